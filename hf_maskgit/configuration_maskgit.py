@@ -1,0 +1,234 @@
+"""Configuration of a masked-diffusion model around any encoder of the masked-LM family."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedTokenizerBase
+from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
+
+from .schedules import SCHEDULES
+
+# Keywords that transformers itself hands to a config and that no dataclass field declares.
+_TRANSFORMERS_KEYWORDS = frozenset(
+    "_attn_implementation _attn_implementation_autoset _commit_hash _experts_implementation "
+    "_name_or_path adapter_kwargs attn_implementation auto_map custom_pipelines "
+    "experts_implementation model_type name_or_path num_labels output_attentions "
+    "quantization_config tie_word_embeddings torch_dtype transformers_version use_cache".split()
+)
+
+
+@strict
+class MaskGitConfig(PreTrainedConfig):
+    """Describe an encoder and how it is trained and used as a generator.
+
+    Args:
+        text_config: the encoder's own configuration, an object or a dict (copied, never edited).
+        mask_token_id: id of the mask token; generation and training need it.
+        pad_token_id, bos_token_id, eos_token_id, unk_token_id: ids of the other special tokens.
+        special_token_ids: every special id of the tokenizer. None of them is ever drawn at random,
+            and only the end of text and the unknown token can be a prediction.
+        prefix_ids, suffix_ids: what the tokenizer's template puts around one text, for example
+            `[CLS]` and `[SEP]`. Never masked.
+        num_token_ids: number of ids the tokenizer knows; rows of the embedding table beyond it
+            (padding of the table) are never emitted. None means all rows are real.
+        schedule: "linear" or "cosine". A function cannot be stored; give it to the collator or to
+            `generate` instead.
+        no_replace_prob: probability in [0, 1] that a chosen position keeps its token.
+        random_token_prob: probability in [0, 1] that a chosen position gets a random ordinary
+            token.
+        corruption_prob: probability in [0, 1], per example, that each of the two is switched on.
+        use_simple_mdlm_loss_weight: weight the cross-entropy as in MDLM (a likelihood bound when
+            masking is pure); False gives MaskGIT's plain masked cross-entropy.
+        initializer_range: standard deviation for newly initialised weights.
+
+    Raises:
+        ValueError: for a value out of its range.
+        TypeError: for an unknown keyword.
+    """
+
+    model_type = "maskgit"
+    sub_configs_defaults = {
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert")
+    }
+
+    text_config: PreTrainedConfig | dict[str, Any] | None = None
+    mask_token_id: int | None = None
+    pad_token_id: int | None = None
+    bos_token_id: int | None = None
+    eos_token_id: int | None = None
+    unk_token_id: int | None = None
+    special_token_ids: list[int] | None = None
+    prefix_ids: list[int] | None = None
+    suffix_ids: list[int] | None = None
+    num_token_ids: int | None = None
+    schedule: str = "linear"
+    no_replace_prob: float = 0.15
+    random_token_prob: float = 0.1
+    corruption_prob: float = 0.5
+    use_simple_mdlm_loss_weight: bool = True
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Build the encoder's configuration and check every value."""
+        unknown = sorted(set(kwargs) - _TRANSFORMERS_KEYWORDS)
+        if unknown:
+            raise TypeError(
+                f"MaskGitConfig has no option {', '.join(map(repr, unknown))}; its options are "
+                f"{', '.join(own_fields())}. Options of the encoder belong in `text_config`."
+            )
+        self.text_config = copy.deepcopy(self.text_config)
+        super().__post_init__(**kwargs)
+        encoder = self.get_text_config()
+        for name in ("mask_token_id", "pad_token_id", "bos_token_id", "eos_token_id"):
+            if getattr(self, name) is None:
+                inherited = getattr(encoder, name, None)
+                setattr(self, name, inherited[0] if isinstance(inherited, list) else inherited)
+        self._check()
+
+    @property
+    def forbidden_token_ids(self) -> list[int]:
+        """Ids that can never be emitted, sorted: their probability is 0 in every law of this model.
+
+        They are the mask, the padding, every special token except the end of text and the unknown
+        token, and rows of the embedding table that the tokenizer does not know.
+        """
+        ids = never_emitted(vars(self))
+        vocab_size = self.get_text_config().vocab_size
+        if self.num_token_ids is not None:
+            ids |= set(range(self.num_token_ids, vocab_size))
+        return sorted(ids)
+
+    # transformers sets this on the outer config (from JSON, from users); the encoder owns it.
+    @property
+    def tie_word_embeddings(self) -> bool:
+        """Whether the encoder's LM head shares its weight with the embeddings."""
+        return getattr(self.text_config, "tie_word_embeddings", False)
+
+    @tie_word_embeddings.setter
+    def tie_word_embeddings(self, value: bool) -> None:
+        if getattr(self, "text_config", None) is not None:
+            self.text_config.tie_word_embeddings = value
+
+    def get_text_config(
+        self, decoder: bool | None = None, encoder: bool | None = None
+    ) -> PreTrainedConfig:
+        """Return the configuration that holds the vocabulary (nested twice in vision encoders)."""
+        nested = getattr(self.text_config, "text_config", None)
+        return nested if isinstance(nested, PreTrainedConfig) else self.text_config
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all options; the place the encoder was loaded from stays private."""
+        values = super().to_dict()
+        values["text_config"].pop("_name_or_path", None)
+        return values
+
+    @classmethod
+    def get_config_dict(cls, *args: Any, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Load the JSON of a checkpoint and refuse one that is not ours.
+
+        Raises:
+            ValueError: when the checkpoint is a plain encoder.
+        """
+        values, kwargs = super().get_config_dict(*args, **kwargs)
+        found = values.get("model_type", cls.model_type)
+        if found != cls.model_type:
+            source = args[0] if args else kwargs.get("pretrained_model_name_or_path")
+            raise ValueError(
+                f"{str(source)!r} is a checkpoint of type {found!r}, not {cls.model_type!r}. To "
+                "turn an encoder into a generator use MaskGitForMaskedLM.from_encoder("
+                f"{str(source)!r}, tokenizer=tokenizer)."
+            )
+        return values, kwargs
+
+    def _check(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise ValueError(
+                f"Unknown schedule {self.schedule!r}; a config stores one of "
+                f"{', '.join(map(repr, SCHEDULES))}. Pass a function of your own to the collator "
+                "or to generate()."
+            )
+        for name in ("no_replace_prob", "random_token_prob", "corruption_prob"):
+            check_probability(name, getattr(self, name))
+        check_corruption(self.no_replace_prob, self.random_token_prob)
+        vocab_size = self.get_text_config().vocab_size
+        for name in ("mask_token_id", "pad_token_id", "bos_token_id", "eos_token_id"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < vocab_size:
+                raise ValueError(
+                    f"`{name}` must be an id of the encoder's vocabulary, 0 to {vocab_size - 1}, "
+                    f"got {value}. Resize the encoder's embeddings when the tokenizer has grown."
+                )
+
+
+def own_fields() -> list[str]:
+    """Name the options that `MaskGitConfig` adds to those of every transformers config."""
+    return list(MaskGitConfig.__annotations__)
+
+
+def check_probability(name: str, value: float) -> None:
+    """Raise a ValueError unless `value` lies in [0, 1]."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"`{name}` is a probability and must lie in [0, 1], got {value}.")
+
+
+def check_corruption(no_replace_prob: float, random_token_prob: float) -> None:
+    """Raise a ValueError when the two ways of not masking leave less than nothing for the mask."""
+    if no_replace_prob + random_token_prob > 1:
+        raise ValueError(
+            "`no_replace_prob` + `random_token_prob` must not exceed 1 (the rest is masked), got "
+            f"{no_replace_prob} + {random_token_prob}."
+        )
+
+
+def never_emitted(fields: Mapping[str, Any]) -> set[int]:
+    """Return the special ids that are no prediction: all but the end of text and the unknown token.
+
+    Args:
+        fields: the token fields of `MaskGitConfig` by name, as `tokenizer_fields` returns them.
+    """
+    ids = set(fields["special_token_ids"] or [])
+    ids |= {fields["mask_token_id"], fields["pad_token_id"], fields["bos_token_id"]}
+    return ids - {fields["eos_token_id"], fields["unk_token_id"], None}
+
+
+def tokenizer_fields(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """Read off a tokenizer what `MaskGitConfig` stores about it.
+
+    `bos_token_id` and `eos_token_id` fall back to the classification and separator tokens, which
+    play these parts in BERT.
+
+    Raises:
+        ValueError: when the tokenizer has no mask token.
+    """
+    if tokenizer.mask_token_id is None:
+        raise ValueError(
+            f"{type(tokenizer).__name__} has no mask token, without which nothing can be masked. "
+            'Add one with tokenizer.add_special_tokens({"mask_token": "[MASK]"}) and give the '
+            "encoder a row for it with resize_token_embeddings(len(tokenizer))."
+        )
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    prefix_ids, suffix_ids = framing(tokenizer)
+    return {
+        "mask_token_id": tokenizer.mask_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.cls_token_id if bos is None else bos,
+        "eos_token_id": tokenizer.sep_token_id if eos is None else eos,
+        "unk_token_id": tokenizer.unk_token_id,
+        "special_token_ids": sorted(set(tokenizer.all_special_ids)),
+        "prefix_ids": prefix_ids,
+        "suffix_ids": suffix_ids,
+        "num_token_ids": max(tokenizer.get_vocab().values()) + 1,
+    }
+
+
+def framing(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """Return the ids that the tokenizer's template puts before and behind one text.
+
+    Found by asking, not by looking for special ids: an unknown token inside a text is no framing.
+    """
+    framed = list(tokenizer(tokenizer.mask_token)["input_ids"])
+    bare = list(tokenizer(tokenizer.mask_token, add_special_tokens=False)["input_ids"])
+    start = framed.index(bare[0])
+    return framed[:start], framed[start + len(bare) :]

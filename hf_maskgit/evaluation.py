@@ -1,0 +1,353 @@
+"""How good a model is: the likelihood bound, the accuracy by mask rate, and simple baselines.
+
+Evaluation always masks purely, whatever corruption the training used: only then does the weighted
+cross-entropy bound the negative log-likelihood from above (MDLM, arXiv 2406.07524, eq. 10).
+"""
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from tqdm.auto import tqdm
+
+from .losses import forbid
+from .masking import maskable_positions
+from .noise import keyed_generator
+from .sampling import highest
+
+
+@dataclass(frozen=True)
+class NelboOutput:
+    """Upper bounds on the negative log-likelihood of texts.
+
+    Attributes:
+        nats: (B,) float64, the estimate of each text's bound in nats.
+        std_error: (B,) float64, its Monte-Carlo standard error in nats. An estimate may fall below
+            the true value; its expectation does not.
+        num_tokens: (B,) long, maskable tokens of each text.
+    """
+
+    nats: Tensor
+    std_error: Tensor
+    num_tokens: Tensor
+
+    @property
+    def nats_per_token(self) -> float:
+        """The bound in nats per maskable token, over all texts."""
+        return float(self.nats.sum() / self.num_tokens.sum())
+
+    @property
+    def nats_per_token_std_error(self) -> float:
+        """Monte-Carlo standard error of `nats_per_token`."""
+        return float(self.std_error.square().sum().sqrt() / self.num_tokens.sum())
+
+    @property
+    def bits_per_token(self) -> float:
+        """The bound in bits per maskable token, over all texts."""
+        return self.nats_per_token / math.log(2)
+
+    @property
+    def perplexity(self) -> float:
+        """The bound on the perplexity per maskable token, over all texts."""
+        return math.exp(self.nats_per_token)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["NelboOutput"]) -> "NelboOutput":
+        """Join the results of several batches."""
+        return cls(
+            torch.cat([part.nats for part in parts]),
+            torch.cat([part.std_error for part in parts]),
+            torch.cat([part.num_tokens for part in parts]),
+        )
+
+
+@torch.no_grad()
+def nelbo(
+    model: Any,
+    input_ids: Tensor,
+    attention_mask: Tensor | None = None,
+    maskable: Tensor | None = None,
+    num_samples: int = 8,
+    generator: torch.Generator | None = None,
+) -> NelboOutput:
+    """Estimate the negative evidence lower bound of each text.
+
+    For a text of n maskable tokens the bound is the mean over k = 1..n of (n/k) times the expected
+    cross-entropy, summed over k positions chosen at random. The k of one text are stratified over
+    1..n and drawn in antithetic pairs (u and 1 - u), because small and large k err in opposite
+    ways; the standard error comes from the pairs.
+
+    Args:
+        model: a `MaskGitForMaskedLM` or anything with its `config` and `forward`.
+        input_ids: (B, L) long, clean texts in their framing.
+        attention_mask: (B, L), 1 at real tokens; None means all are real.
+        maskable: (B, L) bool; False conditions on a token. None means all but framing and padding.
+        num_samples: passes per text, an even number of at least 4.
+        generator: draws the masks; None uses torch's global generator.
+
+    Returns:
+        The bound of each text.
+
+    Raises:
+        ValueError: for an odd or small `num_samples`, a text that holds the mask token, or one
+            without a maskable token.
+    """
+    if num_samples < 4 or num_samples % 2:
+        raise ValueError(
+            f"`num_samples` must be even and at least 4 (antithetic pairs), got {num_samples}."
+        )
+    config = model.config
+    if attention_mask is None:
+        attention_mask = torch.ones_like(input_ids)
+    if maskable is None:
+        maskable = maskable_positions(
+            input_ids,
+            attention_mask,
+            config.prefix_ids or [],
+            config.suffix_ids or [],
+            config.forbidden_token_ids,
+        )
+    maskable = maskable.bool() & attention_mask.bool()
+    _check_texts(input_ids, maskable, config.mask_token_id)
+    num_tokens = maskable.sum(1)
+
+    samples = []
+    device = generator.device if generator is not None else None
+    for fraction in _antithetic_fractions(len(input_ids), num_samples, generator):
+        counts = torch.ceil(fraction.to(num_tokens.device) * num_tokens).long().clamp_min(1)
+        noise = torch.rand(input_ids.shape, generator=generator, device=device)
+        chosen = highest(noise.to(input_ids.device), maskable, counts)
+        nll = _masked_nll(model, input_ids, attention_mask, chosen)  # (N,)
+        summed = torch.zeros(len(input_ids), dtype=torch.float64, device=nll.device)
+        summed.index_add_(0, chosen.nonzero()[:, 0], nll.double())
+        samples.append(summed * num_tokens / counts)
+    pairs = torch.stack(samples).view(num_samples // 2, 2, -1).mean(1)  # (pairs, B)
+    return NelboOutput(pairs.mean(0), pairs.std(0) / math.sqrt(len(pairs)), num_tokens)
+
+
+def evaluate_nelbo(
+    model: Any,
+    texts: Sequence[Any],
+    tokenizer: Any,
+    *,
+    batch_size: int = 32,
+    num_samples: int = 8,
+    seed: int = 0,
+    progress: bool = True,
+) -> NelboOutput:
+    """Estimate the bound of every text of a data set.
+
+    Args:
+        model: a `MaskGitForMaskedLM`; it is evaluated in eval mode and left as it was.
+        texts: examples with `input_ids` (framed), and `maskable` where some tokens are fixed
+            prompts.
+        tokenizer: its padding.
+        batch_size: texts per pass.
+        num_samples: passes per text.
+        seed: of the masks; torch's global generator is not touched.
+        progress: show a progress bar.
+
+    Returns:
+        One bound per text in the order of `texts`, on the CPU.
+    """
+    generator = keyed_generator(seed)
+    parts, order = [], []
+    with _evaluating(model):
+        for index, ids, mask, maskable in _batches(
+            texts, tokenizer, batch_size, progress, model.device
+        ):
+            part = nelbo(model, ids, mask, maskable, num_samples, generator)
+            parts.append(NelboOutput(part.nats.cpu(), part.std_error.cpu(), part.num_tokens.cpu()))
+            order.extend(index)
+    joined = NelboOutput.concatenate(parts)
+    back = torch.tensor(order).argsort()
+    return NelboOutput(joined.nats[back], joined.std_error[back], joined.num_tokens[back])
+
+
+@torch.no_grad()
+def masked_accuracy(
+    model: Any,
+    texts: Sequence[Any],
+    tokenizer: Any,
+    *,
+    mask_rates: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9),
+    batch_size: int = 32,
+    seed: int = 0,
+    progress: bool = True,
+) -> dict[float, float]:
+    """Measure how often the likeliest token is the masked one.
+
+    Args:
+        model: a `MaskGitForMaskedLM`.
+        texts: examples with `input_ids` (framed).
+        tokenizer: its padding.
+        mask_rates: fractions of the maskable tokens to hide, each in (0, 1]; at least one is
+            hidden.
+        batch_size: texts per pass.
+        seed: of the masks.
+        progress: show a progress bar.
+
+    Returns:
+        The fraction of hidden tokens predicted right, by mask rate.
+    """
+    bad = [rate for rate in mask_rates if not 0 < rate <= 1]
+    if bad:
+        raise ValueError(f"Every mask rate must lie in (0, 1], got {bad[0]}.")
+    right: Counter[float] = Counter()
+    total: Counter[float] = Counter()
+    generator = keyed_generator(seed)
+    config = model.config
+    with _evaluating(model):
+        for _, ids, mask, given in _batches(texts, tokenizer, batch_size, progress, model.device):
+            maskable = given & maskable_positions(
+                ids,
+                mask,
+                config.prefix_ids or [],
+                config.suffix_ids or [],
+                config.forbidden_token_ids,
+            )
+            _check_texts(ids, maskable, config.mask_token_id)
+            for rate in mask_rates:
+                counts = (maskable.sum(1) * rate).round().long().clamp_min(1)
+                noise = torch.rand(ids.shape, generator=generator).to(ids.device)
+                chosen = highest(noise, maskable, counts)
+                shown = ids.masked_fill(chosen, config.mask_token_id)
+                logits = model(shown, mask, masked_positions=chosen).logits
+                predicted = forbid(logits, _forbidden(model)).argmax(-1)
+                right[rate] += int((predicted == ids[chosen]).sum())
+                total[rate] += int(chosen.sum())
+    return {rate: right[rate] / total[rate] for rate in mask_rates}
+
+
+def unigram_cross_entropy(
+    train: Iterable[Sequence[int]],
+    held_out: Iterable[Sequence[int]],
+    num_ordinary: int,
+    smoothing: float = 1.0,
+) -> float:
+    """Cross-entropy of a smoothed unigram model, the least a model of text has to beat.
+
+    Args:
+        train: maskable token ids of each training text.
+        held_out: maskable token ids of each held-out text.
+        num_ordinary: number of tokens that can be emitted.
+        smoothing: pseudo-count added to every token (Lidstone).
+
+    Returns:
+        Nats per held-out token.
+    """
+    counts: Counter[int] = Counter()
+    for ids in train:
+        counts.update(ids)
+    total = sum(counts.values()) + smoothing * num_ordinary
+    nats, tokens = 0.0, 0
+    for ids in held_out:
+        nats -= sum(math.log((counts[i] + smoothing) / total) for i in ids)
+        tokens += len(ids)
+    return nats / tokens
+
+
+@dataclass(frozen=True)
+class TextStatistics:
+    """How varied texts are.
+
+    Attributes:
+        repeated_bigrams: share of the word pairs inside a text that occurred earlier in it, in [0,
+            1].
+        distinct_words: distinct words of a text over its words, mean over texts, in [0, 1].
+    """
+
+    repeated_bigrams: float
+    distinct_words: float
+
+
+def text_statistics(texts: Iterable[str]) -> TextStatistics:
+    """Measure repetition within each of the texts; words are separated by blanks."""
+    repeated = pairs = 0
+    distinct = []
+    for text in texts:
+        words = text.lower().split()
+        bigrams = list(itertools.pairwise(words))
+        repeated += len(bigrams) - len(set(bigrams))
+        pairs += len(bigrams)
+        if words:
+            distinct.append(len(set(words)) / len(words))
+    if not distinct:
+        raise ValueError("There is no text with words to measure.")
+    return TextStatistics(repeated / max(pairs, 1), sum(distinct) / len(distinct))
+
+
+def _antithetic_fractions(
+    num_texts: int, num_samples: int, generator: torch.Generator | None
+) -> Iterator[Tensor]:
+    """Yield pairs u, 1 - u of fractions in (0, 1], one stratum of (0, 1/2] per pair; each (B,)."""
+    device = generator.device if generator is not None else None
+    num_pairs = num_samples // 2
+    for stratum in range(num_pairs):
+        offset = torch.rand(num_texts, generator=generator, dtype=torch.float64, device=device)
+        fraction = (stratum + 1 - offset) / num_samples
+        yield fraction
+        yield 1 - fraction
+
+
+def _masked_nll(model: Any, input_ids: Tensor, attention_mask: Tensor, chosen: Tensor) -> Tensor:
+    shown = input_ids.masked_fill(chosen, model.config.mask_token_id)
+    logits = model(input_ids=shown, attention_mask=attention_mask, masked_positions=chosen).logits
+    return F.cross_entropy(forbid(logits, _forbidden(model)), input_ids[chosen], reduction="none")
+
+
+def _forbidden(model: Any) -> Tensor:
+    return torch.tensor(model.config.forbidden_token_ids, dtype=torch.long)
+
+
+def _check_texts(input_ids: Tensor, maskable: Tensor, mask_token_id: int) -> None:
+    for bad, what in (
+        ((input_ids == mask_token_id).any(1), "holds the mask token; evaluation needs clean texts"),
+        (~maskable.any(1), "has no maskable token"),
+    ):
+        if bool(bad.any()):
+            raise ValueError(f"Text {int(bad.nonzero()[0])} of the batch {what}.")
+
+
+class _evaluating:
+    """Put a model into eval mode and back."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def __enter__(self) -> None:
+        self.was_training = self.model.training
+        self.model.eval()
+
+    def __exit__(self, *_: Any) -> None:
+        self.model.train(self.was_training)
+
+
+def _batches(
+    texts: Sequence[Any], tokenizer: Any, batch_size: int, progress: bool, device: torch.device
+) -> Iterator[tuple[list[int], Tensor, Tensor, Tensor]]:
+    """Yield (indices, input_ids, attention_mask, maskable) of texts of similar length."""
+    if len(texts) == 0:
+        raise ValueError("There is no text to evaluate.")
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]["input_ids"]))
+    bar = tqdm(total=len(texts), desc="evaluate", unit="text", disable=not progress)
+    with bar:
+        for start in range(0, len(order), batch_size):
+            index = order[start : start + batch_size]
+            rows = [torch.as_tensor(texts[i]["input_ids"], dtype=torch.long) for i in index]
+            given = [
+                torch.as_tensor(texts[i].get("maskable", torch.ones_like(row)), dtype=torch.bool)
+                for i, row in zip(index, rows, strict=True)
+            ]
+            ids = pad_sequence(rows, True, tokenizer.pad_token_id or 0)
+            mask = pad_sequence([torch.ones_like(row) for row in rows], True, 0)
+            maskable = pad_sequence(given, True, False)
+            yield index, ids.to(device), mask.to(device), maskable.to(device)
+            bar.update(len(index))

@@ -1,0 +1,194 @@
+"""Where tokens stand: rows packed for the denoiser, and put back for the caller.
+
+A batch may mix left and right padding and prompts that end in a closing special token. Encoders
+differ in which of these they take, but nearly all are right under right padding. So `generate`
+packs each row as [prompt][new][closing][padding], decodes, and puts every token back.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Layout(NamedTuple):
+    """Two orders of the columns [prompt (P) | new (n)], each (B, P + n) long.
+
+    Attributes:
+        packed: column that stands at each place of the packed row.
+        arranged: column that stands at each place of the caller's row.
+        lengths: (B,) long, tokens of each packed row that are not padding.
+    """
+
+    packed: Tensor
+    arranged: Tensor
+    lengths: Tensor
+
+    def pack(self, columns: Tensor) -> Tensor:
+        """Reorder (B, P + n) columns into packed rows, cut to the longest one."""
+        return columns.gather(1, self.packed)[:, : int(self.lengths.max())]
+
+    def restore(self, columns: Tensor, packed_rows: Tensor) -> Tensor:
+        """Write packed rows back over `columns` (B, P + n) and arrange them for the caller."""
+        order = self.packed[:, : packed_rows.shape[1]]
+        return columns.scatter(1, order, packed_rows).gather(1, self.arranged)
+
+
+@dataclass(frozen=True)
+class PackedRows:
+    """A batch as the denoiser sees it, with the way back.
+
+    Attributes:
+        layout: where every column stands.
+        columns: (B, P + n) long, the prompt and the appended masks.
+        num_new: n.
+        real: (B, L) bool, packed places that are not padding.
+        text: (B, L) long, packed rows, padded with the encoder's own padding id.
+        masked: (B, L) bool, the masks to fill.
+        can_end: (B, L) bool, masks with no known token behind them: only there may a text end.
+        tail: (B, L) bool, what becomes padding behind an end of text.
+    """
+
+    layout: Layout
+    columns: Tensor
+    num_new: int
+    real: Tensor
+    text: Tensor
+    masked: Tensor
+    can_end: Tensor
+    tail: Tensor
+
+    def pack_types(self, token_type_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Pack (B, P) token types; new tokens take the last real token's."""
+        place = torch.arange(token_type_ids.shape[1], device=token_type_ids.device)
+        last = torch.where(attention_mask.bool(), place, -1).amax(1, keepdim=True)
+        of_new = token_type_ids.gather(1, last).expand(-1, self.num_new)
+        return self.layout.pack(torch.cat([token_type_ids, of_new], 1))
+
+    def finish(self, filled: Tensor, end_ids: Tensor, pad_token_id: int | None) -> Tensor:
+        """Pad behind each row's first end of text and put all tokens back, (B, L) -> (B, P + n)."""
+        if pad_token_id is not None:
+            ends = torch.isin(filled, end_ids) & self.can_end
+            filled = pad_behind_first(filled, ends, self.tail, pad_token_id)
+        # Padding keeps the caller's ids, which need not be the encoder's.
+        filled = torch.where(self.real, filled, self.layout.pack(self.columns))
+        return self.layout.restore(self.columns, filled)
+
+
+def pack_rows(
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    *,
+    num_new: int,
+    mask_token_id: int,
+    pad_token_id: int,
+    suffix_ids: Sequence[int],
+    from_nothing: bool,
+) -> PackedRows:
+    """Append masks to every row and pack it to right padding.
+
+    Args:
+        input_ids: (B, P) long.
+        attention_mask: (B, P), 1 at real tokens.
+        num_new: n, masks to append.
+        mask_token_id: the mask.
+        pad_token_id: what the encoder wants to see at padding.
+        suffix_ids: closing special tokens; at the end of a prompt that is continued they stay
+            behind the new tokens while decoding, as in training.
+        from_nothing: the prompt is framing alone; its closing stays behind the text for the caller
+            too.
+    """
+    closing_ids = list(suffix_ids) if num_new else []
+    num_closing = ends_with(input_ids, attention_mask, closing_ids) * len(closing_ids)
+    layout = plan_layout(attention_mask, num_new, num_closing, closing_last=from_nothing)
+    columns = append(input_ids, num_new, mask_token_id)
+    place = torch.arange(int(layout.lengths.max()), device=input_ids.device)
+    real = place < layout.lengths[:, None]
+    text = layout.pack(columns).masked_fill(~real, pad_token_id)
+    masked = real & (text == mask_token_id)
+    closing = real & (place >= (layout.lengths - num_closing)[:, None])
+    behind = real & nothing_behind(real & ~masked & ~closing)
+    return PackedRows(
+        layout=layout,
+        columns=columns,
+        num_new=num_new,
+        real=real,
+        text=text,
+        masked=masked,
+        can_end=behind & masked,
+        tail=behind if from_nothing else behind & masked,
+    )
+
+
+def plan_layout(
+    attention_mask: Tensor, num_new: int, num_closing: Tensor, *, closing_last: bool = False
+) -> Layout:
+    """Plan both orders of the columns.
+
+    Args:
+        attention_mask: (B, P), 1 at real tokens.
+        num_new: n, columns to add to each row.
+        num_closing: (B,) long, real tokens at the end of each row that stay behind the new ones
+            while decoding.
+        closing_last: leave them there in the caller's row too (a text made from nothing);
+            otherwise the prompt's columns stay as they were and the new ones follow its last real
+            token.
+    """
+    real = attention_mask.bool()
+    batch_size, width = real.shape
+    total = width + num_new
+    place = torch.arange(width, device=real.device).expand(batch_size, -1)
+    new = torch.arange(width, total, device=real.device).expand(batch_size, -1)
+
+    from_the_end = real.sum(1, keepdim=True) - real.cumsum(1)  # real tokens behind this one
+    closing = real & (from_the_end < num_closing[:, None])
+    key = place + total * closing + 2 * total * ~real
+    packed = torch.cat([key, new], 1).argsort(1)
+
+    if closing_last:
+        return Layout(packed, packed, real.sum(1) + num_new)
+    last_real = torch.where(real, place, -1).amax(1, keepdim=True)
+    spread = num_new + 1  # room for the new columns between two old ones
+    key = torch.cat([place * spread, last_real * spread + 1 + new - width], 1)
+    return Layout(packed, key.argsort(1), real.sum(1) + num_new)
+
+
+def append(rows: Tensor, num_new: int, value: int) -> Tensor:
+    """Add `num_new` columns of `value` to (B, P) rows."""
+    return torch.cat([rows, rows.new_full((len(rows), num_new), value)], 1)
+
+
+def ends_with(input_ids: Tensor, attention_mask: Tensor, suffix_ids: Sequence[int]) -> Tensor:
+    """Tell which rows' real tokens end in `suffix_ids`, (B,) bool; none for an empty suffix."""
+    size = len(suffix_ids)
+    real = attention_mask.bool()
+    enough = real.sum(1) >= max(size, 1)
+    if size == 0 or input_ids.shape[1] < size:
+        return torch.zeros_like(enough)
+    # A stable sort moves padding to the front, whatever side it stood on.
+    last = real.long().argsort(dim=1, stable=True)[:, -size:]
+    matches = input_ids.gather(1, last) == torch.tensor(list(suffix_ids), device=input_ids.device)
+    return enough & matches.all(1)
+
+
+def nothing_behind(known: Tensor) -> Tensor:
+    """Mark the places of each row with no known token at or behind them, (B, L) -> (B, L) bool."""
+    return known.flip(1).cumsum(1).flip(1) == 0
+
+
+def pad_behind_first(text: Tensor, ends: Tensor, tail: Tensor, pad_token_id: int) -> Tensor:
+    """Fill the tail of each row behind its first end of text with padding.
+
+    Args:
+        text: (B, L) long.
+        ends: (B, L) bool, where an end of text stands.
+        tail: (B, L) bool, the only places looked at and changed.
+        pad_token_id: what to write.
+
+    Returns:
+        (B, L) long, a new tensor.
+    """
+    ended = (ends & tail).cumsum(1) - (ends & tail).long() > 0  # strictly behind the first
+    return text.masked_fill(ended & tail, pad_token_id)
