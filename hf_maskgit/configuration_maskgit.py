@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedTokenizerBase
@@ -88,6 +88,11 @@ class MaskGitConfig(PreTrainedConfig):
         self._check()
 
     @property
+    def encoder_config(self) -> PreTrainedConfig:
+        """The encoder's configuration: `text_config`, which is an object once this one is built."""
+        return cast(PreTrainedConfig, self.text_config)
+
+    @property
     def forbidden_token_ids(self) -> list[int]:
         """Ids that can never be emitted, sorted: their probability is 0 in every law of this model.
 
@@ -104,19 +109,19 @@ class MaskGitConfig(PreTrainedConfig):
     @property
     def tie_word_embeddings(self) -> bool:
         """Whether the encoder's LM head shares its weight with the embeddings."""
-        return getattr(self.text_config, "tie_word_embeddings", False)
+        return getattr(self.encoder_config, "tie_word_embeddings", False)
 
     @tie_word_embeddings.setter
     def tie_word_embeddings(self, value: bool) -> None:
         if getattr(self, "text_config", None) is not None:
-            self.text_config.tie_word_embeddings = value
+            self.encoder_config.tie_word_embeddings = value
 
     def get_text_config(
         self, decoder: bool | None = None, encoder: bool | None = None
     ) -> PreTrainedConfig:
         """Return the configuration that holds the vocabulary (nested twice in vision encoders)."""
         nested = getattr(self.text_config, "text_config", None)
-        return nested if isinstance(nested, PreTrainedConfig) else self.text_config
+        return nested if isinstance(nested, PreTrainedConfig) else self.encoder_config
 
     def to_dict(self) -> dict[str, Any]:
         """Return all options; the place the encoder was loaded from stays private."""

@@ -8,6 +8,7 @@ Letters: B rows, R rows still being decoded, L length, V vocabulary, S steps, N 
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -221,8 +222,8 @@ def _draw_tokens(
     logits: Tensor, text: Tensor, positions: Tensor, uniforms: Tensor, sampler: Sampler, step: int
 ) -> Tensor:
     """Draw one token at each position, (N, V) -> (N,) long."""
-    if sampler.processors or sampler.warpers:
-        text_of_position = text[positions.nonzero()[:, 0]]  # (N, L)
+    text_of_position = cast(torch.LongTensor, text[positions.nonzero()[:, 0]])  # (N, L)
+    if sampler.processors:
         logits = sampler.processors(text_of_position, logits)
     temperature = sampler.temperature_at(step)
     if temperature == 0:

@@ -9,7 +9,7 @@ Letters: B rows, P prompt columns, n new tokens, L length, V vocabulary, N maske
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.generation import logits_process
 from transformers.utils import ModelOutput, logging
 
+from .configuration_maskgit import MaskGitConfig
 from .decoding import DecodingState, LogitsFn, Sampler, fill_masks
 from .layout import PackedRows, pack_rows
 from .noise import fresh_seed, mix
@@ -84,6 +85,25 @@ class MaskGitGenerationConfig(GenerationConfig):
         ValueError: for an unknown option or a value out of its range.
     """
 
+    # Types of the resolved options; an unset one is None.
+    max_new_tokens: int
+    steps: int
+    schedule: str
+    order: str
+    pace: str
+    do_sample: bool
+    temperature: float
+    anneal_temperature: bool
+    choice_temperature: float
+    top_k: int | None
+    top_p: float | None
+    suppress_tokens: list[int] | None
+    num_return_sequences: int
+    return_dict_in_generate: bool
+    pad_token_id: int | None
+    bos_token_id: int | None
+    eos_token_id: int | list[int] | None
+
     def __init__(self, **kwargs: Any) -> None:
         # transformers' own __init__ would add some sixty options of left-to-right decoding.
         for name in _DEFAULTS:
@@ -95,8 +115,12 @@ class MaskGitGenerationConfig(GenerationConfig):
             raise ValueError(_unknown_options(unknown))
         self.validate()
 
-    def validate(self, **_: Any) -> None:
-        """Check every option that is set.
+    def validate(self, strict: bool = False, user_set_attributes: set[str] | None = None) -> None:
+        """Check every option that is set; transformers' own arguments change nothing.
+
+        Args:
+            strict: unused, every fault raises.
+            user_set_attributes: unused.
 
         Raises:
             ValueError: naming the option, what was got and what is allowed.
@@ -184,7 +208,16 @@ class MaskGitGenerationOutput(ModelOutput):
 class MaskGitGenerationMixin:
     """Gives a masked-language model `generate`."""
 
-    generation_config_class = MaskGitGenerationConfig
+    # What the model it is mixed into has, besides `max_positions`.
+    config: MaskGitConfig
+    generation_config: MaskGitGenerationConfig
+    device: Any
+    __call__: Callable[..., Any]
+
+    @property
+    def max_positions(self) -> int | None:
+        """Longest text in tokens that the denoiser takes; None when it sets no limit."""
+        raise NotImplementedError
 
     @torch.no_grad()
     def generate(
@@ -238,23 +271,22 @@ class MaskGitGenerationMixin:
         sampler = self._sampler(options, schedule, logits_processor)
         # 2.
         from_nothing = input_ids is None or input_ids.shape[-1] == 0
-        if from_nothing:
-            input_ids, attention_mask = (
-                self._frame(1 if input_ids is None else len(input_ids)),
-                None,
-            )
+        if input_ids is None or from_nothing:
+            input_ids = self._frame(1 if input_ids is None else len(input_ids))
+            attention_mask = None
         attention_mask = self._check_rows(input_ids, attention_mask, token_type_ids)
         repeats = options.num_return_sequences
         seeds = _row_seeds(len(input_ids), repeats, seed, generator)
         input_ids = input_ids.repeat_interleave(repeats, 0)
         attention_mask = attention_mask.repeat_interleave(repeats, 0)
         # 3.
-        appends = kwargs.get("max_new_tokens") is not None or not self._holds_masks(input_ids)
+        holds_masks = self.config.mask_token_id in input_ids
+        appends = kwargs.get("max_new_tokens") is not None or not holds_masks
         rows = pack_rows(
             input_ids,
             attention_mask,
             num_new=options.max_new_tokens if appends else 0,
-            mask_token_id=self.config.mask_token_id,
+            mask_token_id=cast(int, self.config.mask_token_id),  # checked in 2.
             pad_token_id=self._encoder_pad_token_id(),
             suffix_ids=self.config.suffix_ids or [],
             from_nothing=from_nothing,
@@ -302,7 +334,7 @@ class MaskGitGenerationMixin:
             self.generation_config = _as_own(generation_config)
         elif pretrained_model_name_or_path is not None:
             try:
-                self.generation_config = self.generation_config_class.from_pretrained(
+                stored = MaskGitGenerationConfig.from_pretrained(
                     pretrained_model_name_or_path,
                     _from_auto=from_auto_class,
                     _from_pipeline=from_pipeline,
@@ -310,6 +342,8 @@ class MaskGitGenerationMixin:
                 )
             except OSError:
                 logger.info("The checkpoint stores no generation options; using the defaults.")
+            else:
+                self.generation_config = cast(MaskGitGenerationConfig, stored)
 
     def _resolve(
         self, generation_config: GenerationConfig | None, call: dict[str, Any]
@@ -385,9 +419,6 @@ class MaskGitGenerationMixin:
         frame = [*(self.config.prefix_ids or []), *(self.config.suffix_ids or [])]
         return torch.tensor([frame] * num_rows, dtype=torch.long, device=self.device)
 
-    def _holds_masks(self, input_ids: Tensor) -> bool:
-        return bool((input_ids == self.config.mask_token_id).any())
-
     def _encoder_pad_token_id(self) -> int:
         # RoBERTa and its kin derive positions from the padding id, so their own must stand there.
         pad = self.config.get_text_config().pad_token_id
@@ -423,7 +454,7 @@ class MaskGitGenerationMixin:
                     f"{tuple(tensor.shape)}."
                 )
         if attention_mask is None:
-            if bool((input_ids == self.config.pad_token_id).any()):
+            if self.config.pad_token_id in input_ids:
                 raise ValueError(
                     f"`input_ids` hold the padding id {self.config.pad_token_id} and no "
                     "`attention_mask` says which tokens are real; pass the tokenizer's."
@@ -431,10 +462,10 @@ class MaskGitGenerationMixin:
             return torch.ones_like(input_ids)
         if not bool(((attention_mask == 0) | (attention_mask == 1)).all()):
             raise ValueError("`attention_mask` must hold 0 (padding) and 1 (real tokens) only.")
-        empty = ~attention_mask.bool().any(1)
-        if bool(empty.any()):
+        empty = (attention_mask.sum(1) == 0).nonzero()
+        if len(empty):
             raise ValueError(
-                f"Row {int(empty.nonzero()[0])} of the batch is all padding; give it at least one "
+                f"Row {int(empty[0])} of the batch is all padding; give it at least one "
                 "real token, or call generate() without input_ids to write from nothing."
             )
         return attention_mask.long()

@@ -5,14 +5,15 @@ micro-batches and processes), never by the number of chosen ones: only then is t
 estimate of the bound on the negative log-likelihood per token (MDLM, arXiv 2406.07524, eq. 10).
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-class LossSum(NamedTuple):
+@dataclass(frozen=True)
+class LossSum:
     """A loss before its division.
 
     Attributes:

@@ -4,7 +4,7 @@ import contextlib
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +57,8 @@ class MaskGitPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
 
 
-class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):
+# transformers recognises a generating model by a direct base of that name.
+class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # type: ignore[misc]
     """An encoder with its LM head, trained to predict what is masked and able to `generate`.
 
     Args:
@@ -131,10 +132,10 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):
         config = MaskGitConfig(text_config=denoiser.config, **fields)
         _adapt_token_dropout(denoiser, config)
         config.text_config = denoiser.config  # one object, so that resizing keeps both in step
+        module: Any
         for module in denoiser.modules():  # or post_init would draw its weights anew
             module._is_hf_initialized = True
-        model = cls(config, denoiser)
-        return model.to(denoiser.dtype).eval()
+        return cls(config, denoiser).eval()
 
     @property
     def max_positions(self) -> int | None:
@@ -211,7 +212,8 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):
         loss = None
         if labels is not None:
             count = labelled.sum() if num_items_in_batch is None else num_items_in_batch
-            loss = self._loss(logits, labels, masked_positions, loss_weights, count)
+            chosen = cast(Tensor, masked_positions)
+            loss = self._loss(logits, labels, chosen, loss_weights, count)
         result = MaskGitOutput(
             loss=loss,
             denoiser_loss=loss,
@@ -221,8 +223,11 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):
         )
         return result if _or(return_dict, self.config.return_dict) else result.to_tuple()
 
-    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Module:
-        """Resize the encoder's embeddings and head; it knows best how its own are built."""
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """Resize the encoder's embeddings and head; it knows best how its own are built.
+
+        Takes the arguments of `PreTrainedModel.resize_token_embeddings`.
+        """
         return self.denoiser.resize_token_embeddings(*args, **kwargs)
 
     def get_input_embeddings(self) -> nn.Module:
@@ -307,15 +312,17 @@ def _adapt_token_dropout(denoiser: PreTrainedModel, config: MaskGitConfig) -> No
     """
     if getattr(denoiser.config, "token_dropout", False):
         denoiser.config.token_dropout = False
+        module: Any
         for module in denoiser.modules():
             if hasattr(module, "token_dropout"):
                 module.token_dropout = False
+        embeddings = cast(nn.Embedding, denoiser.get_input_embeddings())
         with torch.no_grad():
-            denoiser.get_input_embeddings().weight[config.mask_token_id] = 0
+            embeddings.weight[cast(int, config.mask_token_id)] = 0.0
 
 
 def _check_encoder(config: MaskGitConfig) -> None:
-    encoder = config.text_config
+    encoder = config.encoder_config
     if encoder.is_encoder_decoder:
         raise ValueError(
             f"{encoder.model_type!r} is an encoder-decoder; masks can only be filled by an encoder."

@@ -80,7 +80,7 @@ def draw(logits: Tensor, uniforms: Tensor) -> Tensor:
         probability.
     """
     cumulative = logits.softmax(-1).cumsum(-1)  # (N, V)
-    total = cumulative[:, -1:]
+    total = cumulative[:, -1:].contiguous()
     target = uniforms.to(cumulative.dtype)[:, None] * total
     tokens = torch.searchsorted(cumulative, target, right=True)
     last_possible = torch.searchsorted(cumulative, total)

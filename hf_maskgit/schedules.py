@@ -71,7 +71,7 @@ class Schedule:
             Weights >= 0, same shape and dtype; infinite at t = 0.
         """
         t = _unit_interval(t, "time")
-        rate, slope = torch.func.jvp(self._mask_rate, (t,), (torch.ones_like(t),))
+        rate, slope = torch.func.jvp(self._mask_rate, (t,), (torch.ones_like(t),))[:2]
         return (
             slope.clamp_min(0) / rate
         )  # cosine's slope at t = 1 is zero up to the sign of rounding

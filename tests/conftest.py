@@ -1,0 +1,27 @@
+"""What every test relies on: no network, none of the user's caches, the same draws each time."""
+
+import os
+import tempfile
+
+import hypothesis
+import pytest
+import torch
+
+# huggingface_hub and datasets read these when a test module imports them, so after this file.
+# A test that talks to a server of its own does so in a process with an environment of its own.
+_hf_home = tempfile.TemporaryDirectory(prefix="hf_maskgit_tests_")
+os.environ["HF_HOME"] = _hf_home.name
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+# Forked data-loading workers and the tokenizers' own threads do not go together.
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+# Same examples in every run, and no time limit per example: a busy machine is not a defect.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True)
+def _seed_the_global_generator() -> None:
+    """Dropout, initial weights and whatever else draws from torch's global generator repeats."""
+    torch.manual_seed(0)
