@@ -27,6 +27,7 @@ from .schedules import Schedule, get_schedule
 CHOICES = ("exact_count", "bernoulli")
 IGNORED_LABEL = -100  # torch's and transformers' mark of a position without a label
 
+_EARLIEST = 2.0**-53  # time 0 would weigh infinitely; this is the spacing of float64 below 1
 _SCALARS_PER_EXAMPLE = 4  # stratum, offset in the stratum, two corruption coins
 _UNIFORMS_PER_POSITION = 3  # choice, kind of corruption, random token
 
@@ -117,7 +118,7 @@ def stratified_times(
         (B,) float64 in (0, 1].
     """
     strata = ranks * num_processes + process_index
-    return 1 - (strata + offsets) / (len(ranks) * num_processes)
+    return (1 - (strata + offsets) / (len(ranks) * num_processes)).clamp_min(_EARLIEST)
 
 
 class DataCollatorForMaskGit:
@@ -269,12 +270,14 @@ class DataCollatorForMaskGit:
         }
 
     def _pad(self, features: Sequence[dict[str, Any]]) -> tuple[dict[str, Tensor], Tensor]:
-        columns: dict[str, list[Tensor]] = {}
-        for name in ("input_ids", "attention_mask", "token_type_ids", "maskable"):
-            if name in features[0]:
-                columns[name] = [torch.as_tensor(f[name], dtype=torch.long) for f in features]
-            elif name != "token_type_ids":
-                columns[name] = [torch.ones_like(ids) for ids in columns["input_ids"]]
+        texts = [torch.as_tensor(feature["input_ids"], dtype=torch.long) for feature in features]
+        columns = {"input_ids": texts}
+        for name, absent in (("attention_mask", 1), ("maskable", 1), ("token_type_ids", 0)):
+            if name != "token_type_ids" or any(name in feature for feature in features):
+                columns[name] = [
+                    _column(feature, name, ids, absent)
+                    for feature, ids in zip(features, texts, strict=True)
+                ]
         width = max(map(len, columns["input_ids"]))
         if self.pad_to_multiple_of:
             width += -width % self.pad_to_multiple_of
@@ -361,3 +364,16 @@ class DataCollatorForMaskGit:
         shown = torch.where(kind < random_below, random_ids, shown)
         shown = torch.where(kind < keep_below, input_ids, shown)
         return torch.where(chosen, shown, input_ids)
+
+
+def _column(feature: dict[str, Any], name: str, input_ids: Tensor, absent: int) -> Tensor:
+    """Return one column of an example as long as its text; `absent` everywhere if it has none."""
+    if name not in feature:
+        return torch.full_like(input_ids, absent)
+    values = torch.as_tensor(feature[name], dtype=torch.long)
+    if values.shape != input_ids.shape:
+        raise ValueError(
+            f"`{name}` has {len(values)} entries for a text of {len(input_ids)} tokens; it needs "
+            "one per token."
+        )
+    return values

@@ -45,13 +45,11 @@ def highest(scores: Tensor, candidates: Tensor, counts: Tensor) -> Tensor:
     Returns:
         (B, L) bool.
     """
-    best_first = scores.masked_fill(~candidates, -torch.inf).argsort(
-        dim=1, descending=True, stable=True
-    )
+    # A candidate may itself score -inf and still goes before every other place.
+    finite = scores.clamp_min(torch.finfo(scores.dtype).min).masked_fill(~candidates, -torch.inf)
+    best_first = finite.argsort(dim=1, descending=True, stable=True)
     rank = torch.arange(scores.shape[1], device=scores.device).expand_as(best_first)
     ranks = torch.empty_like(best_first).scatter_(1, best_first, rank)
-    # A candidate may itself score -inf; the second condition keeps a non-candidate from passing
-    # for it.
     return (ranks < counts[:, None]) & candidates
 
 

@@ -29,7 +29,8 @@ class Schedule:
         name: what `MaskGitConfig` stores; None for a user's own function, which JSON cannot hold.
 
     Raises:
-        ValueError: when `mask_rate` does not start at 0, end at 1 and rise strictly in between.
+        ValueError: when `mask_rate` does not start at 0, end at 1 and rise strictly in between, or
+            torch cannot differentiate it.
     """
 
     def __init__(
@@ -115,6 +116,21 @@ class Schedule:
         if len(falls) or not bool(rates.isfinite().all()):
             where = float(grid[falls[0]]) if len(falls) else float(grid[~rates.isfinite()][0])
             raise ValueError(f"The schedule does not rise at t = {where:.4g}; {advice}.")
+        self._check_derivative(grid[1:-1])
+
+    def _check_derivative(self, t: Tensor) -> None:
+        try:
+            slope = torch.func.jvp(self._mask_rate, (t,), (torch.ones_like(t),))[1]
+        except RuntimeError as error:
+            raise ValueError(
+                "The schedule is not differentiable by torch, which its loss weight needs: compute "
+                f"it with torch functions of the tensor it is given ({error})."
+            ) from error
+        if not bool((slope > 0).any()):
+            raise ValueError(
+                "The schedule rises but its derivative is 0 everywhere, so it is not "
+                "differentiable by torch; do not detach the tensor it is given."
+            )
 
 
 def get_schedule(schedule: "str | Callable[[Tensor], Tensor] | Schedule") -> Schedule:
@@ -146,7 +162,7 @@ def get_schedule(schedule: "str | Callable[[Tensor], Tensor] | Schedule") -> Sch
 def _unit_interval(values: Tensor, what: str) -> Tensor:
     if not values.is_floating_point():
         raise ValueError(f"The {what} must be a float tensor, got dtype {values.dtype}.")
-    if bool(((values < 0) | (values > 1)).any()):
+    if not bool(((values >= 0) & (values <= 1)).all()):  # also catches nan
         raise ValueError(
             f"The {what} must lie in [0, 1], got values from {float(values.min()):.4g} to "
             f"{float(values.max()):.4g}."
