@@ -10,6 +10,8 @@ from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 from .schedules import SCHEDULES
 
+_SINGLE_IDS = ("mask_token_id", "pad_token_id", "bos_token_id", "eos_token_id", "unk_token_id")
+
 # Keywords that transformers itself hands to a config and that no dataclass field declares.
 _TRANSFORMERS_KEYWORDS = frozenset(
     "_attn_implementation _attn_implementation_autoset _commit_hash _experts_implementation "
@@ -81,7 +83,7 @@ class MaskGitConfig(PreTrainedConfig):
         self.text_config = copy.deepcopy(self.text_config)
         super().__post_init__(**kwargs)
         encoder = self.get_text_config()
-        for name in ("mask_token_id", "pad_token_id", "bos_token_id", "eos_token_id"):
+        for name in _SINGLE_IDS:
             if getattr(self, name) is None:
                 inherited = getattr(encoder, name, None)
                 setattr(self, name, inherited[0] if isinstance(inherited, list) else inherited)
@@ -130,6 +132,13 @@ class MaskGitConfig(PreTrainedConfig):
         return values
 
     @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Build a configuration; overrides are set afterwards and checked like the rest."""
+        result = super().from_dict(config_dict, **kwargs)
+        (result[0] if isinstance(result, tuple) else result)._check()
+        return result
+
+    @classmethod
     def get_config_dict(cls, *args: Any, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """Load the JSON of a checkpoint and refuse one that is not ours.
 
@@ -158,13 +167,22 @@ class MaskGitConfig(PreTrainedConfig):
             check_probability(name, getattr(self, name))
         check_corruption(self.no_replace_prob, self.random_token_prob)
         vocab_size = self.get_text_config().vocab_size
-        for name in ("mask_token_id", "pad_token_id", "bos_token_id", "eos_token_id"):
+        for name in (*_SINGLE_IDS, "special_token_ids", "prefix_ids", "suffix_ids"):
             value = getattr(self, name)
-            if value is not None and not 0 <= value < vocab_size:
+            ids = [] if value is None else value if isinstance(value, list) else [value]
+            outside = [i for i in ids if not 0 <= i < vocab_size]
+            if outside:
                 raise ValueError(
                     f"`{name}` must be an id of the encoder's vocabulary, 0 to {vocab_size - 1}, "
-                    f"got {value}. Resize the encoder's embeddings when the tokenizer has grown."
+                    f"got {outside[0]}. Resize the encoder's embeddings when the tokenizer has "
+                    "grown."
                 )
+        if self.num_token_ids is not None and not 0 < self.num_token_ids <= vocab_size:
+            raise ValueError(
+                f"`num_token_ids` must lie in 1..{vocab_size}, the encoder's vocabulary, got "
+                f"{self.num_token_ids}. Resize the encoder's embeddings when the tokenizer has "
+                "grown."
+            )
 
 
 def own_fields() -> list[str]:

@@ -157,13 +157,10 @@ def reveal_step(
 
     def law(positions: Tensor) -> Tensor:
         """Return the logits (N, V) of the law: without ids that cannot be emitted."""
-        logits = forbid(logits_fn(state.text, positions), sampler.suppressed)
-        inside = (~state.can_end[positions]).nonzero()  # (I, 1)
-        logits[inside, sampler.end_ids] = -torch.inf
-        return logits
+        return _suppress(logits_fn(state.text, positions), state, positions, sampler)
 
     def tokens(logits: Tensor, positions: Tensor) -> Tensor:
-        return _draw_tokens(logits, state.text, positions, to_draw[positions], sampler, step)
+        return _draw_tokens(logits, state, positions, to_draw[positions], sampler, step)
 
     if sampler.order == "random":
         chosen = highest(to_order, state.masked, counts)
@@ -218,17 +215,32 @@ def _choose(
     return highest(field_of_scores.masked_scatter(state.masked, scores), state.masked, counts)
 
 
+def _suppress(logits: Tensor, state: DecodingState, positions: Tensor, sampler: Sampler) -> Tensor:
+    """Return (N, V) logits with -inf at what cannot be emitted at these positions."""
+    logits = forbid(logits, sampler.suppressed)
+    inside = (~state.can_end[positions]).nonzero()  # (I, 1)
+    logits[inside, sampler.end_ids] = -torch.inf
+    return logits
+
+
 def _draw_tokens(
-    logits: Tensor, text: Tensor, positions: Tensor, uniforms: Tensor, sampler: Sampler, step: int
+    logits: Tensor,
+    state: DecodingState,
+    positions: Tensor,
+    uniforms: Tensor,
+    sampler: Sampler,
+    step: int,
 ) -> Tensor:
     """Draw one token at each position, (N, V) -> (N,) long."""
-    text_of_position = cast(torch.LongTensor, text[positions.nonzero()[:, 0]])  # (N, L)
+    text = cast(torch.LongTensor, state.text[positions.nonzero()[:, 0]])  # (N, L)
     if sampler.processors:
-        logits = sampler.processors(text_of_position, logits)
+        # A processor may edit in place, and may bring back what the law excludes.
+        processed = sampler.processors(text, cast(torch.FloatTensor, logits.clone()))
+        logits = _suppress(processed, state, positions, sampler)
     temperature = sampler.temperature_at(step)
     if temperature == 0:
         return logits.argmax(-1)
     logits = logits / temperature
     if sampler.warpers:
-        logits = sampler.warpers(text_of_position, logits)
+        logits = sampler.warpers(text, cast(torch.FloatTensor, logits))
     return draw(logits, uniforms)

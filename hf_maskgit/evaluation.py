@@ -88,7 +88,7 @@ def nelbo(
         model: a `MaskGitForMaskedLM` or anything with its `config` and `forward`.
         input_ids: (B, L) long, clean texts in their framing.
         attention_mask: (B, L), 1 at real tokens; None means all are real.
-        maskable: (B, L) bool; False conditions on a token. None means all but framing and padding.
+        maskable: (B, L) bool; False conditions on a token. Framing and padding never count.
         num_samples: passes per text, an even number of at least 4.
         generator: draws the masks; None uses torch's global generator.
 
@@ -106,15 +106,7 @@ def nelbo(
     config = model.config
     if attention_mask is None:
         attention_mask = torch.ones_like(input_ids)
-    if maskable is None:
-        maskable = maskable_positions(
-            input_ids,
-            attention_mask,
-            config.prefix_ids or [],
-            config.suffix_ids or [],
-            config.forbidden_token_ids,
-        )
-    maskable = maskable.bool() & attention_mask.bool()
+    maskable = _maskable(config, input_ids, attention_mask, maskable)
     _check_texts(input_ids, maskable, config.mask_token_id)
     num_tokens = maskable.sum(1)
 
@@ -206,13 +198,7 @@ def masked_accuracy(
     config = model.config
     with _evaluating(model):
         for _, ids, mask, given in _batches(texts, tokenizer, batch_size, progress, model.device):
-            maskable = given & maskable_positions(
-                ids,
-                mask,
-                config.prefix_ids or [],
-                config.suffix_ids or [],
-                config.forbidden_token_ids,
-            )
+            maskable = _maskable(config, ids, mask, given)
             _check_texts(ids, maskable, config.mask_token_id)
             for rate in mask_rates:
                 counts = (maskable.sum(1) * rate).round().long().clamp_min(1)
@@ -251,6 +237,8 @@ def unigram_cross_entropy(
     for ids in held_out:
         nats -= sum(math.log((counts[i] + smoothing) / total) for i in ids)
         tokens += len(ids)
+    if tokens == 0:
+        raise ValueError("There is no held-out token to measure the unigram model on.")
     return nats / tokens
 
 
@@ -297,6 +285,20 @@ def _antithetic_fractions(
         yield 1 - fraction
 
 
+def _maskable(
+    config: Any, input_ids: Tensor, attention_mask: Tensor, allowed: Tensor | None
+) -> Tensor:
+    """Mark the tokens a text is judged by: never framing, and only where the caller allows it."""
+    maskable = maskable_positions(
+        input_ids,
+        attention_mask,
+        config.prefix_ids or [],
+        config.suffix_ids or [],
+        config.forbidden_token_ids,
+    )
+    return maskable if allowed is None else maskable & allowed.bool()
+
+
 def _masked_nll(model: Any, input_ids: Tensor, attention_mask: Tensor, chosen: Tensor) -> Tensor:
     shown = input_ids.masked_fill(chosen, model.config.mask_token_id)
     logits = model(input_ids=shown, attention_mask=attention_mask, masked_positions=chosen).logits
@@ -341,13 +343,18 @@ def _batches(
     with bar:
         for start in range(0, len(order), batch_size):
             index = order[start : start + batch_size]
-            rows = [torch.as_tensor(texts[i]["input_ids"], dtype=torch.long) for i in index]
-            given = [
-                torch.as_tensor(texts[i].get("maskable", torch.ones_like(row)), dtype=torch.bool)
-                for i, row in zip(index, rows, strict=True)
-            ]
-            ids = pad_sequence(rows, True, tokenizer.pad_token_id or 0)
-            mask = pad_sequence([torch.ones_like(row) for row in rows], True, 0)
-            maskable = pad_sequence(given, True, False)
+            rows = [texts[i] for i in index]
+            ids = _pad(rows, "input_ids", tokenizer.pad_token_id or 0)
+            mask = _pad(rows, "attention_mask", 0)
+            maskable = _pad(rows, "maskable", 0).bool()
             yield index, ids.to(device), mask.to(device), maskable.to(device)
             bar.update(len(index))
+
+
+def _pad(rows: Sequence[Any], name: str, value: int) -> Tensor:
+    """Stack one column of some examples, 1 everywhere where an example has none."""
+    columns = [
+        torch.as_tensor(row.get(name, [1] * len(row["input_ids"])), dtype=torch.long)
+        for row in rows
+    ]
+    return pad_sequence(columns, batch_first=True, padding_value=value)

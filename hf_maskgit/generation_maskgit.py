@@ -273,14 +273,14 @@ class MaskGitGenerationMixin:
         from_nothing = input_ids is None or input_ids.shape[-1] == 0
         if input_ids is None or from_nothing:
             input_ids = self._frame(1 if input_ids is None else len(input_ids))
-            attention_mask = None
+            attention_mask = token_type_ids = None
         attention_mask = self._check_rows(input_ids, attention_mask, token_type_ids)
         repeats = options.num_return_sequences
-        seeds = _row_seeds(len(input_ids), repeats, seed, generator)
-        input_ids = input_ids.repeat_interleave(repeats, 0)
+        seeds = _row_seeds(len(input_ids), repeats, seed, generator, sampler.do_sample)
+        input_ids = input_ids.long().repeat_interleave(repeats, 0)
         attention_mask = attention_mask.repeat_interleave(repeats, 0)
         # 3.
-        holds_masks = self.config.mask_token_id in input_ids
+        holds_masks = self.config.mask_token_id in input_ids[attention_mask == 1]
         appends = kwargs.get("max_new_tokens") is not None or not holds_masks
         rows = pack_rows(
             input_ids,
@@ -328,8 +328,9 @@ class MaskGitGenerationMixin:
             "revision",
             "subfolder",
         )
-        loading = dict(zip(names, args, strict=False)) | kwargs
-        loading.pop("trust_remote_code", None)
+        # `from_pretrained` hands over everything it was called with, fields of the config too.
+        given = dict(zip(names, args, strict=False)) | kwargs
+        loading = {name: value for name, value in given.items() if name in (*names, *_DEFAULTS)}
         if generation_config is not None:
             self.generation_config = _as_own(generation_config)
         elif pretrained_model_name_or_path is not None:
@@ -370,16 +371,16 @@ class MaskGitGenerationMixin:
         suppressed = {*self.config.forbidden_token_ids, *(options.suppress_tokens or [])}
         if self.config.unk_token_id is not None:
             suppressed.add(self.config.unk_token_id)
-        outside = [i for i in suppressed if not 0 <= i < vocab_size]
-        if outside:
-            raise ValueError(
-                f"`suppress_tokens` names the id {outside[0]}; the vocabulary has 0 to "
-                f"{vocab_size - 1}."
-            )
-        if len(suppressed) == vocab_size:
+        ends = options.eos_token_id if options.eos_token_id is not None else []
+        end_ids = ends if isinstance(ends, list) else [ends]
+        for name, ids in (("suppress_tokens", suppressed), ("eos_token_id", end_ids)):
+            outside = [i for i in ids if not 0 <= i < vocab_size]
+            if outside:
+                raise ValueError(
+                    f"`{name}` names the id {outside[0]}; the vocabulary has 0 to {vocab_size - 1}."
+                )
+        if len(suppressed | set(end_ids)) == vocab_size:
             raise ValueError("Every token of the vocabulary is suppressed; leave at least one.")
-        end_ids = options.eos_token_id if options.eos_token_id is not None else []
-        end_ids = end_ids if isinstance(end_ids, list) else [end_ids]
         if end_ids and options.pad_token_id is None:
             raise ValueError(
                 "`pad_token_id` is not set, which fills a row behind its end of text; pass it, or "
@@ -433,7 +434,7 @@ class MaskGitGenerationMixin:
                 "The model's config has no `mask_token_id`, so nothing can be filled; set "
                 "model.config.mask_token_id = tokenizer.mask_token_id."
             )
-        if input_ids.ndim != 2 or input_ids.is_floating_point():
+        if input_ids.ndim != 2 or len(input_ids) == 0 or input_ids.is_floating_point():
             raise ValueError(
                 "`input_ids` must be integers of shape (batch, length), got dtype "
                 f"{input_ids.dtype} and shape {tuple(input_ids.shape)}."
@@ -454,9 +455,10 @@ class MaskGitGenerationMixin:
                     f"{tuple(tensor.shape)}."
                 )
         if attention_mask is None:
-            if self.config.pad_token_id in input_ids:
+            pad = self.config.pad_token_id
+            if pad is not None and pad in input_ids:
                 raise ValueError(
-                    f"`input_ids` hold the padding id {self.config.pad_token_id} and no "
+                    f"`input_ids` hold the padding id {pad} and no "
                     "`attention_mask` says which tokens are real; pass the tokenizer's."
                 )
             return torch.ones_like(input_ids)
@@ -513,11 +515,14 @@ def _row_seeds(
     repeats: int,
     seed: int | Sequence[int] | None,
     generator: torch.Generator | None,
+    do_sample: bool,
 ) -> list[int]:
     """Give each returned row its seed; see `generate`."""
     returned = num_rows * repeats
     if seed is not None and generator is not None:
         raise ValueError("Give `seed` or `generator`, not both; each decides the noise alone.")
+    if seed is None and not do_sample:
+        return [0] * returned  # never looked at; no generator is touched
     if seed is None:
         return [fresh_seed(generator) for _ in range(returned)]
     if isinstance(seed, int):

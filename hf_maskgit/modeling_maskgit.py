@@ -223,12 +223,26 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         )
         return result if _or(return_dict, self.config.return_dict) else result.to_tuple()
 
-    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
+    def resize_token_embeddings(
+        self,
+        new_num_tokens: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        mean_resizing: bool = True,
+    ) -> nn.Embedding:
         """Resize the encoder's embeddings and head; it knows best how its own are built.
 
-        Takes the arguments of `PreTrainedModel.resize_token_embeddings`.
+        Args:
+            new_num_tokens: tokens of the grown tokenizer; all of them can be emitted from now on.
+            pad_to_multiple_of: round the tables up to a multiple of this; the rest is never
+                emitted.
+            mean_resizing: draw new rows around the mean of the old ones.
         """
-        return self.denoiser.resize_token_embeddings(*args, **kwargs)
+        embeddings = self.denoiser.resize_token_embeddings(
+            new_num_tokens, pad_to_multiple_of, mean_resizing
+        )
+        if new_num_tokens is not None:
+            self.config.num_token_ids = new_num_tokens
+        return embeddings
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the encoder's token embeddings."""
@@ -262,7 +276,15 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         forbidden = torch.tensor(
             self.config.forbidden_token_ids, dtype=torch.long, device=logits.device
         )
-        return masked_cross_entropy(logits, labels[chosen], weights, forbidden).sum / count
+        true_ids = labels[chosen]
+        impossible = true_ids[torch.isin(true_ids, forbidden)]
+        if len(impossible):
+            raise ValueError(
+                f"The labels hold the id {int(impossible[0])}, which can never be emitted (it is "
+                "special), so its loss is infinite. Label such positions -100, as "
+                "DataCollatorForMaskGit does."
+            )
+        return masked_cross_entropy(logits, true_ids, weights, forbidden).sum / count
 
     @contextlib.contextmanager
     def _head_at(self, positions: Tensor | None) -> Iterator[None]:

@@ -1,0 +1,407 @@
+"""What may be asked of `generate`: whose option counts, which processors work, what is refused."""
+
+import warnings
+
+import pytest
+import torch
+from transformers import (
+    BertConfig,
+    EpsilonLogitsWarper,
+    EtaLogitsWarper,
+    ForcedBOSTokenLogitsProcessor,
+    GenerationConfig,
+    InfNanRemoveLogitsProcessor,
+    LogitNormalization,
+    MinLengthLogitsProcessor,
+    MinPLogitsWarper,
+    NoBadWordsLogitsProcessor,
+    NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    SuppressTokensLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopHLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+    TypicalLogitsWarper,
+)
+
+from hf_maskgit import MaskGitConfig, MaskGitGenerationConfig
+from tests.tiny import TableModel, tiny_config, tiny_model
+
+PAD, UNK, CLS, SEP, MASK = range(5)
+WORDS = range(5, 40)
+ORDERS = ["top_probability", "confidence", "random"]
+
+
+@pytest.fixture
+def table():
+    return TableModel(tiny_config())
+
+
+def ids(*rows):
+    return torch.tensor(rows)
+
+
+TEXT = ids([CLS, *[MASK] * 20, SEP])
+
+
+# --- whose option counts -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [GenerationConfig, MaskGitGenerationConfig])
+def test_call_goes_before_config_before_model_before_default(table, kind):
+    def passes(**options):
+        table.calls.clear()
+        table.generate(TEXT, **options)
+        return len(table.calls)
+
+    own = kind(steps=5)
+    table.generation_config.steps = 7
+    assert passes(steps=3, generation_config=own) == 3
+    assert passes(generation_config=own) == 5
+    assert passes(generation_config=kind(temperature=0.5)) == 7
+    assert passes() == 7
+    assert passes(steps=None) == 7
+    table.generation_config.steps = None
+    assert passes() == 18
+
+
+def test_the_models_own_schedule_is_the_default():
+    table = TableModel(tiny_config(schedule="cosine"))
+    assert table.generation_config.schedule == "cosine"
+    table.generate(TEXT, steps=3)
+    assert [int((c.input_ids == MASK).sum()) for c in table.calls] == [20, 17, 10]
+    table.calls.clear()
+    table.generate(TEXT, steps=3, schedule="linear")
+    assert [int((c.input_ids == MASK).sum()) for c in table.calls] == [20, 13, 6]
+
+
+def test_a_plain_generation_config_is_understood(table):
+    plain = GenerationConfig(do_sample=False, max_new_tokens=3)
+    greedy = table.generate(ids([CLS, 5]), do_sample=False, max_new_tokens=3)
+    assert torch.equal(table.generate(ids([CLS, 5]), generation_config=plain), greedy)
+    sampled = GenerationConfig(
+        do_sample=True, top_k=1, temperature=0.7, num_return_sequences=2
+    )
+    out = table.generate(TEXT, generation_config=sampled)
+    assert out.shape == (2, 22) and torch.equal(out[0], out[1])
+
+
+def test_a_plain_generation_config_with_left_to_right_options_is_refused(table):
+    with pytest.raises(ValueError, match="Masked decoding has no option 'num_beams'"):
+        table.generate(TEXT, generation_config=GenerationConfig(num_beams=2))
+
+
+def test_fresh_options_of_a_model():
+    options = tiny_model().generation_config
+    assert type(options) is MaskGitGenerationConfig
+    assert options.max_new_tokens == 32, "half of the 64 positions"
+    assert (options.pad_token_id, options.bos_token_id, options.eos_token_id) == (PAD, CLS, SEP)
+    assert options.do_sample is True and options.temperature == 1.0
+
+
+def test_a_long_encoder_starts_with_64_new_tokens():
+    config = MaskGitConfig(text_config=BertConfig())
+    assert MaskGitGenerationConfig.from_model_config(config).max_new_tokens == 64
+
+
+def test_options_round_trip_through_json(tmp_path):
+    options = MaskGitGenerationConfig(
+        steps=7, order="random", top_p=0.9, eos_token_id=[3, 4], anneal_temperature=False
+    )
+    options.save_pretrained(tmp_path)
+    loaded = MaskGitGenerationConfig.from_pretrained(tmp_path)
+    assert loaded.to_diff_dict() == options.to_diff_dict()
+    assert loaded.steps == 7 and loaded.eos_token_id == [3, 4] and loaded.top_k is None
+
+
+def test_generating_warns_of_nothing(table):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        table.generate(TEXT, seed=0)
+        tiny_model().generate(TEXT, seed=0)
+
+
+# --- filters and processors ----------------------------------------------------------------------
+
+
+def test_suppressed_tokens_are_never_emitted(table):
+    allowed = {5, 6, 7}
+    banned = [i for i in WORDS if i not in allowed]
+    for order in ORDERS:
+        out = table.generate(TEXT, suppress_tokens=banned, order=order, anneal_temperature=False)
+        assert set(out[0, 1:-1].tolist()) <= allowed
+
+
+def test_top_k_of_one_is_greedy(table):
+    greedy = table.generate(TEXT, do_sample=False)
+    assert torch.equal(table.generate(TEXT, top_k=1, seed=3, anneal_temperature=False), greedy)
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [({"top_k": 3}, 3), ({"top_p": 0.9}, None), ({"top_p": 1.0}, 36), ({}, 36)],
+)
+def test_filters_keep_the_likeliest(table, options, kept):
+    """500 draws of one place stay inside the set and, where it is small, cover it.
+
+    The set is found by sorting; a likely token that is never drawn has odds below 1e-6.
+    """
+    everywhere = torch.ones(1, 1, dtype=torch.bool)
+    logits = table(ids([MASK]), torch.ones(1, 1), everywhere).logits[0]
+    logits[[PAD, UNK, CLS, MASK]] = -torch.inf
+    law = logits.softmax(-1)
+    ranked = law.argsort(descending=True).tolist()
+    if kept is None:
+        kept = 1 + int((law[ranked].cumsum(0) < 0.9).sum())
+        assert 1 < kept < 36
+    out = table.generate(
+        ids([MASK]), num_return_sequences=500, anneal_temperature=False, seed=0, **options
+    )
+    drawn = set(out[:, 0].tolist())
+    assert drawn <= set(ranked[:kept])
+    weights = law[ranked[:kept]] / law[ranked[:kept]].sum()
+    certain = [t for t, w in zip(ranked[:kept], weights, strict=True) if (1 - w) ** 500 < 1e-6]
+    assert len(certain) > 1 and drawn >= set(certain)
+
+
+def test_temperature_concentrates(table):
+    def distinct(temperature):
+        out = table.generate(
+            ids([MASK]),
+            num_return_sequences=300,
+            anneal_temperature=False,
+            seed=0,
+            temperature=temperature,
+        )
+        return len(out.unique())
+
+    assert distinct(0.01) == 1 < distinct(1.0) < distinct(10.0)
+
+
+PARALLEL = [
+    EpsilonLogitsWarper(1e-3),
+    EtaLogitsWarper(1e-3, device="cpu"),
+    InfNanRemoveLogitsProcessor(),
+    LogitNormalization(),
+    MinPLogitsWarper(0.1),
+    RepetitionPenaltyLogitsProcessor(1.5),
+    SuppressTokensLogitsProcessor([7]),
+    TemperatureLogitsWarper(0.7),
+    TopHLogitsWarper(0.5),
+    TopKLogitsWarper(3),
+    TopPLogitsWarper(0.8),
+    TypicalLogitsWarper(0.8),
+]
+
+
+@pytest.mark.parametrize("processor", PARALLEL, ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize("order", ORDERS)
+def test_processors_of_transformers_that_work_in_parallel(table, processor, order):
+    rows = ids([CLS, 5, *[MASK] * 6, SEP], [MASK, 6, *[MASK] * 6, SEP])
+    for do_sample in {True, order == "random"}:
+        out = table.generate(
+            rows, logits_processor=[processor], order=order, seed=0, do_sample=do_sample
+        )
+        assert set(out[rows == MASK].tolist()) <= set(WORDS)
+
+
+class Favourite:
+    """Gives every position the same scores, whatever was impossible before."""
+
+    def __init__(self, token):
+        self.token = token
+
+    def __call__(self, input_ids, scores):
+        scores = torch.zeros_like(scores)
+        scores[:, self.token] = 50
+        return scores
+
+
+@pytest.mark.parametrize("token", [MASK, PAD, CLS, SEP])
+@pytest.mark.parametrize("order", ORDERS)
+def test_no_processor_brings_back_what_may_not_stand_there(table, order, token):
+    out = table.generate(
+        ids([CLS, MASK, 7, MASK, SEP]), order=order, logits_processor=[Favourite(token)], seed=0
+    )
+    assert {int(out[0, 1]), int(out[0, 3])} <= set(WORDS)
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [
+        NoRepeatNGramLogitsProcessor(2),
+        MinLengthLogitsProcessor(3, SEP),
+        ForcedBOSTokenLogitsProcessor(CLS),
+        NoBadWordsLogitsProcessor([[5, 6]], eos_token_id=SEP),
+    ],
+    ids=lambda p: type(p).__name__,
+)
+def test_processors_that_read_history_are_refused(table, processor):
+    with pytest.raises(ValueError, match=rf"{type(processor).__name__} reads the tokens in the o"):
+        table.generate(TEXT, logits_processor=[processor])
+    assert table.calls == []
+
+
+# --- what is refused, before any pass ------------------------------------------------------------
+
+
+WRONG_OPTIONS = [
+    ({"order": "alphabetical"}, "Unknown order 'alphabetical'; choose from 'top_probability'"),
+    ({"pace": "slow"}, "Unknown pace 'slow'; choose from 'schedule'"),
+    ({"schedule": "sine"}, "Unknown schedule 'sine'; choose from 'linear', 'cosine'"),
+    ({"steps": 0}, "`steps` must be an integer of at least 1, got 0"),
+    ({"steps": 2.5}, "`steps` must be an integer of at least 1, got 2.5"),
+    ({"steps": True}, "`steps` must be an integer of at least 1, got True"),
+    ({"max_new_tokens": -1}, "`max_new_tokens` must be an integer of at least 0, got -1"),
+    ({"num_return_sequences": 0}, "`num_return_sequences` must be an integer of at least 1"),
+    ({"top_k": 0}, "`top_k` must be an integer of at least 1, got 0"),
+    ({"temperature": 0}, "`temperature` must be greater than 0, got 0; for the likeliest"),
+    ({"temperature": float("nan")}, "`temperature` must be greater than 0, got nan"),
+    ({"top_p": 0.0}, r"`top_p` must lie in \(0, 1\], got 0.0"),
+    ({"top_p": 1.5}, r"`top_p` must lie in \(0, 1\], got 1.5"),
+    ({"choice_temperature": -1.0}, "`choice_temperature` must be at least 0, got -1.0"),
+    ({"do_sample": False, "order": "random"}, "nothing at random, which order='random' needs"),
+    ({"do_sample": False, "choice_temperature": 1.0}, "at random, which choice_temperature needs"),
+    ({"do_sample": False, "num_return_sequences": 2}, "which num_return_sequences needs; set"),
+    ({"num_beams": 4}, "Masked decoding has no option 'num_beams'; its options are max_new_tok"),
+    ({"max_length": 9}, "no option 'max_length'.* Instead of `max_length` give `max_new_tokens`"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), WRONG_OPTIONS, ids=lambda v: str(v)[:40])
+@pytest.mark.parametrize("where", ["config", "call"])
+def test_wrong_options(table, where, options, message):
+    with pytest.raises(ValueError, match=message):
+        if where == "config":
+            MaskGitGenerationConfig(**options)
+        else:
+            table.generate(TEXT, **options)
+    assert table.calls == []
+
+
+def test_options_that_clash_across_their_sources(table):
+    table.generation_config.order = "random"
+    with pytest.raises(ValueError, match="do_sample=False draws nothing at random"):
+        table.generate(TEXT, do_sample=False)
+
+
+def test_a_function_is_no_stored_schedule():
+    with pytest.raises(ValueError, match="Unknown schedule <function"):
+        MaskGitGenerationConfig(schedule=lambda t: t)
+
+
+@pytest.mark.parametrize("token", [-1, 40])
+def test_suppressing_an_id_that_does_not_exist(table, token):
+    with pytest.raises(ValueError, match=rf"names the id {token}; the vocabulary has 0 to 39"):
+        table.generate(TEXT, suppress_tokens=[token])
+
+
+def test_suppressing_everything(table):
+    with pytest.raises(ValueError, match="Every token of the vocabulary is suppressed; leave at"):
+        table.generate(TEXT, suppress_tokens=list(range(40)))
+
+
+def test_suppressing_everything_but_the_end(table):
+    """Nothing would be left for a mask inside a text."""
+    with pytest.raises(ValueError, match="suppressed"):
+        table.generate(TEXT, suppress_tokens=list(WORDS))
+
+
+@pytest.mark.parametrize("end", [40, -1, [SEP, 99]])
+def test_an_end_of_text_that_does_not_exist(table, end):
+    with pytest.raises(ValueError, match="eos_token_id"):
+        table.generate(TEXT, eos_token_id=end)
+
+
+def test_no_padding_id_to_write_behind_an_end():
+    config = tiny_config(pad_token_id=None)
+    config.pad_token_id = None
+    with pytest.raises(ValueError, match="`pad_token_id` is not set, which fills a row behind"):
+        TableModel(config).generate(TEXT)
+
+
+def test_neither_padding_nor_end_is_needed():
+    config = tiny_config()
+    config.pad_token_id = config.eos_token_id = config.text_config.pad_token_id = None
+    out = TableModel(config).generate(TEXT)
+    assert MASK not in out
+
+
+def test_no_mask_token():
+    config = MaskGitConfig(text_config=tiny_config().text_config)
+    with pytest.raises(ValueError, match="no `mask_token_id`, so nothing can be filled; set mod"):
+        TableModel(config).generate(TEXT)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (torch.tensor([5, 6]), r"of shape \(batch, length\), got dtype torch.int64 and shape \(2,"),
+        (torch.ones(1, 2), "must be integers of shape .*, got dtype torch.float32"),
+        (ids([5, 40]), "run from 5 to 40; the vocabulary has 0 to 39. Is this the model's own"),
+        (ids([-100, 5]), "run from -100 to 5; the vocabulary has 0 to 39"),
+        (ids([5, PAD]), "hold the padding id 0 and no `attention_mask` says which"),
+        (torch.zeros(0, 3, dtype=torch.long), "batch"),
+    ],
+)
+def test_wrong_input_ids(table, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        table.generate(wrong)
+    assert table.calls == []
+
+
+def test_integers_of_32_bits_will_do(table):
+    out = table.generate(TEXT.int(), seed=0)
+    assert out.tolist() == table.generate(TEXT, seed=0).tolist()
+
+
+@pytest.mark.parametrize(
+    ("companions", "message"),
+    [
+        ({"attention_mask": ids([1])}, r"`attention_mask` must have the shape of .* \(1, 3\), go"),
+        ({"attention_mask": ids([2, 1, 1])}, r"must hold 0 \(padding\) and 1 \(real tokens\) onl"),
+        ({"attention_mask": ids([0, 0, 0])}, "Row 0 of the batch is all padding; give it at leas"),
+        ({"token_type_ids": ids([0])}, r"`token_type_ids` must have the shape of `input_ids`, \("),
+    ],
+)
+def test_wrong_companions_of_the_input(table, companions, message):
+    with pytest.raises(ValueError, match=message):
+        table.generate(ids([5, MASK, 6]), **companions)
+    assert table.calls == []
+
+
+def test_a_boolean_attention_mask_is_one_too(table):
+    rows, real = ids([5, MASK, PAD]), ids([1, 1, 0])
+    out = table.generate(rows, real, seed=1)
+    assert torch.equal(table.generate(rows, real.bool(), seed=1), out)
+
+
+def test_seed_and_generator(table):
+    with pytest.raises(ValueError, match="Give `seed` or `generator`, not both"):
+        table.generate(TEXT, seed=1, generator=torch.Generator())
+
+
+@pytest.mark.parametrize("seeds", [[], [1, 2, 3]])
+def test_a_wrong_number_of_seeds(table, seeds):
+    text = TEXT.repeat(2, 1)
+    with pytest.raises(ValueError, match=rf"has {len(seeds)} entries for 2 rows and 4 returned"):
+        table.generate(text, seed=seeds, num_return_sequences=2)
+
+
+def test_too_long_for_the_encoder(table):
+    with pytest.raises(ValueError, match=r"comes to 72 tokens \(50 of them new\), the encoder tak"):
+        table.generate(TEXT, max_new_tokens=50)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        (lambda t: 1 - t, "runs from 1 to 0; a schedule must rise"),
+        (3, "A schedule is a name or a function, got int"),
+    ],
+)
+def test_a_function_that_is_no_schedule(table, schedule, message):
+    with pytest.raises(ValueError, match=message):
+        table.generate(TEXT, schedule=schedule)
+    assert table.calls == []
