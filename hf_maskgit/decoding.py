@@ -8,7 +8,7 @@ Letters: B rows, R rows still being decoded, L length, V vocabulary, S steps, N 
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -85,13 +85,27 @@ class DecodingState:
     can_end: Tensor
 
 
+class Filled(NamedTuple):
+    """A decoded batch.
+
+    Attributes:
+        text: (B, L) long, without masks.
+        passes: (B,) long, passes in which each row took part.
+        reveal_steps: (B, L) long, the pass that revealed a position, from 0; -1 where it was known.
+    """
+
+    text: Tensor
+    passes: Tensor
+    reveal_steps: Tensor
+
+
 def fill_masks(
     logits_fn: LogitsFn,
     state: DecodingState,
     lengths: Tensor,
     sampler: Sampler,
     seeds: Sequence[int],
-) -> tuple[Tensor, Tensor]:
+) -> Filled:
     """Reveal every masked position.
 
     Args:
@@ -100,12 +114,10 @@ def fill_masks(
         lengths: (B,) long, tokens of each row that are not padding.
         sampler: order, schedule, temperatures.
         seeds: one per row; a row's result depends on its own text and seed alone.
-
-    Returns:
-        The filled text (B, L) and the number of passes each row took part in (B,).
     """
     text, masked = state.text, state.masked
     passes = torch.zeros_like(lengths)
+    reveal_steps = torch.full_like(text, -1)
     times = 1 - torch.arange(1, sampler.steps + 1, dtype=torch.float64) / sampler.steps
     rates = sampler.schedule.mask_rate(times).to(text.device)
     remaining = remaining_counts(masked.sum(1), rates)  # (S, B)
@@ -123,9 +135,11 @@ def fill_masks(
             step,
         )
         text = text.index_copy(0, rows, revealed.text)
-        masked = masked.index_copy(0, rows, revealed.masked)
+        still_masked = masked.index_copy(0, rows, revealed.masked)
+        reveal_steps[masked & ~still_masked] = step
+        masked = still_masked
         passes[rows] += 1
-    return text, passes
+    return Filled(text, passes, reveal_steps)
 
 
 def reveal_step(

@@ -199,10 +199,13 @@ class MaskGitGenerationOutput(ModelOutput):
     Args:
         sequences: (B, P + n) long.
         denoiser_passes: (B,) long, passes of the denoiser in which each row took part.
+        reveal_steps: (B, P + n) long, the pass that revealed each token, from 0; -1 for known ones and
+            padding of the prompt.
     """
 
     sequences: Tensor | None = None
     denoiser_passes: Tensor | None = None
+    reveal_steps: Tensor | None = None
 
 
 class MaskGitGenerationMixin:
@@ -296,7 +299,7 @@ class MaskGitGenerationMixin:
             token_type_ids = token_type_ids.repeat_interleave(repeats, 0)
             token_type_ids = rows.pack_types(token_type_ids, attention_mask)
         # 4.
-        filled, passes = fill_masks(
+        filled = fill_masks(
             self._logits_fn(rows.real, token_type_ids),
             DecodingState(rows.text, rows.masked, rows.can_end),
             rows.layout.lengths,
@@ -304,10 +307,14 @@ class MaskGitGenerationMixin:
             seeds,
         )
         # 5.
-        sequences = rows.finish(filled, sampler.end_ids, options.pad_token_id)
+        sequences = rows.finish(filled.text, sampler.end_ids, options.pad_token_id)
         if not options.return_dict_in_generate:
             return sequences
-        return MaskGitGenerationOutput(sequences=sequences, denoiser_passes=passes)
+        return MaskGitGenerationOutput(
+            sequences=sequences,
+            denoiser_passes=filled.passes,
+            reveal_steps=rows.restore_steps(filled.reveal_steps),
+        )
 
     def adjust_generation_fn(
         self,

@@ -67,6 +67,10 @@ class PackedRows:
         of_new = token_type_ids.gather(1, last).expand(-1, self.num_new)
         return self.layout.pack(torch.cat([token_type_ids, of_new], 1))
 
+    def restore_steps(self, reveal_steps: Tensor) -> Tensor:
+        """Put what is known of packed places back in their columns, -1 elsewhere."""
+        return self.layout.restore(torch.full_like(self.columns, -1), reveal_steps)
+
     def finish(self, filled: Tensor, end_ids: Tensor, pad_token_id: int | None) -> Tensor:
         """Pad behind each row's first end of text and put all tokens back, (B, L) -> (B, P + n)."""
         if pad_token_id is not None:

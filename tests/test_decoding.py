@@ -301,7 +301,7 @@ def test_rows_are_told_to_the_denoiser_by_their_number():
 
     text = torch.tensor([[MASK, 0, 0], [0, 0, 0], [MASK, MASK, 0]])
     masked = text == MASK
-    filled, passes = fill_masks(
+    filled, passes, _ = fill_masks(
         logits_fn,
         DecodingState(text, masked, masked),
         torch.tensor([3, 3, 3]),

@@ -525,3 +525,17 @@ def test_every_length_up_to_the_encoders_limit():
     assert model.generate(ids([CLS, 5, SEP]), max_new_tokens=61, steps=2).shape == (1, 64)
     with pytest.raises(ValueError, match=r"comes to 65 tokens \(62 of them new\), the encoder tak"):
         model.generate(ids([CLS, 5, SEP]), max_new_tokens=62)
+
+
+def test_the_passes_that_revealed_the_tokens_are_reported(table):
+    """Known tokens and padding have none; the others fill passes 0, 1, ... without a gap."""
+    rows = ids([PAD, 5, MASK, MASK, 6], [MASK, MASK, MASK, MASK, MASK])
+    real = (rows != PAD).long()
+    out = table.generate(rows, real, steps=3, seed=0, return_dict_in_generate=True)
+    steps = out.reveal_steps
+    assert torch.equal(steps >= 0, rows == MASK)
+    for row, passes in zip(steps, out.denoiser_passes.tolist(), strict=True):
+        assert sorted(set(row[row >= 0].tolist())) == list(range(passes))
+    appended = table.generate(ids([CLS, 5, SEP]), max_new_tokens=2, return_dict_in_generate=True)
+    assert appended.reveal_steps[0, :3].tolist() == [-1, -1, -1]
+    assert sorted(appended.reveal_steps[0, 3:].tolist()) == [0, 1]

@@ -32,7 +32,7 @@ def sample(known=None, *, seed=0, **options):
         **{**settings, "schedule": get_schedule(settings["schedule"])},
     )
     masked = text == MASK
-    filled, passes = fill_masks(
+    filled, passes, _ = fill_masks(
         CHAIN.logits_fn,
         DecodingState(text, masked, masked),
         torch.full((SAMPLES,), LENGTH),
