@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
 from .losses import forbid
-from .masking import maskable_positions
+from .masking import maskable_positions, token_column
 from .noise import keyed_generator
 from .sampling import highest
 
@@ -85,7 +85,8 @@ def nelbo(
     ways; the standard error comes from the pairs.
 
     Args:
-        model: a `MaskGitForMaskedLM` or anything with its `config` and `forward`.
+        model: a `MaskGitForMaskedLM` or anything with its `config` and `forward`; in eval mode, or
+            dropout is measured too.
         input_ids: (B, L) long, clean texts in their framing.
         attention_mask: (B, L), 1 at real tokens; None means all are real.
         maskable: (B, L) bool; False conditions on a token. Framing and padding never count.
@@ -353,8 +354,5 @@ def _batches(
 
 def _pad(rows: Sequence[Any], name: str, value: int) -> Tensor:
     """Stack one column of some examples, 1 everywhere where an example has none."""
-    columns = [
-        torch.as_tensor(row.get(name, [1] * len(row["input_ids"])), dtype=torch.long)
-        for row in rows
-    ]
+    columns = [token_column(row, name, 1) for row in rows]
     return pad_sequence(columns, batch_first=True, padding_value=value)

@@ -5,7 +5,7 @@ corruption it may also keep its token or show a random one. Both ways of choosin
 expected weighted loss, the bound on the negative log-likelihood (MDLM, arXiv 2406.07524, eq. 10).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -175,6 +175,8 @@ class DataCollatorForMaskGit:
             raise ValueError(
                 f"Unknown choice {choice!r}; choose from {', '.join(map(repr, CHOICES))}."
             )
+        if num_processes < 1:
+            raise ValueError(f"`num_processes` must be at least 1, got {num_processes}.")
         if not 0 <= process_index < num_processes:
             raise ValueError(
                 f"`process_index` must lie in 0..{num_processes - 1}, got {process_index}."
@@ -254,6 +256,8 @@ class DataCollatorForMaskGit:
         Raises:
             ValueError: for an example with the literal mask token or without a maskable position.
         """
+        if len(features) == 0:
+            raise ValueError("There is no example to make a batch of.")
         batch, maskable = self._pad(features)
         self._check(features, batch["input_ids"], batch["attention_mask"], maskable)
         scalars, uniforms = self._noise(features, batch["attention_mask"])
@@ -270,23 +274,26 @@ class DataCollatorForMaskGit:
         }
 
     def _pad(self, features: Sequence[dict[str, Any]]) -> tuple[dict[str, Tensor], Tensor]:
-        texts = [torch.as_tensor(feature["input_ids"], dtype=torch.long) for feature in features]
-        columns = {"input_ids": texts}
-        for name, absent in (("attention_mask", 1), ("maskable", 1), ("token_type_ids", 0)):
-            if name != "token_type_ids" or any(name in feature for feature in features):
-                columns[name] = [
-                    _column(feature, name, ids, absent)
-                    for feature, ids in zip(features, texts, strict=True)
-                ]
+        absent = {"input_ids": 0, "attention_mask": 1, "maskable": 1}
+        if any("token_type_ids" in feature for feature in features):
+            absent["token_type_ids"] = self.tokenizer.pad_token_type_id
+        columns = {
+            name: [token_column(feature, name, value) for feature in features]
+            for name, value in absent.items()
+        }
         width = max(map(len, columns["input_ids"]))
         if self.pad_to_multiple_of:
             width += -width % self.pad_to_multiple_of
+        padding = {
+            "input_ids": self.tokenizer.pad_token_id,
+            "token_type_ids": self.tokenizer.pad_token_type_id,
+        }
         ruler = torch.zeros(width, dtype=torch.long)  # pad_sequence pads to the longest row
         padded = {
             name: pad_sequence(
                 [*column, ruler],
                 batch_first=True,
-                padding_value=self.tokenizer.pad_token_id if name == "input_ids" else 0,
+                padding_value=padding.get(name, 0),
                 padding_side=self.tokenizer.padding_side,
             )[:-1]
             for name, column in columns.items()
@@ -366,14 +373,19 @@ class DataCollatorForMaskGit:
         return torch.where(chosen, shown, input_ids)
 
 
-def _column(feature: dict[str, Any], name: str, input_ids: Tensor, absent: int) -> Tensor:
-    """Return one column of an example as long as its text; `absent` everywhere if it has none."""
+def token_column(feature: Mapping[str, Any], name: str, absent: int) -> Tensor:
+    """Return a column of an example, one entry per token; `absent` everywhere if it has none.
+
+    Raises:
+        ValueError: when it has more or fewer entries than the text has tokens.
+    """
+    num_tokens = len(feature["input_ids"])
     if name not in feature:
-        return torch.full_like(input_ids, absent)
+        return torch.full((num_tokens,), absent)
     values = torch.as_tensor(feature[name], dtype=torch.long)
-    if values.shape != input_ids.shape:
+    if len(values) != num_tokens:
         raise ValueError(
-            f"`{name}` has {len(values)} entries for a text of {len(input_ids)} tokens; it needs "
-            "one per token."
+            f"`{name}` has {len(values)} entries for a text of {num_tokens} tokens; it needs one "
+            "per token."
         )
     return values

@@ -226,6 +226,15 @@ def test_examples_that_are_already_padded_are_the_same_examples(tokenizer):
     assert found.nats.tolist() == pytest.approx([2 * math.log(3), 4 * math.log(3)])
 
 
+@pytest.mark.parametrize("measure", [evaluate_nelbo, masked_accuracy])
+@pytest.mark.parametrize("name", ["maskable", "attention_mask"])
+def test_a_column_that_is_not_as_long_as_the_text_is_refused(tokenizer, measure, name):
+    texts = examples((1, 2), TEXT)
+    texts[0][name] = [1, 1]
+    with pytest.raises(ValueError, match=f"`{name}` has 2 entries for a text of 4 tokens"):
+        measure(framed_denoiser(), texts, tokenizer, progress=False)
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("measure", [evaluate_nelbo, masked_accuracy])
 def test_evaluation_leaves_the_mode_and_the_global_generator_as_they_were(

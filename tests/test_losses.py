@@ -84,6 +84,7 @@ def test_forbidden_ids_have_probability_zero_and_no_gradient(dtype):
         masked_cross_entropy(given, labels, weights, FORBIDDEN).sum.backward()
     assert not loud.grad[:, FORBIDDEN].any()
     assert torch.equal(loud.grad, logits.grad)
+    assert bool(forbid(loud, FORBIDDEN)[:, FORBIDDEN].isneginf().all())
     law = forbid(loud, FORBIDDEN).softmax(-1)
     assert not law[:, FORBIDDEN].any()
     torch.testing.assert_close(law.sum(-1), torch.ones(7))

@@ -275,17 +275,28 @@ def test_every_stratum_of_the_whole_update_gets_one_time(schedule, num_processes
         assert math.ceil(n * rate(edges[i])) <= k <= math.ceil(n * rate(edges[i + 1]) + 1e-9)
 
 
-def test_the_time_of_a_bernoulli_example_is_in_its_weight_and_one_per_stratum():
-    """False alarm: p < 1e-6 for the shares chosen. An example in which nothing is chosen hides its
-    time, which only the lowest stratum (rates up to 1/16) allows."""
+@each_schedule
+def test_a_bernoulli_example_has_the_weight_and_the_rate_of_its_time(schedule):
+    """The time is read off the weight: one per stratum, and the share chosen is its mask rate.
+
+    False alarm: p < 1e-6. An example in which nothing is chosen hides its time, which only the
+    lowest stratum allows: the rates of the others are at least 1/256, of 2000 words.
+    """
     count, n = 16, 2000
-    batch = collator(choice="bernoulli")(examples(count, length=n))
-    chosen = batch["masked_positions"]
-    times = 1 / batch["loss_weights"].amax(1)[chosen.any(1)]
-    strata = (times.double() * count).ceil().long().sort().values
-    assert strata.tolist()[-15:] == list(range(2, 17))
-    k, t = chosen.sum(1)[times.argsort()[1:]].double(), times.sort().values[1:].double()
-    assert stats.chi2.sf(float(((k - n * t) ** 2 / (n * t * (1 - t))).sum()), len(t)) > 1e-6
+    batch = collator(schedule=schedule, choice="bernoulli")(examples(count, length=n))
+    chosen = batch["masked_positions"].sum(1).double().numpy()
+    weights = batch["loss_weights"].amax(1).double().numpy()
+    with np.errstate(divide="ignore"):
+        times = {
+            "linear": 1 / weights,
+            "cosine": np.arctan(np.pi / 2 / weights) * 2 / np.pi,
+            "square": 2 / weights,
+        }[schedule]
+    order = np.argsort(np.where(chosen > 0, times, 0))[1:]
+    assert np.ceil(times[order] * count).tolist() == list(range(2, 17))
+    rate = RATES[schedule][0](times[order])
+    squares = (chosen[order] - n * rate) ** 2 / (n * rate * (1 - rate))
+    assert stats.chi2.sf(squares.sum(), len(order)) > 1e-6
 
 
 def test_times_take_one_stratum_each_of_all_processes():
@@ -550,3 +561,13 @@ def test_the_laws_hold_with_the_word_pieces_of_a_pretrained_encoder():
     shown = set(batch["input_ids"][changed].tolist())
     assert len(shown) > 50  # random words of 30,000, and the mask
     assert shown & set(tokenizer.all_special_ids) == {tokenizer.mask_token_id}
+
+
+def test_a_batch_needs_an_example():
+    with pytest.raises(ValueError, match="no example to make a batch of"):
+        collator()([])
+
+
+def test_a_run_needs_a_process():
+    with pytest.raises(ValueError, match="`num_processes` must be at least 1, got 0"):
+        collator(num_processes=0)

@@ -209,7 +209,8 @@ def test_draw_leaves_its_arguments_alone():
     logits, uniforms = torch.randn(5, 7), torch.rand(5)
     before = logits.clone(), uniforms.clone()
     draw(logits, uniforms)
-    assert torch.equal(logits, before[0]) and torch.equal(uniforms, before[1])
+    assert torch.equal(logits, before[0])
+    assert torch.equal(uniforms, before[1])
 
 
 # --- noise and annealing -------------------------------------------------------------------------
@@ -227,7 +228,8 @@ def test_gumbel_noise_is_finite_and_rises_with_its_uniform(dtype):
     uniforms = torch.tensor([0.0, 1e-30, 0.1, 0.5, 0.9, 1 - 2**-24], dtype=dtype)
     noise = gumbel(uniforms)
     assert bool(noise.isfinite().all())
-    assert bool((noise.diff() >= 0).all()) and noise.dtype == dtype
+    assert bool((noise.diff() >= 0).all())
+    assert noise.dtype == dtype
 
 
 @pytest.mark.parametrize("steps", [1, 2, 18])

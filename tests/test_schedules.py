@@ -173,8 +173,25 @@ def test_whole_numbers_are_no_times(function):
 
 
 @pytest.mark.parametrize(
-    "mask_rate", [lambda t: t.detach() ** 2, lambda t: torch.from_numpy(t.numpy() ** 2)]
+    ("mask_rate", "sentence"),
+    [
+        (lambda t: t.detach() ** 2, "its derivative is 0, so it is not differentiable"),
+        (
+            lambda t: torch.from_numpy(t.numpy() ** 2),
+            "not differentiable by torch, .* torch functions",
+        ),
+    ],
 )
-def test_a_function_that_autodiff_cannot_follow_is_refused_rather_than_given_weight_zero(mask_rate):
-    with pytest.raises(ValueError, match="differentiable"):
-        get_schedule(mask_rate).loss_weight(torch.tensor([0.5]))
+def test_a_function_that_autodiff_cannot_follow_is_refused_when_it_is_given(mask_rate, sentence):
+    """Its loss weight would be 0, or fail in the middle of training."""
+    with pytest.raises(ValueError, match=sentence):
+        Schedule(mask_rate)
+
+
+def test_a_schedule_that_is_detached_on_a_stretch_is_refused():
+    with pytest.raises(ValueError, match="derivative is 0"):
+        get_schedule(lambda t: torch.where(t < 0.5, t.detach(), t))
+
+
+def test_a_schedule_may_be_flat_at_a_point():
+    get_schedule(lambda t: 4 * (t - 0.5) ** 3 + 0.5)
