@@ -223,13 +223,19 @@ def tokenizer_fields(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     play these parts in BERT.
 
     Raises:
-        ValueError: when the tokenizer has no mask token.
+        ValueError: when the tokenizer has no mask token of its own.
     """
     if tokenizer.mask_token_id is None:
         raise ValueError(
             f"{type(tokenizer).__name__} has no mask token, without which nothing can be masked. "
             'Add one with tokenizer.add_special_tokens({"mask_token": "[MASK]"}) and give the '
             "encoder a row for it with resize_token_embeddings(len(tokenizer))."
+        )
+    if tokenizer.mask_token_id == tokenizer.unk_token_id:
+        raise ValueError(
+            f"The tokenizer names {tokenizer.mask_token!r} as its mask token but does not know "
+            "it: it becomes the unknown token, so that every unknown word would be a mask. Add it "
+            "with tokenizer.add_special_tokens."
         )
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
     prefix_ids, suffix_ids = framing(tokenizer)

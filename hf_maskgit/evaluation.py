@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
+from .layout import plan_layout
 from .losses import forbid
 from .masking import maskable_positions, token_column
 from .noise import keyed_generator
@@ -108,6 +109,11 @@ def nelbo(
     if attention_mask is None:
         attention_mask = torch.ones_like(input_ids)
     maskable = _maskable(config, input_ids, attention_mask, maskable)
+    if not bool(attention_mask[:, 0].all()):  # most encoders count positions from the left edge
+        layout = plan_layout(attention_mask, 0, torch.zeros_like(attention_mask[:, 0]))
+        rows = (input_ids, attention_mask, maskable.to(input_ids.dtype))
+        input_ids, attention_mask, maskable = (layout.pack(row) for row in rows)
+        maskable = maskable.bool()
     _check_texts(input_ids, maskable, config.mask_token_id)
     num_tokens = maskable.sum(1)
 

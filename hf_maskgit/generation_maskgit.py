@@ -199,8 +199,8 @@ class MaskGitGenerationOutput(ModelOutput):
     Args:
         sequences: (B, P + n) long.
         denoiser_passes: (B,) long, passes of the denoiser in which each row took part.
-        reveal_steps: (B, P + n) long, the pass that revealed each token, from 0; -1 for known ones and
-            padding of the prompt.
+        reveal_steps: (B, P + n) long, the pass that revealed each token, from 0; -1 for known ones
+            and padding of the prompt.
     """
 
     sequences: Tensor | None = None
@@ -216,6 +216,7 @@ class MaskGitGenerationMixin:
     generation_config: MaskGitGenerationConfig
     device: Any
     __call__: Callable[..., Any]
+    output_modalities = ("text",)
 
     @property
     def max_positions(self) -> int | None:

@@ -128,6 +128,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
             if tokenizer is None:
                 tokenizer = AutoTokenizer.from_pretrained(encoder, revision=kwargs.get("revision"))
             denoiser = _load_encoder(encoder, kwargs)
+        _check_denoiser(denoiser)
         fields = {**tokenizer_fields(tokenizer), **overrides}
         config = MaskGitConfig(text_config=denoiser.config, **fields)
         _adapt_token_dropout(denoiser, config)
@@ -323,6 +324,20 @@ def _load_encoder(name: str, kwargs: dict[str, Any]) -> PreTrainedModel:
             ", ".join(missing),
         )
     return denoiser
+
+
+def _check_denoiser(denoiser: PreTrainedModel) -> None:
+    if isinstance(denoiser, MaskGitPreTrainedModel):
+        raise ValueError(
+            "This is a generator already; load it with MaskGitForMaskedLM.from_pretrained()."
+        )
+    mapping: Any = AutoModelForMaskedLM._model_mapping
+    kind = type(denoiser.config)
+    if kind not in mapping or not isinstance(denoiser, mapping[kind]):
+        raise ValueError(
+            f"{type(denoiser).__name__} predicts no masked tokens. Load the encoder with "
+            "AutoModelForMaskedLM.from_pretrained(), or give its name or path."
+        )
 
 
 def _adapt_token_dropout(denoiser: PreTrainedModel, config: MaskGitConfig) -> None:

@@ -1,4 +1,4 @@
-"""A denoiser that knows its law exactly, and how samples are judged; nothing of the library here."""
+"""A denoiser that knows its law exactly, and how samples are judged; no code of the library."""
 
 import itertools
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class MarkovChain:
     transition: Tensor
 
     def texts(self, length: int) -> Tensor:
-        """Every text of that length, (K ** length, length) long, the last symbol running fastest."""
+        """Every text of that length, (K ** length, length) long, last symbol running fastest."""
         symbols = range(len(self.initial))
         return torch.tensor(list(itertools.product(symbols, repeat=length)))
 

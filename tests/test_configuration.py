@@ -25,9 +25,7 @@ BOOKKEEPING = {"architectures", "transformers_version", "dtype", "_name_or_path"
 def options_of(config):
     """All options, the encoder's included, without what transformers notes on saving."""
     values = {k: v for k, v in config.to_dict().items() if k not in BOOKKEEPING}
-    values["text_config"] = {
-        k: v for k, v in values["text_config"].items() if k not in BOOKKEEPING
-    }
+    values["text_config"] = {k: v for k, v in values["text_config"].items() if k not in BOOKKEEPING}
     return values
 
 
@@ -54,9 +52,17 @@ def test_a_loaded_option_can_be_overridden(tmp_path):
 
 
 def test_the_encoder_may_be_a_dict():
-    config = MaskGitConfig(text_config={"model_type": "roberta", "vocab_size": 40, "pad_token_id": 1,
-                                        "bos_token_id": 0, "eos_token_id": 2})
-    assert type(config.text_config) is RobertaConfig and config.text_config.vocab_size == 40
+    config = MaskGitConfig(
+        text_config={
+            "model_type": "roberta",
+            "vocab_size": 40,
+            "pad_token_id": 1,
+            "bos_token_id": 0,
+            "eos_token_id": 2,
+        }
+    )
+    assert type(config.text_config) is RobertaConfig
+    assert config.text_config.vocab_size == 40
 
 
 def test_without_an_encoder_it_is_bert():
@@ -146,7 +152,8 @@ def test_fields_of_a_protein_tokenizer():
     tokenizer = protein_tokenizer()
     fields = tokenizer_fields(tokenizer)
     assert (fields["prefix_ids"], fields["suffix_ids"]) == ([0], [2])
-    assert fields["mask_token_id"] == 32 and fields["num_token_ids"] == 33
+    assert fields["mask_token_id"] == 32
+    assert fields["num_token_ids"] == 33
     assert set(fields["special_token_ids"]) == {0, 1, 2, 3, 32}
 
 
@@ -246,7 +253,9 @@ def test_the_encoders_own_options_belong_inside():
         MaskGitConfig(vocab_size=40)
 
 
-@pytest.mark.parametrize("load", [MaskGitConfig.from_pretrained, MaskGitForMaskedLM.from_pretrained])
+@pytest.mark.parametrize(
+    "load", [MaskGitConfig.from_pretrained, MaskGitForMaskedLM.from_pretrained]
+)
 def test_a_plain_encoder_is_not_loaded_but_pointed_to_from_encoder(tmp_path, load):
     tiny_encoder().save_pretrained(tmp_path)
     message = r"a checkpoint of type 'bert', not 'maskgit'.*MaskGitForMaskedLM\.from_encoder\('/"

@@ -90,7 +90,7 @@ def test_scores_come_after_the_end_is_excluded_inside_a_text(order):
     assert inside == [MASK, 0]
 
 
-# Sharpened, the second place is surer: 0.45^10 stands out among 0.275^10, 0.5^10 does not from 0.49^10.
+# Sharpened, the second is the surer: 0.45^10 dwarfs 0.275^10, while 0.5^10 is close to 0.49^10.
 TWO_LIKELY, ONE_LIKELY = [0.5, 0.49, 0.01, 0.0, 0.0], [0.45, 0.275, 0.275, 0.0, 0.0]
 
 
@@ -284,12 +284,14 @@ def test_logits_of_half_precision_are_drawn_in_float32(order):
 def test_noise_depends_on_the_row_seed_and_the_pass_alone():
     lengths, seeds = torch.tensor([3, 2, 5]), [7, 8, 9]
     together = row_uniforms(seeds, lengths, torch.tensor([0, 1, 2]), 4, 6)
-    assert together.shape == (3, 6, 2) and together.dtype == torch.float64
+    assert together.shape == (3, 6, 2)
+    assert together.dtype == torch.float64
     for row in range(3):
         alone = row_uniforms([seeds[row]], lengths[row : row + 1], torch.tensor([0]), 4, 5)
         assert torch.equal(together[row, : lengths[row]], alone[0, : lengths[row]])
     assert not torch.equal(together[0], row_uniforms(seeds, lengths, torch.tensor([0]), 5, 6)[0])
-    assert float(together.max()) < 1 and float(together.min()) >= 0
+    assert float(together.max()) < 1
+    assert float(together.min()) >= 0
 
 
 def test_rows_are_told_to_the_denoiser_by_their_number():
@@ -309,5 +311,6 @@ def test_rows_are_told_to_the_denoiser_by_their_number():
         [1, 2, 3],
     )
     assert asked == [[0, 2], [2]]
-    assert passes.tolist() == [1, 0, 2] and MASK not in filled
+    assert passes.tolist() == [1, 0, 2]
+    assert MASK not in filled
     assert torch.equal(filled[~masked], text[~masked])

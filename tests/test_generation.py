@@ -1,8 +1,10 @@
 """Laws of `generate`: on a table that is exact in float64, and on real models at tiny size.
 
-`TableModel` differs from a trained model only in where its logits come from; whatever `generate` does to
-rows, masks, seeds and options it does to both.
+`TableModel` differs from a trained model only in where its logits come from; whatever `generate`
+does to rows, masks, seeds and options it does to both.
 """
+
+import itertools
 
 import pytest
 import torch
@@ -84,22 +86,47 @@ OPTIONS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60)
-@given(batch=padded_batches(), options=OPTIONS, data=st.data())
-def test_a_row_is_the_same_alone_and_in_any_batch(table, batch, options, data):
+def check_each_row_alone(table, batch, options, data):
+    """Generate a batch, then each of its rows alone, and compare token by token."""
     rows, paddings = batch
     repeats = options["num_return_sequences"]
     seed = st.integers(-(2**63), 2**63 - 1)
     seeds = data.draw(st.lists(seed, min_size=len(rows), max_size=len(rows)))
     filler = data.draw(st.integers(0, 39))  # what stands at padding is nobody's business
     input_ids, attention_mask = collate(rows, paddings, filler)
-    together = table.generate(input_ids, attention_mask, seed=seeds, **options)
+    types = [data.draw(st.lists(st.integers(0, 1), min_size=n, max_size=n)) for n in map(len, rows)]
+    together = table.generate(
+        input_ids,
+        attention_mask,
+        token_type_ids=collate(types, paddings)[0],
+        seed=seeds,
+        **options,
+    )
     assert together.shape == (len(rows) * repeats, input_ids.shape[1] + options["max_new_tokens"])
     for i, (left, right) in enumerate(paddings):
-        alone = table.generate(ids(rows[i]), torch.ones(1, len(rows[i])), seed=[seeds[i]], **options)
+        alone = table.generate(
+            ids(rows[i]),
+            torch.ones(1, len(rows[i])),
+            token_type_ids=ids(types[i]),
+            seed=[seeds[i]],
+            **options,
+        )
         for copy in range(repeats):
             expected = [filler] * left + alone[copy].tolist() + [filler] * right
             assert together[i * repeats + copy].tolist() == expected
+
+
+@settings(max_examples=60)
+@given(batch=padded_batches(), options=OPTIONS, data=st.data())
+def test_a_row_is_the_same_alone_and_in_any_batch(table, batch, options, data):
+    check_each_row_alone(table, batch, options, data)
+
+
+@pytest.mark.slow
+@settings(max_examples=1500)
+@given(batch=padded_batches(), options=OPTIONS, data=st.data())
+def test_a_row_is_the_same_alone_and_in_very_many_batches(table, batch, options, data):
+    check_each_row_alone(table, batch, options, data)
 
 
 @settings(max_examples=60)
@@ -128,7 +155,8 @@ def test_only_masks_change_and_only_into_words_or_an_end(table, batch, options, 
         if SEP in new:
             assert set(new[new.index(SEP) + 1 :]) <= {PAD}
         elif PAD in new:
-            assert set(new) == {PAD} and SEP in filled, "the text ended in the prompt"
+            assert set(new) == {PAD}
+            assert SEP in filled, "the text ended in the prompt"
         assert len(new) == n
 
 
@@ -138,16 +166,20 @@ def test_each_pass_reveals_at_least_one_token_of_every_row_it_sees(table, batch,
     rows, paddings = batch
     input_ids, attention_mask = collate(rows, paddings)
     table.calls.clear()
-    out = table.generate(
-        input_ids, attention_mask, seed=0, return_dict_in_generate=True, **options
-    )
+    out = table.generate(input_ids, attention_mask, seed=0, return_dict_in_generate=True, **options)
     n, steps = options["max_new_tokens"], options["steps"]
-    num_masked = [row.count(MASK) + n for row in rows for _ in range(options["num_return_sequences"])]
+    repeats = options["num_return_sequences"]
+    num_masked = [row.count(MASK) + n for row in rows for _ in range(repeats)]
     # With at least as many masks as steps every pass is used, otherwise one per mask.
     assert out.denoiser_passes.tolist() == [min(steps, m) for m in num_masked]
     assert len(table.calls) == max(min(steps, m) for m in num_masked)
+    for k, revealed_at in enumerate(out.reveal_steps.tolist()):
+        row, (left, right) = rows[k // repeats], paddings[k // repeats]
+        was_masked = [False] * left + [t == MASK for t in row] + [True] * n + [False] * right
+        assert [step >= 0 for step in revealed_at] == was_masked
+        assert max(revealed_at) + 1 == out.denoiser_passes[k]
     still_masked = [(call.input_ids == MASK).sum(1) for call in table.calls]
-    for before, after in zip(still_masked, still_masked[1:], strict=False):
+    for before, after in itertools.pairwise(still_masked):
         assert bool((before > 0).all())
         assert int(before.sum() - after.sum()) >= len(before)
         if steps >= max(num_masked):
@@ -170,7 +202,7 @@ def test_with_enough_steps_each_pass_reveals_exactly_one(table, schedule, order,
     ("schedule", "left"), [("linear", [32, 24, 16, 8]), ("cosine", [32, 29, 22, 12])]
 )
 def test_masks_fall_as_the_schedule_says(table, schedule, left):
-    """At each quarter 32 (1 - r) for linear, 32 cos(pi r / 2) for MaskGIT's cosine, rounded down."""
+    """At each quarter 32 (1 - r) for linear, 32 cos(pi r / 2) for cosine, rounded down."""
     table.generate(masks(32), schedule=schedule, steps=4)
     assert [int((call.input_ids == MASK).sum()) for call in table.calls] == left
 
@@ -209,8 +241,10 @@ def test_a_closing_special_stays_behind_the_masks_while_decoding(table, tokenize
     ]
     assert first.attention_mask.sum(1).tolist() == [7, 6]
     assert out[0, :4].tolist() == [CLS, 6, 7, SEP]
-    assert out[1, :3].tolist() == [CLS, 8, SEP] and out[1, -1] == PAD
-    assert out.shape == (2, 4 + 3) and PAD not in out[1, 3:6]
+    assert out[1, :3].tolist() == [CLS, 8, SEP]
+    assert out[1, -1] == PAD
+    assert out.shape == (2, 4 + 3)
+    assert PAD not in out[1, 3:6]
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -237,7 +271,8 @@ def test_nothing_to_do_takes_no_pass(table):
     prompt = ids([CLS, 5, SEP])
     out = table.generate(prompt, max_new_tokens=0, return_dict_in_generate=True)
     assert torch.equal(out.sequences, prompt)
-    assert out.denoiser_passes.tolist() == [0] and table.calls == []
+    assert out.denoiser_passes.tolist() == [0]
+    assert table.calls == []
 
 
 @pytest.mark.parametrize("where", ["model", "generation_config"])
@@ -260,14 +295,16 @@ def test_only_a_length_named_in_the_call_appends_to_a_text_that_holds_masks(tabl
 def test_a_mask_token_at_padding_is_no_mask_of_the_text(table):
     """The length follows from the model's default, as it does for the same text unpadded."""
     out = table.generate(ids([MASK, 5, 6]), ids([0, 1, 1]), steps=1)
-    assert out.shape == (1, 3 + 32) and out[0, 0] == MASK
+    assert out.shape == (1, 3 + 32)
+    assert out[0, 0] == MASK
 
 
 @pytest.mark.parametrize("empty", [None, torch.zeros(1, 0, dtype=torch.long), torch.zeros(1, 0)])
 def test_from_nothing_a_framed_text_is_written(table, empty):
     out = table.generate(empty, max_new_tokens=4, suppress_tokens=[SEP])
     assert table.calls[0].input_ids.tolist() == [[CLS, *[MASK] * 4, SEP]]
-    assert out[0, [0, 5]].tolist() == [CLS, SEP] and set(out[0, 1:5].tolist()) <= set(WORDS)
+    assert out[0, [0, 5]].tolist() == [CLS, SEP]
+    assert set(out[0, 1:5].tolist()) <= set(WORDS)
 
 
 def test_from_nothing_one_text_per_empty_row(table):
@@ -299,7 +336,8 @@ def test_token_types_travel_with_their_tokens(table):
 
 def test_the_encoder_sees_its_own_padding_id():
     """Whatever id the caller pads with: RoBERTa and its kin derive positions from their own."""
-    config = tiny_config("roberta")
+    config = tiny_config("roberta", pad_token_id=5)
+    assert config.text_config.pad_token_id == 1
     table = TableModel(config)
     mask = config.mask_token_id
     rows, real = ids([7, mask, 8], [mask, 0, 0]), ids([1, 1, 1], [1, 0, 0])
@@ -382,6 +420,11 @@ def test_same_seed_same_output_and_another_seed_another(table):
     assert not torch.equal(run(5)[0], run(5)[1]), "rows with equal texts share their noise"
 
 
+def test_an_int_seed_means_the_same_for_a_row_whatever_follows_it(table):
+    three = table.generate(masks(8, rows=3), seed=5)
+    assert torch.equal(three[:2], table.generate(masks(8, rows=2), seed=5))
+
+
 def test_an_int_seed_leaves_the_global_generator_alone(table):
     before = torch.get_rng_state()
     table.generate(masks(8), seed=5)
@@ -394,7 +437,8 @@ def test_a_generator_decides_the_noise(table):
     def run(state):
         return table.generate(masks(8, rows=2), generator=torch.Generator().manual_seed(state))
 
-    assert torch.equal(run(1), run(1)) and not torch.equal(run(1), run(2))
+    assert torch.equal(run(1), run(1))
+    assert not torch.equal(run(1), run(2))
 
 
 def test_without_a_seed_the_global_generator_decides(table):
@@ -402,7 +446,8 @@ def test_without_a_seed_the_global_generator_decides(table):
         torch.manual_seed(state)
         return table.generate(masks(8))
 
-    assert torch.equal(run(1), run(1)) and not torch.equal(run(1), run(2))
+    assert torch.equal(run(1), run(1))
+    assert not torch.equal(run(1), run(2))
 
 
 def test_one_seed_per_returned_text(table):
@@ -410,6 +455,11 @@ def test_one_seed_per_returned_text(table):
     out = table.generate(masks(6, rows=2), num_return_sequences=2, seed=seeds)
     for row, seed in enumerate(seeds):
         assert torch.equal(out[row], table.generate(masks(6), seed=[seed])[0])
+
+
+def test_the_first_returned_text_is_the_one_returned_alone(table):
+    several = table.generate(masks(6, rows=2), num_return_sequences=3, seed=[1, 2])
+    assert torch.equal(several[::3], table.generate(masks(6, rows=2), seed=[1, 2]))
 
 
 def test_returned_texts_of_a_row_stand_together_and_differ(table):
@@ -503,7 +553,8 @@ def test_generate_leaves_its_arguments_and_the_model_alone(model):
     options = MaskGitGenerationConfig(steps=3)
     before = prompt.clone(), real.clone(), options.to_dict(), model.generation_config.to_dict()
     model.generate(prompt, real, generation_config=options, top_k=2, max_new_tokens=2)
-    assert torch.equal(prompt, before[0]) and torch.equal(real, before[1])
+    assert torch.equal(prompt, before[0])
+    assert torch.equal(real, before[1])
     assert (options.to_dict(), model.generation_config.to_dict()) == before[2:]
 
 
@@ -516,7 +567,8 @@ def test_generate_needs_no_gradient(model):
 def test_half_precision_decodes(model):
     half = tiny_model().to(torch.bfloat16)
     out = half.generate(ids([CLS, MASK, MASK, SEP]), max_new_tokens=4, seed=0)
-    assert out.shape == (1, 8) and MASK not in out
+    assert out.shape == (1, 8)
+    assert MASK not in out
 
 
 def test_every_length_up_to_the_encoders_limit():

@@ -1,4 +1,4 @@
-"""The model: its loss against a slow recomputation, its head, its errors, its place in transformers."""
+"""The model: its loss against a slow recomputation, its head, errors, place in transformers."""
 
 import copy
 
@@ -126,7 +126,8 @@ def test_nothing_chosen_is_a_loss_of_zero_with_a_gradient(counted):
         loss_weights=torch.zeros(1, 4),
         num_items_in_batch=50 if counted else None,
     )
-    assert out.loss.item() == 0 and out.logits.shape == (0, 40)
+    assert out.loss.item() == 0
+    assert out.logits.shape == (0, 40)
     out.loss.backward()
     gradients = [p.grad for p in model.parameters()]
     assert all(g is not None and float(g.abs().max()) == 0 for g in gradients)
@@ -147,8 +148,19 @@ def test_what_can_never_be_emitted_costs_no_probability(tokenizer):
 def test_loss_is_float32_from_a_model_of_half_precision(tokenizer):
     batch = batch_of(tokenizer)
     out = tiny_model().to(torch.bfloat16)(**batch)
-    assert out.loss.dtype == torch.float32 and out.logits.dtype == torch.bfloat16
+    assert out.loss.dtype == torch.float32
+    assert out.logits.dtype == torch.bfloat16
     assert out.loss.item() == pytest.approx(tiny_model()(**batch).loss.item(), rel=0.05)
+
+
+def test_a_chosen_position_without_a_label_costs_nothing(model):
+    """A fixed prompt may be asked for its logits; it is in neither the sum nor the count."""
+    text, labels = ids([CLS, 7, MASK, 9, SEP]), ids([-100, -100, 8, -100, -100])
+    chosen = torch.tensor([[False, True, True, False, False]])
+    out = model(input_ids=text, labels=labels, masked_positions=chosen)
+    assert out.logits.shape == (2, 40)
+    alone = model(input_ids=text, labels=labels).loss
+    assert out.loss.item() == pytest.approx(alone.item(), rel=1e-5)
 
 
 def test_a_token_that_was_added_can_be_learned_and_emitted():
@@ -168,16 +180,18 @@ def test_a_token_that_was_added_can_be_learned_and_emitted():
 def test_labels_of_another_shape(model, tokenizer, name):
     batch = batch_of(tokenizer)
     batch[name] = batch[name][:, 1:]
-    with pytest.raises(ValueError, match=rf"`labels` have shape \(4, 10\) and `{name}` \(4, 9\); b"):
+    with pytest.raises(
+        ValueError, match=rf"`labels` have shape \(4, 10\) and `{name}` \(4, 9\); b"
+    ):
         model(**batch)
 
 
 @pytest.mark.parametrize("count", [None, 0, torch.tensor(0)])
 def test_labels_without_a_maskable_token(model, count):
-    with pytest.raises(ValueError, match=r"hold no maskable token \(all are -100\), so there is no"):
-        model(
-            input_ids=ids([CLS, SEP]), labels=ids([-100, -100]), num_items_in_batch=count
-        )
+    with pytest.raises(
+        ValueError, match=r"hold no maskable token \(all are -100\), so there is no"
+    ):
+        model(input_ids=ids([CLS, SEP]), labels=ids([-100, -100]), num_items_in_batch=count)
 
 
 def test_labels_that_can_never_be_emitted(model):
@@ -200,12 +214,14 @@ def test_logits_are_those_of_the_positions_asked_for(model, tokenizer):
     assert model(**inputs, masked_positions=chosen).loss is None
 
 
-def test_the_head_forgets_its_positions_after_a_failure(model):
+def test_the_head_forgets_its_positions_after_every_pass(model):
     text = ids([CLS, MASK, SEP])
     full = model(input_ids=text).logits
     with pytest.raises((IndexError, RuntimeError), match=r"index|expand|size"):
         model(input_ids=ids([CLS, 64_000, SEP]), masked_positions=text == MASK)
-    assert torch.equal(model(input_ids=text).logits, full)
+    assert torch.equal(model.denoiser(input_ids=text).logits, full)
+    model(input_ids=text, masked_positions=text == MASK)
+    assert torch.equal(model.denoiser(input_ids=text).logits, full), "the encoder's own forward"
 
 
 def test_a_copy_has_a_head_of_its_own():
@@ -236,9 +252,7 @@ def test_changing_a_hidden_token_changes_no_logit(model, tokenizer):
     """Through collator and model: what stands under a displayed mask is nowhere to be seen."""
     collator = DataCollatorForMaskGit(tokenizer, corruption_prob=0.0)
     rows = [list(range(5, 17)), list(range(20, 26))]
-    features = [
-        {"input_ids": [CLS, *row, SEP], "example_id": i} for i, row in enumerate(rows)
-    ]
+    features = [{"input_ids": [CLS, *row, SEP], "example_id": i} for i, row in enumerate(rows)]
     batch = collator(features)
     shown, hidden = [], (batch["input_ids"] == MASK).nonzero().tolist()
     assert len(hidden) >= 3
@@ -250,7 +264,9 @@ def test_changing_a_hidden_token_changes_no_logit(model, tokenizer):
         assert torch.equal(model(**other).logits, model(**batch).logits)
         shown.append((model(**other).loss - model(**batch).loss).item())
     assert any(shown), "the loss does see the true token"
-    row, column = (batch["attention_mask"].bool() & ~batch["masked_positions"]).nonzero()[1].tolist()
+    row, column = (
+        (batch["attention_mask"].bool() & ~batch["masked_positions"]).nonzero()[1].tolist()
+    )
     changed = copy.deepcopy(features)
     changed[row]["input_ids"][column] = 39
     assert not torch.equal(model(**collator(changed)).logits, model(**batch).logits)
@@ -263,7 +279,8 @@ def test_a_tuple_on_request(model):
     text, labels = ids([CLS, MASK, SEP]), ids([-100, 7, -100])
     whole = model(input_ids=text, labels=labels)
     loss, *_, logits = model(input_ids=text, labels=labels, return_dict=False)
-    assert torch.equal(loss, whole.loss) and torch.equal(logits, whole.logits)
+    assert torch.equal(loss, whole.loss)
+    assert torch.equal(logits, whole.logits)
     (logits,) = model(input_ids=text, return_dict=False)
     assert logits.shape == (1, 3, 40)
 
@@ -326,7 +343,8 @@ def test_generation_options_travel_with_the_checkpoint(tmp_path, model):
         options = auto.from_pretrained(tmp_path).generation_config
         assert type(options) is MaskGitGenerationConfig
         assert options.to_diff_dict() == model.generation_config.to_diff_dict()
-        assert options.steps == 7 and options.order == "random"
+        assert options.steps == 7
+        assert options.order == "random"
     given = MaskGitGenerationConfig(steps=3)
     loaded = MaskGitForMaskedLM.from_pretrained(tmp_path, generation_config=given)
     assert loaded.generation_config.steps == 3
@@ -337,7 +355,8 @@ def test_a_checkpoint_without_generation_options_gets_fresh_ones(tmp_path):
     (tmp_path / "generation_config.json").unlink()
     options = MaskGitForMaskedLM.from_pretrained(tmp_path).generation_config
     assert type(options) is MaskGitGenerationConfig
-    assert options.schedule == "cosine" and options.eos_token_id == SEP
+    assert options.schedule == "cosine"
+    assert options.eos_token_id == SEP
 
 
 def test_stored_generation_options_with_a_typo_are_refused(tmp_path):

@@ -1,7 +1,8 @@
 """Real models and tokenizers at tiny size, built on the spot: nothing is downloaded or stored.
 
-Weights are drawn wide, so that logits differ by whole nats from place to place and text to text: a fault
-that mixes up positions, rows or padding cannot hide in rounding.
+Weights are drawn wide, so that logits differ by whole nats from place to place and text to text: a
+fault that mixes up positions, rows or padding cannot hide in rounding. `TableModel` is no network:
+its logits are known to the last bit.
 """
 
 import tempfile
@@ -209,6 +210,7 @@ def _randomise_vectors(model: PreTrainedModel) -> None:
         for parameter in model.parameters():
             if parameter.ndim == 1:
                 parameter.add_(torch.randn_like(parameter) * WIDE)
+
 
 class TableModel(MaskGitGenerationMixin):
     """A denoiser that is three tables: logits follow from the place and the two neighbours.

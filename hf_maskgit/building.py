@@ -1,0 +1,179 @@
+"""From options to the things a run needs: tokenizer, model, examples, accelerator."""
+
+import json
+import logging
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs
+from accelerate.tracking import get_available_trackers
+from datasets import Dataset
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+)
+
+from .arguments import DataArguments, ModelArguments, TrainArguments
+from .configuration_maskgit import MaskGitConfig
+from .data import check_max_length, evenly_spaced, frame_texts, hold_out, tokenize_texts
+from .modeling_maskgit import MaskGitForMaskedLM
+from .sources import load_texts
+
+logger = logging.getLogger(__name__)
+
+
+def make_accelerator(options: TrainArguments) -> Accelerator:
+    """Set up devices, number format, trackers and a loader that can be resumed.
+
+    Raises:
+        ValueError: for a tracker that is not installed.
+    """
+    trackers = sorted(str(tracker) for tracker in get_available_trackers())
+    if options.log_with not in (None, "all", *trackers):
+        raise ValueError(
+            f"The tracker {options.log_with!r} is not installed; installed are "
+            f"{', '.join(trackers) or 'none'}. Install it or leave `log_with` out."
+        )
+    return Accelerator(
+        cpu=options.use_cpu,
+        mixed_precision=options.mixed_precision,
+        log_with=options.log_with,
+        project_dir=options.output_dir,
+        # one call of the scheduler is one update, on however many processes
+        step_scheduler_with_optimizer=False,
+        dataloader_config=DataLoaderConfiguration(
+            use_seedable_sampler=True, data_seed=options.seed
+        ),
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(find_unused_parameters=options.find_unused_parameters)
+        ],
+    )
+
+
+def load_tokenizer(options: ModelArguments) -> PreTrainedTokenizerBase:
+    """Load the tokenizer that was named, else the encoder's own."""
+    if options.tokenizer is not None:
+        return AutoTokenizer.from_pretrained(options.tokenizer)
+    return AutoTokenizer.from_pretrained(options.encoder, revision=options.revision)
+
+
+def load_model(options: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> MaskGitForMaskedLM:
+    """Build the model in float32, the format its weights are trained in.
+
+    Starts from random weights, from an encoder, or from a checkpoint of this library, whose
+    settings hold where the options name no other.
+    """
+    if options.from_scratch:
+        config = encoder_config(
+            options.encoder, options.revision, options.encoder_overrides, tokenizer
+        )
+        source: Any = AutoModelForMaskedLM.from_config(config, dtype=torch.float32)
+        return MaskGitForMaskedLM.from_encoder(
+            source, tokenizer=tokenizer, **options.maskgit_overrides
+        )
+    load: dict[str, Any] = {"revision": options.revision, "dtype": torch.float32}
+    found = AutoConfig.from_pretrained(options.encoder, revision=options.revision)
+    if found.model_type == MaskGitConfig.model_type:
+        return MaskGitForMaskedLM.from_pretrained(
+            options.encoder, **load, **options.maskgit_overrides
+        )
+    return MaskGitForMaskedLM.from_encoder(
+        options.encoder, tokenizer=tokenizer, **load, **options.maskgit_overrides
+    )
+
+
+def encoder_config(
+    source: str, revision: str, overrides: str | None, tokenizer: PreTrainedTokenizerBase
+) -> PreTrainedConfig:
+    """Configure a new encoder for a tokenizer.
+
+    Args:
+        source: name on the Hub, folder, JSON file, or model type such as "bert".
+        revision: branch, tag or commit on the Hub.
+        overrides: settings that differ, a JSON object such as '{"hidden_size": 256}'.
+        tokenizer: decides the size of the vocabulary and the padding id.
+
+    Raises:
+        ValueError: for overrides that are no JSON object or name a setting the encoder does not
+            have.
+    """
+    make = AutoConfig.for_model if source in CONFIG_MAPPING else AutoConfig.from_pretrained
+    load = {} if source in CONFIG_MAPPING else {"revision": revision}
+    plain = make(source, **load)
+    settings = _json_object(overrides) if overrides else {}
+    for name in settings:
+        if not hasattr(plain, name):
+            raise ValueError(
+                f"`encoder_overrides` names {name!r}, which a {plain.model_type!r} encoder does "
+                f"not have; it has {', '.join(sorted(plain.to_dict()))}."
+            )
+    sizes = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    return make(source, **load, **sizes, **settings)
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError(
+            "`encoder_overrides` must be a JSON object such as '{\"hidden_size\": 256}', got "
+            f"{text!r}."
+        )
+    return value
+
+
+def load_examples(
+    options: DataArguments, tokenizer: PreTrainedTokenizerBase, max_positions: int | None, seed: int
+) -> tuple[Dataset, Dataset | None]:
+    """Prepare the examples to learn from and, where held-out texts are named, those to evaluate on.
+
+    Raises:
+        ValueError: when `max_length` is beyond the encoder's positions, and for every fault of the
+            data that loading and preparing it name.
+    """
+    check_max_length(options.max_length, max_positions)
+    texts = load_texts(options.dataset, options.dataset_config, options.train_split)
+    train, held_out = _tokenize(texts, options, tokenizer), None
+    if options.validation_fraction is not None:
+        # split only now, so that a faulty text was named by its row in the data set
+        train, held_out = hold_out(train, options.validation_fraction, seed)
+    elif options.eval_dataset is not None:
+        texts = load_texts(options.eval_dataset, split=options.eval_split or "train")
+        held_out = _tokenize(texts, options, tokenizer)
+    elif options.eval_split is not None:
+        texts = load_texts(options.dataset, options.dataset_config, options.eval_split)
+        held_out = _tokenize(texts, options, tokenizer)
+    else:
+        logger.warning(
+            "No held-out texts: nothing will be evaluated. Name `eval_split` or `eval_dataset`, or "
+            "set `validation_fraction`."
+        )
+    train = _frame("Training", train, options, tokenizer)
+    if held_out is None:
+        return train, None
+    held_out = _frame("Held-out", held_out, options, tokenizer)
+    return train, evenly_spaced(held_out, options.eval_examples)
+
+
+def _tokenize(
+    texts: Dataset, options: DataArguments, tokenizer: PreTrainedTokenizerBase
+) -> Dataset:
+    return tokenize_texts(
+        texts, tokenizer, options.text_column, options.drop_empty_texts, options.num_proc
+    )
+
+
+def _frame(
+    what: str, bodies: Dataset, options: DataArguments, tokenizer: PreTrainedTokenizerBase
+) -> Dataset:
+    examples, report = frame_texts(
+        bodies, tokenizer, max_length=options.max_length, pack=options.pack
+    )
+    logger.info("%s data: %s", what, report)
+    return examples

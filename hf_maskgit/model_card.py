@@ -1,0 +1,193 @@
+"""The model card: what is known about a model as data, rendered by one template.
+
+    card = GeneratorCard(model_id="me/verses", encoder="all-MiniLM-L6-v2", ...)
+    write_model_card("runs/verses", card)        # runs/verses/README.md, which the Hub shows
+
+The template lies beside this module, so that an installed package has it.
+"""
+
+import json
+import math
+import platform
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from .evaluation import NelboOutput
+
+CARD_NAME = "README.md"  # the Hub shows the file of this name as the card
+_TEMPLATE_NAME = "model_card_template.md"
+_TASK = "fill-mask"  # the task of the Hub that infilling belongs to
+_TAGS = ("masked-diffusion", "maskgit", "infilling")
+
+
+def installed_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that shape a model, by name."""
+    # The number of our own stands in the package alone, installed or not; it is loaded before us.
+    own = {__package__: sys.modules[__package__].__version__}
+    others = {name: metadata.version(name) for name in ("torch", "transformers")}
+    return {**own, **others, "Python": platform.python_version()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorCard:
+    """What a card says about one model. Sentences are Markdown.
+
+    Attributes:
+        model_id: what `from_pretrained` takes to load the model: its name on the Hub, or a folder.
+        encoder: the encoder it was made from, as it goes into "It is ..., trained as".
+        training_data: what it learned from, in sentences.
+        masked_example: a text of the model's kind with at least one mask token.
+        prompt_example: the beginning of such a text.
+        license: the Hub's identifier of the licence, such as "apache-2.0"; None when unknown.
+        license_note: sentences about the licences of weights, encoder and data.
+        num_parameters: of the model, tied weights counted once.
+        training: settings of the training by name, as they go into a table.
+        held_out_data: name of the data the bound was estimated on.
+        bound: estimate of the bound on held-out texts; None when there was no evaluation.
+        bound_before: the same before training.
+        unigram_nats: cross-entropy of a unigram model of the training texts on the same tokens, in
+            nats per token.
+        samples: texts the model wrote.
+        sampling: how they were drawn, in a sentence.
+        limits: what else a user must know, one sentence each.
+        base_model: the encoder's name on the Hub, where it has one.
+        datasets: names on the Hub of the data sets.
+        language: ISO 639 codes of the texts' languages.
+        tags: further tags.
+        versions: of the software, by name.
+
+    Raises:
+        ValueError: for a bound that is no finite number, or samples without a word on how they were
+            drawn.
+    """
+
+    model_id: str
+    encoder: str
+    training_data: str
+    masked_example: str
+    prompt_example: str
+    license: str | None = None
+    license_note: str = "The licence of the weights is not stated."
+    num_parameters: int | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+    held_out_data: str = "the held-out data"
+    bound: NelboOutput | None = None
+    bound_before: NelboOutput | None = None
+    unigram_nats: float | None = None
+    samples: Sequence[str] = ()
+    sampling: str = ""
+    limits: Sequence[str] = ()
+    base_model: str | None = None
+    datasets: Sequence[str] = ()
+    language: Sequence[str] = ()
+    tags: Sequence[str] = ()
+    versions: Mapping[str, str] = field(default_factory=installed_versions)
+
+    def __post_init__(self) -> None:
+        """Refuse what would make a card that misleads."""
+        for name in ("bound", "bound_before"):
+            bound = getattr(self, name)
+            if bound is not None and not math.isfinite(bound.nats_per_token):
+                raise ValueError(
+                    f"`{name}` is {bound.nats_per_token} nats per token, not a finite number; find "
+                    "out what went wrong before writing a card about it."
+                )
+        if self.samples and not self.sampling:
+            raise ValueError(
+                "`samples` come without `sampling`: say how they were drawn (passes, schedule, "
+                "order, temperature), without which they say little."
+            )
+
+    @property
+    def name(self) -> str:
+        """The model's name: the last part of `model_id`."""
+        return Path(self.model_id).name
+
+
+def render_model_card(card: GeneratorCard) -> ModelCard:
+    """Render the card, metadata included."""
+    template = resources.files(__package__).joinpath(_TEMPLATE_NAME).read_text(encoding="utf-8")
+    return ModelCard.from_template(
+        _metadata(card),
+        template_str=template,
+        card=card,
+        name=card.name,
+        quote=_quote,
+        cell=_cell,
+        fenced=_fenced,
+    )
+
+
+def write_model_card(folder: str | Path, card: GeneratorCard) -> Path:
+    """Write the card into a folder that holds a saved model; a card that stands there is replaced.
+
+    Args:
+        folder: exists.
+        card: what to say.
+
+    Returns:
+        The path of the card.
+
+    Raises:
+        FileNotFoundError: when there is no such folder.
+    """
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(
+            f"There is no folder {str(folder)!r} to put a model card into; save the model there "
+            "first."
+        )
+    path = Path(folder) / CARD_NAME
+    render_model_card(card).save(path)
+    return path
+
+
+def _metadata(card: GeneratorCard) -> ModelCardData:
+    """Return what the Hub reads: how to find, list and compare the model."""
+    results = None
+    if card.bound is not None:
+        results = [
+            EvalResult(
+                task_type=_TASK,
+                dataset_type=next(iter(card.datasets), "other"),
+                dataset_name=card.held_out_data,
+                metric_type="nelbo",
+                metric_name="upper bound on the negative log-likelihood, nats per token",
+                metric_value=round(card.bound.nats_per_token, 4),
+                metric_args={"standard_error": round(card.bound.nats_per_token_std_error, 4)},
+            )
+        ]
+    return ModelCardData(
+        base_model=card.base_model,
+        datasets=list(card.datasets) or None,
+        language=list(card.language) or None,
+        license=card.license,
+        library_name=__package__,
+        pipeline_tag=_TASK,
+        tags=[*_TAGS, *card.tags],
+        model_name=card.name if results else None,
+        eval_results=results,
+    )
+
+
+def _quote(text: str) -> str:
+    """Write a text as a literal of Python; JSON's string literals are such."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _cell(value: Any) -> str:
+    """Keep a value within one cell of a Markdown table."""
+    return str(value).replace("|", r"\|").replace("\n", " ")
+
+
+def _fenced(text: str) -> str:
+    """Show a text as it is, behind a fence longer than any run of backticks in it."""
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{text}\n{fence}"

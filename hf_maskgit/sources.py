@@ -1,0 +1,93 @@
+"""Where texts come from: the Hub, a folder of `save_to_disk`, or local files."""
+
+import glob
+import os
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+
+# What `load_dataset` calls the reader of each kind of local file, and what it has to be told.
+_READERS: dict[str, tuple[str, dict[str, Any]]] = {
+    ".txt": ("text", {}),
+    ".json": ("json", {}),
+    ".jsonl": ("json", {}),
+    ".csv": ("csv", {}),
+    ".tsv": ("csv", {"delimiter": "\t"}),
+    ".parquet": ("parquet", {}),
+}
+_COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+
+
+def load_texts(dataset: str, config: str | None = None, split: str = "train") -> Dataset:
+    """Load one split of a data set, wherever it lies.
+
+    Args:
+        dataset: a name on the Hub, a folder written by `save_to_disk`, or a local text, JSON, JSON
+            Lines, CSV, TSV or Parquet file, compressed or not; `*` stands for several files. Such a
+            file may also be an address, "https://..." or "hf://...".
+        config: configuration of a data set of the Hub.
+        split: its split, slices such as "train[:1%]" included; a local file is all "train".
+
+    Raises:
+        ValueError: for a split that is not there or a data set without rows.
+        FileNotFoundError: for a local file that is not there.
+    """
+    suffixes = [s for s in Path(dataset).suffixes if s not in _COMPRESSIONS]
+    if suffixes and suffixes[-1] in _READERS:
+        if "://" not in dataset:
+            _check_files(dataset)
+        reader, options = _READERS[suffixes[-1]]
+        texts = _load_split(dataset, split, reader, data_files=dataset, **options)
+    elif (Path(dataset) / "state.json").exists() or (Path(dataset) / "dataset_dict.json").exists():
+        saved = load_from_disk(dataset)
+        splits = saved if isinstance(saved, DatasetDict) else DatasetDict({"train": saved})
+        if split not in splits:
+            raise _missing_split(dataset, split, f"its splits are {sorted(splits)}")
+        texts = splits[split]
+    elif os.path.isfile(dataset):
+        raise ValueError(
+            f"The file {dataset!r} is of no known kind; choose from {', '.join(_READERS)}, "
+            f"compressed with {', '.join(_COMPRESSIONS)} or not."
+        )
+    else:
+        texts = _load_split(dataset, split, dataset, name=config)
+    if len(texts) == 0:
+        raise _empty(dataset, split)
+    return texts
+
+
+def _check_files(pattern: str) -> None:
+    files = glob.glob(pattern)
+    if not files:
+        raise FileNotFoundError(
+            f"There is no file {pattern!r}; check the path and the working directory."
+        )
+    if not any(os.path.getsize(file) for file in files):
+        raise _empty(pattern, "train")
+
+
+def _load_split(dataset: str, split: str, path: str, **options: Any) -> Dataset:
+    try:
+        return load_dataset(path, split=split, **options)
+    except ValueError as error:
+        # datasets has no error classes of its own for these two
+        if "Unknown split" in str(error):
+            raise _missing_split(dataset, split, str(error)) from error
+        if "corresponds to no data" in str(error):
+            raise _empty(dataset, split) from error
+        raise
+
+
+def _empty(dataset: str, split: str) -> ValueError:
+    return ValueError(
+        f"The split {split!r} of {dataset!r} is empty; nothing can be learned from it."
+    )
+
+
+def _missing_split(dataset: str, split: str, detail: str) -> ValueError:
+    return ValueError(
+        f"{dataset!r} has no split {split!r} ({detail.rstrip('.')}). Name one of its splits, or "
+        "leave `eval_split` out and hold out a part of the training texts with "
+        "`validation_fraction`, say 0.05."
+    )

@@ -1,0 +1,157 @@
+"""One optimizer update, the same in however many pieces it is taken.
+
+One batch of the loader is one process's share of one whole update. It is collated once, so that
+times are stratified over the update and its maskable tokens are known, and then cut into
+micro-batches. The loss of the update is
+
+    sum of the weighted losses / number of maskable tokens, both over micro-batches and processes
+
+so that neither the number of micro-batches nor the number of processes changes the gradient. A last
+batch that would be short is left out; shuffling leaves out other examples in every epoch.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from .masking import IGNORED_LABEL
+
+
+def examples_per_update(
+    num_processes: int, gradient_accumulation_steps: int, per_device_batch_size: int
+) -> int:
+    """Count the examples of one update over all processes and micro-batches."""
+    return num_processes * gradient_accumulation_steps * per_device_batch_size
+
+
+def updates_per_epoch(num_examples: int, update_size: int) -> int:
+    """Count the whole updates in one pass over the examples.
+
+    Raises:
+        ValueError: when the examples do not fill one update.
+    """
+    if num_examples < update_size:
+        raise ValueError(
+            f"There are {num_examples} training examples, too few for one update of "
+            f"{update_size}; lower `per_device_batch_size` or `gradient_accumulation_steps`, or "
+            "train on more texts."
+        )
+    return num_examples // update_size
+
+
+def total_updates(num_train_epochs: float, epoch_updates: int, max_steps: int | None) -> int:
+    """Count the updates of a run: `max_steps` where given, else those of the epochs, at least 1."""
+    return max_steps if max_steps is not None else max(1, round(num_train_epochs * epoch_updates))
+
+
+def warmup_updates(warmup_steps: float, num_updates: int) -> int:
+    """Count the updates of the warm-up; a value below 1 is a share of all updates, rounded up."""
+    return math.ceil(warmup_steps * num_updates if warmup_steps < 1 else warmup_steps)
+
+
+def backward_factor(num_processes: int, gradient_accumulation_steps: int) -> int:
+    """Undo what Accelerate does to a loss that is already divided by the whole update's count.
+
+    `accelerator.backward` divides by its accumulation steps, and processes average their gradients;
+    ours are parts of a sum.
+    """
+    return num_processes * gradient_accumulation_steps
+
+
+def tokens_in_update(labels: Tensor) -> Tensor:
+    """Count the maskable tokens, chosen or not: labels (B, L) long, result a long scalar."""
+    return (labels != IGNORED_LABEL).sum()
+
+
+def micro_batches(batch: dict[str, Tensor], size: int) -> Iterator[dict[str, Tensor]]:
+    """Cut a batch into pieces of at most `size` rows, longest rows first.
+
+    Rows of about one length stand together, and a piece has no column of mere padding; so most of
+    the padding of an update costs nothing.
+
+    Args:
+        batch: tensors (B, L), among them `attention_mask`, or (B,).
+        size: rows per piece, at least 1.
+    """
+    lengths = batch["attention_mask"].sum(1)
+    for rows in lengths.argsort(descending=True, stable=True).split(size):
+        piece = {name: tensor[rows] for name, tensor in batch.items()}
+        real = piece["attention_mask"].any(0).nonzero().squeeze(-1)  # (columns,)
+        columns = slice(int(real[0]), int(real[-1]) + 1)
+        yield {name: part[:, columns] if part.ndim > 1 else part for name, part in piece.items()}
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Give weight decay to matrices only: biases and gains of norms are vectors."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+class Update(NamedTuple):
+    """What one update did.
+
+    Attributes:
+        loss: this process's part of the loss in nats per maskable token, a float32 scalar; the
+            parts of all processes add up to the loss of the update.
+        num_tokens: maskable tokens of all processes, a long scalar.
+    """
+
+    loss: Tensor
+    num_tokens: Tensor
+
+
+def take_update(
+    accelerator: Accelerator,
+    model: nn.Module,
+    optimizer: Optimizer,
+    batch: dict[str, Tensor],
+    micro_batch_size: int,
+    max_grad_norm: float,
+) -> Update:
+    """Take one optimizer step on one whole update.
+
+    1. Count the maskable tokens of all processes. 2. Run each micro-batch forward and backward;
+    only at the last one do processes exchange gradients. 3. Clip, step, and forget the gradients.
+
+    Args:
+        accelerator: prepared `model` and `optimizer`.
+        model: takes `num_items_in_batch` and returns the loss divided by it.
+        optimizer: of the model's parameters.
+        batch: this process's share, as `DataCollatorForMaskGit` makes it.
+        micro_batch_size: rows per forward pass.
+        max_grad_norm: norm of the gradient over all parameters that is clipped to; 0 does not clip.
+
+    Raises:
+        ValueError: when the update has no maskable token.
+    """
+    # 1.
+    count = accelerator.reduce(tokens_in_update(batch["labels"]), "sum")
+    if not count:
+        raise ValueError(
+            "No token of this update may be masked, so there is nothing to learn from it."
+        )
+    factor = backward_factor(accelerator.num_processes, accelerator.gradient_accumulation_steps)
+    # 2.
+    pieces = list(micro_batches(batch, micro_batch_size))
+    loss = torch.zeros((), device=count.device)
+    for i, piece in enumerate(pieces):
+        is_last = i == len(pieces) - 1
+        with nullcontext() if is_last else accelerator.no_sync(model):
+            part = model(**piece, num_items_in_batch=count).loss
+            accelerator.backward(part * factor)
+        loss += part.detach()
+    # 3.
+    if max_grad_norm:
+        accelerator.clip_grad_norm_(model.parameters(), max_grad_norm)
+    optimizer.step()
+    optimizer.zero_grad()
+    return Update(loss, count)

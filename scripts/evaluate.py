@@ -1,0 +1,131 @@
+"""Measure a trained generator on texts it has not seen, as JSON.
+
+    python scripts/evaluate.py --model runs/verses --dataset held_out.txt --split train
+    python scripts/evaluate.py --model runs/small --dataset wikitext \
+        --dataset_config wikitext-2-raw-v1 --split test --pack --drop_empty_texts \
+        --num_samples 16 --output_file runs/small/test.json
+
+`nats_per_token`, `bits_per_token` and `perplexity` are upper bounds (the expectation of the
+estimate is; `std_error` is its Monte-Carlo error alone). `masked_accuracy` says, by the share of
+tokens that is hidden, how often the likeliest token is the true one.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from hf_maskgit import MaskGitForMaskedLM
+from hf_maskgit.data import check_max_length, evenly_spaced, prepare_examples
+from hf_maskgit.evaluation import evaluate_nelbo, masked_accuracy
+from hf_maskgit.recipes import parse_options
+from hf_maskgit.sources import load_texts
+
+LONGEST_DEFAULT = 512  # tokens; encoders without a limit of their own need one
+
+
+@dataclass
+class EvaluateArguments:
+    """What is measured on what."""
+
+    model: str = field(metadata={"help": "Trained generator: a folder or a name on the Hub."})
+    dataset: str = field(
+        metadata={"help": "Texts: a name on the Hub, a folder of save_to_disk, or local files."}
+    )
+    split: str = field(metadata={"help": "Split to measure on; a local file is all 'train'."})
+    dataset_config: str | None = field(default=None, metadata={"help": "Configuration on the Hub."})
+    text_column: str = field(default="text", metadata={"help": "Column that holds the texts."})
+    max_length: int | None = field(
+        default=None,
+        metadata={
+            "help": "Longest example in tokens, special tokens included. "
+            f"Default: what the encoder takes, at most {LONGEST_DEFAULT}."
+        },
+    )
+    pack: bool = field(
+        default=False,
+        metadata={"help": "Join the texts into blocks, as in training; otherwise cut long ones."},
+    )
+    drop_empty_texts: bool = field(
+        default=False, metadata={"help": "Drop texts without any token instead of refusing them."}
+    )
+    num_examples: int | None = field(
+        default=None, metadata={"help": "Examples to measure on, spread evenly. Default: all."}
+    )
+    num_samples: int = field(
+        default=8, metadata={"help": "Maskings per example for the bound; even, at least 4."}
+    )
+    mask_rates: list[float] = field(
+        default_factory=lambda: [0.1, 0.3, 0.5, 0.7, 0.9],
+        metadata={"help": "Shares of the tokens hidden for the accuracy, above 0 and up to 1."},
+    )
+    batch_size: int = field(default=32, metadata={"help": "Examples per forward pass."})
+    seed: int = field(default=0, metadata={"help": "Seed of the masks."})
+    output_file: str | None = field(
+        default=None, metadata={"help": "Write the JSON there as well as to the screen."}
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Measure, print and return the figures."""
+    (options,) = parse_options((EvaluateArguments,), argv, "Measure a generator.")
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    tokenizer = AutoTokenizer.from_pretrained(options.model)
+    model = MaskGitForMaskedLM.from_pretrained(options.model, device_map=device)
+    examples, data = load_examples(options, tokenizer, model.max_positions)
+    figures = {**asdict(options), **data, **measure(model, tokenizer, examples, options)}
+    text = json.dumps(figures, indent=2)
+    print(text)
+    if options.output_file is not None:
+        Path(options.output_file).write_text(text + "\n", encoding="utf-8")
+    return figures
+
+
+def load_examples(
+    options: EvaluateArguments, tokenizer: PreTrainedTokenizerBase, max_positions: int | None
+) -> tuple[Dataset, dict[str, Any]]:
+    """Prepare the examples; the second result says what was cut or dropped on the way."""
+    if options.max_length is None:
+        options.max_length = min(LONGEST_DEFAULT, max_positions or LONGEST_DEFAULT)
+    check_max_length(options.max_length, max_positions)
+    examples, report = prepare_examples(
+        load_texts(options.dataset, options.dataset_config, options.split),
+        tokenizer,
+        text_column=options.text_column,
+        max_length=options.max_length,
+        pack=options.pack,
+        drop_empty_texts=options.drop_empty_texts,
+    )
+    examples = evenly_spaced(examples, options.num_examples)
+    return examples, {"data": asdict(report), "measured_examples": len(examples)}
+
+
+def measure(
+    model: MaskGitForMaskedLM,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Any,
+    options: EvaluateArguments,
+) -> dict[str, Any]:
+    """Estimate the bound and the accuracy by mask rate."""
+    together: dict[str, Any] = {"batch_size": options.batch_size, "seed": options.seed}
+    accuracy = masked_accuracy(
+        model, examples, tokenizer, mask_rates=options.mask_rates, **together
+    )
+    bound = evaluate_nelbo(model, examples, tokenizer, num_samples=options.num_samples, **together)
+    return {
+        "maskable_tokens": int(bound.num_tokens.sum()),
+        "nats_per_token": bound.nats_per_token,
+        "std_error": bound.nats_per_token_std_error,
+        "bits_per_token": bound.bits_per_token,
+        "perplexity": bound.perplexity,
+        "masked_accuracy": {str(rate): share for rate, share in accuracy.items()},
+    }
+
+
+if __name__ == "__main__":
+    main()

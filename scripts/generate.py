@@ -1,0 +1,185 @@
+"""Write texts with a trained generator: continue prompts, fill masks, or start from nothing.
+
+    python scripts/generate.py --model runs/verses --text "In the beginning" --max_new_tokens 24
+    python scripts/generate.py --model runs/verses --text "The [MASK] of [MASK]." --num_samples 5
+    python scripts/generate.py --model runs/verses --num_samples 100 --output_file texts.txt
+    python scripts/generate.py --model runs/verses --input_file prompts.txt --steps 12 \
+        --schedule cosine --order confidence --output_format jsonl --output_file texts.jsonl
+
+A text that holds the tokenizer's mask token is filled, any other is continued. What a text becomes
+depends on the seed, its number and the number of the sample, not on the size of the batches.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from tqdm.auto import tqdm
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from hf_maskgit import MaskGitForMaskedLM
+from hf_maskgit.noise import mix
+from hf_maskgit.recipes import parse_options
+from hf_maskgit.sampling import ORDERS
+from hf_maskgit.schedules import SCHEDULES
+
+# Options that go to `generate` as they are; one that is not given is the model's own.
+DECODING = (
+    "max_new_tokens",
+    "steps",
+    "schedule",
+    "order",
+    "temperature",
+    "anneal_temperature",
+    "choice_temperature",
+    "top_k",
+    "top_p",
+)
+
+
+@dataclass
+class GenerateArguments:
+    """What is written, and how."""
+
+    model: str = field(metadata={"help": "Trained generator: a folder or a name on the Hub."})
+    text: list[str] | None = field(
+        default=None,
+        metadata={"help": "Prompts, or texts with mask tokens. Default: start from nothing."},
+    )
+    input_file: str | None = field(default=None, metadata={"help": "The same, one per line."})
+    num_samples: int = field(default=1, metadata={"help": "Samples per text."})
+    max_new_tokens: int | None = field(
+        default=None,
+        metadata={
+            "help": "Tokens to add to each text; default: the model's own, 0 to a masked text."
+        },
+    )
+    steps: int | None = field(default=None, metadata={"help": "Passes of the denoiser at most."})
+    schedule: str | None = field(
+        default=None, metadata={"help": "How fast masks are revealed.", "choices": list(SCHEDULES)}
+    )
+    order: str | None = field(
+        default=None, metadata={"help": "Which masks are filled first.", "choices": list(ORDERS)}
+    )
+    temperature: float | None = field(default=None, metadata={"help": "Above 0; below 1 sharpens."})
+    anneal_temperature: bool | None = field(
+        default=None, metadata={"help": "Lower the temperature to 0 over the passes."}
+    )
+    choice_temperature: float | None = field(
+        default=None, metadata={"help": "Noise on the order, at least 0."}
+    )
+    top_k: int | None = field(default=None, metadata={"help": "Draw from the likeliest k tokens."})
+    top_p: float | None = field(
+        default=None, metadata={"help": "Draw from the likeliest tokens of this total probability."}
+    )
+    seed: int = field(default=0, metadata={"help": "Seed of all samples."})
+    batch_size: int = field(default=32, metadata={"help": "Samples written together."})
+    output_file: str | None = field(default=None, metadata={"help": "Default: the screen."})
+    output_format: Literal["text", "jsonl"] = field(
+        default="text",
+        metadata={"help": "One sample per line (line breaks as \\n), or one JSON object per line."},
+    )
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name in ("num_samples", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+
+
+class Request(NamedTuple):
+    """One sample to write: the text it starts from, its number among the text's, its own seed."""
+
+    text: str
+    sample: int
+    seed: int
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write what the command line asks for."""
+    (options,) = parse_options((GenerateArguments,), argv, "Write texts with a generator.")
+    texts = read_texts(options)
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    tokenizer = AutoTokenizer.from_pretrained(options.model)
+    model = MaskGitForMaskedLM.from_pretrained(options.model, device_map=device)
+    with open_output(options.output_file) as output:
+        for request, written in write_samples(model, tokenizer, texts, options):
+            if options.output_format == "text":
+                line = written.replace("\n", "\\n")
+            else:
+                line = json.dumps({**request._asdict(), "output": written}, ensure_ascii=False)
+            print(line, file=output, flush=True)
+
+
+def read_texts(options: GenerateArguments) -> list[str]:
+    """Collect the texts of the command line and the file; without any, one empty text.
+
+    Raises:
+        ValueError: for a file that cannot be read or is empty.
+    """
+    texts = list(options.text or [])
+    if options.input_file is not None:
+        try:
+            lines = Path(options.input_file).read_text(encoding="utf-8").splitlines()
+        except OSError as error:
+            raise ValueError(f"Cannot read {options.input_file!r}: {error.strerror}.") from error
+        if not lines:
+            raise ValueError(f"The file {options.input_file!r} is empty; write one text per line.")
+        texts += lines
+    return texts or [""]
+
+
+def write_samples(
+    model: MaskGitForMaskedLM,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    options: GenerateArguments,
+) -> Iterator[tuple[Request, str]]:
+    """Yield each sample as it is written, in the order of the texts."""
+    decoding = {name: value for name, value in asdict(options).items() if name in DECODING}
+    given = {name: value for name, value in decoding.items() if value is not None}
+    requests = [
+        Request(text, sample, mix(options.seed, number, sample))
+        for number, text in enumerate(texts)
+        for sample in range(options.num_samples)
+    ]
+    with tqdm(total=len(requests), desc="Writing", unit="text") as bar:
+        for batch in batches(requests, tokenizer.mask_token, options.batch_size):
+            inputs = tokenizer([r.text for r in batch], padding=True, return_tensors="pt")
+            seeds = [request.seed for request in batch]
+            sequences: Any = model.generate(**inputs.to(model.device), seed=seeds, **given)
+            decoded = tokenizer.batch_decode(sequences, skip_special_tokens=True)
+            yield from zip(batch, decoded, strict=True)
+            bar.update(len(batch))
+
+
+def batches(requests: Sequence[Request], mask_token: str, size: int) -> Iterator[list[Request]]:
+    """Group neighbours, never texts to fill with texts to continue: `generate` appends to a batch.
+
+    Args:
+        requests: in order.
+        mask_token: what a text to fill holds.
+        size: requests per batch at most.
+    """
+    batch: list[Request] = []
+    for request in requests:
+        other_kind = batch and (mask_token in request.text) != (mask_token in batch[0].text)
+        if other_kind or len(batch) == size:
+            yield batch
+            batch = []
+        batch.append(request)
+    yield batch
+
+
+def open_output(path: str | None) -> Any:
+    """Open the file, or the screen when there is none."""
+    return nullcontext(sys.stdout) if path is None else Path(path).open("w", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

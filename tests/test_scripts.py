@@ -1,0 +1,237 @@
+"""The scripts, as one types them: train, then measure and write with what was trained."""
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState
+from tiny import WORDS, tiny_model, word_tokenizer
+from tiny_training import repeated_symbols, write_inputs
+
+from hf_maskgit import MaskGitForMaskedLM, nelbo
+from hf_maskgit.arguments import DataArguments, ModelArguments, TrainArguments
+from hf_maskgit.recipes import parse_options
+from scripts import evaluate, generate, train
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerate():
+    yield
+    GradientState._reset_state()
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of the training script: its folder."""
+    folder = tmp_path_factory.mktemp("trained")
+    train.main(
+        [
+            *write_inputs(folder),
+            *("--output_dir", str(folder / "run"), "--validation_fraction", "0.1"),
+            *("--max_steps", "12", "--per_device_batch_size", "8", "--learning_rate", "1e-2"),
+            *("--eval_every", "6", "--checkpoint_every", "5", "--log_every", "2", "--use_cpu"),
+        ]
+    )
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A generator of wide random weights, which writes many different texts: its folder."""
+    folder = tmp_path_factory.mktemp("saved")
+    tiny_model().save_pretrained(folder)
+    word_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+def log_of(folder):
+    return [json.loads(line) for line in (folder / "training_log.jsonl").read_text().splitlines()]
+
+
+def test_training_leaves_all_that_it_promises(trained):
+    names = {path.name for path in trained.iterdir()}
+    assert {"best", "checkpoint-10", "checkpoint-12", "README.md"} <= names
+    assert "checkpoint-5" not in names
+    for folder in (trained, trained / "best"):
+        assert MaskGitForMaskedLM.from_pretrained(folder).config.mask_token_id == 4
+    steps = [line["step"] for line in log_of(trained)]
+    assert steps == [2, 4, 6, 6, 8, 10, 12, 12]
+
+
+def test_the_saved_options_are_a_recipe_for_the_same_run(trained):
+    types = (ModelArguments, DataArguments, TrainArguments)
+    model, data, training = parse_options(types, [str(trained / "training_options.yaml")])
+    assert model.from_scratch
+    assert data.validation_fraction == 0.1
+    assert (training.max_steps, training.learning_rate) == (12, 1e-2)
+    assert training.resume_from_checkpoint is None
+
+
+def test_the_card_states_the_bound_and_no_text_of_the_data(trained):
+    card = (trained / "README.md").read_text()
+    assert f"| this model | {log_of(trained)[-1]['eval_nats_per_token']:.3f} |" in card
+    assert "| updates | 12 |" in card
+    assert "| examples per update | 8 |" in card
+    assert "180 examples of" in card
+
+
+def test_a_folder_in_use_is_refused_before_any_work(trained, monkeypatch):
+    monkeypatch.setattr(train, "make_accelerator", lambda _: pytest.fail("work was started"))
+    with pytest.raises(ValueError, match="is not empty. Name another folder"):
+        train.main([str(trained / "training_options.yaml")])
+
+
+def test_training_goes_on_from_a_generator(trained, tmp_path):
+    recipe = [str(trained / "training_options.yaml"), "--output_dir", str(tmp_path / "more")]
+    train.main([*recipe, "--encoder", str(trained), "--from_scratch=false", "--max_steps=1"])
+    assert log_of(tmp_path / "more")[0]["loss"] < log_of(trained)[0]["loss"]
+
+
+def test_a_run_killed_after_its_last_checkpoint_is_completed(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    card = (tmp_path / "run" / "README.md").read_text()
+    for name in ("model.safetensors", "README.md"):
+        (tmp_path / "run" / name).unlink()
+    recipe = [str(trained / "training_options.yaml"), "--output_dir", str(tmp_path / "run")]
+    train.main([*recipe, "--resume_from_checkpoint", "latest"])
+    found = (tmp_path / "run" / "README.md").read_text()
+    assert found.replace(str(tmp_path / "run"), str(trained)) == card
+    one, other = (MaskGitForMaskedLM.from_pretrained(f) for f in (trained, tmp_path / "run"))
+    assert all(map(torch.equal, one.state_dict().values(), other.state_dict().values()))
+
+
+def test_measuring_agrees_with_the_library(saved, tmp_path, capsys):
+    texts = repeated_symbols(12)
+    (tmp_path / "texts.txt").write_text("\n".join(texts))
+    options = ["--model", saved, "--dataset", str(tmp_path / "texts.txt"), "--split", "train"]
+    output = ["--output_file", str(tmp_path / "figures.json")]
+    figures = evaluate.main([*options, *output, "--num_samples=64", "--mask_rates", "0.5", "1"])
+    assert json.loads(capsys.readouterr().out) == figures
+    assert json.loads((tmp_path / "figures.json").read_text()) == figures
+    inputs = word_tokenizer()(texts, padding=True, return_tensors="pt")
+    model = MaskGitForMaskedLM.from_pretrained(saved)
+    generator = torch.Generator().manual_seed(1)
+    bound = nelbo(model, inputs["input_ids"], inputs["attention_mask"], None, 64, generator)
+    # two independent estimates; 5 standard errors of the difference: false alarm about 6e-7
+    error = math.hypot(bound.nats_per_token_std_error, figures["std_error"])
+    assert abs(figures["nats_per_token"] - bound.nats_per_token) < 5 * error
+    assert figures["maskable_tokens"] == sum(len(text.split()) for text in texts)
+    assert figures["bits_per_token"] == pytest.approx(figures["nats_per_token"] / math.log(2))
+    assert figures["perplexity"] == pytest.approx(math.exp(figures["nats_per_token"]))
+    assert figures["masked_accuracy"].keys() == {"0.5", "1.0"}
+    assert figures["data"]["texts"] == figures["measured_examples"] == 12
+    again = evaluate.main([*options, "--num_samples=64", "--mask_rates", "0.5", "1"])
+    assert again["nats_per_token"] == figures["nats_per_token"]
+
+
+def test_measuring_says_what_was_cut_and_left_out(saved, tmp_path):
+    (tmp_path / "texts.txt").write_text("\n".join(["w1 w2 w3 w4 w5", "", "w1 w2"] * 4))
+    options = ["--model", saved, "--dataset", str(tmp_path / "texts.txt"), "--split", "train"]
+    figures = evaluate.main(
+        [*options, "--drop_empty_texts", "--max_length=5", "--num_examples=3", "--num_samples=4"]
+    )
+    assert figures["data"] | {"tokens": 0} == {
+        "texts": 8,
+        "empty_texts": 4,
+        "examples": 8,
+        "tokens": 0,
+        "cut_texts": 4,
+        "cut_tokens": 8,
+    }
+    assert figures["measured_examples"] == 3
+    with pytest.raises(ValueError, match="`max_length` is 65 tokens, but the encoder takes 64"):
+        evaluate.main([*options, "--max_length=65"])
+
+
+def lines_of(capsys, *options):
+    generate.main(list(options))
+    return capsys.readouterr().out.splitlines()
+
+
+def test_prompts_are_continued_and_masks_filled(saved, capsys):
+    lines = lines_of(
+        capsys,
+        *("--model", saved, "--max_new_tokens", "6", "--text", "w1 w2", "w3"),
+        *("--num_samples", "2", "--steps", "3", "--schedule", "cosine", "--order", "confidence"),
+        *("--temperature", "9", "--anneal_temperature", "false"),
+    )
+    assert len(lines) == 4
+    assert [line.split()[:2] for line in lines[:2]] == [["w1", "w2"]] * 2
+    assert {line.split()[0] for line in lines[2:]} == {"w3"}
+    assert lines[0] != lines[1]
+    (filled,) = lines_of(capsys, "--model", saved, "--text", "w1 [MASK] w2 [MASK]")
+    words = filled.split()
+    assert (words[0], words[2]) == ("w1", "w2")
+    assert set(words) <= set(WORDS)
+
+
+def test_a_sample_does_not_depend_on_the_batch_it_was_written_in(saved, tmp_path, capsys):
+    rows = ["w1", "w2 [MASK] w3", "w4 w5 w6", "[MASK] w7", "w8 [MASK] [MASK]"]
+    (tmp_path / "prompts.txt").write_text("\n".join(rows))
+    options = ("--model", saved, "--input_file", str(tmp_path / "prompts.txt"))
+    options = (*options, "--num_samples", "2", "--seed", "7")
+    alone = lines_of(capsys, *options, "--batch_size", "1")
+    assert lines_of(capsys, *options, "--batch_size", "3") == alone
+    assert len(alone) == 10
+    other = lines_of(capsys, *options[:-1], "8")
+    assert other != alone
+
+
+def test_json_lines_tell_how_each_text_came_about(saved, tmp_path):
+    file = tmp_path / "out.jsonl"
+    options = ["--model", saved, "--output_format", "jsonl", "--output_file", str(file)]
+    generate.main([*options, "--num_samples", "3"])
+    found = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(line["text"], line["sample"]) for line in found] == [("", 0), ("", 1), ("", 2)]
+    assert len({line["seed"] for line in found}) == 3
+    assert all(set(line["output"].split()) <= set(WORDS) for line in found)
+
+
+def test_the_writers_mistakes_are_named(saved, tmp_path, capsys):
+    with pytest.raises(ValueError, match="Cannot read '.*missing.txt': No such file"):
+        generate.main(["--model", saved, "--input_file", str(tmp_path / "missing.txt")])
+    (tmp_path / "empty.txt").write_text("")
+    with pytest.raises(ValueError, match="empty.txt' is empty; write one text per line"):
+        generate.main(["--model", saved, "--input_file", str(tmp_path / "empty.txt")])
+    with pytest.raises(SystemExit):
+        generate.main(["--model", saved, "--num_samples", "0"])
+    assert "`num_samples` must be at least 1, got 0" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["generate", "evaluate"])
+def test_the_scripts_run_as_programs(script, saved, tmp_path):
+    (tmp_path / "texts.txt").write_text("\n".join(repeated_symbols(4)))
+    words = {
+        "generate": ["--text", "w1 [MASK]"],
+        "evaluate": ["--dataset", str(tmp_path / "texts.txt"), "--split", "train"],
+    }[script]
+    done = subprocess.run(
+        [sys.executable, f"scripts/{script}.py", "--model", saved, *words],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    if script == "generate":
+        assert done.stdout.startswith("w1 ")
+    else:
+        assert json.loads(done.stdout)["nats_per_token"] > 0
+
+
+def test_every_script_names_its_options_in_help(capsys):
+    for script in (train, generate, evaluate):
+        with pytest.raises(SystemExit):
+            script.main(["--help"])
+        assert "--help lists all options" in capsys.readouterr().out
