@@ -3,9 +3,9 @@
     python scripts/benchmark.py
     python scripts/benchmark.py --order confidence --length 256 --steps 32
 
-The encoder (no LM head) has to run `steps` times whatever the sampler does; the ratio says what head,
-scores, drawing and bookkeeping cost on top. Both are timed in turn, round by round, and the median of the
-rounds' ratios is quoted, so that a machine whose speed drifts does not favour either.
+The encoder (no LM head) has to run `steps` times whatever the sampler does; the ratio says what
+head, scores, drawing and bookkeeping cost on top. Both are timed in turn, round by round, and the
+median of the rounds' ratios is quoted, so that a machine whose speed drifts does not favour either.
 """
 
 import json
@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 
 
 def build_model(arguments: BenchmarkArguments) -> MaskGitForMaskedLM:
-    """Build a BERT of the asked size with random weights; speed does not depend on what it knows."""
+    """Build a BERT of the asked size with random weights, which decode as fast as trained ones."""
     encoder = BertConfig(
         vocab_size=arguments.vocab_size,
         hidden_size=arguments.hidden_size,
