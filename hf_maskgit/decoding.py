@@ -246,7 +246,8 @@ def _draw_tokens(
     step: int,
 ) -> Tensor:
     """Draw one token at each position, (N, V) -> (N,) long."""
-    text = cast(torch.LongTensor, state.text[positions.nonzero()[:, 0]])  # (N, L)
+    if sampler.processors or sampler.warpers:
+        text = cast(torch.LongTensor, state.text[positions.nonzero()[:, 0]])  # (N, L)
     if sampler.processors:
         # A processor may edit in place, and may bring back what the law excludes.
         processed = sampler.processors(text, cast(torch.FloatTensor, logits.clone()))

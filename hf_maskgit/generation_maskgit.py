@@ -7,6 +7,7 @@ Letters: B rows, P prompt columns, n new tokens, L length, V vocabulary, N maske
 """
 
 import copy
+import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -140,6 +141,13 @@ class MaskGitGenerationConfig(GenerationConfig):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < low):
                 raise ValueError(f"`{name}` must be an integer of at least {low}, got {value!r}.")
+        for name in ("temperature", "choice_temperature", "top_p"):
+            value = getattr(self, name)
+            if value is not None and type(value) not in (int, float):
+                raise ValueError(f"`{name}` must be a number, got {value!r}.")
+        ids = self.suppress_tokens
+        if ids is not None and not (isinstance(ids, list) and all(type(i) is int for i in ids)):
+            raise ValueError(f"`suppress_tokens` must be a list of token ids, got {ids!r}.")
         if self.temperature is not None and not self.temperature > 0:
             raise ValueError(
                 f"`temperature` must be greater than 0, got {self.temperature}; for the likeliest "
@@ -533,8 +541,8 @@ def _row_seeds(
         return [0] * returned  # never looked at; no generator is touched
     if seed is None:
         return [fresh_seed(generator) for _ in range(returned)]
-    if isinstance(seed, int):
-        return [mix(seed, row) for row in range(returned)]
+    if isinstance(seed, int | numbers.Integral):
+        return [mix(int(seed), row) for row in range(returned)]
     seeds = [int(s) for s in seed]
     if len(seeds) == returned:
         return seeds

@@ -131,7 +131,7 @@ class DataCollatorForMaskGit:
     resume exactly.
 
     Args:
-        tokenizer: gives the special ids, the framing and the padding side.
+        tokenizer: gives the special ids and the framing.
         schedule: "linear", "cosine", or a function from time to the fraction masked.
         no_replace_prob: probability in [0, 1] that a chosen position keeps its token.
         random_token_prob: probability in [0, 1] that it gets a random ordinary token.
@@ -294,7 +294,6 @@ class DataCollatorForMaskGit:
                 [*column, ruler],
                 batch_first=True,
                 padding_value=padding.get(name, 0),
-                padding_side=self.tokenizer.padding_side,
             )[:-1]
             for name, column in columns.items()
         }

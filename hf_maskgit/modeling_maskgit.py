@@ -79,7 +79,10 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
             )
         self.denoiser = denoiser
         self.supports_gradient_checkpointing = denoiser.supports_gradient_checkpointing
-        self._denoiser_arguments = frozenset(inspect.signature(denoiser.forward).parameters)
+        parameters = inspect.signature(denoiser.forward).parameters.values()
+        self._denoiser_arguments = frozenset(
+            parameter.name for parameter in parameters if parameter.kind != parameter.VAR_KEYWORD
+        )
         self._head_positions: Tensor | None = None
         denoiser.base_model.register_forward_hook(self._gather_hidden_states)
         self.post_init()
@@ -184,13 +187,22 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
             **kwargs: further arguments of the encoder.
 
         Raises:
-            ValueError: for shapes that do not fit, or labels without a single maskable token.
+            ValueError: for shapes that do not fit, labels without a single maskable token, or
+                labels that can never be emitted.
+            TypeError: for an argument that the encoder does not take.
         """
         if labels is not None:
             _check_shapes(input_ids, labels, masked_positions, loss_weights)
             labelled = labels != _IGNORED_LABEL
             if masked_positions is None:
                 masked_positions = labelled
+        unknown = sorted(set(kwargs) - self._denoiser_arguments)
+        if unknown:
+            known = ", ".join(sorted(self._denoiser_arguments))
+            raise TypeError(
+                f"forward() got {', '.join(map(repr, unknown))}, which the encoder "
+                f"{type(self.denoiser).__name__} does not take; it takes {known}."
+            )
         wanted = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
@@ -300,10 +312,8 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         """Forward hook of the encoder's body: pass on (1, N, H) instead of (B, L, H)."""
         if self._head_positions is None:
             return None
-        gathered = output[0][self._head_positions].unsqueeze(0)
-        if isinstance(output, tuple):
-            return (gathered, *output[1:])
-        output[next(iter(output.keys()))] = gathered
+        # The hidden state comes first, whatever its name.
+        output[next(iter(output.keys()))] = output[0][self._head_positions].unsqueeze(0)
         return output
 
 

@@ -78,6 +78,9 @@ def draw(logits: Tensor, uniforms: Tensor) -> Tensor:
         probability.
     """
     cumulative = logits.softmax(-1).cumsum(-1)  # (N, V)
+    if cumulative.device.type != "cpu":
+        # A parallel sum may fall by a rounding error where a token has no probability.
+        cumulative = cumulative.cummax(-1).values
     total = cumulative[:, -1:].contiguous()
     target = uniforms.to(cumulative.dtype)[:, None] * total
     tokens = torch.searchsorted(cumulative, target, right=True)

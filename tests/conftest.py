@@ -16,6 +16,9 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 # Forked data-loading workers and the tokenizers' own threads do not go together.
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+# Tiny matrices gain nothing from a second thread, and lose much on a busy machine.
+torch.set_num_threads(1)
+
 # Same examples in every run, and no time limit per example: a busy machine is not a defect.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")

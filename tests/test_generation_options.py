@@ -406,3 +406,16 @@ def test_a_function_that_is_no_schedule(table, schedule, message):
     with pytest.raises(ValueError, match=message):
         table.generate(TEXT, schedule=schedule)
     assert table.calls == []
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ({"temperature": "hot"}, "`temperature` must be a number, got 'hot'"),
+        ({"top_p": "most"}, "`top_p` must be a number, got 'most'"),
+        ({"suppress_tokens": 5}, "`suppress_tokens` must be a list of token ids, got 5"),
+    ],
+)
+def test_options_of_another_type(table, option, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        table.generate(TEXT, **option)

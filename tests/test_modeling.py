@@ -384,3 +384,10 @@ def test_scaling_by_the_share_of_masks_is_refused():
     config = MaskGitConfig(text_config=encoder_config("esm", token_dropout=True))
     with pytest.raises(ValueError, match=r"token_dropout=True\), which is undefined for a fully m"):
         MaskGitForMaskedLM(config)
+
+
+def test_an_argument_that_nobody_takes(model):
+    with pytest.raises(
+        TypeError, match=r"got 'maskedpositions', which the encoder BertForMaskedLM d"
+    ):
+        model(input_ids=ids([CLS, MASK, SEP]), maskedpositions=ids([0, 1, 0]))

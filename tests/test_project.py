@@ -45,6 +45,7 @@ LEVELS = {
     "updates": 4,
     "building": 4,
     "recipes": 4,
+    "sources": 4,
     "checkpoints": 4,
     "arguments": 4,
     "evaluation": 4,
