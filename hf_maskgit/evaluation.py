@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
 from .layout import plan_layout
-from .losses import forbid
+from .losses import cross_entropy, forbid
 from .masking import maskable_positions, token_column
 from .noise import keyed_generator
 from .sampling import highest
@@ -309,7 +308,7 @@ def _maskable(
 def _masked_nll(model: Any, input_ids: Tensor, attention_mask: Tensor, chosen: Tensor) -> Tensor:
     shown = input_ids.masked_fill(chosen, model.config.mask_token_id)
     logits = model(input_ids=shown, attention_mask=attention_mask, masked_positions=chosen).logits
-    return F.cross_entropy(forbid(logits, _forbidden(model)), input_ids[chosen], reduction="none")
+    return cross_entropy(logits, input_ids[chosen], _forbidden(model))
 
 
 def _forbidden(model: Any) -> Tensor:

@@ -20,11 +20,9 @@ from accelerate import Accelerator, skip_first_batches
 from accelerate.utils import gather_object
 from datasets import Dataset
 from torch import Tensor, nn
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import PreTrainedTokenizerBase, get_scheduler
+from transformers import PreTrainedTokenizerBase
 
 from .arguments import TrainArguments
 from .checkpoints import BEST_FOLDER, LOG_NAME, Progress, save_checkpoint
@@ -34,11 +32,10 @@ from .modeling_maskgit import MaskGitForMaskedLM
 from .updates import (
     Update,
     examples_per_update,
-    parameter_groups,
+    make_optimizer,
     take_update,
     total_updates,
     updates_per_epoch,
-    warmup_updates,
 )
 
 # A checkpoint restores these with the order of the data and the optimizer, whatever is asked for.
@@ -106,25 +103,6 @@ def evaluate_bound(
             )
         ]
     return NelboOutput.concatenate(gather_object(parts))
-
-
-def make_optimizer(
-    model: nn.Module, options: TrainArguments, num_updates: int
-) -> tuple[AdamW, LRScheduler]:
-    """Make AdamW and the schedule of its learning rate over `num_updates` updates."""
-    optimizer = AdamW(
-        parameter_groups(model, options.weight_decay),
-        lr=options.learning_rate,
-        betas=(options.adam_beta1, options.adam_beta2),
-        eps=options.adam_epsilon,
-    )
-    scheduler = get_scheduler(
-        options.lr_scheduler_type,
-        optimizer,
-        num_warmup_steps=warmup_updates(options.warmup_steps, num_updates),
-        num_training_steps=num_updates,
-    )
-    return optimizer, scheduler
 
 
 class TrainingLoop:

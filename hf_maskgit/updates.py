@@ -18,8 +18,11 @@ from typing import Any, NamedTuple
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from transformers import get_scheduler
 
+from .arguments import TrainArguments
 from .masking import IGNORED_LABEL
 
 
@@ -94,6 +97,26 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
+
+
+def make_optimizer(
+    model: nn.Module, options: TrainArguments, num_updates: int
+) -> tuple[AdamW, LRScheduler]:
+    """Make AdamW and the schedule of its learning rate over `num_updates` updates."""
+    optimizer = AdamW(
+        parameter_groups(model, options.weight_decay),
+        lr=options.learning_rate,
+        betas=(options.adam_beta1, options.adam_beta2),
+        eps=options.adam_epsilon,
+        fused=True,  # one pass over the weights instead of several
+    )
+    scheduler = get_scheduler(
+        options.lr_scheduler_type,
+        optimizer,
+        num_warmup_steps=warmup_updates(options.warmup_steps, num_updates),
+        num_training_steps=num_updates,
+    )
+    return optimizer, scheduler
 
 
 class Update(NamedTuple):

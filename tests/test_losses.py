@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from oracles import (
     CLS,
     FIRST_WORD,
@@ -24,8 +25,14 @@ from oracles import (
 from scipy.integrate import quad
 from transformers import BertConfig
 
-from hf_maskgit import DataCollatorForMaskGit, MaskGitConfig, MaskGitForMaskedLM, get_schedule
-from hf_maskgit.losses import forbid, masked_cross_entropy
+from hf_maskgit import (
+    DataCollatorForMaskGit,
+    MaskGitConfig,
+    MaskGitForMaskedLM,
+    get_schedule,
+    losses,
+)
+from hf_maskgit.losses import cross_entropy, forbid, masked_cross_entropy
 from hf_maskgit.masking import exact_count_weights, exact_counts, stratified_times
 from hf_maskgit.sampling import highest
 
@@ -345,3 +352,31 @@ def test_the_weight_of_the_time_is_rejected_with_exact_counts():
     wrong = schedule.loss_weight(times)[:, None].expand(count, N)
     assert deviation(update_losses(denoiser, chosen, right), expected) < 5
     assert float(update_losses(denoiser, chosen, wrong).mean()) > 2 * expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_blocks_of_rows_give_the_loss_and_gradient_of_the_whole(dtype, monkeypatch):
+    """Against torch's own cross-entropy in float64, in blocks of one, three and all rows."""
+    true = torch.randn(7, 11, dtype=torch.float64).to(dtype)
+    labels, weights = torch.randint(2, 11, (7,)), torch.rand(7)
+    plain = true.double().clone().requires_grad_()
+    expected = F.cross_entropy(
+        plain.index_fill(1, torch.tensor([0, 1]), -torch.inf), labels, reduction="none"
+    )
+    (expected * weights).sum().backward()
+    tolerance = {"rtol": 0, "atol": 20 * torch.finfo(dtype).eps}
+    for elements in (1, 33, 2**18):
+        monkeypatch.setitem(losses._BLOCK_ELEMENTS, True, elements)
+        logits = true.clone().requires_grad_()
+        found = cross_entropy(logits, labels, torch.tensor([0, 1]))
+        (found * weights).sum().backward()
+        torch.testing.assert_close(found.double(), expected.detach(), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(logits.grad.double(), plain.grad, **tolerance)
+        assert logits.grad.dtype == dtype
+        assert bool((logits.grad[:, :2] == 0).all())
+
+
+def test_a_small_probability_keeps_its_gradient_when_a_float16_loss_is_scaled():
+    logits = torch.tensor([[0.0, 0.0, -18.0]], dtype=torch.float16, requires_grad=True)
+    (cross_entropy(logits, torch.tensor([0]), torch.tensor([1])) * 2.0**16).sum().backward()
+    assert logits.grad[0, 2].item() == pytest.approx(2**16 * math.exp(-18), rel=1e-2)
