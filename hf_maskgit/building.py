@@ -20,6 +20,7 @@ from transformers import (
 from .arguments import DataArguments, ModelArguments, TrainArguments
 from .configuration_maskgit import MaskGitConfig
 from .data import check_max_length, evenly_spaced, frame_texts, hold_out, tokenize_texts
+from .masking import maskable_positions
 from .modeling_maskgit import MaskGitForMaskedLM
 from .sources import load_texts
 
@@ -177,3 +178,32 @@ def _frame(
     )
     logger.info("%s data: %s", what, report)
     return examples
+
+
+@torch.no_grad()
+def start_from_frequencies(model: MaskGitForMaskedLM, examples: Dataset) -> None:
+    """Let a new LM head begin with what every text shows: how frequent each token is.
+
+    Sets the bias of the last layer to the logarithm of the smoothed frequencies. Only for a head
+    that has not learned anything; a trained one knows better.
+
+    Args:
+        model: whose head is new.
+        examples: column `input_ids`, framed; framing does not count.
+
+    Raises:
+        ValueError: when the head has no bias.
+    """
+    bias = getattr(model.get_output_embeddings(), "bias", None)
+    if bias is None:
+        raise ValueError(
+            f"The head of {type(model.denoiser).__name__} has no bias to hold the frequencies."
+        )
+    config = model.config
+    framing = config.prefix_ids or [], config.suffix_ids or [], config.forbidden_token_ids
+    counts = torch.ones(len(bias), dtype=torch.float64)  # no token is impossible
+    for row in examples["input_ids"]:
+        ids = torch.as_tensor(row)[None]
+        maskable = maskable_positions(ids, torch.ones_like(ids), *framing)
+        counts += torch.bincount(ids[maskable], minlength=len(counts))
+    bias.copy_((counts / counts.sum()).log())

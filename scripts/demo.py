@@ -31,7 +31,7 @@ from transformers.utils import logging as transformers_logging
 
 from hf_maskgit import MaskGitForMaskedLM
 from hf_maskgit.arguments import TrainArguments
-from hf_maskgit.building import make_accelerator
+from hf_maskgit.building import make_accelerator, start_from_frequencies
 from hf_maskgit.data import evenly_spaced, prepare_examples
 from hf_maskgit.evaluation import (
     NelboOutput,
@@ -87,7 +87,7 @@ class Size:
     texts: int
 
 
-FULL = Size(updates=700, training_verses=None, held_out_verses=1024, texts=8)
+FULL = Size(updates=1000, training_verses=None, held_out_verses=1024, texts=8)
 QUICK = Size(updates=20, training_verses=1000, held_out_verses=32, texts=2)
 
 
@@ -119,6 +119,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         print_bounds(unigram, before)
 
     with section("4. Training"):
+        start_from_frequencies(model, train)
         training = training_options(options, size, folder / "training")
         train_model(model, tokenizer, train, training, folder / "model")
 
@@ -260,7 +261,7 @@ def training_options(options: DemoOptions, size: Size, folder: Path) -> TrainArg
         output_dir=str(folder),
         seed=options.seed,
         max_steps=size.updates,
-        per_device_batch_size=16,
+        per_device_batch_size=32,
         learning_rate=5e-4,
         warmup_steps=0.1,
         mixed_precision=options.mixed_precision,

@@ -6,6 +6,7 @@ import logging
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
+from datasets import Dataset
 from tiny import tiny_encoder, tiny_model, word_tokenizer
 from tiny_training import fresh_encoder_config, repeated_symbols
 
@@ -16,6 +17,7 @@ from hf_maskgit.building import (
     load_model,
     load_tokenizer,
     make_accelerator,
+    start_from_frequencies,
 )
 from hf_maskgit.data import prepare_examples
 from hf_maskgit.sources import load_texts
@@ -170,3 +172,25 @@ def test_the_options_reach_the_preparation(texts, tokenizer):
     train, _ = load_examples(options, tokenizer, 64, seed=0)
     expected, _ = prepare_examples(load_texts(texts), tokenizer, max_length=9, pack=True)
     assert train[:] == expected[:]
+
+
+def test_a_head_can_start_from_the_frequencies_of_the_tokens(tokenizer):
+    """With every weight of the last layer 0, the law is the smoothed frequencies themselves."""
+    model = tiny_model()
+    rows = [tokenizer("w1 w1 w2")["input_ids"], tokenizer("w1")["input_ids"]]
+    start_from_frequencies(model, Dataset.from_dict({"input_ids": rows}))
+    with torch.no_grad():
+        model.get_output_embeddings().weight.zero_()
+    law = model(input_ids=torch.tensor([rows[0]])).logits[0, 1].softmax(-1)
+    w1, w2, other = tokenizer.convert_tokens_to_ids(["w1", "w2", "w3"])
+    size = model.config.text_config.vocab_size
+    expected = {w1: 4, w2: 2, other: 1, tokenizer.sep_token_id: 1}
+    for token, count in expected.items():
+        assert law[token].item() == pytest.approx(count / (size + 4), rel=1e-5)
+
+
+def test_a_head_without_a_bias_cannot_hold_frequencies():
+    model = tiny_model()
+    model.get_output_embeddings().bias = None
+    with pytest.raises(ValueError, match="head of BertForMaskedLM has no bias to hold the freq"):
+        start_from_frequencies(model, Dataset.from_dict({"input_ids": [[5]]}))

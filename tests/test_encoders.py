@@ -340,6 +340,12 @@ def test_a_headless_checkpoint_gets_a_new_head_and_a_warning(kind, tokenizer, tm
     (warning,) = [r.getMessage() for r in caplog.records if "LM head" in r.getMessage()]
     assert "Newly initialised" in warning
     assert NEWLY_MADE_HEAD[kind] in warning
+    square = [
+        parameter
+        for name, parameter in model.denoiser.named_parameters()
+        if name in warning and parameter.ndim == 2 and len(set(parameter.shape)) == 1
+    ]
+    assert all(torch.equal(weight, torch.eye(len(weight))) for weight in square)
     own = dict(model.denoiser.base_model.named_parameters())
     assert own
     assert own.keys() <= dict(body.named_parameters()).keys()
