@@ -1,5 +1,6 @@
 """Show how a text came about, pass by pass, in the terminal or as a picture."""
 
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,7 +56,9 @@ def print_unmasking(lines: "Sequence[Text]", console: "Console | None" = None) -
 def save_unmasking(lines: "Sequence[Text]", path: str | Path, title: str) -> None:
     """Save the lines of `unmasking_lines` as an SVG picture that needs nothing from the network."""
     width = max(len(line) for line in lines) + 2
-    console = _rich("console").Console(record=True, width=width, quiet=True, force_terminal=True)
+    console = _rich("console").Console(
+        record=True, width=width, file=io.StringIO(), force_terminal=True
+    )
     print_unmasking(lines, console)
     # rich's own template fetches its font from the network.
     template = _rich("_export_format").CONSOLE_SVG_FORMAT

@@ -42,6 +42,7 @@ from hf_maskgit.evaluation import (
 from hf_maskgit.model_card import GeneratorCard, write_model_card
 from hf_maskgit.recipes import parse_options
 from hf_maskgit.training import TrainingLoop
+from hf_maskgit.visualization import print_unmasking, save_unmasking, unmasking_lines
 
 MARKER = "demo.json"  # tells a folder of this program from any other; holds the results at the end
 HELD_OUT_CHAPTERS = 0.05  # share of the chapters whose verses are not trained on
@@ -56,7 +57,7 @@ DECODING: dict[str, Any] = {
     "schedule": "cosine",
     "order": "top_probability",
     "choice_temperature": 2.0,
-    "temperature": 1.0,
+    "temperature": 0.8,
     "anneal_temperature": False,
 }
 
@@ -87,7 +88,7 @@ class Size:
     texts: int
 
 
-FULL = Size(updates=1000, training_verses=None, held_out_verses=1024, texts=8)
+FULL = Size(updates=850, training_verses=None, held_out_verses=1024, texts=8)
 QUICK = Size(updates=20, training_verses=1000, held_out_verses=32, texts=2)
 
 
@@ -115,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
     with section("3. Before training"):
         unigram = unigram_nats(model, train, held_out)
-        before = bound_of(model, tokenizer, held_out, options.seed)
+        before = bound_of(model, tokenizer, held_out, options)
         print_bounds(unigram, before)
 
     with section("4. Training"):
@@ -125,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
     with section("5. After training"):
         model = MaskGitForMaskedLM.from_pretrained(folder / "model")  # what was saved is measured
-        after = bound_of(model, tokenizer, held_out, options.seed)
+        after = bound_of(model, tokenizer, held_out, options)
         print_bounds(unigram, before, after)
 
     with section("6. Texts from nothing"):
@@ -133,6 +134,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         texts = write_texts(model, tokenizer, lengths, options.seed)
         say(*texts)
         variety = compare_variety(texts, decode(tokenizer, list(held_out["input_ids"])))
+        show_unmasking(model, tokenizer, options.seed, folder / "unmasking.svg")
 
     with section("7. The model card, and the model through a pipeline"):
         card = describe(folder, training, model, unigram, before, after, texts)
@@ -249,10 +251,15 @@ def unigram_nats(model: MaskGitForMaskedLM, train: Dataset, held_out: Dataset) -
 
 
 def bound_of(
-    model: MaskGitForMaskedLM, tokenizer: PreTrainedTokenizerBase, held_out: Any, seed: int
+    model: MaskGitForMaskedLM,
+    tokenizer: PreTrainedTokenizerBase,
+    held_out: Any,
+    options: DemoOptions,
 ) -> NelboOutput:
-    """Estimate the bound of the held-out verses, four maskings each."""
-    return evaluate_nelbo(model, held_out, tokenizer, num_samples=4, seed=seed)
+    """Estimate the bound of the held-out verses, four maskings each, in the format of training."""
+    is_bf16 = options.mixed_precision == "bf16"
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=is_bf16):
+        return evaluate_nelbo(model, held_out, tokenizer, num_samples=4, seed=options.seed)
 
 
 def training_options(options: DemoOptions, size: Size, folder: Path) -> TrainArguments:
@@ -314,6 +321,20 @@ def write_texts(
         seed=seed,
     )
     return decode(tokenizer, sequences)
+
+
+def show_unmasking(
+    model: MaskGitForMaskedLM, tokenizer: PreTrainedTokenizerBase, seed: int, path: Path
+) -> None:
+    """Print how a short text came about, pass by pass, and save it as a picture."""
+    written: Any = model.generate(
+        max_new_tokens=14, steps=7, seed=seed, return_dict_in_generate=True
+    )
+    tokens = tokenizer.convert_ids_to_tokens(written.sequences[0].tolist())
+    lines = unmasking_lines(tokens, written.reveal_steps[0].tolist(), tokenizer.all_special_tokens)
+    say("", "A text of 14 tokens in 7 passes:")
+    print_unmasking(lines)
+    save_unmasking(lines, path, "14 tokens in 7 passes")
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, sequences: Any) -> list[str]:
@@ -432,7 +453,8 @@ def print_bounds(unigram: float, before: NelboOutput, after: NelboOutput | None 
         if bound is not None:
             print(
                 f"{name:32}{bound.nats_per_token:8.3f} +- {bound.nats_per_token_std_error:.3f}"
-                f"   {bound.nats_per_token / unigram - 1:+.1%} of unigram"
+                f"   {abs(1 - bound.nats_per_token / unigram):.1%} "
+                f"{'below' if bound.nats_per_token < unigram else 'above'} unigram"
             )
 
 
@@ -443,6 +465,7 @@ def print_places(folder: Path) -> None:
         ("model", "the generator and its tokenizer, for from_pretrained"),
         ("model/README.md", "its model card"),
         ("training", "the log, and a checkpoint to go on from"),
+        ("unmasking.svg", "the picture of a text that came about"),
         ("verses", "the verses as a data set, for scripts/train.py"),
         (MARKER, "the numbers above"),
     ):

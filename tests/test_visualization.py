@@ -1,0 +1,58 @@
+import builtins
+
+import pytest
+
+from hf_maskgit.visualization import print_unmasking, save_unmasking, unmasking_lines
+
+TOKENS = ["[CLS]", "and", "the", "king", "##dom", "said", "[SEP]"]
+STEPS = [-1, 0, 2, 1, 1, 0, -1]
+
+
+def test_a_text_is_shown_as_it_stood_after_each_pass():
+    lines = unmasking_lines(TOKENS, STEPS, skip=["[CLS]", "[SEP]"])
+    assert [line.plain.split() for line in lines] == [
+        ["0", "···", "···", "···", "···", "···"],
+        ["1", "and", "···", "···", "···", "said"],
+        ["2", "and", "···", "kingdom", "said"],
+        ["3", "and", "the", "kingdom", "said"],
+    ]
+
+
+def test_what_a_pass_revealed_stands_out():
+    (_, first, *_) = unmasking_lines(TOKENS, STEPS, skip=["[CLS]", "[SEP]"])
+    bold = [first.plain[span.start : span.end] for span in first.spans if "bold" in str(span.style)]
+    assert bold == ["and", "said"]
+
+
+def test_known_tokens_are_shown_from_the_start():
+    before, after = unmasking_lines(["a", "b"], [-1, 0])
+    assert before.plain.split() == ["0", "a", "···"]
+    assert after.plain.split() == ["1", "a", "b"]
+
+
+def test_the_picture_needs_nothing_from_the_network(tmp_path, capsys):
+    lines = unmasking_lines(TOKENS, STEPS)
+    print_unmasking(lines)
+    assert "kingdom" in capsys.readouterr().out
+    save_unmasking(lines, tmp_path / "picture.svg", "a title")
+    picture = (tmp_path / "picture.svg").read_text(encoding="utf-8")
+    assert picture.startswith("<svg")
+    assert "kingdom" in picture
+    assert "a title" in picture
+    assert "@font-face" not in picture
+    assert "url(http" not in picture
+
+
+def test_without_rich_the_message_says_what_to_install(monkeypatch):
+    real_import = builtins.__import__
+
+    def without_rich(name, *args, **kwargs):
+        if name.startswith("rich"):
+            raise ImportError(name)
+        return real_import(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without_rich)
+    with pytest.raises(
+        ImportError, match=r"needs the package rich; install it with .*visualization"
+    ):
+        unmasking_lines(["a"], [0])
