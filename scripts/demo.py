@@ -88,7 +88,7 @@ class Size:
     texts: int
 
 
-FULL = Size(updates=850, training_verses=None, held_out_verses=1024, texts=8)
+FULL = Size(updates=870, training_verses=None, held_out_verses=1024, texts=8)
 QUICK = Size(updates=20, training_verses=1000, held_out_verses=32, texts=2)
 
 
@@ -270,7 +270,7 @@ def training_options(options: DemoOptions, size: Size, folder: Path) -> TrainArg
         max_steps=size.updates,
         per_device_batch_size=32,
         learning_rate=5e-4,
-        warmup_steps=0.1,
+        warmup_steps=0.05,
         mixed_precision=options.mixed_precision,
         checkpoint_every=size.updates,
     )
@@ -356,8 +356,9 @@ def compare_variety(texts: Sequence[str], verses: Sequence[str]) -> dict[str, li
 
 def continue_prompt(writer: Any, seed: int) -> None:
     """Let the pipeline of transformers continue a prompt."""
-    (continued,) = writer(PROMPT, max_new_tokens=NEW_TOKENS, seed=seed)
-    say("A prompt and what follows:", continued["generated_text"])
+    (continued,) = writer(PROMPT, max_new_tokens=NEW_TOKENS, seed=seed, return_full_text=False)
+    say("A prompt:", PROMPT)
+    say("What follows:", continued["generated_text"])
 
 
 def fill_verse(
@@ -476,7 +477,8 @@ def quiet_libraries() -> None:
     """Leave the screen to the story: other packages report errors only."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    logging.getLogger("accelerate").setLevel(logging.ERROR)
+    for name in ("accelerate", "hf_maskgit"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     disable_progress_bars()
 
 

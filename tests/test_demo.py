@@ -131,10 +131,12 @@ def test_the_whole_story_in_little(tmp_path, monkeypatch, capsys):
         "model",
         "model/README.md",
         "training",
+        "unmasking.svg",
         "verses",
         "demo.json",
     }
     assert all((tmp_path / place).exists() for place in places)
+    assert (folder / "unmasking.svg").read_text().startswith("<svg")
     assert set(DatasetDict.load_from_disk(folder / "verses")) == {"train", "validation"}
     (result,) = ModelCard.load(folder / "model/README.md").data.eval_results
     assert result.metric_value == round(after, 4)
