@@ -21,7 +21,8 @@ def blocks(language: str) -> list[str]:
 
 def commands() -> list[list[str]]:
     text = "\n".join(blocks("bash")).replace("\\\n", " ")
-    return [shlex.split(line, comments=True) for line in text.splitlines() if line.strip()]
+    lines = [shlex.split(line, comments=True) for line in text.splitlines()]
+    return [words for words in lines if words]
 
 
 def test_the_example_runs_where_the_demonstration_left_its_model(tmp_path, monkeypatch, capsys):
@@ -49,7 +50,9 @@ def test_every_training_command_is_understood(tmp_path):
     assert shown
     for script, *words in shown:
         assert (ROOT / script).exists()
-        words = [str(recipe) if word.startswith("runs/") and ".yaml" in word else word for word in words]
+        words = [
+            str(recipe) if word.startswith("runs/") and ".yaml" in word else word for word in words
+        ]
         parse_options((ModelArguments, DataArguments, TrainArguments), words)
 
 

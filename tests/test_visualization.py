@@ -34,11 +34,11 @@ def test_the_picture_needs_nothing_from_the_network(tmp_path, capsys):
     lines = unmasking_lines(TOKENS, STEPS)
     print_unmasking(lines)
     assert "kingdom" in capsys.readouterr().out
-    save_unmasking(lines, tmp_path / "picture.svg", "a title")
+    save_unmasking(lines, tmp_path / "picture.svg", "title")
     picture = (tmp_path / "picture.svg").read_text(encoding="utf-8")
     assert picture.startswith("<svg")
     assert "said" in picture
-    assert "a title" in picture
+    assert "title" in picture
     assert "@font-face" not in picture
     assert "url(http" not in picture
 
