@@ -4,7 +4,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
 from .configuration_maskgit import MaskGitConfig
 from .evaluation import nelbo
-from .generation_maskgit import MaskGitGenerationConfig
+from .generation_config_maskgit import MaskGitGenerationConfig
 from .masking import DataCollatorForMaskGit
 from .modeling_maskgit import MaskGitForMaskedLM
 from .schedules import get_schedule

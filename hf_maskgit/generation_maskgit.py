@@ -14,39 +14,36 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedTokenizerBase,
+)
 from transformers.generation import logits_process
 from transformers.utils import ModelOutput, logging
 
 from .configuration_maskgit import MaskGitConfig
-from .decoding import DecodingState, LogitsFn, Sampler, fill_masks
+from .constraints import AllowedTokens, allowed_tables
+from .decoding import CriticFn, DecodingState, LogitsFn, StepCallback, fill_masks
+from .generation_config_maskgit import DEFAULTS, MaskGitGenerationConfig, unknown_options
+from .guidance import guided, with_other_prompt, without_prompt
 from .layout import PackedRows, pack_rows
 from .noise import fresh_seed, mix
-from .sampling import ORDERS, PACES
-from .schedules import SCHEDULES, Schedule, get_schedule
+from .pacing import block_sizes
+from .samplers import Choices, Sampler, uses_critic
+from .schedules import Schedule, get_schedule
+from .stopping import StopRules, settled
+from .streaming import StreamFeed, check_streamable
 
 logger = logging.get_logger(__name__)
 
-_DEFAULTS: dict[str, Any] = {
-    "max_new_tokens": 64,
-    "steps": 18,
-    "schedule": "linear",
-    "order": "top_probability",
-    "pace": "schedule",
-    "do_sample": True,
-    "temperature": 1.0,
-    "anneal_temperature": True,
-    "choice_temperature": 0.0,
-    "top_k": None,
-    "top_p": None,
-    "suppress_tokens": None,
-    "num_return_sequences": 1,
-    "return_dict_in_generate": False,
-    "pad_token_id": None,
-    "bos_token_id": None,
-    "eos_token_id": None,
-}
-_METADATA = ("transformers_version", "_from_model_config", "_commit_hash", "_original_object_hash")
+# Options that are the sampler's own under the same name.
+_SAMPLER_OPTIONS = (
+    "steps order pace remask block_length do_sample temperature anneal_temperature "
+    "choice_temperature noise_level_scale confidence_threshold threshold_factor entropy_budget "
+    "remdm_eta remdm_t_on remdm_t_off remdm_alpha_on p2_eta"
+).split()
 
 # Processors of transformers that look at one position's scores alone (or, the penalty, at which
 # tokens a row holds): they mean the same in parallel decoding. The others count on tokens arriving
@@ -59,161 +56,30 @@ _PARALLEL_PROCESSORS = frozenset(
 )
 
 
-class MaskGitGenerationConfig(GenerationConfig):
-    """Options of `generate`; unset ones are None and fall back to the model's, then the library's.
-
-    Args:
-        max_new_tokens: masks appended behind each row's last real token (64).
-        steps: number of denoiser passes at most, S >= 1 (18).
-        schedule: "linear" or "cosine", how fast masks are revealed (the model's own).
-        order: which masked positions go first ("top_probability"): "top_probability" by the
-            probability of the likeliest token, "confidence" by that of the token drawn (MaskGIT and
-            the ancestor; its texts repeat more), "random".
-        pace: how many per step; "schedule" follows `steps` and `schedule`.
-        do_sample: draw tokens (True); False takes the likeliest.
-        temperature: divides the logits before a token is drawn, > 0 (1.0).
-        anneal_temperature: scale the temperature down to 0 over the steps (True). This sharpens:
-            the last pass is greedy. For samples from the model's own law set it to False.
-        choice_temperature: scale of the Gumbel noise on the order, annealed to 0 over the steps
-            (0.0).
-        top_k, top_p: keep the likeliest k tokens, or the smallest set of total probability p.
-        suppress_tokens: ids never emitted, besides those the model forbids.
-        num_return_sequences: texts per row (1).
-        return_dict_in_generate: return a `MaskGitGenerationOutput` (False).
-        pad_token_id, bos_token_id, eos_token_id: special ids (the model's).
-
-    Raises:
-        ValueError: for an unknown option or a value out of its range.
-    """
-
-    # Types of the resolved options; an unset one is None.
-    max_new_tokens: int
-    steps: int
-    schedule: str
-    order: str
-    pace: str
-    do_sample: bool
-    temperature: float
-    anneal_temperature: bool
-    choice_temperature: float
-    top_k: int | None
-    top_p: float | None
-    suppress_tokens: list[int] | None
-    num_return_sequences: int
-    return_dict_in_generate: bool
-    pad_token_id: int | None
-    bos_token_id: int | None
-    eos_token_id: int | list[int] | None
-
-    def __init__(self, **kwargs: Any) -> None:
-        # transformers' own __init__ would add some sixty options of left-to-right decoding.
-        for name in _DEFAULTS:
-            setattr(self, name, kwargs.pop(name, None))
-        self._from_model_config = False
-        self.transformers_version = kwargs.pop("transformers_version", None)
-        unknown = [k for k, v in kwargs.items() if v is not None and k not in _METADATA]
-        if unknown:
-            raise ValueError(_unknown_options(unknown))
-        self.validate()
-
-    def validate(self, strict: bool = False, user_set_attributes: set[str] | None = None) -> None:
-        """Check every option that is set; transformers' own arguments change nothing.
-
-        Args:
-            strict: unused, every fault raises.
-            user_set_attributes: unused.
-
-        Raises:
-            ValueError: naming the option, what was got and what is allowed.
-        """
-        for name, known in (("order", ORDERS), ("pace", PACES), ("schedule", tuple(SCHEDULES))):
-            value = getattr(self, name)
-            if value is not None and value not in known:
-                raise ValueError(
-                    f"Unknown {name} {value!r}; choose from {', '.join(map(repr, known))}."
-                )
-        for name, low in (
-            ("steps", 1),
-            ("max_new_tokens", 0),
-            ("num_return_sequences", 1),
-            ("top_k", 1),
-        ):
-            value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < low):
-                raise ValueError(f"`{name}` must be an integer of at least {low}, got {value!r}.")
-        for name in ("temperature", "choice_temperature", "top_p"):
-            value = getattr(self, name)
-            if value is not None and type(value) not in (int, float):
-                raise ValueError(f"`{name}` must be a number, got {value!r}.")
-        ids = self.suppress_tokens
-        if ids is not None and not (isinstance(ids, list) and all(type(i) is int for i in ids)):
-            raise ValueError(f"`suppress_tokens` must be a list of token ids, got {ids!r}.")
-        if self.temperature is not None and not self.temperature > 0:
-            raise ValueError(
-                f"`temperature` must be greater than 0, got {self.temperature}; for the likeliest "
-                "token set do_sample=False."
-            )
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ValueError(f"`top_p` must lie in (0, 1], got {self.top_p}.")
-        if self.choice_temperature is not None and self.choice_temperature < 0:
-            raise ValueError(
-                f"`choice_temperature` must be at least 0, got {self.choice_temperature}."
-            )
-        if self.do_sample is False:
-            self._check_greedy()
-
-    def _check_greedy(self) -> None:
-        drawn = {
-            "order='random'": self.order == "random",
-            "choice_temperature": bool(self.choice_temperature),
-            "num_return_sequences": (self.num_return_sequences or 1) > 1,
-        }
-        for what, is_set in drawn.items():
-            if is_set:
-                raise ValueError(
-                    f"do_sample=False draws nothing at random, which {what} needs; set "
-                    f"do_sample=True or leave {what} at its default."
-                )
-
-    def to_diff_dict(self) -> dict[str, Any]:
-        """Return the options that are set; these are what a checkpoint stores."""
-        return {k: v for k, v in self.to_dict().items() if v is not None and k not in _METADATA[1:]}
-
-    @staticmethod
-    def _get_default_generation_params() -> dict[str, Any]:
-        return dict(_DEFAULTS)
-
-    @classmethod
-    def from_model_config(cls, model_config: Any) -> "MaskGitGenerationConfig":
-        """Make the options a fresh model starts with; a pipeline then adds none of its own."""
-        positions = getattr(model_config.get_text_config(), "max_position_embeddings", None)
-        default_length = _DEFAULTS["max_new_tokens"]
-        return cls(
-            max_new_tokens=min(default_length, positions // 2) if positions else default_length,
-            steps=_DEFAULTS["steps"],
-            schedule=model_config.schedule,
-            do_sample=True,
-            temperature=1.0,
-            pad_token_id=model_config.pad_token_id,
-            bos_token_id=model_config.bos_token_id,
-            eos_token_id=model_config.eos_token_id,
-        )
-
-
 @dataclass
 class MaskGitGenerationOutput(ModelOutput):
     """What `generate` returns with `return_dict_in_generate=True`.
 
     Args:
         sequences: (B, P + n) long.
-        denoiser_passes: (B,) long, passes of the denoiser in which each row took part.
+        denoiser_passes: (B,) long, passes of the denoiser in which each row took part; with
+            guidance each is two.
+        critic_passes: (B,) long, passes of the token critic likewise.
         reveal_steps: (B, P + n) long, the pass that revealed each token, from 0; -1 for known ones
-            and padding of the prompt.
+            and padding.
+        reveal_log_probabilities: (B, P + n) float32, log-probability of each token when it was
+            revealed, under the denoiser's law without temperature and filters; 0 where
+            `reveal_steps` is -1.
+        history: (passes, B, P + n) long with `output_history`, the rows after every pass, masks and
+            all.
     """
 
     sequences: Tensor | None = None
     denoiser_passes: Tensor | None = None
+    critic_passes: Tensor | None = None
     reveal_steps: Tensor | None = None
+    reveal_log_probabilities: Tensor | None = None
+    history: Tensor | None = None
 
 
 class MaskGitGenerationMixin:
@@ -231,6 +97,17 @@ class MaskGitGenerationMixin:
         """Longest text in tokens that the denoiser takes; None when it sets no limit."""
         raise NotImplementedError
 
+    @property
+    def has_token_critic(self) -> bool:
+        """Whether `score_tokens` can be asked."""
+        return False
+
+    def score_tokens(
+        self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor, **kwargs: Any
+    ) -> Tensor:
+        """Ask the token critic for the log-odds (N,) that the tokens at (B, L) bool are right."""
+        raise NotImplementedError
+
     @torch.no_grad()
     def generate(
         self,
@@ -239,10 +116,17 @@ class MaskGitGenerationMixin:
         *,
         generation_config: GenerationConfig | None = None,
         logits_processor: Sequence[LogitsProcessor] | None = None,
+        stopping_criteria: Sequence[Callable[..., Any]] | None = None,
         schedule: str | Callable[[Tensor], Tensor] | Schedule | None = None,
         seed: int | Sequence[int] | None = None,
         generator: torch.Generator | None = None,
         token_type_ids: Tensor | None = None,
+        negative_prompt_ids: Tensor | None = None,
+        negative_prompt_attention_mask: Tensor | None = None,
+        allowed_token_ids: AllowedTokens | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        streamer: Any = None,
+        callback_on_step_end: StepCallback | None = None,
         **kwargs: Any,
     ) -> Tensor | MaskGitGenerationOutput:
         """Fill the masks of a text, continue a prompt, or write from nothing.
@@ -250,7 +134,7 @@ class MaskGitGenerationMixin:
         1. Resolve the options: this call's, then `generation_config`, then the model's, then
         defaults. 2. Check the rows and repeat them `num_return_sequences` times.
         3. Append masks where a length is asked for, and pack every row to right padding.
-        4. Decode: at most `steps` passes, each reveals at least one token of every unfinished row.
+        4. Decode: every pass reveals tokens of every unfinished row.
         5. Pad behind the first end of text and put every token back in its column.
 
         Args:
@@ -261,12 +145,25 @@ class MaskGitGenerationMixin:
             generation_config: options, see `MaskGitGenerationConfig`.
             logits_processor: change the scores of the positions about to be drawn, called with
                 their rows' text (N, L) and scores (N, V).
+            stopping_criteria: called after each pass with the rows still being decoded (R, L) and
+                None, return which of them are done. Their last masks become padding.
             schedule: overrides the option of that name, and may be a function of your own.
             seed: one int, from which every row gets a seed of its own; or one int per row (or per
                 returned row): a row's result then depends on its own text and seed alone.
             generator: draws the rows' seeds. Without it and without `seed`, torch's global one
                 does.
             token_type_ids: (B, P) long; new tokens take the last real token's.
+            negative_prompt_ids: (B, Q) long, what `guidance_scale` pushes away from; without it,
+                from the text with its prompt masked.
+            negative_prompt_attention_mask: (B, Q), 1 at its real tokens; None means all are.
+            allowed_token_ids: ids that may be emitted: a list for all filled positions, a dict from
+                column of the returned rows to such a list, or one such dict (or None) per returned
+                row.
+            tokenizer: decodes for `stop_strings`.
+            streamer: a streamer of transformers; takes one text.
+            callback_on_step_end: called after each pass with its number, from 0, and the
+                `DecodingState` of all rows, packed to right padding with closing special tokens
+                behind the new ones; may return a changed one.
             **kwargs: single options of `MaskGitGenerationConfig`. `max_new_tokens` named here
                 appends masks to a text that holds masks already; the model's own default does not.
 
@@ -288,41 +185,79 @@ class MaskGitGenerationMixin:
             attention_mask = token_type_ids = None
         attention_mask = self._check_rows(input_ids, attention_mask, token_type_ids)
         repeats = options.num_return_sequences
+        check_streamable(streamer, len(input_ids) * repeats)
         seeds = _row_seeds(len(input_ids), repeats, seed, generator, sampler.do_sample)
         input_ids = input_ids.long().repeat_interleave(repeats, 0)
         attention_mask = attention_mask.repeat_interleave(repeats, 0)
         # 3.
         holds_masks = self.config.mask_token_id in input_ids[attention_mask == 1]
         appends = kwargs.get("max_new_tokens") is not None or not holds_masks
-        rows = pack_rows(
-            input_ids,
-            attention_mask,
-            num_new=options.max_new_tokens if appends else 0,
-            mask_token_id=cast(int, self.config.mask_token_id),  # checked in 2.
-            pad_token_id=self._encoder_pad_token_id(),
-            suffix_ids=self.config.suffix_ids or [],
-            from_nothing=from_nothing,
-        )
-        self._check_length(rows)
+        num_new = options.max_new_tokens if appends else 0
+        rows = self._pack(input_ids, attention_mask, num_new, from_nothing)
+        _check_blocks(rows, sampler)
         if token_type_ids is not None:
             token_type_ids = token_type_ids.repeat_interleave(repeats, 0)
             token_type_ids = rows.pack_types(token_type_ids, attention_mask)
+        stops = StopRules(sampler, rows.new, options.stop_strings, tokenizer, stopping_criteria)
+        if options.stop_strings and not num_new:
+            raise ValueError(
+                "`stop_strings` end appended text, and nothing is appended here; leave them out, "
+                "or ask for `max_new_tokens`."
+            )
+        if stops.may_leave_masks and options.pad_token_id is None:
+            raise ValueError(
+                "`pad_token_id` is not set, which replaces the masks of a row that "
+                "`stopping_criteria` stop; pass it, or set it in model.generation_config."
+            )
+        denoise = self._logits_fn(rows.real, token_type_ids)
+        if options.guidance_scale is not None and options.guidance_scale != 1:
+            other = self._other_logits_fn(
+                denoise, rows, holds_masks, negative_prompt_ids, negative_prompt_attention_mask
+            )
+            denoise = guided(denoise, other, options.guidance_scale)
+        elif negative_prompt_ids is not None:
+            raise ValueError(
+                "`negative_prompt_ids` needs a `guidance_scale` other than 1, for example 1.5."
+            )
+        state = self._start(rows, sampler, allowed_token_ids)
+        watcher = _Watcher(
+            rows,
+            sampler,
+            options,
+            callback_on_step_end,
+            streamer,
+            prompt_is_fixed=not holds_masks and not from_nothing,
+        )
         # 4.
         filled = fill_masks(
-            self._logits_fn(rows.real, token_type_ids),
-            DecodingState(rows.text, rows.masked, rows.can_end),
+            denoise,
+            state,
             rows.layout.lengths,
             sampler,
             seeds,
+            critic_fn=self._critic_fn(rows.real, token_type_ids),
+            stop_fn=stops.stop_fn,
+            on_step_end=watcher if watcher.is_needed else None,
         )
         # 5.
-        sequences = rows.finish(filled.text, sampler.end_ids, options.pad_token_id)
+        sequences = rows.finish(
+            filled.text, stops.ends(filled.text, rows.can_end), options.pad_token_id
+        )
+        watcher.finish(sequences)
         if not options.return_dict_in_generate:
             return sequences
+        # What an end of text cut off was not revealed, as far as the caller can see.
+        emitted = sequences == rows.restore(filled.text, 0)
+        reveal_steps = rows.restore(filled.reveal_steps, -1)
         return MaskGitGenerationOutput(
             sequences=sequences,
             denoiser_passes=filled.passes,
-            reveal_steps=rows.restore_steps(filled.reveal_steps),
+            critic_passes=filled.critic_passes,
+            reveal_steps=reveal_steps.masked_fill(~emitted, -1),
+            reveal_log_probabilities=rows.restore(filled.log_probabilities, 0).masked_fill(
+                ~emitted | (reveal_steps < 0), 0
+            ),
+            history=watcher.history,
         )
 
     def adjust_generation_fn(
@@ -346,7 +281,7 @@ class MaskGitGenerationMixin:
         )
         # `from_pretrained` hands over everything it was called with, fields of the config too.
         given = dict(zip(names, args, strict=False)) | kwargs
-        loading = {name: value for name, value in given.items() if name in (*names, *_DEFAULTS)}
+        loading = {name: value for name, value in given.items() if name in (*names, *DEFAULTS)}
         if generation_config is not None:
             self.generation_config = _as_own(generation_config)
         elif pretrained_model_name_or_path is not None:
@@ -365,17 +300,30 @@ class MaskGitGenerationMixin:
     def _resolve(
         self, generation_config: GenerationConfig | None, call: dict[str, Any]
     ) -> MaskGitGenerationConfig:
-        unknown = [name for name in call if name not in _DEFAULTS]
+        unknown = [name for name in call if name not in DEFAULTS]
         if unknown:
-            raise ValueError(_unknown_options(unknown))
+            raise ValueError(unknown_options(unknown))
         options = MaskGitGenerationConfig()
         given = [] if generation_config is None else [_as_own(generation_config).to_dict()]
-        for source in (call, *given, self.generation_config.to_dict(), _DEFAULTS):
-            for name in _DEFAULTS:
+        for source in (call, *given, self.generation_config.to_dict(), DEFAULTS):
+            for name in DEFAULTS:
+                if name == "confidence_threshold" and options.threshold_factor is not None:
+                    continue  # the other rule of the same pace, set more specifically
                 if getattr(options, name) is None:
                     setattr(options, name, source.get(name))
         options.validate()
+        options.resolve_choices()
+        options.validate()  # now of what the choices have become
+        if uses_critic(Choices(options.order, options.pace, options.remask)):
+            self._check_critic()
         return options
+
+    def _check_critic(self) -> None:
+        if not self.has_token_critic:
+            raise ValueError(
+                "The model has no token critic, which this order or remasking asks; train one "
+                "(MaskGitConfig(token_critic='self') or 'separate') or choose another."
+            )
 
     def _sampler(
         self,
@@ -384,7 +332,9 @@ class MaskGitGenerationMixin:
         logits_processor: Sequence[LogitsProcessor] | None,
     ) -> Sampler:
         vocab_size = self.config.get_text_config().vocab_size
-        suppressed = {*self.config.forbidden_token_ids, *(options.suppress_tokens or [])}
+        bad_words = [word[0] for word in options.bad_words_ids or []]
+        named = [*(options.suppress_tokens or []), *bad_words]
+        suppressed = {*self.config.forbidden_token_ids, *named}
         if self.config.unk_token_id is not None:
             suppressed.add(self.config.unk_token_id)
         ends = options.eos_token_id if options.eos_token_id is not None else []
@@ -407,19 +357,96 @@ class MaskGitGenerationMixin:
             warpers.append(logits_process.TopKLogitsWarper(options.top_k))
         if options.top_p is not None and options.top_p < 1:
             warpers.append(logits_process.TopPLogitsWarper(options.top_p))
+        processors = _check_processors(logits_processor)
+        if options.repetition_penalty is not None and options.repetition_penalty != 1:
+            penalty = logits_process.RepetitionPenaltyLogitsProcessor(options.repetition_penalty)
+            processors.append(penalty)
+        own = {name: getattr(options, name) for name in _SAMPLER_OPTIONS}
         return Sampler(
-            steps=options.steps,
+            **own,
             schedule=get_schedule(schedule if schedule is not None else options.schedule),
+            mask_token_id=self._mask_token_id(),
             suppressed=torch.tensor(sorted(suppressed), dtype=torch.long, device=self.device),
             end_ids=torch.tensor(end_ids, dtype=torch.long, device=self.device),
-            order=options.order,
-            do_sample=options.do_sample,
-            temperature=options.temperature,
-            anneal_temperature=options.anneal_temperature,
-            choice_temperature=options.choice_temperature,
-            processors=_check_processors(logits_processor),
+            processors=processors,
             warpers=LogitsProcessorList(warpers),
+            records_probabilities=options.return_dict_in_generate,
         )
+
+    def _pack(
+        self, input_ids: Tensor, attention_mask: Tensor, num_new: int, from_nothing: bool
+    ) -> PackedRows:
+        rows = pack_rows(
+            input_ids,
+            attention_mask,
+            num_new=num_new,
+            mask_token_id=self._mask_token_id(),
+            pad_token_id=self._encoder_pad_token_id(),
+            suffix_ids=self.config.suffix_ids or [],
+            from_nothing=from_nothing,
+        )
+        self._check_length(rows)
+        return rows
+
+    def _start(
+        self, rows: PackedRows, sampler: Sampler, allowed_token_ids: AllowedTokens | None
+    ) -> DecodingState:
+        if allowed_token_ids is None:
+            return DecodingState.start(rows.text, rows.masked, rows.can_end, sampler.block_length)
+        index, table = allowed_tables(
+            allowed_token_ids,
+            rows.columns.shape[0],
+            rows.columns.shape[1],
+            sampler.suppressed,
+            self.config.get_text_config().vocab_size,
+        )
+        return DecodingState.start(
+            rows.text,
+            rows.masked,
+            rows.can_end,
+            sampler.block_length,
+            allowed=rows.layout.pack(index.to(rows.text.device)),
+            allowed_table=table.to(rows.text.device),
+        )
+
+    def _other_logits_fn(
+        self,
+        denoise: LogitsFn,
+        rows: PackedRows,
+        holds_masks: bool,
+        negative_prompt_ids: Tensor | None,
+        negative_prompt_attention_mask: Tensor | None,
+    ) -> LogitsFn:
+        """Return the denoiser of what guidance pushes away from."""
+        if negative_prompt_ids is None:
+            special = torch.tensor(
+                sorted(set(self.config.special_token_ids or [])), device=rows.text.device
+            ).long()
+            prompt = rows.real & ~rows.masked & ~torch.isin(rows.text, special)
+            return without_prompt(denoise, prompt, self._mask_token_id())
+        if holds_masks or not rows.num_new:
+            raise ValueError(
+                "`negative_prompt_ids` stand in for a prompt that is continued; this text holds "
+                "masks of its own. Leave them out to push away from the text with what is known "
+                "masked."
+            )
+        mask = self._check_rows(negative_prompt_ids, negative_prompt_attention_mask, None)
+        repeats, rest = divmod(len(rows.text), len(negative_prompt_ids))
+        if rest:
+            raise ValueError(
+                f"`negative_prompt_ids` have {len(negative_prompt_ids)} rows for "
+                f"{len(rows.text)} texts; give one per text, or one for all."
+            )
+        others = self._pack(
+            negative_prompt_ids.long().repeat_interleave(repeats, 0),
+            mask.repeat_interleave(repeats, 0),
+            rows.num_new,
+            False,
+        )
+        if int(others.masked.sum()) != int(rows.masked.sum()):
+            raise ValueError("`negative_prompt_ids` hold masks; a prompt must be whole.")
+        other_denoise = self._logits_fn(others.real, None)
+        return with_other_prompt(other_denoise, rows.masked, others.text, others.masked)
 
     def _logits_fn(self, real: Tensor, token_type_ids: Tensor | None) -> LogitsFn:
         def logits_fn(rows: Tensor, text: Tensor, positions: Tensor) -> Tensor:
@@ -431,10 +458,25 @@ class MaskGitGenerationMixin:
 
         return logits_fn
 
+    def _critic_fn(self, real: Tensor, token_type_ids: Tensor | None) -> CriticFn:
+        def critic_fn(rows: Tensor, text: Tensor, positions: Tensor) -> Tensor:
+            types = {} if token_type_ids is None else {"token_type_ids": token_type_ids[rows]}
+            return self.score_tokens(text, real[rows].long(), positions, **types)
+
+        return critic_fn
+
     def _frame(self, num_rows: int) -> Tensor:
         """Return an empty text in its framing, (B, P) long."""
         frame = [*(self.config.prefix_ids or []), *(self.config.suffix_ids or [])]
         return torch.tensor([frame] * num_rows, dtype=torch.long, device=self.device)
+
+    def _mask_token_id(self) -> int:
+        if self.config.mask_token_id is None:
+            raise ValueError(
+                "The model's config has no `mask_token_id`, so nothing can be filled; set "
+                "model.config.mask_token_id = tokenizer.mask_token_id."
+            )
+        return self.config.mask_token_id
 
     def _encoder_pad_token_id(self) -> int:
         # RoBERTa and its kin derive positions from the padding id, so their own must stand there.
@@ -445,11 +487,6 @@ class MaskGitGenerationMixin:
         self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None
     ) -> Tensor:
         """Check what the caller gave and return the attention mask, (B, P) long."""
-        if self.config.mask_token_id is None:
-            raise ValueError(
-                "The model's config has no `mask_token_id`, so nothing can be filled; set "
-                "model.config.mask_token_id = tokenizer.mask_token_id."
-            )
         if input_ids.ndim != 2 or len(input_ids) == 0 or input_ids.is_floating_point():
             raise ValueError(
                 "`input_ids` must be integers of shape (batch, length), got dtype "
@@ -497,21 +534,105 @@ class MaskGitGenerationMixin:
             )
 
 
+class _Watcher:
+    """Looks on after every pass: the caller's callback, the history, the streamer."""
+
+    def __init__(
+        self,
+        rows: PackedRows,
+        sampler: Sampler,
+        options: MaskGitGenerationConfig,
+        callback: StepCallback | None,
+        streamer: Any,
+        prompt_is_fixed: bool,
+    ) -> None:
+        self._rows, self._sampler, self._callback = rows, sampler, callback
+        self._history: list[Tensor] | None = [] if options.output_history else None
+        # What stands before this column is the prompt; it is streamed first, and once.
+        self._start = rows.columns.shape[1] - rows.num_new if prompt_is_fixed else 0
+        self._pad_token_id = options.pad_token_id
+        self._feed = None
+        if streamer is not None:
+            prompt = rows.columns[0, : self._start]
+            self._feed = StreamFeed(streamer, prompt)
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether there is anything to do after a pass."""
+        return not (self._callback is None and self._history is None and self._feed is None)
+
+    @property
+    def history(self) -> Tensor | None:
+        """Rows after every pass, (passes, B, P + n) long, if they are kept."""
+        if self._history is None:
+            return None
+        empty = self._rows.columns[None, :0].expand(0, *self._rows.columns.shape)
+        return torch.stack(self._history) if self._history else empty
+
+    def __call__(self, step: int, state: DecodingState) -> DecodingState:
+        """Do what is to be done after a pass."""
+        if self._callback is not None:
+            changed = self._callback(step, state)
+            if changed is not None:
+                _check_changed(changed, state, self._sampler.mask_token_id)
+                state = changed
+        if self._history is not None:
+            self._history.append(self._rows.restore(state.text))
+        if self._feed is not None:
+            certain = settled(state, self._sampler.remask)
+            columns = self._rows.restore(state.text)[0, self._start :]
+            self._feed.show(columns, self._rows.restore(certain.long(), 1)[0, self._start :] == 1)
+        return state
+
+    def finish(self, sequences: Tensor) -> None:
+        """Stream what is left, without the padding behind the end."""
+        if self._feed is None:
+            return
+        text = sequences[0, self._start :]
+        filled = self._rows.restore(self._rows.masked.long(), 0)[0, self._start :] == 1
+        padding = filled & (text == self._pad_token_id)
+        kept = (~padding).nonzero()
+        self._feed.finish(text[: int(kept[-1]) + 1] if len(kept) else text[:0])
+
+
+def _check_changed(changed: DecodingState, state: DecodingState, mask_token_id: int) -> None:
+    """Refuse a callback's state that decoding cannot go on from."""
+    if not isinstance(changed, DecodingState) or changed.text.shape != state.text.shape:
+        raise ValueError(
+            "`callback_on_step_end` must return the DecodingState it got, changed with "
+            f"dataclasses.replace(), or None; got {type(changed).__name__}."
+        )
+    known = state.block < 0
+    if bool((changed.text != state.text)[known].any()):
+        raise ValueError("`callback_on_step_end` changed a known token; those never change.")
+    if not torch.equal((changed.text == mask_token_id) & ~known, changed.masked):
+        raise ValueError(
+            "`callback_on_step_end` returned a state in which `masked` does not say where the mask "
+            "tokens stand; change `text` and `masked` together."
+        )
+
+
+def _check_blocks(rows: PackedRows, sampler: Sampler) -> None:
+    if sampler.block_length is None or not sampler.goes_by_steps:
+        return
+    most = int(rows.masked.sum(1).max())
+    num_blocks = len(block_sizes(most, sampler.block_length))
+    if sampler.steps < num_blocks:
+        raise ValueError(
+            f"{most} masks make {num_blocks} blocks of block_length={sampler.block_length}, and "
+            f"each needs a step of its own, got steps={sampler.steps}."
+        )
+    if sampler.remask == "remdm_loop":
+        raise ValueError(
+            "remask='remdm_loop' plans its time over the whole text; leave `block_length` unset."
+        )
+
+
 def _as_own(config: GenerationConfig) -> MaskGitGenerationConfig:
     """Turn a plain `GenerationConfig` into ours; options that mean nothing here raise."""
     if isinstance(config, MaskGitGenerationConfig):
         return copy.deepcopy(config)
     return MaskGitGenerationConfig(**config.to_diff_dict())
-
-
-def _unknown_options(names: Sequence[str]) -> str:
-    hint = ""
-    if "max_length" in names:
-        hint = " Instead of `max_length` give `max_new_tokens`."
-    return (
-        f"Masked decoding has no option {', '.join(map(repr, sorted(names)))}; its options are "
-        f"{', '.join(_DEFAULTS)}.{hint}"
-    )
 
 
 def _check_processors(processors: Sequence[LogitsProcessor] | None) -> LogitsProcessorList:

@@ -44,6 +44,7 @@ class PackedRows:
         layout: where every column stands.
         columns: (B, P + n) long, the prompt and the appended masks.
         num_new: n.
+        mask_token_id: the mask.
         real: (B, L) bool, packed places that are not padding.
         text: (B, L) long, packed rows, padded with the encoder's own padding id.
         masked: (B, L) bool, the masks to fill.
@@ -54,6 +55,7 @@ class PackedRows:
     layout: Layout
     columns: Tensor
     num_new: int
+    mask_token_id: int
     real: Tensor
     text: Tensor
     masked: Tensor
@@ -67,18 +69,42 @@ class PackedRows:
         of_new = token_type_ids.gather(1, last).expand(-1, self.num_new)
         return self.layout.pack(torch.cat([token_type_ids, of_new], 1))
 
-    def restore_steps(self, reveal_steps: Tensor) -> Tensor:
-        """Put what is known of packed places back in their columns, -1 elsewhere."""
-        return self.layout.restore(torch.full_like(self.columns, -1), reveal_steps)
+    @property
+    def new(self) -> Tensor:
+        """Places of the appended tokens, (B, L) bool."""
+        is_new = torch.zeros_like(self.columns)
+        is_new[:, self.columns.shape[1] - self.num_new :] = 1
+        return self.real & (self.layout.pack(is_new) == 1)
 
-    def finish(self, filled: Tensor, end_ids: Tensor, pad_token_id: int | None) -> Tensor:
-        """Pad behind each row's first end of text and put all tokens back, (B, L) -> (B, P + n)."""
+    def restore(self, packed: Tensor, elsewhere: int | None = None) -> Tensor:
+        """Put packed places back in their columns, (B, L) -> (B, P + n).
+
+        Args:
+            packed: (B, L), what stands there.
+            elsewhere: what stands at padding; None for the caller's own ids, which need not be the
+                encoder's.
+        """
+        if elsewhere is None:
+            columns = self.columns
+            packed = torch.where(self.real, packed, self.layout.pack(columns))
+        else:
+            columns = packed.new_full(self.columns.shape, elsewhere)
+            packed = packed.masked_fill(~self.real, elsewhere)
+        return self.layout.restore(columns, packed)
+
+    def finish(self, filled: Tensor, ends: Tensor, pad_token_id: int | None) -> Tensor:
+        """Pad behind each row's first end and put all tokens back, (B, L) -> (B, P + n).
+
+        Args:
+            filled: (B, L) long; masks are left only in rows that were stopped.
+            ends: (B, L) bool, where a text ends.
+            pad_token_id: what stands behind the end and in place of masks that are left.
+        """
         if pad_token_id is not None:
-            ends = torch.isin(filled, end_ids) & self.can_end
             filled = pad_behind_first(filled, ends, self.tail, pad_token_id)
-        # Padding keeps the caller's ids, which need not be the encoder's.
-        filled = torch.where(self.real, filled, self.layout.pack(self.columns))
-        return self.layout.restore(self.columns, filled)
+            left = self.masked & (filled == self.mask_token_id)
+            filled = filled.masked_fill(left, pad_token_id)
+        return self.restore(filled)
 
 
 def pack_rows(
@@ -118,6 +144,7 @@ def pack_rows(
         layout=layout,
         columns=columns,
         num_new=num_new,
+        mask_token_id=mask_token_id,
         real=real,
         text=text,
         masked=masked,

@@ -17,7 +17,8 @@ from transformers import (
 from transformers.utils import ModelOutput, logging
 
 from .configuration_maskgit import MaskGitConfig, own_fields, tokenizer_fields
-from .generation_maskgit import MaskGitGenerationConfig, MaskGitGenerationMixin
+from .generation_config_maskgit import MaskGitGenerationConfig
+from .generation_maskgit import MaskGitGenerationMixin
 from .losses import masked_cross_entropy
 
 logger = logging.get_logger(__name__)

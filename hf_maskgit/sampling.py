@@ -1,37 +1,13 @@
-"""Pure functions of the sampler: scores of positions, how many to reveal, how to draw a token.
+"""Pure functions of the sampler: how positions are scored, and how a token is drawn.
 
-Letters: B rows, L length, V vocabulary, S steps, N masked positions of all rows together (in
-row-major order, as `masked.nonzero()` lists them). Nothing here knows a model.
+Letters: B rows, L length, V vocabulary, N positions of all rows together (in row-major order, as
+`masked.nonzero()` lists them). Nothing here knows a model.
 """
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
-
-_ROUNDING = 1e-9  # a float64 product meant to be an integer may lie a hair below it
-
-
-def remaining_counts(num_masked: Tensor, mask_rates: Tensor) -> Tensor:
-    """Plan how many positions of each row are still masked after each step.
-
-    After step s the schedule leaves floor(N mask_rate(1 - (s + 1) / S)) masks, as in MaskGIT
-    (arXiv 2202.04200, section 3.2), and every step reveals at least one. A row that has fewer masks
-    than there are steps is therefore finished early.
-
-    Args:
-        num_masked: (B,) long, masks of each row at the start.
-        mask_rates: (S,) float64, the schedule's mask rate at the end of each step, falling to 0.
-
-    Returns:
-        (S, B) long; the last row is 0.
-    """
-    remaining = num_masked
-    plan = []
-    for target in (mask_rates[:, None] * num_masked + _ROUNDING).floor().long():
-        remaining = torch.minimum(target, remaining - 1).clamp_min(0)
-        plan.append(remaining)
-    return torch.stack(plan)
 
 
 def highest(scores: Tensor, candidates: Tensor, counts: Tensor) -> Tensor:
@@ -45,12 +21,24 @@ def highest(scores: Tensor, candidates: Tensor, counts: Tensor) -> Tensor:
     Returns:
         (B, L) bool.
     """
+    return (ranks(scores, candidates) < counts[:, None]) & candidates
+
+
+def ranks(scores: Tensor, candidates: Tensor) -> Tensor:
+    """Rank each row's candidates from the highest score (0) down; the rest comes behind them.
+
+    Args:
+        scores: (B, L) float.
+        candidates: (B, L) bool.
+
+    Returns:
+        (B, L) long; of equal scores the leftmost comes first.
+    """
     # A candidate may itself score -inf and still goes before every other place.
     finite = scores.clamp_min(torch.finfo(scores.dtype).min).masked_fill(~candidates, -torch.inf)
     best_first = finite.argsort(dim=1, descending=True, stable=True)
-    rank = torch.arange(scores.shape[1], device=scores.device).expand_as(best_first)
-    ranks = torch.empty_like(best_first).scatter_(1, best_first, rank)
-    return (ranks < counts[:, None]) & candidates
+    places = torch.arange(scores.shape[1], device=scores.device).expand_as(best_first)
+    return torch.empty_like(best_first).scatter_(1, best_first, places)
 
 
 def top_log_probability(logits: Tensor) -> Tensor:
@@ -58,8 +46,24 @@ def top_log_probability(logits: Tensor) -> Tensor:
     return logits.amax(-1) - logits.logsumexp(-1)
 
 
-def drawn_log_probability(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Score each position by the log-probability of the token drawn there, (N, V), (N,) -> (N,)."""
+def margin(logits: Tensor) -> Tensor:
+    """Score each position by how far its likeliest token leads, (N, V) -> (N,) in [0, 1].
+
+    The difference of the two highest probabilities (arXiv 2502.06768).
+    """
+    two = logits.topk(min(2, logits.shape[-1]), -1).values
+    probabilities = (two - logits.logsumexp(-1, keepdim=True)).exp()
+    return 2 * probabilities[:, 0] - probabilities.sum(-1)
+
+
+def negative_entropy(logits: Tensor) -> Tensor:
+    """Score each position by the certainty of its law in nats, (N, V) -> (N,), at most 0."""
+    log_law = logits.log_softmax(-1)
+    return torch.special.xlogy(log_law.exp(), log_law.exp()).sum(-1)
+
+
+def log_probability(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Return the log-probability of one token per position, (N, V), (N,) -> (N,)."""
     return logits.gather(-1, tokens[:, None]).squeeze(-1) - logits.logsumexp(-1)
 
 
@@ -94,19 +98,13 @@ def gumbel(uniforms: Tensor) -> Tensor:
     return -(-uniforms.clamp_min(tiny).log()).clamp_min(tiny).log()
 
 
-def annealing(step: int, steps: int) -> float:
-    """Return the fraction of steps still to come after this one, (S - 1) / S falling to 0.
-
-    The ancestor's `steps_until_x0 / steps`; scales the temperature and the choice noise.
-    """
-    return (steps - 1 - step) / steps
-
-
 PositionScore = Callable[[Tensor], Tensor]
 
-# Scores of a position that are known before a token is drawn there, (N, V) -> (N,). They, and
-# `random`, keep the law of an exact denoiser at one reveal per pass; `confidence` looks at the
-# drawn token and does not (arXiv 2510.04525).
-POSITION_SCORES: dict[str, PositionScore] = {"top_probability": top_log_probability}
-ORDERS: tuple[str, ...] = (*POSITION_SCORES, "confidence", "random")
-PACES: tuple[str, ...] = ("schedule",)
+# Scores of a position that are known before a token is drawn there, (N, V) -> (N,). They, and the
+# orders that look at no logits, keep the law of an exact denoiser at one reveal per pass; a score
+# of the drawn token does not (arXiv 2510.04525).
+POSITION_SCORES: dict[str, PositionScore] = {
+    "top_probability": top_log_probability,
+    "margin": margin,
+    "entropy": negative_entropy,
+}

@@ -18,7 +18,7 @@ import torch
 from transformers import BertConfig, HfArgumentParser
 
 from hf_maskgit import MaskGitConfig, MaskGitForMaskedLM
-from hf_maskgit.sampling import ORDERS
+from hf_maskgit.samplers import ORDERS
 from hf_maskgit.schedules import SCHEDULES
 
 MASK_TOKEN_ID = 103  # bert-base-uncased's

@@ -25,7 +25,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from hf_maskgit import MaskGitForMaskedLM
 from hf_maskgit.noise import mix
 from hf_maskgit.recipes import parse_options
-from hf_maskgit.sampling import ORDERS
+from hf_maskgit.samplers import ORDERS
 from hf_maskgit.schedules import SCHEDULES
 
 # Options that go to `generate` as they are; one that is not given is the model's own.

@@ -4,7 +4,9 @@ import pytest
 import torch
 from transformers import LogitsProcessorList, TopKLogitsWarper, TopPLogitsWarper
 
-from hf_maskgit.decoding import DecodingState, Sampler, fill_masks, reveal_step, row_uniforms
+from hf_maskgit.decoding import DecodingState, Pass, fill_masks, reveal_step, row_uniforms
+from hf_maskgit.pacing import annealing
+from hf_maskgit.samplers import Sampler
 from hf_maskgit.schedules import get_schedule
 from tests.oracles_sampling import chi_square
 
@@ -17,11 +19,35 @@ def make_sampler(**options):
     settings = {
         "steps": 2,
         "schedule": get_schedule("linear"),
+        "mask_token_id": MASK,
         "suppressed": torch.tensor([MASK]),
         "end_ids": torch.tensor([], dtype=torch.long),
         "anneal_temperature": False,
     }
     return Sampler(**{**settings, **options})
+
+
+def make_pass(logits_fn, state, counts, uniforms, sampler, step=0):
+    """One pass that reveals `counts` (R,) masks of each row; `logits_fn` takes text and places."""
+    masked = state.masked.sum(1)
+    none = torch.zeros(len(masked), 1, dtype=torch.float64)
+    plan = Pass(
+        step=step,
+        heat=torch.full(masked.shape, annealing(step, sampler.steps), dtype=torch.float64),
+        masked=masked,
+        remaining=masked - counts,
+        reveal_rate=none,
+        remask_rate=none,
+        block=torch.zeros_like(masked)[:, None],
+    )
+    return reveal_step(
+        lambda rows, text, positions: logits_fn(text, positions),
+        torch.arange(len(masked)),
+        state,
+        plan,
+        uniforms,
+        sampler,
+    )
 
 
 def one_pass(laws, *, draws=0.0, ranks=0.5, count=1, step=0, can_end=True, **options):
@@ -38,9 +64,9 @@ def one_pass(laws, *, draws=0.0, ranks=0.5, count=1, step=0, can_end=True, **opt
     length = len(laws)
     text = torch.full((1, length), MASK)
     uniforms = [torch.as_tensor(u).double().expand(length) for u in (draws, ranks)]
-    state = reveal_step(
+    state = make_pass(
         lambda text, positions: logits[positions[0]],
-        DecodingState(text, text == MASK, torch.full((1, length), can_end)),
+        DecodingState.start(text, text == MASK, torch.full((1, length), can_end)),
         torch.tensor([count]),
         torch.stack(uniforms, -1)[None],
         make_sampler(**options),
@@ -149,9 +175,9 @@ def test_choice_noise_makes_the_odds_of_going_first_a_softmax_of_the_scores():
     rows, laws = 20_000, torch.tensor([[0.6, 0.4], [0.9, 0.1], [0.5, 0.5]], dtype=torch.float64)
     text = torch.full((rows, 3), 2)
     masked = text == 2
-    state = reveal_step(
+    state = make_pass(
         lambda text, positions: torch.nn.functional.pad(laws.log(), (0, 1)).repeat(rows, 1),
-        DecodingState(text, masked, masked),
+        DecodingState.start(text, masked, masked),
         torch.ones(rows, dtype=torch.long),
         torch.rand(rows, 3, 2, dtype=torch.float64),
         make_sampler(choice_temperature=2.0, suppressed=torch.tensor([2])),
@@ -186,13 +212,14 @@ def test_greedy_takes_the_likeliest_whatever_the_noise(order):
         assert one_pass(laws, draws=draws, count=2, do_sample=False, order=order) == [0, 1]
 
 
-def test_temperature_is_annealed_to_zero():
-    sampler = make_sampler(steps=4, temperature=2.0, anneal_temperature=True)
-    assert [sampler.temperature_at(step) for step in range(4)] == [1.5, 1.0, 0.5, 0.0]
-    constant = make_sampler(steps=4, temperature=2.0)
-    assert [constant.temperature_at(step) for step in range(4)] == [2.0] * 4
-    greedy = make_sampler(steps=4, do_sample=False)
-    assert [greedy.temperature_at(step) for step in range(4)] == [0.0] * 4
+def test_temperatures_are_annealed_to_zero_over_the_steps_or_the_masks():
+    progress = torch.tensor([0.75, 0.0], dtype=torch.float64)
+    by_steps = make_sampler(steps=4)
+    assert [by_steps.heat(step, progress).tolist() for step in range(4)] == [
+        [heat] * 2 for heat in (0.75, 0.5, 0.25, 0.0)
+    ]
+    by_masks = make_sampler(steps=4, pace="first_hitting", order="random")
+    assert by_masks.heat(3, progress).tolist() == [0.75, 0.0]
 
 
 @pytest.mark.parametrize("step", [0, 1, 2])
@@ -200,9 +227,9 @@ def test_each_annealed_pass_draws_at_its_own_temperature(step):
     """20,000 draws at temperature T follow p^(1/T); false alarm 1e-6 for a fresh seed."""
     law = torch.tensor([0.5, 0.3, 0.2, 0.0, 0.0], dtype=torch.float64)
     text = torch.full((20_000, 1), MASK)
-    state = reveal_step(
+    state = make_pass(
         lambda text, positions: law.log().repeat(len(text), 1),
-        DecodingState(text, text == MASK, text == MASK),
+        DecodingState.start(text, text == MASK, text == MASK),
         torch.ones(len(text), dtype=torch.long),
         torch.rand(len(text), 1, 2, dtype=torch.float64),
         make_sampler(steps=4, temperature=2.0, anneal_temperature=True),
@@ -225,9 +252,9 @@ def test_processors_see_the_text_of_each_position():
     text = torch.tensor([[0, MASK, 1], [MASK, MASK, 2], [1, 1, 1]])
     masked = text == MASK
     for order in ("top_probability", "confidence", "random"):
-        reveal_step(
+        make_pass(
             lambda text, positions: torch.zeros(int(positions.sum()), 5),
-            DecodingState(text, masked, masked),
+            DecodingState.start(text, masked, masked),
             torch.tensor([1, 1, 0]),
             torch.rand(3, 3, 2, dtype=torch.float64),
             make_sampler(order=order, processors=LogitsProcessorList([look])),
@@ -267,9 +294,9 @@ def test_processors_come_before_the_temperature_and_warpers_after():
 def test_logits_of_half_precision_are_drawn_in_float32(order):
     law = torch.tensor([[0.5, 0.5, 0.0, 0.0, 0.0]]).log().to(torch.bfloat16)
     text = torch.full((1, 1), MASK)
-    state = reveal_step(
+    state = make_pass(
         lambda text, positions: law,
-        DecodingState(text, text == MASK, text == MASK),
+        DecodingState.start(text, text == MASK, text == MASK),
         torch.tensor([1]),
         torch.tensor([[[0.4999, 0.0]]]).double(),  # rounds to one half in bfloat16
         make_sampler(order=order),
@@ -303,9 +330,9 @@ def test_rows_are_told_to_the_denoiser_by_their_number():
 
     text = torch.tensor([[MASK, 0, 0], [0, 0, 0], [MASK, MASK, 0]])
     masked = text == MASK
-    filled, passes, _ = fill_masks(
+    filled, passes, *_ = fill_masks(
         logits_fn,
-        DecodingState(text, masked, masked),
+        DecodingState.start(text, masked, masked),
         torch.tensor([3, 3, 3]),
         make_sampler(steps=3),
         [1, 2, 3],

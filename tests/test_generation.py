@@ -83,7 +83,7 @@ OPTIONS = st.fixed_dictionaries(
         "top_k": st.sampled_from([None, 3]),
         "num_return_sequences": st.integers(1, 2),
     }
-)
+).map(lambda o: {**o, "choice_temperature": 0.0} if o["order"] == "random" else o)
 
 
 def check_each_row_alone(table, batch, options, data):
@@ -166,7 +166,8 @@ def test_each_pass_reveals_at_least_one_token_of_every_row_it_sees(table, batch,
     rows, paddings = batch
     input_ids, attention_mask = collate(rows, paddings)
     table.calls.clear()
-    out = table.generate(input_ids, attention_mask, seed=0, return_dict_in_generate=True, **options)
+    options |= {"suppress_tokens": [SEP], "return_dict_in_generate": True}  # an end stops a row
+    out = table.generate(input_ids, attention_mask, seed=0, **options)
     n, steps = options["max_new_tokens"], options["steps"]
     repeats = options["num_return_sequences"]
     num_masked = [row.count(MASK) + n for row in rows for _ in range(repeats)]
@@ -373,7 +374,7 @@ def test_only_padding_follows_the_first_end(table, order, steps):
         return_dict_in_generate=True,
     )
     assert out.sequences.tolist() == [[CLS, 5, SEP, SEP, PAD, PAD, PAD, PAD]]
-    assert out.denoiser_passes.tolist() == [steps]
+    assert int(out.denoiser_passes) <= steps
 
 
 def test_padding_comes_once_at_the_end(table):

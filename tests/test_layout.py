@@ -173,7 +173,7 @@ def test_finish_puts_every_token_back_and_pads_once():
     rows = packed([[5, 2, 7, 3, 6], [2, 7, 8, 9, 3]], [[0, 1, 1, 1, 0], [1] * 5])
     filled = rows.text.clone()
     filled[rows.masked] = torch.tensor([END, 11, 12, 13])
-    finished = rows.finish(filled, torch.tensor([END]), PAD)
+    finished = rows.finish(filled, (filled == END) & rows.can_end, PAD)
     assert finished.tolist() == [[5, 2, 7, 3, END, PAD, 6], [2, 7, 8, 9, 3, 12, 13]]
 
 
@@ -189,14 +189,16 @@ def test_a_text_from_nothing_keeps_its_closing_token_at_the_end(new_tokens, expe
     rows = packed([[2, 3]], [[1, 1]], num_new=3, from_nothing=True)
     filled = rows.text.clone()
     filled[rows.masked] = torch.tensor(new_tokens)
-    assert rows.finish(filled, torch.tensor([END]), PAD).tolist() == [expected]
+    assert rows.finish(filled, (filled == END) & rows.can_end, PAD).tolist() == [expected]
 
 
 def test_a_known_end_of_text_pads_nothing():
     rows = packed([[2, END, 7]], [[1, 1, 1]])
     filled = rows.text.clone()
     filled[rows.masked] = torch.tensor([11, 12])
-    assert rows.finish(filled, torch.tensor([END]), PAD).tolist() == [[2, END, 7, 11, 12]]
+    assert rows.finish(filled, (filled == END) & rows.can_end, PAD).tolist() == [
+        [2, END, 7, 11, 12]
+    ]
 
 
 def test_new_token_types_are_those_of_the_last_real_token():

@@ -27,14 +27,15 @@ def sample(known=None, *, seed=0, **options):
         text[:, place] = symbol
     settings = {"steps": LENGTH, "schedule": "linear", "anneal_temperature": False, **options}
     sampler = Sampler(
+        mask_token_id=MASK,
         suppressed=torch.tensor([MASK]),
         end_ids=torch.tensor([], dtype=torch.long),
         **{**settings, "schedule": get_schedule(settings["schedule"])},
     )
     masked = text == MASK
-    filled, passes, _ = fill_masks(
+    filled, passes, *_ = fill_masks(
         CHAIN.logits_fn,
-        DecodingState(text, masked, masked),
+        DecodingState.start(text, masked, masked),
         torch.full((SAMPLES,), LENGTH),
         sampler,
         range(seed, seed + SAMPLES),

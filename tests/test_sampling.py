@@ -9,16 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from hf_maskgit.pacing import annealing, remaining_counts
+from hf_maskgit.samplers import ORDERS, PACES
 from hf_maskgit.sampling import (
-    ORDERS,
-    PACES,
     POSITION_SCORES,
-    annealing,
     draw,
-    drawn_log_probability,
     gumbel,
     highest,
-    remaining_counts,
+    log_probability,
     top_log_probability,
 )
 from hf_maskgit.schedules import get_schedule
@@ -123,7 +121,7 @@ def test_scores_are_log_probabilities():
     tokens = torch.randint(4, 9, (50,))
     law = logits.exp() / logits.exp().sum(1, keepdim=True)
     assert torch.allclose(top_log_probability(logits).exp(), law.max(1).values)
-    assert torch.allclose(drawn_log_probability(logits, tokens).exp(), law[range(50), tokens])
+    assert torch.allclose(log_probability(logits, tokens).exp(), law[range(50), tokens])
 
 
 def test_scores_survive_logits_beyond_the_range_of_exp():
