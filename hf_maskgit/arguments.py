@@ -188,6 +188,20 @@ class TrainArguments:
         500, "Updates between two checkpoints; there is one more at the end."
     )
     keep_checkpoints: int = _option(2, "Newest checkpoints that are kept.")
+    push_to_hub: bool = _option(
+        False, "Push model, tokenizer and card to the Hub at the end; needs a token from the start."
+    )
+    hub_model_id: str | None = _option(
+        None, "Name on the Hub, 'owner/name'. Default: one of your own named like `output_dir`."
+    )
+    hub_private_repo: bool = _option(False, "Make the repository private, if it is a new one.")
+    license: str | None = _option(
+        None, "Licence of the trained weights for the model card: the Hub's name for it."
+    )
+    language: list[str] | None = field(
+        default=None,
+        metadata={"help": "Languages of the texts for the model card: ISO 639 codes such as 'en'."},
+    )
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -215,6 +229,11 @@ class TrainArguments:
             raise ValueError(
                 "`eval_samples` must be even (maskings come in opposite pairs), got "
                 f"{self.eval_samples}."
+            )
+        if not self.push_to_hub and (self.hub_model_id or self.hub_private_repo):
+            raise ValueError(
+                "`hub_model_id` and `hub_private_repo` say where to push; add `push_to_hub`, or "
+                "leave them out."
             )
         if self.overwrite_output_dir and self.resume_from_checkpoint:
             raise ValueError(

@@ -10,6 +10,7 @@ from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 from .schedules import SCHEDULES
 
+CRITICS = ("self", "separate")
 _SINGLE_IDS = ("mask_token_id", "pad_token_id", "bos_token_id", "eos_token_id", "unk_token_id")
 
 # Keywords that transformers itself hands to a config and that no dataclass field declares.
@@ -43,6 +44,12 @@ class MaskGitConfig(PreTrainedConfig):
         corruption_prob: probability in [0, 1], per example, that each of the two is switched on.
         use_simple_mdlm_loss_weight: weight the cross-entropy as in MDLM (a likelihood bound when
             masking is pure); False gives MaskGIT's plain masked cross-entropy.
+        self_cond: feed the last hidden state of the previous pass back into the embeddings.
+        self_cond_train_prob: probability in [0, 1], per example, of training with such a pass.
+        token_critic: None, "self" (a head on the denoiser's own hidden states) or "separate" (a
+            second encoder): judges which tokens of a filled text are wrong.
+        critic_config: the separate critic's own configuration, an object or a dict.
+        critic_loss_weight: weight, at least 0, of the critic's loss beside the denoiser's.
         initializer_range: standard deviation for newly initialised weights.
 
     Raises:
@@ -52,8 +59,11 @@ class MaskGitConfig(PreTrainedConfig):
 
     model_type = "maskgit"
     sub_configs_defaults = {
-        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert")
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert"),
+        "critic_config": SubConfigSpec(config_class=AutoConfig, model_type="bert", optional=True),
     }
+    # Trainer gathers every other output of an evaluation row by row, and these are single numbers.
+    keys_to_ignore_at_inference = ["denoiser_loss", "critic_loss"]
 
     text_config: PreTrainedConfig | dict[str, Any] | None = None
     mask_token_id: int | None = None
@@ -70,6 +80,11 @@ class MaskGitConfig(PreTrainedConfig):
     random_token_prob: float = 0.1
     corruption_prob: float = 0.5
     use_simple_mdlm_loss_weight: bool = True
+    self_cond: bool = False
+    self_cond_train_prob: float = 0.75
+    token_critic: str | None = None
+    critic_config: PreTrainedConfig | dict[str, Any] | None = None
+    critic_loss_weight: float = 1.0
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -81,6 +96,7 @@ class MaskGitConfig(PreTrainedConfig):
                 f"{', '.join(own_fields())}. Options of the encoder belong in `text_config`."
             )
         self.text_config = copy.deepcopy(self.text_config)
+        self.critic_config = copy.deepcopy(self.critic_config)
         super().__post_init__(**kwargs)
         encoder = self.get_text_config()
         for name in _SINGLE_IDS:
@@ -128,7 +144,9 @@ class MaskGitConfig(PreTrainedConfig):
     def to_dict(self) -> dict[str, Any]:
         """Return all options; the place the encoder was loaded from stays private."""
         values = super().to_dict()
-        values["text_config"].pop("_name_or_path", None)
+        for encoder in (values["text_config"], values.get("critic_config")):
+            if encoder is not None:
+                encoder.pop("_name_or_path", None)
         return values
 
     @classmethod
@@ -163,9 +181,15 @@ class MaskGitConfig(PreTrainedConfig):
                 f"{', '.join(map(repr, SCHEDULES))}. Pass a function of your own to the collator "
                 "or to generate()."
             )
-        for name in ("no_replace_prob", "random_token_prob", "corruption_prob"):
+        for name in (
+            "no_replace_prob",
+            "random_token_prob",
+            "corruption_prob",
+            "self_cond_train_prob",
+        ):
             check_probability(name, getattr(self, name))
         check_corruption(self.no_replace_prob, self.random_token_prob)
+        self._check_critic()
         vocab_size = self.get_text_config().vocab_size
         for name in (*_SINGLE_IDS, "special_token_ids", "prefix_ids", "suffix_ids"):
             value = getattr(self, name)
@@ -182,6 +206,23 @@ class MaskGitConfig(PreTrainedConfig):
                 f"`num_token_ids` must lie in 1..{vocab_size}, the encoder's vocabulary, got "
                 f"{self.num_token_ids}. Resize the encoder's embeddings when the tokenizer has "
                 "grown."
+            )
+
+    def _check_critic(self) -> None:
+        if self.token_critic not in (None, *CRITICS):
+            raise ValueError(
+                f"Unknown token_critic {self.token_critic!r}; choose from None, "
+                f"{', '.join(map(repr, CRITICS))}."
+            )
+        if (self.token_critic == "separate") != (self.critic_config is not None):
+            raise ValueError(
+                "`critic_config` describes a separate critic: give it together with "
+                f"token_critic='separate' and only then, got token_critic={self.token_critic!r} "
+                f"{'without' if self.critic_config is None else 'with'} it."
+            )
+        if not self.critic_loss_weight >= 0:
+            raise ValueError(
+                f"`critic_loss_weight` must be at least 0, got {self.critic_loss_weight}."
             )
 
 

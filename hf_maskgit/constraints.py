@@ -45,14 +45,19 @@ def allowed_tables(
 
     per_row = _per_row(allowed, num_rows)
     if per_row is None:
-        index += entry(list(allowed), "everywhere")  # type: ignore[arg-type]
+        index += entry(list(allowed), "anywhere")  # type: ignore[arg-type]
         return index, torch.stack(table)
     for row, columns in enumerate(per_row):
         for column, ids in (columns or {}).items():
-            if not 0 <= column < width:
+            if type(column) is not int or not 0 <= column < width:
                 raise ValueError(
-                    f"`allowed_token_ids` names column {column}; the returned rows have 0 to "
+                    f"`allowed_token_ids` names column {column!r}; the returned rows have 0 to "
                     f"{width - 1}."
+                )
+            if not _is_ids(ids):
+                raise ValueError(
+                    f"`allowed_token_ids` must give column {column} a list of token ids, got "
+                    f"{ids!r}."
                 )
             index[row, column] = entry(ids, f"in column {column}")
     return index, torch.stack(table)
@@ -63,18 +68,47 @@ def _per_row(
 ) -> Sequence[Mapping[int, Sequence[int]] | None] | None:
     if isinstance(allowed, Mapping):
         return [allowed] * num_rows
-    if not isinstance(allowed, Sequence) or isinstance(allowed, str) or not len(allowed):
+    if _is_ids(allowed) and len(allowed):
+        return None
+    per_row = isinstance(allowed, Sequence) and len(allowed)
+    if not per_row or not all(isinstance(i, Mapping | None) for i in allowed):
         raise ValueError(
             "`allowed_token_ids` must be a list of ids, a dict from column to such a list, or one "
             f"dict (or None) per row, got {allowed!r}."
         )
-    if all(isinstance(i, int) for i in allowed):
-        return None
     if len(allowed) != num_rows:
         raise ValueError(
             f"`allowed_token_ids` has {len(allowed)} entries for {num_rows} returned rows."
         )
     return allowed  # type: ignore[return-value]
+
+
+def check_ends(
+    allowed: Tensor, allowed_table: Tensor, end_ids: Tensor, masked: Tensor, can_end: Tensor
+) -> None:
+    """Refuse masks that may hold nothing but an end of text where none may stand.
+
+    Args:
+        allowed: (B, L) long, row of the table that each place keeps to.
+        allowed_table: (T, V) bool, see `allowed_tables`.
+        end_ids: (E,) long, ids that end a text.
+        masked: (B, L) bool, places to fill.
+        can_end: (B, L) bool, those of them where a text may end.
+
+    Raises:
+        ValueError: naming the row.
+    """
+    holds_others = allowed_table.index_fill(1, end_ids, False).any(1)[allowed]
+    impossible = (masked & ~can_end & ~holds_others).any(1).nonzero()
+    if len(impossible):
+        raise ValueError(
+            "`allowed_token_ids` allows nothing but an end of text at a mask with known tokens "
+            f"behind it, in returned row {int(impossible[0])}; allow another id there."
+        )
+
+
+def _is_ids(value: object) -> bool:
+    return isinstance(value, Sequence) and all(type(i) is int for i in value)
 
 
 def _row(ids: tuple[int, ...], where: str, suppressed: Tensor, vocab_size: int) -> Tensor:
@@ -89,6 +123,7 @@ def _row(ids: tuple[int, ...], where: str, suppressed: Tensor, vocab_size: int) 
     row[suppressed.cpu()] = False
     if not bool(row.any()):
         raise ValueError(
-            f"`allowed_token_ids` leaves nothing to emit {where}: every id it names is suppressed."
+            f"`allowed_token_ids` leaves nothing to emit {where}: every id it names there is "
+            "suppressed."
         )
     return row

@@ -195,7 +195,8 @@ class Planner:
         self._total = state.masked.sum(1)  # (B,)
         by_blocks = (self._total, sampler.steps, sampler.schedule, sampler.block_length)
         if sampler.pace == "schedule":
-            self._remaining = remaining_by_blocks(*by_blocks)  # (S, B)
+            reveals = sampler.remask not in COMPETING  # further passes then correct
+            self._remaining = remaining_by_blocks(*by_blocks, every_step_reveals=reveals)  # (S, B)
         elif sampler.remask == "remdm_loop":
             before, after, self._looping = loop_mask_rates(
                 sampler.steps,
@@ -213,9 +214,10 @@ class Planner:
 
     def unfinished(self, state: DecodingState, step: int) -> Tensor:
         """Tell which rows (B,) this pass still has work for."""
+        unfinished = state.masked.any(1)
         if self._sampler.remask in REMDM:  # a row without masks may get some again
-            return (self._total > 0) & (step < self._sampler.steps)
-        return state.masked.any(1)
+            unfinished |= (self._total > 0) & (step < self._sampler.steps)
+        return unfinished
 
     def plan(self, state: DecodingState, rows: Tensor, step: int) -> Pass:
         """Return what is asked of these rows, (R,) long, in the pass after `step` others."""
@@ -224,10 +226,13 @@ class Planner:
         left = (masked - 1).clamp_min(0).double() / self._total[rows].clamp_min(1)
         heat = sampler.heat(step, left)
         nothing = torch.zeros(len(rows), 1, dtype=torch.float64, device=rows.device)
+        none_left = torch.zeros_like(rows)
+        if sampler.goes_by_steps and step >= sampler.steps:
+            # Only a callback leaves masks behind the last step: they go now, block by block.
+            return Pass(step, heat, masked, none_left, nothing + 1, nothing, state.active_block)
         if sampler.pace == "schedule":
             remaining = self._remaining[step, rows]
             return Pass(step, heat, masked, remaining, nothing, nothing, state.active_block)
-        none_left = torch.zeros_like(rows)
         if sampler.pace != "ancestral":
             return Pass(step, heat, masked, none_left, nothing, nothing, state.active_block)
         before = self._before[step, rows][:, None]

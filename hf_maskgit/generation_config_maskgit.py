@@ -1,6 +1,6 @@
 """The options of `generate`, their defaults and their ranges."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import GenerationConfig
@@ -249,6 +249,16 @@ class MaskGitGenerationConfig(GenerationConfig):
         self._check_pairs()
         if self.do_sample is False:
             self._check_greedy()
+
+    def complete(self, source: Mapping[str, Any]) -> None:
+        """Take the options that are unset from a less specific source."""
+        other_rule = {
+            "confidence_threshold": self.threshold_factor,
+            "threshold_factor": self.confidence_threshold,
+        }
+        for name in DEFAULTS:
+            if getattr(self, name) is None and other_rule.get(name) is None:
+                setattr(self, name, source.get(name))
 
     def resolve_choices(self) -> None:
         """Complete `order`, `pace` and `remask` where unset, and check that they go together."""

@@ -24,16 +24,17 @@ from transformers.generation import logits_process
 from transformers.utils import ModelOutput, logging
 
 from .configuration_maskgit import MaskGitConfig
-from .constraints import AllowedTokens, allowed_tables
+from .constraints import AllowedTokens, allowed_tables, check_ends
 from .decoding import CriticFn, DecodingState, LogitsFn, StepCallback, fill_masks
 from .generation_config_maskgit import DEFAULTS, MaskGitGenerationConfig, unknown_options
 from .guidance import guided, with_other_prompt, without_prompt
-from .layout import PackedRows, pack_rows
+from .layout import PackedRows, behind_first, pack_rows
+from .memory import Memory
 from .noise import fresh_seed, mix
 from .pacing import block_sizes
 from .samplers import Choices, Sampler, uses_critic
 from .schedules import Schedule, get_schedule
-from .stopping import StopRules, settled
+from .stopping import StopRules
 from .streaming import StreamFeed, check_streamable
 
 logger = logging.get_logger(__name__)
@@ -62,8 +63,8 @@ class MaskGitGenerationOutput(ModelOutput):
 
     Args:
         sequences: (B, P + n) long.
-        denoiser_passes: (B,) long, passes of the denoiser in which each row took part; with
-            guidance each is two.
+        denoiser_passes: (B,) long, passes of the denoiser in which each row took part. With
+            guidance each of them asks the denoiser twice.
         critic_passes: (B,) long, passes of the token critic likewise.
         reveal_steps: (B, P + n) long, the pass that revealed each token, from 0; -1 for known ones
             and padding.
@@ -177,11 +178,12 @@ class MaskGitGenerationMixin:
         """
         # 1.
         options = self._resolve(generation_config, kwargs)
-        sampler = self._sampler(options, schedule, logits_processor)
+        device = self._input_device(input_ids)
+        sampler = self._sampler(options, schedule, logits_processor, device)
         # 2.
         from_nothing = input_ids is None or input_ids.shape[-1] == 0
         if input_ids is None or from_nothing:
-            input_ids = self._frame(1 if input_ids is None else len(input_ids))
+            input_ids = self._frame(1 if input_ids is None else len(input_ids), device)
             attention_mask = token_type_ids = None
         attention_mask = self._check_rows(input_ids, attention_mask, token_type_ids)
         repeats = options.num_return_sequences
@@ -204,15 +206,22 @@ class MaskGitGenerationMixin:
                 "`stop_strings` end appended text, and nothing is appended here; leave them out, "
                 "or ask for `max_new_tokens`."
             )
-        if stops.may_leave_masks and options.pad_token_id is None:
+        if stops.need_padding and options.pad_token_id is None:
             raise ValueError(
-                "`pad_token_id` is not set, which replaces the masks of a row that "
-                "`stopping_criteria` stop; pass it, or set it in model.generation_config."
+                "`pad_token_id` is not set, which fills a row that `stopping_criteria` or "
+                "`stop_strings` cut off; pass it, or set it in model.generation_config."
             )
         denoise = self._logits_fn(rows.real, token_type_ids)
         if options.guidance_scale is not None and options.guidance_scale != 1:
+            # A denoiser of its own: each remembers its own previous pass.
+            unconditional = self._logits_fn(rows.real, token_type_ids)
             other = self._other_logits_fn(
-                denoise, rows, holds_masks, negative_prompt_ids, negative_prompt_attention_mask
+                unconditional,
+                rows,
+                repeats,
+                holds_masks,
+                negative_prompt_ids,
+                negative_prompt_attention_mask,
             )
             denoise = guided(denoise, other, options.guidance_scale)
         elif negative_prompt_ids is not None:
@@ -223,9 +232,10 @@ class MaskGitGenerationMixin:
         watcher = _Watcher(
             rows,
             sampler,
-            options,
+            stops,
             callback_on_step_end,
             streamer,
+            keeps_history=options.output_history,
             prompt_is_fixed=not holds_masks and not from_nothing,
         )
         # 4.
@@ -240,23 +250,21 @@ class MaskGitGenerationMixin:
             on_step_end=watcher if watcher.is_needed else None,
         )
         # 5.
-        sequences = rows.finish(
-            filled.text, stops.ends(filled.text, rows.can_end), options.pad_token_id
-        )
-        watcher.finish(sequences)
+        ends = stops.ends(filled.text, rows.can_end)
+        sequences = rows.finish(filled.text, ends, options.pad_token_id)
+        cut_off = rows.cut_off(filled.text, ends)
+        watcher.finish(sequences, cut_off)
         if not options.return_dict_in_generate:
             return sequences
         # What an end of text cut off was not revealed, as far as the caller can see.
-        emitted = sequences == rows.restore(filled.text, 0)
-        reveal_steps = rows.restore(filled.reveal_steps, -1)
+        reveal_steps = filled.reveal_steps.masked_fill(cut_off, -1)
+        log_probabilities = filled.log_probabilities.masked_fill(reveal_steps < 0, 0)
         return MaskGitGenerationOutput(
             sequences=sequences,
             denoiser_passes=filled.passes,
             critic_passes=filled.critic_passes,
-            reveal_steps=reveal_steps.masked_fill(~emitted, -1),
-            reveal_log_probabilities=rows.restore(filled.log_probabilities, 0).masked_fill(
-                ~emitted | (reveal_steps < 0), 0
-            ),
+            reveal_steps=rows.restore(reveal_steps, -1),
+            reveal_log_probabilities=rows.restore(log_probabilities, 0),
             history=watcher.history,
         )
 
@@ -297,6 +305,17 @@ class MaskGitGenerationMixin:
             else:
                 self.generation_config = cast(MaskGitGenerationConfig, stored)
 
+    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
+        """Return the arguments of a denoiser pass as they come: there is no cache to account for.
+
+        PEFT looks for this method when an adapter's task is "CAUSAL_LM".
+
+        Args:
+            input_ids: (R, L) long, the rows still being decoded.
+            **kwargs: the pass's other arguments.
+        """
+        return {"input_ids": input_ids, **kwargs}
+
     def _resolve(
         self, generation_config: GenerationConfig | None, call: dict[str, Any]
     ) -> MaskGitGenerationConfig:
@@ -306,11 +325,7 @@ class MaskGitGenerationMixin:
         options = MaskGitGenerationConfig()
         given = [] if generation_config is None else [_as_own(generation_config).to_dict()]
         for source in (call, *given, self.generation_config.to_dict(), DEFAULTS):
-            for name in DEFAULTS:
-                if name == "confidence_threshold" and options.threshold_factor is not None:
-                    continue  # the other rule of the same pace, set more specifically
-                if getattr(options, name) is None:
-                    setattr(options, name, source.get(name))
+            options.complete(source)
         options.validate()
         options.resolve_choices()
         options.validate()  # now of what the choices have become
@@ -330,6 +345,7 @@ class MaskGitGenerationMixin:
         options: MaskGitGenerationConfig,
         schedule: str | Callable[[Tensor], Tensor] | Schedule | None,
         logits_processor: Sequence[LogitsProcessor] | None,
+        device: torch.device,
     ) -> Sampler:
         vocab_size = self.config.get_text_config().vocab_size
         bad_words = [word[0] for word in options.bad_words_ids or []]
@@ -366,8 +382,8 @@ class MaskGitGenerationMixin:
             **own,
             schedule=get_schedule(schedule if schedule is not None else options.schedule),
             mask_token_id=self._mask_token_id(),
-            suppressed=torch.tensor(sorted(suppressed), dtype=torch.long, device=self.device),
-            end_ids=torch.tensor(end_ids, dtype=torch.long, device=self.device),
+            suppressed=torch.tensor(sorted(suppressed), dtype=torch.long, device=device),
+            end_ids=torch.tensor(end_ids, dtype=torch.long, device=device),
             processors=processors,
             warpers=LogitsProcessorList(warpers),
             records_probabilities=options.return_dict_in_generate,
@@ -393,6 +409,7 @@ class MaskGitGenerationMixin:
     ) -> DecodingState:
         if allowed_token_ids is None:
             return DecodingState.start(rows.text, rows.masked, rows.can_end, sampler.block_length)
+        device = rows.text.device
         index, table = allowed_tables(
             allowed_token_ids,
             rows.columns.shape[0],
@@ -400,19 +417,22 @@ class MaskGitGenerationMixin:
             sampler.suppressed,
             self.config.get_text_config().vocab_size,
         )
+        allowed, table = rows.layout.pack_arranged(index.to(device)), table.to(device)
+        check_ends(allowed, table, sampler.end_ids, rows.masked, rows.can_end)
         return DecodingState.start(
             rows.text,
             rows.masked,
             rows.can_end,
             sampler.block_length,
-            allowed=rows.layout.pack(index.to(rows.text.device)),
-            allowed_table=table.to(rows.text.device),
+            allowed=allowed,
+            allowed_table=table,
         )
 
     def _other_logits_fn(
         self,
         denoise: LogitsFn,
         rows: PackedRows,
+        repeats: int,
         holds_masks: bool,
         negative_prompt_ids: Tensor | None,
         negative_prompt_attention_mask: Tensor | None,
@@ -431,15 +451,15 @@ class MaskGitGenerationMixin:
                 "masked."
             )
         mask = self._check_rows(negative_prompt_ids, negative_prompt_attention_mask, None)
-        repeats, rest = divmod(len(rows.text), len(negative_prompt_ids))
-        if rest:
+        given, returned = len(negative_prompt_ids), len(rows.text)
+        if given not in (1, returned // repeats, returned):
             raise ValueError(
-                f"`negative_prompt_ids` have {len(negative_prompt_ids)} rows for "
-                f"{len(rows.text)} texts; give one per text, or one for all."
+                f"`negative_prompt_ids` have {given} rows for {returned // repeats} prompts and "
+                f"{returned} returned texts; give one for all, or one per prompt or returned text."
             )
         others = self._pack(
-            negative_prompt_ids.long().repeat_interleave(repeats, 0),
-            mask.repeat_interleave(repeats, 0),
+            negative_prompt_ids.long().repeat_interleave(returned // given, 0),
+            mask.repeat_interleave(returned // given, 0),
             rows.num_new,
             False,
         )
@@ -448,13 +468,25 @@ class MaskGitGenerationMixin:
         other_denoise = self._logits_fn(others.real, None)
         return with_other_prompt(other_denoise, rows.masked, others.text, others.masked)
 
+    def _input_device(self, input_ids: Tensor | None) -> torch.device:
+        """Return where tokens lie; offloaded weights may lie nowhere until they are used."""
+        if input_ids is not None:
+            return input_ids.device
+        return torch.device("cpu") if self.device.type == "meta" else self.device
+
     def _logits_fn(self, real: Tensor, token_type_ids: Tensor | None) -> LogitsFn:
+        memory = Memory(real) if self.config.self_cond else None
+
         def logits_fn(rows: Tensor, text: Tensor, positions: Tensor) -> Tensor:
             types = {} if token_type_ids is None else {"token_type_ids": token_type_ids[rows]}
-            mask = real[rows].long()
-            return self(
-                input_ids=text, attention_mask=mask, masked_positions=positions, **types
-            ).logits
+            inputs = self.prepare_inputs_for_generation(
+                text, attention_mask=real[rows].long(), masked_positions=positions, **types
+            )
+            if memory is None:
+                return self(**inputs).logits
+            output = self(**inputs, **memory.recall(rows), output_last_hidden_state=True)
+            memory.keep(rows, output.last_hidden_state)
+            return output.logits
 
         return logits_fn
 
@@ -465,10 +497,10 @@ class MaskGitGenerationMixin:
 
         return critic_fn
 
-    def _frame(self, num_rows: int) -> Tensor:
+    def _frame(self, num_rows: int, device: torch.device) -> Tensor:
         """Return an empty text in its framing, (B, P) long."""
         frame = [*(self.config.prefix_ids or []), *(self.config.suffix_ids or [])]
-        return torch.tensor([frame] * num_rows, dtype=torch.long, device=self.device)
+        return torch.tensor([frame] * num_rows, dtype=torch.long, device=device)
 
     def _mask_token_id(self) -> int:
         if self.config.mask_token_id is None:
@@ -541,20 +573,22 @@ class _Watcher:
         self,
         rows: PackedRows,
         sampler: Sampler,
-        options: MaskGitGenerationConfig,
+        stops: StopRules,
         callback: StepCallback | None,
         streamer: Any,
+        *,
+        keeps_history: bool,
         prompt_is_fixed: bool,
     ) -> None:
-        self._rows, self._sampler, self._callback = rows, sampler, callback
-        self._history: list[Tensor] | None = [] if options.output_history else None
-        # What stands before this column is the prompt; it is streamed first, and once.
-        self._start = rows.columns.shape[1] - rows.num_new if prompt_is_fixed else 0
-        self._pad_token_id = options.pad_token_id
+        self._rows, self._sampler, self._stops, self._callback = rows, sampler, stops, callback
+        self._history: list[Tensor] | None = [] if keeps_history else None
         self._feed = None
         if streamer is not None:
-            prompt = rows.columns[0, : self._start]
-            self._feed = StreamFeed(streamer, prompt)
+            # The prompt is streamed first, and once; padding around the text is not.
+            real = rows.restore(rows.real.long(), 0)[0].nonzero()[:, 0]
+            num_prompt = len(real) - rows.num_new if prompt_is_fixed else 0
+            self._streamed = real[num_prompt:]
+            self._feed = StreamFeed(streamer, rows.restore(rows.text)[0, real[:num_prompt]])
 
     @property
     def is_needed(self) -> bool:
@@ -566,8 +600,9 @@ class _Watcher:
         """Rows after every pass, (passes, B, P + n) long, if they are kept."""
         if self._history is None:
             return None
-        empty = self._rows.columns[None, :0].expand(0, *self._rows.columns.shape)
-        return torch.stack(self._history) if self._history else empty
+        if not self._history:  # there was nothing to do
+            return self._rows.columns.new_empty(0, *self._rows.columns.shape)
+        return torch.stack(self._history)
 
     def __call__(self, step: int, state: DecodingState) -> DecodingState:
         """Do what is to be done after a pass."""
@@ -579,19 +614,19 @@ class _Watcher:
         if self._history is not None:
             self._history.append(self._rows.restore(state.text))
         if self._feed is not None:
-            certain = settled(state, self._sampler.remask)
-            columns = self._rows.restore(state.text)[0, self._start :]
-            self._feed.show(columns, self._rows.restore(certain.long(), 1)[0, self._start :] == 1)
+            row = torch.zeros(1, dtype=torch.long, device=state.text.device)
+            ends, certain = self._stops.ends_so_far(row, state)
+            certain &= ~behind_first(ends & certain, self._rows.tail)  # that will be cut off
+            text = self._rows.restore(state.text)[0, self._streamed]
+            self._feed.show(text, self._rows.restore(certain.long(), 1)[0, self._streamed] == 1)
         return state
 
-    def finish(self, sequences: Tensor) -> None:
+    def finish(self, sequences: Tensor, cut_off: Tensor) -> None:
         """Stream what is left, without the padding behind the end."""
         if self._feed is None:
             return
-        text = sequences[0, self._start :]
-        filled = self._rows.restore(self._rows.masked.long(), 0)[0, self._start :] == 1
-        padding = filled & (text == self._pad_token_id)
-        kept = (~padding).nonzero()
+        text = sequences[0, self._streamed]
+        kept = (self._rows.restore(cut_off.long(), 0)[0, self._streamed] == 0).nonzero()
         self._feed.finish(text[: int(kept[-1]) + 1] if len(kept) else text[:0])
 
 

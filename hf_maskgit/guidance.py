@@ -3,16 +3,11 @@
 Letters: R rows, L length of the text, M length of the other text, V vocabulary, N positions.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from .decoding import LogitsFn
-
-# Maps (rows (R,), text (R, L), positions (R, L) bool) to the other text, its attention mask
-# and the same positions in it, each (R, M).
-OtherText = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+from .losses import at_least_float32
 
 
 def guided(logits_fn: LogitsFn, other_logits_fn: LogitsFn, scale: float) -> LogitsFn:
@@ -26,8 +21,8 @@ def guided(logits_fn: LogitsFn, other_logits_fn: LogitsFn, scale: float) -> Logi
     """
 
     def combined(rows: Tensor, text: Tensor, positions: Tensor) -> Tensor:
-        given = logits_fn(rows, text, positions).log_softmax(-1)
-        other = other_logits_fn(rows, text, positions).log_softmax(-1)
+        given = at_least_float32(logits_fn(rows, text, positions)).log_softmax(-1)
+        other = at_least_float32(other_logits_fn(rows, text, positions)).log_softmax(-1)
         # A token impossible in both would be inf - inf.
         return torch.where(given == -torch.inf, given, other + scale * (given - other))
 

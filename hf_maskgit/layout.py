@@ -35,6 +35,10 @@ class Layout(NamedTuple):
         order = self.packed[:, : packed_rows.shape[1]]
         return columns.scatter(1, order, packed_rows).gather(1, self.arranged)
 
+    def pack_arranged(self, rows: Tensor) -> Tensor:
+        """Reorder (B, P + n) rows as the caller sees them into packed rows."""
+        return self.pack(torch.empty_like(rows).scatter(1, self.arranged, rows))
+
 
 @dataclass(frozen=True)
 class PackedRows:
@@ -101,10 +105,13 @@ class PackedRows:
             pad_token_id: what stands behind the end and in place of masks that are left.
         """
         if pad_token_id is not None:
-            filled = pad_behind_first(filled, ends, self.tail, pad_token_id)
-            left = self.masked & (filled == self.mask_token_id)
-            filled = filled.masked_fill(left, pad_token_id)
+            filled = filled.masked_fill(self.cut_off(filled, ends), pad_token_id)
         return self.restore(filled)
+
+    def cut_off(self, filled: Tensor, ends: Tensor) -> Tensor:
+        """Mark the places (B, L) bool that `finish` turns into padding; the arguments are its."""
+        left = self.masked & (filled == self.mask_token_id)
+        return behind_first(ends, self.tail) | left
 
 
 def pack_rows(
@@ -209,17 +216,15 @@ def nothing_behind(known: Tensor) -> Tensor:
     return known.flip(1).cumsum(1).flip(1) == 0
 
 
-def pad_behind_first(text: Tensor, ends: Tensor, tail: Tensor, pad_token_id: int) -> Tensor:
-    """Fill the tail of each row behind its first end of text with padding.
+def behind_first(ends: Tensor, tail: Tensor) -> Tensor:
+    """Mark the tail of each row strictly behind its first end of text.
 
     Args:
-        text: (B, L) long.
         ends: (B, L) bool, where an end of text stands.
-        tail: (B, L) bool, the only places looked at and changed.
-        pad_token_id: what to write.
+        tail: (B, L) bool, the only places looked at and marked.
 
     Returns:
-        (B, L) long, a new tensor.
+        (B, L) bool.
     """
-    ended = (ends & tail).cumsum(1) - (ends & tail).long() > 0  # strictly behind the first
-    return text.masked_fill(ended & tail, pad_token_id)
+    ends = ends & tail
+    return tail & (ends.cumsum(1) - ends.long() > 0)

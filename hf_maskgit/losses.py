@@ -39,9 +39,12 @@ def forbid(logits: Tensor, token_ids: Tensor) -> Tensor:
         logits: (..., V), any float dtype; left untouched.
         token_ids: (K,) long, the forbidden ids.
     """
-    if logits.dtype not in (torch.float32, torch.float64):
-        logits = logits.float()
-    return logits.index_fill(-1, token_ids.to(logits.device), -torch.inf)
+    return at_least_float32(logits).index_fill(-1, token_ids.to(logits.device), -torch.inf)
+
+
+def at_least_float32(logits: Tensor) -> Tensor:
+    """Return logits of half precision in float32, others as they are."""
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 class _BlockwiseCrossEntropy(torch.autograd.Function):

@@ -130,6 +130,10 @@ class DataCollatorForMaskGit:
     torch's global generator, as in transformers' own masking collator, and such a run does not
     resume exactly.
 
+    `transformers.Trainer` drops the columns `example_id` and `maskable` before they come here.
+    Where they matter, set `remove_unused_columns=False` and add `callbacks.SetEpochCallback`; or
+    mark fixed tokens by `labels` of -100, which Trainer keeps.
+
     Args:
         tokenizer: gives the special ids and the framing.
         schedule: "linear", "cosine", or a function from time to the fraction masked.
@@ -245,7 +249,8 @@ class DataCollatorForMaskGit:
         Args:
             features: one dict per example with `input_ids` (ints), and where wanted
                 `attention_mask`, `token_type_ids`, `example_id` (int) and `maskable` (0 where a
-                token is a fixed prompt).
+                token is a fixed prompt). `labels`, -100 where a token is fixed and the token itself
+                elsewhere, say the same as `maskable`.
 
         Returns:
             `input_ids` (B, L) long, corrupted; `attention_mask` (B, L) long; `labels` (B, L) long,
@@ -254,7 +259,8 @@ class DataCollatorForMaskGit:
             given.
 
         Raises:
-            ValueError: for an example with the literal mask token or without a maskable position.
+            ValueError: for an example with the literal mask token, without a maskable position, or
+                with labels of its own.
         """
         if len(features) == 0:
             raise ValueError("There is no example to make a batch of.")
@@ -277,6 +283,7 @@ class DataCollatorForMaskGit:
         absent = {"input_ids": 0, "attention_mask": 1, "maskable": 1}
         if any("token_type_ids" in feature for feature in features):
             absent["token_type_ids"] = self.tokenizer.pad_token_type_id
+        features = [_with_maskable(feature) for feature in features]
         columns = {
             name: [token_column(feature, name, value) for feature in features]
             for name, value in absent.items()
@@ -370,6 +377,21 @@ class DataCollatorForMaskGit:
         shown = torch.where(kind < random_below, random_ids, shown)
         shown = torch.where(kind < keep_below, input_ids, shown)
         return torch.where(chosen, shown, input_ids)
+
+
+def _with_maskable(feature: dict[str, Any]) -> dict[str, Any]:
+    """Read `maskable` off an example's labels, if it has any."""
+    if "labels" not in feature:
+        return feature
+    labels, ids = torch.as_tensor(feature["labels"]), torch.as_tensor(feature["input_ids"])
+    allowed = labels != IGNORED_LABEL
+    if labels.shape != ids.shape or bool((labels != ids)[allowed].any()):
+        raise ValueError(
+            "An example's `labels` must repeat its `input_ids`, or be -100 at fixed tokens: masked "
+            "diffusion learns to restore the text itself."
+        )
+    both = allowed & token_column(feature, "maskable", 1).bool()
+    return {**feature, "maskable": both.long()}
 
 
 def token_column(feature: Mapping[str, Any], name: str, absent: int) -> Tensor:

@@ -18,13 +18,20 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from transformers import PreTrainedTokenizerBase
 
 from .evaluation import NelboOutput
+from .modeling_maskgit import MaskGitForMaskedLM
 
 CARD_NAME = "README.md"  # the Hub shows the file of this name as the card
 _TEMPLATE_NAME = "model_card_template.md"
-_TASK = "fill-mask"  # the task of the Hub that infilling belongs to
-_TAGS = ("masked-diffusion", "maskgit", "infilling")
+# The Hub lists a model under one task and knows none for infilling. Writing text is what people
+# look for here; the encoder's own task, which this model still does, goes among the tags.
+_TASK = "text-generation"
+_TAGS = ("masked-diffusion", "maskgit", "infilling", "fill-mask")
+_IMPORT = "import hf_maskgit  # makes this kind of model known to transformers\n"
+_TRUST = ", trust_remote_code=True"
+_LITERAL = r'"(?:[^"\\\n]|\\.)*"'  # a text in double quotes, as Python and JSON write it
 
 
 def installed_versions() -> dict[str, str]:
@@ -41,15 +48,18 @@ class GeneratorCard:
 
     Attributes:
         model_id: what `from_pretrained` takes to load the model: its name on the Hub, or a folder.
+        title: headline and name among results; None takes the last part of `model_id`.
         encoder: the encoder it was made from, as it goes into "It is ..., trained as".
         training_data: what it learned from, in sentences.
         masked_example: a text of the model's kind with at least one mask token.
         prompt_example: the beginning of such a text.
-        license: the Hub's identifier of the licence, such as "apache-2.0"; None when unknown.
+        license: the Hub's identifier of the weights' licence, such as "apache-2.0"; None when those
+            who trained them named none. Nobody else can.
         license_note: sentences about the licences of weights, encoder and data.
         num_parameters: of the model, tied weights counted once.
         training: settings of the training by name, as they go into a table.
         held_out_data: name of the data the bound was estimated on.
+        held_out_dataset: its name on the Hub, where it has one.
         bound: estimate of the bound on held-out texts; None when there was no evaluation.
         bound_before: the same before training.
         unigram_nats: cross-entropy of a unigram model of the training texts on the same tokens, in
@@ -69,6 +79,7 @@ class GeneratorCard:
     """
 
     model_id: str
+    title: str | None = None
     encoder: str
     training_data: str
     masked_example: str
@@ -78,6 +89,7 @@ class GeneratorCard:
     num_parameters: int | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     held_out_data: str = "the held-out data"
+    held_out_dataset: str | None = None
     bound: NelboOutput | None = None
     bound_before: NelboOutput | None = None
     unigram_nats: float | None = None
@@ -107,8 +119,8 @@ class GeneratorCard:
 
     @property
     def name(self) -> str:
-        """The model's name: the last part of `model_id`."""
-        return Path(self.model_id).name
+        """The title, or else the last part of `model_id`."""
+        return self.title or Path(self.model_id).name
 
 
 def render_model_card(card: GeneratorCard) -> ModelCard:
@@ -117,6 +129,7 @@ def render_model_card(card: GeneratorCard) -> ModelCard:
     return ModelCard.from_template(
         _metadata(card),
         template_str=template,
+        import_line=_IMPORT.rstrip("\n"),
         card=card,
         name=card.name,
         quote=_quote,
@@ -148,20 +161,104 @@ def write_model_card(folder: str | Path, card: GeneratorCard) -> Path:
     return path
 
 
+def card_from_config(
+    model: MaskGitForMaskedLM, tokenizer: PreTrainedTokenizerBase, model_id: str
+) -> GeneratorCard:
+    """Say what can be known of a generator whose training left no card."""
+    kind = model.config.get_text_config().model_type
+    masked, prompt = own_examples(model, tokenizer)
+    return GeneratorCard(
+        model_id=model_id,
+        encoder=f"an encoder of the type `{kind}`",
+        num_parameters=model.num_parameters(),
+        training_data="It is not recorded what the model learned from.",
+        masked_example=masked,
+        prompt_example=prompt,
+    )
+
+
+def own_examples(
+    model: MaskGitForMaskedLM, tokenizer: PreTrainedTokenizerBase, seed: int = 0
+) -> tuple[str, str]:
+    """Let the model write the examples of its card, so that none is taken from the data.
+
+    Returns:
+        A text the model wrote from nothing: with its middle token masked, and its first half.
+    """
+    one: dict[str, Any] = {"num_return_sequences": 1, "return_dict_in_generate": False}
+    sequences: Any = model.generate(seed=seed, **one)
+    (written,) = sequences.tolist()
+    text = [i for i in written if i not in tokenizer.all_special_ids] or [tokenizer.mask_token_id]
+    middle = len(text) // 2
+    masked = [*text[:middle], tokenizer.mask_token_id, *text[middle + 1 :]]
+    to_fill, prompt = tokenizer.batch_decode([masked, text[: max(1, middle)]])
+    return to_fill, prompt
+
+
+def address_card(
+    card: ModelCard, model_id: str, *, revision: str | None = None, with_code: bool = False
+) -> ModelCard:
+    """Let a card speak of the place where its model is from now on.
+
+    The Python in it loads the model from there, and where title and results bore the last part of
+    the old address as their name, they bear that of the new one. All else stays, so what people
+    wrote into the card is kept. A card without such Python is left alone.
+
+    Args:
+        card: from `render_model_card` or a file; changed in place.
+        model_id: what `from_pretrained` takes there.
+        revision: branch, tag or commit to name beside it; None names none.
+        with_code: whether the model carries its code: then nothing of this package is imported,
+            and the reader is shown how to trust that code.
+
+    Returns:
+        The same card.
+    """
+    found = re.search(rf"from_pretrained\(({_LITERAL})", card.text)
+    if found is None:
+        return card
+    old = found[1]
+    address = _quote(model_id)
+    if revision is not None:
+        address += f", revision={_quote(revision)}"
+    if with_code:
+        address += _TRUST
+    addressed = re.compile(rf"{re.escape(old)}(, revision={_LITERAL})?({_TRUST})?")
+
+    def readdress(block: re.Match[str]) -> str:
+        code = addressed.sub(lambda _: address, block[2].replace(_IMPORT, ""))
+        return block[1] + ("" if with_code else _IMPORT) + code
+
+    block = re.compile(r"(^```python\n)(.*?^```$)", flags=re.DOTALL | re.MULTILINE)
+    text = block.sub(readdress, card.text)
+    old_name, name = Path(json.loads(old)).name, Path(model_id).name
+    title = re.compile(rf"^# {re.escape(old_name)}$", flags=re.MULTILINE)
+    card.text = title.sub(lambda _: f"# {name}", text, count=1)
+    data: Any = card.data
+    if data.eval_results is not None and data.model_name == old_name:
+        data.model_name = name
+    return card
+
+
 def _metadata(card: GeneratorCard) -> ModelCardData:
     """Return what the Hub reads: how to find, list and compare the model."""
-    results = None
-    if card.bound is not None:
+    bound, results = card.bound, None
+    if bound is not None:
+        kind = "nats per token of an upper bound on the negative log-likelihood"
+        metrics = [
+            ("nelbo", kind, bound.nats_per_token),
+            ("nelbo_std_error", f"standard error of the {kind}", bound.nats_per_token_std_error),
+        ]
         results = [
             EvalResult(
                 task_type=_TASK,
-                dataset_type=next(iter(card.datasets), "other"),
+                dataset_type=card.held_out_dataset or "other",
                 dataset_name=card.held_out_data,
-                metric_type="nelbo",
-                metric_name="upper bound on the negative log-likelihood, nats per token",
-                metric_value=round(card.bound.nats_per_token, 4),
-                metric_args={"standard_error": round(card.bound.nats_per_token_std_error, 4)},
+                metric_type=metric,
+                metric_name=name,
+                metric_value=round(value, 4),
             )
+            for metric, name, value in metrics
         ]
     return ModelCardData(
         base_model=card.base_model,

@@ -1,7 +1,9 @@
 """The model: any encoder of the masked-LM family, wrapped as the denoiser of a masked diffusion."""
 
 import contextlib
+import copy
 import inspect
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
@@ -9,17 +11,43 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from transformers import (
+    AutoModel,
     AutoModelForMaskedLM,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import ModelOutput, logging
 
 from .configuration_maskgit import MaskGitConfig, own_fields, tokenizer_fields
+from .encoders import (
+    PADDING_LEAKS,
+    adapt_to_generation,
+    check_denoiser,
+    check_encoder,
+    fit_head_bias,
+    freeze_unused_parameters,
+    load_encoder,
+    max_positions,
+    min_positions,
+    repair_dtype,
+    run_by_length,
+    source_options,
+)
 from .generation_config_maskgit import MaskGitGenerationConfig
 from .generation_maskgit import MaskGitGenerationMixin
 from .losses import masked_cross_entropy
+from .remote_code import saved_code
+from .self_conditioning import SelfConditioning, add_to_embeddings, embedding_size
+from .token_critic import (
+    check_critic,
+    critic_cross_entropy,
+    drop_unused_parts,
+    fill_in,
+    hidden_size,
+    states_at,
+)
 
 logger = logging.get_logger(__name__)
 
@@ -33,13 +61,17 @@ class MaskGitOutput(ModelOutput):
     Args:
         loss: scalar float32, nats per maskable token; only with labels.
         denoiser_loss: the denoiser's share of `loss`, scalar float32.
+        critic_loss: the token critic's, before its weight, scalar float32.
         logits: (N, V) at the chosen positions where some were named, else (B, L, V).
+        last_hidden_state: (B, L, H) of the encoder, when asked for.
         hidden_states, attentions: the encoder's, when asked for.
     """
 
     loss: Tensor | None = None
     denoiser_loss: Tensor | None = None
+    critic_loss: Tensor | None = None
     logits: Tensor | None = None
+    last_hidden_state: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 
@@ -57,6 +89,13 @@ class MaskGitPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
 
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, SelfConditioning):
+            module.reset_parameters()
+        else:
+            super()._init_weights(module)
+
 
 # transformers recognises a generating model by a direct base of that name.
 class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # type: ignore[misc]
@@ -66,13 +105,20 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         config: describes the encoder and its training.
         denoiser: an encoder to wrap, whose configuration `config.text_config` must be; None builds
             a new one with random weights.
+        critic: the same for a separate token critic and `config.critic_config`.
     """
 
     generation_config_class = MaskGitGenerationConfig
+    _push_with_code: bool | None = None  # while `push_to_hub` calls `save_pretrained`
 
-    def __init__(self, config: MaskGitConfig, denoiser: PreTrainedModel | None = None) -> None:
+    def __init__(
+        self,
+        config: MaskGitConfig,
+        denoiser: PreTrainedModel | None = None,
+        critic: PreTrainedModel | None = None,
+    ) -> None:
         super().__init__(config)
-        _check_encoder(config)
+        check_encoder(config.encoder_config)
         if denoiser is None:
             # A dtype in the nested config would win over the one this model is built in.
             denoiser = AutoModelForMaskedLM.from_config(
@@ -84,8 +130,14 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         self._denoiser_arguments = frozenset(
             parameter.name for parameter in parameters if parameter.kind != parameter.VAR_KEYWORD
         )
-        self._head_positions: Tensor | None = None
-        denoiser.base_model.register_forward_hook(self._gather_hidden_states)
+        self._padding_leaks = config.encoder_config.model_type in PADDING_LEAKS
+        self._min_positions = min_positions(config.encoder_config)
+        repair_dtype(denoiser)
+        freeze_unused_parameters(denoiser)
+        _hook(denoiser.base_model, _gather_hidden_states)
+        self.self_conditioning = _make_self_conditioning(config, denoiser)
+        self._watch_embeddings()
+        self.critic, self.critic_head = _make_critic(config, critic)
         self.post_init()
 
     @classmethod
@@ -94,6 +146,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         encoder: str | PreTrainedModel,
         *,
         tokenizer: PreTrainedTokenizerBase | None = None,
+        critic: str | PreTrainedModel | None = None,
         **kwargs: Any,
     ) -> "MaskGitForMaskedLM":
         """Turn a pretrained encoder into a generator.
@@ -103,6 +156,8 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         Args:
             encoder: name or path of a checkpoint, or a loaded masked-LM model (wrapped as it is).
             tokenizer: the encoder's tokenizer; None loads it from the same place.
+            critic: name, path or model (without a head) of a separate token critic with the same
+                vocabulary; None with token_critic="separate" starts it as a copy of the encoder.
             **kwargs: fields of `MaskGitConfig` go to the config; the rest (`revision`, `dtype`,
                 `attn_implementation`, ...) to `AutoModelForMaskedLM.from_pretrained`.
 
@@ -130,26 +185,28 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
             denoiser = encoder
         else:
             if tokenizer is None:
-                tokenizer = AutoTokenizer.from_pretrained(encoder, revision=kwargs.get("revision"))
-            denoiser = _load_encoder(encoder, kwargs)
-        _check_denoiser(denoiser)
+                tokenizer = AutoTokenizer.from_pretrained(encoder, **source_options(kwargs))
+            denoiser = load_encoder(encoder, kwargs)
+        if isinstance(denoiser, MaskGitPreTrainedModel):
+            raise ValueError(
+                "This is a generator already; load it with MaskGitForMaskedLM.from_pretrained()."
+            )
+        check_denoiser(denoiser)
         fields = {**tokenizer_fields(tokenizer), **overrides}
+        judge = _load_critic(critic, denoiser, fields)
         config = MaskGitConfig(text_config=denoiser.config, **fields)
-        _adapt_token_dropout(denoiser, config)
+        adapt_to_generation(denoiser, cast(int, config.mask_token_id))
         config.text_config = denoiser.config  # one object, so that resizing keeps both in step
-        module: Any
-        for module in denoiser.modules():  # or post_init would draw its weights anew
-            module._is_hf_initialized = True
-        return cls(config, denoiser).eval()
+        for loaded in [denoiser] if judge is None else [denoiser, judge]:
+            module: Any
+            for module in loaded.modules():  # or post_init would draw its weights anew
+                module._is_hf_initialized = True
+        return cls(config, denoiser, judge).eval()
 
     @property
     def max_positions(self) -> int | None:
         """Longest framed text in tokens that the encoder takes; None when it sets no limit."""
-        for name, module in self.denoiser.base_model.named_modules():
-            if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-                offset = 0 if module.padding_idx is None else module.padding_idx + 1
-                return module.num_embeddings - offset
-        return getattr(self.config.get_text_config(), "max_position_embeddings", None)
+        return max_positions(self.denoiser)
 
     def forward(
         self,
@@ -161,6 +218,12 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         masked_positions: Tensor | None = None,
         loss_weights: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
+        previous_hidden_states: Tensor | None = None,
+        has_previous: Tensor | None = None,
+        self_condition: bool | None = None,
+        train: str = "both",
+        critic_temperature: float | None = None,
+        output_last_hidden_state: bool = False,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
@@ -182,14 +245,25 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
                 is 1.
             num_items_in_batch: what the loss is divided by: maskable tokens of the whole optimizer
                 update over all processes. None counts this batch's labels.
+            previous_hidden_states: (B, L, H) float, `last_hidden_state` of the pass before, for
+                self-conditioning.
+            has_previous: (B,) bool, rows that had such a pass; None means all.
+            self_condition: make that pass here, without gradient, and condition on it. None does so
+                with labels alone: in training for each text with `config.self_cond_train_prob`, in
+                evaluation for all.
+            train: "denoiser", "critic" or "both": whose loss is taken, where there is a critic.
+            critic_temperature: of the tokens that the critic learns to judge; None draws one per
+                text, uniform in (0, 1].
+            output_last_hidden_state: return `last_hidden_state`.
             output_hidden_states: ask the encoder for its hidden states.
             output_attentions: ask the encoder for its attention maps.
             return_dict: False gives a tuple.
             **kwargs: further arguments of the encoder.
 
         Raises:
-            ValueError: for shapes that do not fit, labels without a single maskable token, or
-                labels that can never be emitted.
+            ValueError: for shapes that do not fit, labels without a single maskable token, labels
+                that can never be emitted, `loss_weights` without labels, or an argument of a part
+                that this model does not have.
             TypeError: for an argument that the encoder does not take.
         """
         if labels is not None:
@@ -197,6 +271,14 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
             labelled = labels != _IGNORED_LABEL
             if masked_positions is None:
                 masked_positions = labelled
+        elif loss_weights is not None:
+            raise ValueError(
+                "`loss_weights` came without `labels`, so there is no loss to weigh. If "
+                "transformers.Trainer took the labels away, it is for a loss of its own "
+                "(`label_smoothing_factor`, `compute_loss_func`), which is not the one of masked "
+                "diffusion; leave these options out."
+            )
+        self._check_parts(previous_hidden_states, self_condition, train, critic_temperature)
         unknown = sorted(set(kwargs) - self._denoiser_arguments)
         if unknown:
             known = ", ".join(sorted(self._denoiser_arguments))
@@ -204,34 +286,51 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
                 f"forward() got {', '.join(map(repr, unknown))}, which the encoder "
                 f"{type(self.denoiser).__name__} does not take; it takes {known}."
             )
-        wanted = {
+        given = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
             "token_type_ids": token_type_ids,
             "inputs_embeds": inputs_embeds,
             **kwargs,
         }
-        with self._head_at(masked_positions):
-            output = self.denoiser(
-                **{
-                    k: v
-                    for k, v in wanted.items()
-                    if v is not None and k in self._denoiser_arguments
-                },
-                output_hidden_states=_or(output_hidden_states, self.config.output_hidden_states),
-                output_attentions=_or(output_attentions, self.config.output_attentions),
-                return_dict=True,
-            )
-        logits = output.logits if masked_positions is None else output.logits.squeeze(0)  # (N, V)
-        loss = None
+        arguments = {
+            k: v for k, v in given.items() if v is not None and k in self._denoiser_arguments
+        }
+        details = {
+            "output_hidden_states": _or(output_hidden_states, self.config.output_hidden_states),
+            "output_attentions": _or(output_attentions, self.config.output_attentions),
+        }
+        if self_condition is None:
+            self_condition = self.config.self_cond and labels is not None
+        if self_condition and previous_hidden_states is None:
+            previous_hidden_states, has_previous = self._look_first(arguments)
+        this_pass = _Pass(
+            masked_positions, previous_hidden_states, has_previous, output_last_hidden_state
+        )
+        with torch.no_grad() if train == "critic" else contextlib.nullcontext():
+            if self._padding_leaks and attention_mask is not None:
+                logits, output = self._predict_unpadded(
+                    arguments, attention_mask, this_pass, details
+                )
+            else:
+                logits, output = self._predict(arguments, this_pass, details)
+        loss = denoiser_loss = critic_loss = None
         if labels is not None:
             count = labelled.sum() if num_items_in_batch is None else num_items_in_batch
             chosen = cast(Tensor, masked_positions)
-            loss = self._loss(logits, labels, chosen, loss_weights, count)
+            loss = denoiser_loss = self._loss(logits, labels, chosen, loss_weights, count)
+            if self.critic_head is not None and train != "denoiser":
+                critic_loss = self._critic_loss(
+                    arguments, logits, labels, chosen, critic_temperature, count
+                )
+                weighted = self.config.critic_loss_weight * critic_loss
+                loss = weighted if train == "critic" else denoiser_loss + weighted
         result = MaskGitOutput(
             loss=loss,
-            denoiser_loss=loss,
+            denoiser_loss=denoiser_loss,
+            critic_loss=critic_loss,
             logits=logits,
+            last_hidden_state=this_pass.last_hidden_state,
             hidden_states=output.get("hidden_states"),
             attentions=output.get("attentions"),
         )
@@ -251,12 +350,68 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
                 emitted.
             mean_resizing: draw new rows around the mean of the old ones.
         """
-        embeddings = self.denoiser.resize_token_embeddings(
-            new_num_tokens, pad_to_multiple_of, mean_resizing
-        )
+        options: dict[str, Any] = {}  # some encoders know none of them
+        if pad_to_multiple_of is not None:
+            options["pad_to_multiple_of"] = pad_to_multiple_of
+        if not mean_resizing:
+            options["mean_resizing"] = False
+        embeddings = self.denoiser.resize_token_embeddings(new_num_tokens, **options)
+        fit_head_bias(self.denoiser)
+        if self.critic is not None:
+            self.critic.resize_token_embeddings(new_num_tokens, **options)
+        self._watch_embeddings()
         if new_num_tokens is not None:
             self.config.num_token_ids = new_num_tokens
         return embeddings
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        *args: Any,
+        with_code: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Save the model, and with it the code that it needs.
+
+        A checkpoint with code loads without this package where `trust_remote_code=True` is given:
+        by the Auto classes, and as a "text-generation", "fill-mask" or "infilling" pipeline. With
+        the package it loads as any other, but the first and the last of these pipelines still want
+        `trust_remote_code=True`.
+
+        Args:
+            save_directory: the folder.
+            *args: as in transformers.
+            with_code: carry the code. None carries it if the model itself was loaded from a
+                checkpoint's code.
+            **kwargs: as in transformers.
+
+        Raises:
+            ValueError: with code, for a subclass of the user's own.
+        """
+        if with_code is None:
+            with_code = self._push_with_code
+        with saved_code(self, with_code):
+            super().save_pretrained(save_directory, *args, **kwargs)
+
+    def push_to_hub(  # type: ignore[override]
+        self, repo_id: str, *, with_code: bool | None = None, **kwargs: Any
+    ) -> str:
+        """Save the model to the Hub.
+
+        Args:
+            repo_id: "owner/name".
+            with_code: see `save_pretrained`.
+            **kwargs: as in transformers: `commit_message`, `private`, `revision`, `token`, ...
+
+        Returns:
+            Where the commit is.
+        """
+        self._push_with_code = with_code
+        try:
+            push: Any = super().push_to_hub
+            return str(push(repo_id, **kwargs))
+        finally:
+            self._push_with_code = None
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the encoder's token embeddings."""
@@ -265,6 +420,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the encoder's token embeddings."""
         self.denoiser.set_input_embeddings(value)
+        self._watch_embeddings()
 
     def get_output_embeddings(self) -> nn.Module | None:
         """Return the last layer of the encoder's LM head."""
@@ -273,6 +429,148 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
     def set_output_embeddings(self, value: nn.Module) -> None:
         """Replace the last layer of the encoder's LM head."""
         self.denoiser.set_output_embeddings(value)
+
+    @property
+    def has_token_critic(self) -> bool:
+        """Whether `score_tokens` can be asked."""
+        return self.critic_head is not None
+
+    def score_tokens(
+        self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor, **kwargs: Any
+    ) -> Tensor:
+        """Ask the token critic which tokens of a filled text are right.
+
+        Args:
+            input_ids: (B, L) long, without masks.
+            attention_mask: (B, L), 1 at real tokens.
+            positions: (B, L) bool, the tokens to judge.
+            **kwargs: further arguments of the encoder, such as `token_type_ids`.
+
+        Returns:
+            (N,) float32, the log-odds that each token is right.
+
+        Raises:
+            ValueError: for a model without a critic.
+        """
+        if self.critic_head is None:
+            raise ValueError(
+                "The model has no token critic; set token_critic='self' or 'separate' in its "
+                "config and train it."
+            )
+        arguments = {"input_ids": input_ids, "attention_mask": attention_mask, **kwargs}
+        return -self._suspicion(arguments, positions)
+
+    def _suspicion(self, arguments: dict[str, Any], positions: Tensor) -> Tensor:
+        """Return the critic's log-odds (N,) that the tokens at (B, L) bool are wrong."""
+        body: Any = self.denoiser.base_model if self.critic is None else self.critic
+        with self._during(_Pass()):
+            states = states_at(body, arguments, positions)
+        return cast(nn.Linear, self.critic_head)(states).squeeze(-1).float()
+
+    def _critic_loss(
+        self,
+        arguments: dict[str, Any],
+        logits: Tensor,
+        labels: Tensor,
+        chosen: Tensor,
+        temperature: float | None,
+        count: Tensor | int,
+    ) -> Tensor:
+        """Let the critic judge the text as the denoiser fills it, at every maskable position."""
+        if "input_ids" not in arguments:
+            raise ValueError("A token critic reads tokens: pass `input_ids`, not `inputs_embeds`.")
+        labelled = labels != _IGNORED_LABEL
+        truth = torch.where(labelled, labels, arguments["input_ids"])
+        filled = fill_in(logits.detach(), truth, chosen, self._forbidden(logits), temperature)
+        suspicion = self._suspicion({**arguments, "input_ids": filled}, labelled)
+        return critic_cross_entropy(suspicion, (filled != truth)[labelled]).sum / count
+
+    def _look_first(self, arguments: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Make the pass that self-conditioning looks back on, in training for some of the texts.
+
+        Returns:
+            Hidden states (B, L, H), and which rows (B,) bool have them.
+        """
+        text = arguments["input_ids"] if "input_ids" in arguments else arguments["inputs_embeds"]
+        rate = self.config.self_cond_train_prob if self.training else 1.0
+        chosen = torch.rand(len(text), device=text.device) < rate
+        null = cast(SelfConditioning, self.self_conditioning).null
+        states = null.new_zeros(*text.shape[:2], len(null))
+        if bool(chosen.any()):
+            of_chosen = {
+                k: v[chosen] if isinstance(v, Tensor) and len(v) == len(text) else v
+                for k, v in arguments.items()
+            }
+            with torch.no_grad(), self._during(_Pass()):
+                hidden = self.denoiser.base_model(**of_chosen, return_dict=True)[0]
+            states[chosen] = hidden.to(states.dtype)
+            # Autocast keeps the weights it has cast, here without a way back for their gradient.
+            torch.clear_autocast_cache()
+        return states, chosen
+
+    def _check_parts(
+        self,
+        previous_hidden_states: Tensor | None,
+        self_condition: bool | None,
+        train: str,
+        critic_temperature: float | None,
+    ) -> None:
+        if not self.config.self_cond and (previous_hidden_states is not None or self_condition):
+            raise ValueError(
+                "The model has no self-conditioning to give previous hidden states to; set "
+                "self_cond=True in its config and train it."
+            )
+        if train not in ("both", "denoiser", "critic"):
+            raise ValueError(f"`train` must be 'both', 'denoiser' or 'critic', got {train!r}.")
+        if train == "critic" and self.critic_head is None:
+            raise ValueError(
+                "train='critic' needs a token critic, and the model has none; set token_critic="
+                "'self' or 'separate' in its config."
+            )
+        if critic_temperature is not None and not critic_temperature > 0:
+            raise ValueError(
+                f"`critic_temperature` must be greater than 0, got {critic_temperature}."
+            )
+
+    def _predict(
+        self, arguments: dict[str, Any], this_pass: "_Pass", details: dict[str, bool]
+    ) -> tuple[Tensor, Any]:
+        """Run the encoder; return logits (N, V) or (B, L, V), and all that it returned."""
+        text = arguments.get("input_ids", arguments.get("inputs_embeds"))
+        if text is not None and text.shape[1] < self._min_positions:
+            raise ValueError(
+                f"The encoder {type(self.denoiser).__name__} takes texts of at least "
+                f"{self._min_positions} tokens with their framing, got one of {text.shape[1]}."
+            )
+        with self._during(this_pass):
+            output = self.denoiser(**arguments, **details, return_dict=True)
+        everywhere = this_pass.head_positions is None
+        return output.logits if everywhere else output.logits.squeeze(0), output
+
+    def _predict_unpadded(
+        self,
+        arguments: dict[str, Any],
+        attention_mask: Tensor,
+        this_pass: "_Pass",
+        details: dict[str, bool],
+    ) -> tuple[Tensor, Any]:
+        """Do as `_predict` for an encoder that would confuse padding with text."""
+        arguments = {k: v for k, v in arguments.items() if k != "attention_mask"}
+        if attention_mask.all():
+            return self._predict(arguments, this_pass, details)
+        if any(details.values()) or this_pass.keeps_hidden_state:
+            kind = self.config.encoder_config.model_type
+            raise ValueError(
+                f"Hidden states and attentions of a padded batch are not available from {kind!r}, "
+                f"which runs without padding ({PADDING_LEAKS[kind]}); pass texts of one length."
+            )
+        logits = run_by_length(
+            lambda of_rows, places: self._predict(of_rows, _Pass(places), details)[0],
+            arguments,
+            attention_mask,
+            this_pass.head_positions,
+        )
+        return logits, {}
 
     def _loss(
         self,
@@ -287,9 +585,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
                 "The labels hold no maskable token (all are -100), so there is no loss."
             )
         weights = None if loss_weights is None else loss_weights[chosen]
-        forbidden = torch.tensor(
-            self.config.forbidden_token_ids, dtype=torch.long, device=logits.device
-        )
+        forbidden = self._forbidden(logits)
         true_ids = labels[chosen]
         impossible = true_ids[torch.isin(true_ids, forbidden)]
         if len(impossible):
@@ -300,102 +596,120 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
             )
         return masked_cross_entropy(logits, true_ids, weights, forbidden).sum / count
 
+    def _forbidden(self, logits: Tensor) -> Tensor:
+        ids = self.config.forbidden_token_ids
+        return torch.tensor(ids, dtype=torch.long, device=logits.device)
+
     @contextlib.contextmanager
-    def _head_at(self, positions: Tensor | None) -> Iterator[None]:
-        """Let the LM head see only these positions, (B, L) bool, during one forward pass."""
-        self._head_positions = positions
+    def _during(self, this_pass: "_Pass") -> Iterator[None]:
+        """Let the hooks know what a forward pass of the encoder is about."""
+        # Kept with the modules themselves, so that every copy and every replica of DataParallel has
+        # its own. Where N is decided before the body runs, a compiler makes one graph of it and
+        # head.
+        body: Any = self.denoiser.base_model
+        embeddings: Any = self.denoiser.get_input_embeddings()
+        positions = this_pass.head_positions
+        this_pass.places = None if positions is None else positions.nonzero(as_tuple=True)
+        body._pass = this_pass
+        if self.self_conditioning is not None:
+            embeddings._addition = self.self_conditioning(
+                this_pass.previous_hidden_states, this_pass.has_previous
+            )
         try:
             yield
         finally:
-            self._head_positions = None
+            body._pass = embeddings._addition = None
 
-    def _gather_hidden_states(self, module: nn.Module, args: Any, output: Any) -> Any:
-        """Forward hook of the encoder's body: pass on (1, N, H) instead of (B, L, H)."""
-        if self._head_positions is None:
-            return None
-        # The hidden state comes first, whatever its name.
-        output[next(iter(output.keys()))] = output[0][self._head_positions].unsqueeze(0)
-        return output
+    def _watch_embeddings(self) -> None:
+        """Hang self-conditioning on the token embeddings, which resizing may have replaced."""
+        if self.self_conditioning is not None:
+            _hook(self.denoiser.get_input_embeddings(), _add_to_embeddings)
 
 
-def _load_encoder(name: str, kwargs: dict[str, Any]) -> PreTrainedModel:
-    denoiser, info = AutoModelForMaskedLM.from_pretrained(name, output_loading_info=True, **kwargs)
-    missing = sorted(info["missing_keys"])
-    body = [key for key in missing if key.startswith(f"{denoiser.base_model_prefix}.")]
-    if body:
-        raise ValueError(
-            f"{name!r} lacks {len(body)} weights of the encoder itself ({', '.join(body[:3])}, "
-            f"...); it does not hold a {type(denoiser).__name__}."
-        )
-    if missing:
-        _start_as_identity(denoiser, missing)
-        logger.warning(
-            "%r comes without a complete LM head. Newly initialised, to be learned in training: "
-            "%s.",
-            name,
-            ", ".join(missing),
-        )
-    return denoiser
+@dataclass
+class _Pass:
+    """What one pass of the encoder is about; see `forward`."""
+
+    head_positions: Tensor | None = None
+    previous_hidden_states: Tensor | None = None
+    has_previous: Tensor | None = None
+    keeps_hidden_state: bool = False
+    last_hidden_state: Tensor | None = None
+    places: tuple[Tensor, ...] | None = None  # rows and columns of the head's positions
 
 
-def _start_as_identity(denoiser: PreTrainedModel, names: list[str]) -> None:
-    """Let new square layers of the head pass on what the encoder says.
-
-    Random ones would first have to be unlearned: after 200 updates of 32 King James verses the
-    held-out bound of MiniLM came to 4.72 nats per token from the identity and to 4.86 from random
-    weights.
-    """
-    for name in names:
-        weight = denoiser.get_parameter(name)
-        if weight.ndim == 2 and weight.shape[0] == weight.shape[1]:
-            nn.init.eye_(weight)
+def _hook(module: nn.Module, function: Any) -> None:
+    """Register a forward hook once; the encoder may serve another generator already."""
+    if function not in module._forward_hooks.values():
+        module.register_forward_hook(function)
 
 
-def _check_denoiser(denoiser: PreTrainedModel) -> None:
-    if isinstance(denoiser, MaskGitPreTrainedModel):
-        raise ValueError(
-            "This is a generator already; load it with MaskGitForMaskedLM.from_pretrained()."
-        )
-    mapping: Any = AutoModelForMaskedLM._model_mapping
-    kind = type(denoiser.config)
-    if kind not in mapping or not isinstance(denoiser, mapping[kind]):
-        raise ValueError(
-            f"{type(denoiser).__name__} predicts no masked tokens. Load the encoder with "
-            "AutoModelForMaskedLM.from_pretrained(), or give its name or path."
-        )
+def _gather_hidden_states(body: nn.Module, args: Any, output: Any) -> Any:
+    """Forward hook of the encoder's body: pass on (1, N, H) instead of (B, L, H)."""
+    this_pass: _Pass | None = getattr(body, "_pass", None)
+    if this_pass is None:
+        return None
+    # The hidden state comes first, whatever its name.
+    if this_pass.keeps_hidden_state:
+        this_pass.last_hidden_state = output[0]
+    if this_pass.places is not None:
+        output[next(iter(output.keys()))] = output[0][this_pass.places].unsqueeze(0)
+    return output
 
 
-def _adapt_token_dropout(denoiser: PreTrainedModel, config: MaskGitConfig) -> None:
-    """Keep ESM's view of the mask without its scaling by the share of masks in the text.
-
-    With `token_dropout` ESM embeds the mask as zero and divides by the share of visible tokens,
-    which has no value for a fully masked text. At the mask rate of its pretraining the scale is 1;
-    so the mask's embedding becomes zero and the scaling is switched off.
-    """
-    if getattr(denoiser.config, "token_dropout", False):
-        denoiser.config.token_dropout = False
-        module: Any
-        for module in denoiser.modules():
-            if hasattr(module, "token_dropout"):
-                module.token_dropout = False
-        embeddings = cast(nn.Embedding, denoiser.get_input_embeddings())
-        with torch.no_grad():
-            embeddings.weight[cast(int, config.mask_token_id)] = 0.0
+def _add_to_embeddings(embeddings: nn.Module, args: Any, output: Tensor) -> Tensor:
+    """Forward hook of the token embeddings: add what the pass before made of the text."""
+    addition: Tensor | None = getattr(embeddings, "_addition", None)
+    return output if addition is None else add_to_embeddings(output, addition)
 
 
-def _check_encoder(config: MaskGitConfig) -> None:
+def _make_self_conditioning(
+    config: MaskGitConfig, denoiser: PreTrainedModel
+) -> SelfConditioning | None:
+    if not config.self_cond:
+        return None
     encoder = config.encoder_config
-    if encoder.is_encoder_decoder:
+    width = embedding_size(encoder, denoiser.get_input_embeddings())
+    return SelfConditioning(hidden_size(encoder), width, config.initializer_range)
+
+
+def _make_critic(
+    config: MaskGitConfig, critic: PreTrainedModel | None
+) -> tuple[PreTrainedModel | None, nn.Linear | None]:
+    """Make the critic's body, where it has one of its own, and its head."""
+    if config.token_critic is None:
+        return None, None
+    if config.token_critic == "self":
+        return None, nn.Linear(hidden_size(config.encoder_config), 1)
+    encoder = cast(PreTrainedConfig, config.critic_config)
+    check_critic(encoder, config.get_text_config().vocab_size)
+    if critic is None:
+        critic = AutoModel.from_config(encoder, dtype=torch.get_default_dtype())
+    drop_unused_parts(critic)
+    return critic, nn.Linear(hidden_size(encoder), 1)
+
+
+def _load_critic(
+    critic: str | PreTrainedModel | None, denoiser: PreTrainedModel, fields: dict[str, Any]
+) -> PreTrainedModel | None:
+    """Load or copy a separate critic where one is asked for, and note it in the fields."""
+    kind = fields.get("token_critic")
+    if critic is None and (kind != "separate" or fields.get("critic_config") is not None):
+        return None
+    if kind not in (None, "separate"):
         raise ValueError(
-            f"{encoder.model_type!r} is an encoder-decoder; masks can only be filled by an encoder."
+            f"`critic` is a second model, and token_critic={kind!r} asks for none; leave one of "
+            "the two out."
         )
-    if getattr(encoder, "token_dropout", False):
-        raise ValueError(
-            "The encoder scales its embeddings by the share of masks (token_dropout=True), which "
-            "is undefined for a fully masked text. Set text_config.token_dropout=False; "
-            "MaskGitForMaskedLM.from_encoder() does it for a pretrained model without changing "
-            "what it knows."
-        )
+    judge: PreTrainedModel
+    if critic is None:
+        judge = cast(PreTrainedModel, copy.deepcopy(denoiser.base_model))
+    elif isinstance(critic, str):
+        judge = AutoModel.from_pretrained(critic)
+    else:
+        judge = cast(PreTrainedModel, critic.base_model)
+    fields["token_critic"], fields["critic_config"] = "separate", judge.config
+    return judge
 
 
 def _check_shapes(

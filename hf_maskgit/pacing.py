@@ -12,7 +12,9 @@ from .schedules import Schedule
 _ROUNDING = 1e-9  # a float64 product meant to be an integer may lie a hair below it
 
 
-def remaining_counts(num_masked: Tensor, mask_rates: Tensor) -> Tensor:
+def remaining_counts(
+    num_masked: Tensor, mask_rates: Tensor, every_step_reveals: bool = True
+) -> Tensor:
     """Plan how many positions of each row are still masked after each step.
 
     After step s the schedule leaves floor(N mask_rate(1 - (s + 1) / S)) masks, as in MaskGIT
@@ -22,6 +24,8 @@ def remaining_counts(num_masked: Tensor, mask_rates: Tensor) -> Tensor:
     Args:
         num_masked: (B,) long, masks of each row at the start.
         mask_rates: (S,) float64, the schedule's mask rate at the end of each step, falling to 0.
+        every_step_reveals: False lets a step leave as many masks as it found: where revealed tokens
+            are masked again, it may still exchange one for another.
 
     Returns:
         (S, B) long; the last row is 0.
@@ -29,13 +33,17 @@ def remaining_counts(num_masked: Tensor, mask_rates: Tensor) -> Tensor:
     remaining = num_masked
     plan = []
     for target in (mask_rates[:, None] * num_masked + _ROUNDING).floor().long():
-        remaining = torch.minimum(target, remaining - 1).clamp_min(0)
+        remaining = torch.minimum(target, remaining - int(every_step_reveals)).clamp_min(0)
         plan.append(remaining)
     return torch.stack(plan)
 
 
 def remaining_by_blocks(
-    num_masked: Tensor, steps: int, schedule: Schedule, block_length: int | None
+    num_masked: Tensor,
+    steps: int,
+    schedule: Schedule,
+    block_length: int | None,
+    every_step_reveals: bool = True,
 ) -> Tensor:
     """Plan as `remaining_counts`, block by block from the left; all blocks share the steps.
 
@@ -48,6 +56,7 @@ def remaining_by_blocks(
         steps: S, at least the number of blocks of every row.
         schedule: how much of a block is left masked.
         block_length: masks per block; None makes one block of all.
+        every_step_reveals: see `remaining_counts`.
 
     Returns:
         (S, B) long, masks of the whole row left after each step; the last row is 0.
@@ -60,10 +69,9 @@ def remaining_by_blocks(
         for size, share in zip(sizes, shares(steps, len(sizes)), strict=True):
             behind -= size
             rates = schedule.mask_rate(step_times(share)[1:])
-            left = remaining_counts(torch.tensor([size]), rates)[:, 0]
-            plan += [behind + n for n in left.tolist()]
-            while len(plan) > 1 and plan[-1] == plan[-2]:  # the block was finished early
-                plan.pop()
+            left = remaining_counts(torch.tensor([size]), rates, every_step_reveals)[:, 0].tolist()
+            # The next block starts as soon as this one is finished.
+            plan += [behind + n for n in left[: left.index(0) + 1]]
         plans[total] = torch.tensor(plan + [0] * (steps - len(plan)))
     return torch.stack([plans[n] for n in num_masked.tolist()], 1).to(num_masked.device)
 
@@ -134,8 +142,9 @@ def reveal_probability(before: Tensor, after: Tensor, remask_rate: Tensor | floa
         after: mask rate at the later step s < t, same shape.
         remask_rate: sigma, same shape.
     """
-    kept = (1 - torch.as_tensor(remask_rate)) * (1 - before)
-    return ((1 - after - kept) / before.clamp_min(_ROUNDING)).clamp(0, 1)
+    # In this form the last step, after = 0, gives 1 to the last bit: no mask is left behind.
+    more = before - after + remask_rate * (1 - before)
+    return (more / before.clamp_min(torch.finfo(before.dtype).tiny)).clamp(0, 1)
 
 
 def within_threshold(scores: Tensor, candidates: Tensor, threshold: float) -> Tensor:

@@ -169,7 +169,7 @@ class Sampler:
                 the start; used where the number of passes is not known beforehand.
         """
         if self.goes_by_steps:
-            return progress.new_full(progress.shape, annealing(step, self.steps))
+            return progress.new_full(progress.shape, max(annealing(step, self.steps), 0.0))
         return progress
 
 

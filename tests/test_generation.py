@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 from torch.nn.utils.rnn import pad_sequence
 
 from hf_maskgit import MaskGitGenerationConfig
+from tests.prompts import CLS, MASK, PAD, SEP, UNK, WORDS, collate, padded_batches
 from tests.tiny import TableModel, tiny_config, tiny_model, word_tokenizer
 
-PAD, UNK, CLS, SEP, MASK = range(5)
 FORBIDDEN = {PAD, UNK, CLS, MASK}  # SEP ends a text
-WORDS = range(5, 40)
 ORDERS = ["top_probability", "confidence", "random"]
 
 
@@ -45,31 +44,6 @@ def masks(n, rows=1):
 
 
 # --- what is revealed, and how fast --------------------------------------------------------------
-
-
-@st.composite
-def prompts(draw, min_size=1):
-    """A row of words and masks, some of them framed."""
-    tokens = st.one_of(st.just(MASK), st.sampled_from(WORDS), st.just(SEP))
-    body = draw(st.lists(tokens, min_size=min_size, max_size=7))
-    if draw(st.booleans()):
-        body = [CLS, *body]
-    return [*body, SEP] if draw(st.booleans()) else body
-
-
-@st.composite
-def padded_batches(draw):
-    """Rows, and for each how much padding stands left and right of it, all of one width."""
-    rows = draw(st.lists(prompts(), min_size=1, max_size=4))
-    width = max(map(len, rows)) + draw(st.integers(0, 2))
-    lefts = [draw(st.integers(0, width - len(row))) for row in rows]
-    return rows, [(left, width - len(row) - left) for row, left in zip(rows, lefts, strict=True)]
-
-
-def collate(rows, paddings, filler=PAD):
-    padded = [[filler] * a + row + [filler] * b for row, (a, b) in zip(rows, paddings, strict=True)]
-    real = [[0] * a + [1] * len(row) + [0] * b for row, (a, b) in zip(rows, paddings, strict=True)]
-    return torch.tensor(padded), torch.tensor(real)
 
 
 OPTIONS = st.fixed_dictionaries(

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from hf_maskgit.layout import (
     append,
+    behind_first,
     ends_with,
     nothing_behind,
     pack_rows,
-    pad_behind_first,
     plan_layout,
 )
 
@@ -112,7 +112,7 @@ def test_only_the_tail_behind_its_first_end_is_padded(data):
     flags = st.lists(st.booleans(), min_size=width, max_size=width)
     ends, tail = data.draw(flags), data.draw(flags)
     text = torch.arange(10, 10 + width)[None]
-    padded = pad_behind_first(text, torch.tensor([ends]), torch.tensor([tail]), PAD)
+    padded = text.masked_fill(behind_first(torch.tensor([ends]), torch.tensor([tail])), PAD)
     expected, ended = [], False
     for i in range(width):
         expected.append(PAD if ended and tail[i] else 10 + i)

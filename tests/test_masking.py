@@ -571,3 +571,26 @@ def test_a_batch_needs_an_example():
 def test_a_run_needs_a_process():
     with pytest.raises(ValueError, match="`num_processes` must be at least 1, got 0"):
         collator(num_processes=0)
+
+
+# --- fixed tokens --------------------------------------------------------------------------------
+
+
+def test_labels_of_minus_100_fix_tokens_as_maskable_does():
+    """They survive transformers' Trainer, which drops columns that `forward` does not know."""
+    ids = [CLS, 11, 12, 13, 14, SEP]
+    by_maskable = {"input_ids": ids, "example_id": 4, "maskable": [1, 0, 0, 1, 1, 1]}
+    by_labels = {"input_ids": ids, "example_id": 4, "labels": [-100, -100, -100, 13, 14, -100]}
+    collator = DataCollatorForMaskGit(word_piece_tokenizer(WORDS))
+    one, other = collator([by_maskable]), collator([by_labels])
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert one["labels"].tolist() == [[-100, -100, -100, 13, 14, -100]]
+
+
+@pytest.mark.parametrize("labels", [[CLS, 11, 13, SEP], [-100, 11]])
+def test_labels_that_are_not_the_text(labels):
+    with pytest.raises(ValueError, match="`labels` must repeat its `input_ids`, or be -100"):
+        DataCollatorForMaskGit(word_piece_tokenizer(WORDS))(
+            [{"input_ids": [CLS, 11, 12, SEP], "labels": labels}]
+        )

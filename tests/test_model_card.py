@@ -13,13 +13,16 @@ import torch
 from huggingface_hub import ModelCard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tiny import tiny_model, word_tokenizer
+from tiny import protein_tokenizer, tiny_model, word_tokenizer
 
 import hf_maskgit
 from hf_maskgit.evaluation import NelboOutput
 from hf_maskgit.model_card import (
     GeneratorCard,
+    address_card,
+    card_from_config,
     installed_versions,
+    own_examples,
     render_model_card,
     write_model_card,
 )
@@ -49,6 +52,7 @@ FULL = replace(
     num_parameters=22_713_216,
     training={"updates": 700, "number format": "bf16"},
     held_out_data="verses of other chapters",
+    held_out_dataset="some-owner/other-chapters",
     bound=bound([10.0, 21.0], [3.0, 4.0], [3, 5]),  # 31 / 8 and 5 / 8 nats per token
     bound_before=bound([40.0, 40.0], [0.8, 0.6], [3, 5]),  # 10 and 1 / 8
     unigram_nats=6.0247,
@@ -90,45 +94,56 @@ def test_the_hub_reads_back_the_metadata(tmp_path):
         "language": ["en"],
         "library_name": "hf_maskgit",
         "license": "mit",
-        "pipeline_tag": "fill-mask",
-        "tags": ["masked-diffusion", "maskgit", "infilling", "verses"],
+        "pipeline_tag": "text-generation",
+        "tags": ["masked-diffusion", "maskgit", "infilling", "fill-mask", "verses"],
         "model-index": [
             {
                 "name": "some-verses",
                 "results": [
                     {
-                        "task": {"type": "fill-mask"},
+                        "task": {"type": "text-generation"},
                         "dataset": {
                             "name": "verses of other chapters",
-                            "type": "some-owner/some-book",
+                            "type": "some-owner/other-chapters",
                         },
                         "metrics": [
                             {
                                 "type": "nelbo",
-                                "name": "upper bound on the negative log-likelihood, "
-                                "nats per token",
+                                "name": "nats per token of an upper bound on the negative "
+                                "log-likelihood",
                                 "value": 3.875,
-                                "args": {"standard_error": 0.625},
-                            }
+                            },
+                            {
+                                "type": "nelbo_std_error",
+                                "name": "standard error of the nats per token of an upper bound "
+                                "on the negative log-likelihood",
+                                "value": 0.625,
+                            },
                         ],
                     }
                 ],
             }
         ],
     }
-    (result,) = loaded.data.eval_results
-    assert (result.task_type, result.metric_type, result.metric_value) == (
-        "fill-mask",
-        "nelbo",
-        3.875,
-    )
+    assert [
+        (result.task_type, result.metric_type, result.metric_value)
+        for result in loaded.data.eval_results
+    ] == [
+        ("text-generation", "nelbo", 3.875),
+        ("text-generation", "nelbo_std_error", 0.625),
+    ]
+
+
+def test_a_bound_on_data_that_is_not_on_the_hub_is_not_laid_to_the_training_data():
+    (result, _) = render_model_card(replace(FULL, held_out_dataset=None)).data.eval_results
+    assert result.dataset_type == "other"
 
 
 def test_what_is_unknown_is_not_in_the_metadata():
     assert render_model_card(SMALL).data.to_dict() == {
         "library_name": "hf_maskgit",
-        "pipeline_tag": "fill-mask",
-        "tags": ["masked-diffusion", "maskgit", "infilling"],
+        "pipeline_tag": "text-generation",
+        "tags": ["masked-diffusion", "maskgit", "infilling", "fill-mask"],
     }
 
 
@@ -219,7 +234,11 @@ def test_examples_of_any_text_are_valid_python(text):
     given_texts = [
         node.args[0].value for node in calls if node.args and isinstance(node.args[0], ast.Constant)
     ]
-    assert sorted(given_texts) == sorted([text] * 2 + [f"me/{text}"] * 2)
+    options = [k.value.value for c in calls for k in c.keywords if k.arg == "model"]
+    assert sorted(given_texts) == sorted(
+        ["infilling", "text-generation", text, text, text, *[f"me/{text}"] * 2]
+    )
+    assert options == [f"me/{text}"] * 2
 
 
 def test_the_snippet_runs_on_a_saved_model(tmp_path, monkeypatch):
@@ -231,10 +250,11 @@ def test_the_snippet_runs_on_a_saved_model(tmp_path, monkeypatch):
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(snippet_of(card), {})
-    filled, continued = printed.getvalue().splitlines()
+    filled, continued, by_hand = printed.getvalue().splitlines()
     assert re.fullmatch(r"w1 w\d+ w3", filled)
     assert re.match(r"w1 w2 ?", continued)
     assert set(continued.split()) <= {f"w{i}" for i in range(35)}
+    assert re.fullmatch(r"w1 w\d+ w3", by_hand)
 
 
 def test_versions_are_those_installed():
@@ -247,6 +267,76 @@ def test_versions_are_those_installed():
 def test_the_template_in_the_folder_of_cards_is_the_one_the_package_ships():
     shipped = ROOT / "hf_maskgit" / "model_card_template.md"
     assert (ROOT / "model_cards" / "template.md").read_text() == shipped.read_text()
+
+
+@settings(max_examples=30)
+@given(st.text(), st.one_of(st.none(), st.text()), st.booleans())
+@example("a/b", None, True)
+@example('"; import os', 'main"', False)
+def test_a_card_that_moved_is_the_card_of_its_new_place(name, revision, with_code):
+    """However often it moves, and back: nothing of a former place is left."""
+    there = f"me/{name}"
+    card = address_card(render_model_card(FULL), "x/y", revision="r", with_code=not with_code)
+    moved = address_card(card, there, revision=revision, with_code=with_code)
+    code = moved.text.split("```python\n")[1].split("```")[0]
+    tree = ast.parse(code)
+    loads = [
+        (node.args, {k.arg: k.value.value for k in node.keywords})
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and (
+            any(k.arg == "model" for k in node.keywords)
+            or getattr(node.func, "attr", "") == "from_pretrained"
+        )
+    ]
+    assert len(loads) == 4
+    for args, options in loads:
+        assert (options.pop("model", None) or args[0].value) == there
+        expected = {} if revision is None else {"revision": revision}
+        assert options == expected | ({"trust_remote_code": True} if with_code else {})
+    imported = [
+        alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names
+    ]
+    assert imported == ([] if with_code else ["hf_maskgit"])
+    assert "x/y" not in str(moved)
+    home = address_card(moved, FULL.model_id)
+    assert str(home) == str(render_model_card(FULL))
+
+
+def test_title_and_results_move_too_and_nothing_else():
+    moved = address_card(render_model_card(FULL), "me/others")
+    expected = render_model_card(replace(FULL, model_id="me/others"))
+    assert str(moved) == str(expected)
+    assert "someone" not in str(moved)
+
+
+def test_a_title_of_its_own_stays():
+    card = replace(FULL, title="Some verses, small")
+    assert str(render_model_card(card)).count("Some verses, small") == 2
+    assert str(address_card(render_model_card(card), "me/others")) == str(
+        render_model_card(replace(card, model_id="me/others"))
+    )
+
+
+def test_a_card_of_other_making_keeps_its_text():
+    text = "---\nlicense: mit\n---\n\n# some-verses\n\n```python\nprint('some-verses')\n```\n"
+    assert address_card(ModelCard(text), "me/others").text == ModelCard(text).text
+
+
+@pytest.mark.parametrize("kind", ["bert", "esm"])
+def test_a_card_made_from_the_configuration_claims_nothing_else(kind):
+    model = tiny_model(kind)
+    tokenizer = {"bert": word_tokenizer, "esm": protein_tokenizer}[kind]()
+    card = card_from_config(model, tokenizer, "me/verses")
+    assert card.encoder == f"an encoder of the type `{kind}`"
+    assert card.license is None
+    assert card.bound is None
+    assert (card.masked_example, card.prompt_example) == own_examples(model, tokenizer)
+    ids = tokenizer(card.masked_example)["input_ids"]
+    assert ids.count(tokenizer.mask_token_id) == 1
+    assert f"({sum(p.numel() for p in model.parameters()):,} parameters)" in str(
+        render_model_card(card)
+    )
 
 
 def test_a_former_card_is_replaced(tmp_path):

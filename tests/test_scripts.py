@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
+from huggingface_hub import ModelCard
 from tiny import WORDS, tiny_model, word_tokenizer
 from tiny_training import repeated_symbols, write_inputs
 
@@ -82,6 +83,24 @@ def test_the_card_states_the_bound_and_no_text_of_the_data(trained):
     assert "| updates | 12 |" in card
     assert "| examples per update | 8 |" in card
     assert "180 examples of" in card
+
+
+def test_the_card_is_one_the_hub_can_read(trained):
+    card = ModelCard.load(trained / "README.md")
+    assert card.data.license is None, "nobody named one"
+    assert card.data.base_model is None, "the encoder is a folder"
+    assert card.data.datasets is None, "the texts are a file"
+    bound, error = card.data.eval_results
+    last = log_of(trained)[-1]
+    assert (bound.dataset_type, bound.dataset_name) == ("other", "texts.txt, held out")
+    assert bound.metric_value == pytest.approx(last["eval_nats_per_token"], abs=1e-4)
+    assert error.metric_value == pytest.approx(last["eval_std_error"], abs=1e-4)
+    assert "It is `encoder` with random weights" in card.text
+    assert "| longest example in tokens | 16 |" in card.text
+    # where things lie on this machine is nobody else's business; how to load the model is said
+    assert card.text.count(str(trained.parent)) == card.text.count(f'"{trained}"') == 4
+    samples = card.text.split("## Samples")[1].split("## Limits")[0]
+    assert samples.count("```text") == 4
 
 
 def test_a_folder_in_use_is_refused_before_any_work(trained, monkeypatch):

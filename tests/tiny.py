@@ -180,7 +180,7 @@ def tokenizer_for(kind: str) -> PreTrainedTokenizerBase:
 def tiny_encoder(kind: str = "bert", **changes: Any) -> PreTrainedModel:
     """A plain masked-LM model of transformers, as one would download it."""
     model = AutoModelForMaskedLM.from_config(encoder_config(kind, **changes))
-    _randomise_vectors(model)
+    randomise_vectors(model)
     return model.eval()
 
 
@@ -200,20 +200,25 @@ def tiny_model(kind: str = "bert", seed: int = 0, **options: Any) -> MaskGitForM
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = MaskGitForMaskedLM(tiny_config(kind, **options))
-        _randomise_vectors(model)
+        randomise_vectors(model.denoiser)
     return model.eval()
 
 
-def _randomise_vectors(model: PreTrainedModel) -> None:
-    """Move biases and norms off 0 and 1, so that one that is lost on the way is missed."""
+def randomise_vectors(model: PreTrainedModel) -> None:
+    """Move biases and norms off 0 and 1, so that one that is lost on the way is missed.
+
+    Matrices that start at 0, the last of a residual branch for example, are drawn likewise.
+    """
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.ndim == 1:
+            if parameter.ndim == 1 or not parameter.any():
                 parameter.add_(torch.randn_like(parameter) * WIDE)
 
 
 class TableModel(MaskGitGenerationMixin):
     """A denoiser that is three tables: logits follow from the place and the two neighbours.
+
+    Its critic is four: the same three, and the token itself. Both remember what they were asked.
 
     In float64 and without a sum over the row, so that a row's logits are the same to the last bit
     whatever stands beside it in the batch. Padding reads as the end of the row.
@@ -221,9 +226,12 @@ class TableModel(MaskGitGenerationMixin):
     Args:
         config: whose vocabulary and special ids it has.
         max_positions: longest row it takes.
+        critic: whether it has one.
     """
 
-    def __init__(self, config: MaskGitConfig, max_positions: int = 64) -> None:
+    def __init__(
+        self, config: MaskGitConfig, max_positions: int = 64, critic: bool = False
+    ) -> None:
         size = config.get_text_config().vocab_size
         generator = torch.Generator().manual_seed(7)
 
@@ -238,7 +246,14 @@ class TableModel(MaskGitGenerationMixin):
             table(n) for n in (max_positions, size + 1, size + 1)
         )
         self.of_type = table(2)
+        self.critic_tables = [table(n)[:, 0] for n in (max_positions, size, size + 1, size + 1)]
         self.calls: list[SimpleNamespace] = []
+        self.critic_calls: list[SimpleNamespace] = []
+        self._has_critic = critic
+
+    @property
+    def has_token_critic(self) -> bool:
+        return self._has_critic
 
     @property
     def max_positions(self) -> int:
@@ -259,11 +274,33 @@ class TableModel(MaskGitGenerationMixin):
                 token_type_ids=None if token_type_ids is None else token_type_ids.clone(),
             )
         )
-        nobody = len(self.of_left) - 1
-        text = input_ids.masked_fill(attention_mask == 0, nobody)
-        left = F.pad(text, (1, 0), value=nobody)[:, :-1]
-        right = F.pad(text, (0, 1), value=nobody)[:, 1:]
+        text, left, right = self._neighbours(input_ids, attention_mask)
         logits = self.of_place[: text.shape[1]] + self.of_left[left] + self.of_right[right]
         if token_type_ids is not None:
             logits = logits + self.of_type[token_type_ids]
         return SimpleNamespace(logits=logits[masked_positions])
+
+    def score_tokens(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        positions: Tensor,
+        token_type_ids: Tensor | None = None,
+    ) -> Tensor:
+        self.critic_calls.append(
+            SimpleNamespace(input_ids=input_ids.clone(), positions=positions.clone())
+        )
+        text, left, right = self._neighbours(input_ids, attention_mask)
+        of_place, of_token, of_left, of_right = self.critic_tables
+        scores = of_place[: text.shape[1]] + of_left[left] + of_right[right] + of_token[input_ids]
+        if token_type_ids is not None:
+            scores = scores + self.of_type[token_type_ids, 0]
+        return scores[positions]
+
+    def _neighbours(
+        self, input_ids: Tensor, attention_mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        nobody = len(self.of_left) - 1
+        text = input_ids.masked_fill(attention_mask == 0, nobody)
+        left = F.pad(text, (1, 0), value=nobody)[:, :-1]
+        return text, left, F.pad(text, (0, 1), value=nobody)[:, 1:]

@@ -1,0 +1,89 @@
+"""Checkpoints that carry this library's code and load without it."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from transformers import PreTrainedModel
+
+# Named here, the pipelines belong to the code that transformers copies: it follows such imports.
+from .pipeline_infilling import InfillingPipeline
+from .pipeline_text_generation import MaskGitTextGenerationPipeline
+
+_PIPELINES = {
+    "infilling": (InfillingPipeline, "AutoModelForMaskedLM"),
+    "text-generation": (MaskGitTextGenerationPipeline, "AutoModelForCausalLM"),
+}
+_MODEL_CLASSES = ("AutoModelForMaskedLM", "AutoModelForCausalLM")
+_ABSENT = object()  # no attribute of that name
+
+
+@contextlib.contextmanager
+def saved_code(model: PreTrainedModel, with_code: bool | None) -> Iterator[None]:
+    """Decide, for a `save_pretrained` within, whether the checkpoint carries its code.
+
+    transformers copies the code of classes that are registered for it, and it registers classes
+    that it loaded from a checkpoint. Within, that registration is what is asked for here; after it,
+    everything is as before.
+
+    Args:
+        model: to be saved.
+        with_code: None keeps what the model came with: code only if its class was loaded from a
+            checkpoint.
+
+    Raises:
+        ValueError: for a class of the user's own, whose code would not be carried whole.
+    """
+    kind, config = type(model), model.config
+    is_ours = kind.__module__.rpartition(".")[0] == __name__.rpartition(".")[0]
+    came_with_code = is_ours and kind._auto_class is not None
+    carries = came_with_code if with_code is None else with_code
+    if carries and not is_ours:
+        raise ValueError(
+            f"with_code=True carries the classes of this library; {kind.__name__} is defined in "
+            f"{kind.__module__!r}, which may need more. Save it without code."
+        )
+    entries = _config_entries(kind, type(config)) if carries else {}
+    with (
+        _attribute(kind, "_auto_class", _MODEL_CLASSES[0] if carries else None),
+        # The model's modules hold that of the configuration, so the model alone copies.
+        _attribute(type(config), "_auto_class", None),
+        _attribute(config, "auto_map", entries.get("auto_map", _ABSENT)),
+        _attribute(config, "custom_pipelines", entries.get("custom_pipelines", _ABSENT)),
+    ):
+        yield
+
+
+def _config_entries(model_class: type, config_class: type) -> dict[str, Any]:
+    """Make what config.json says of the code beside it."""
+    pipelines = {
+        task: {"impl": _reference(kind), "pt": [auto_class], "type": "text"}
+        for task, (kind, auto_class) in _PIPELINES.items()
+    }
+    classes = {name: _reference(model_class) for name in _MODEL_CLASSES}
+    return {
+        "auto_map": {"AutoConfig": _reference(config_class), **classes},
+        "custom_pipelines": pipelines,
+    }
+
+
+def _reference(kind: type) -> str:
+    return f"{kind.__module__.rpartition('.')[2]}.{kind.__name__}"
+
+
+@contextlib.contextmanager
+def _attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Set an attribute, or take it away, for a while."""
+    before = vars(owner).get(name, _ABSENT)
+    _set(owner, name, value)
+    try:
+        yield
+    finally:
+        _set(owner, name, before)
+
+
+def _set(owner: Any, name: str, value: Any) -> None:
+    if value is not _ABSENT:
+        setattr(owner, name, value)
+    elif name in vars(owner):
+        delattr(owner, name)

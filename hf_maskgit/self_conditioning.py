@@ -1,0 +1,83 @@
+"""Self-conditioning: the denoiser sees what it thought in the pass before.
+
+The last hidden state of the previous pass is projected into the input embeddings (Analog Bits,
+arXiv 2208.04202; the ancestor feeds hidden states, as here). The projection starts at zero, so that
+a pretrained encoder is unchanged at first.
+
+Letters: B batch, L length, H width of the hidden states, E width of the embeddings.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.configuration_utils import PreTrainedConfig
+
+from .encoders import PADDING_LEAKS
+
+
+class SelfConditioning(nn.Module):
+    """Turns hidden states of the previous pass into what is added to the embeddings.
+
+    A row without a previous pass gets a learned null state; it goes through the same projection, so
+    that every parameter is part of every pass.
+
+    Args:
+        hidden_size: H.
+        embedding_size: E.
+        std: standard deviation of the initial null state.
+    """
+
+    def __init__(self, hidden_size: int, embedding_size: int, std: float = 0.02) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(embedding_size, hidden_size))
+        self.null = nn.Parameter(torch.zeros(hidden_size))
+        self.std = std
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start without effect: a projection of zeros."""
+        nn.init.zeros_(self.weight)
+        nn.init.normal_(self.null, std=self.std)
+
+    def forward(self, previous: Tensor | None, has_previous: Tensor | None) -> Tensor:
+        """Return what is added to the embeddings, (B, L, E), or (E,) where nothing came before.
+
+        Args:
+            previous: (B, L, H) hidden states, or None.
+            has_previous: (B,) bool, rows whose states count; None means all.
+        """
+        states: Tensor = self.null
+        if previous is not None:
+            states = previous.to(self.null.dtype)
+            if has_previous is not None:
+                states = torch.where(has_previous[:, None, None], states, self.null)
+        return F.linear(states, self.weight)
+
+
+def embedding_size(encoder: PreTrainedConfig, embeddings: Any) -> int:
+    """Return the width E of an encoder's token embeddings.
+
+    Raises:
+        ValueError: for an encoder whose embeddings cannot be added to.
+    """
+    kind = encoder.model_type
+    if kind in PADDING_LEAKS:
+        raise ValueError(
+            f"Self-conditioning is not available for {kind!r}, which runs without padding: the "
+            "states of rows of different lengths cannot be handed on. Set self_cond=False."
+        )
+    if not isinstance(embeddings, nn.Embedding):
+        raise ValueError(
+            f"Self-conditioning adds to the token embeddings, and those of {kind!r} are a "
+            f"{type(embeddings).__name__}, to which nothing can be added. Set self_cond=False."
+        )
+    return embeddings.embedding_dim
+
+
+def add_to_embeddings(embeddings: Tensor, addition: Tensor) -> Tensor:
+    """Add (B, L, E) or (E,) to embeddings, (B, L', E); an encoder may have padded L to L'."""
+    if addition.ndim == 3 and embeddings.shape[1] > addition.shape[1]:
+        addition = F.pad(addition, (0, 0, 0, embeddings.shape[1] - addition.shape[1]))
+    return embeddings + addition.to(embeddings.dtype)
