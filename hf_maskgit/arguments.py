@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from .configuration_maskgit import MaskGitConfig, own_fields
+from .configuration_maskgit import CRITICS, MaskGitConfig, own_fields
 from .schedules import SCHEDULES
 
 
@@ -59,6 +59,26 @@ class ModelArguments:
         "Weight the cross-entropy as in MDLM, a likelihood bound under pure masking; false gives "
         "weight 1.",
     )
+    self_cond: bool | None = _inherited(
+        "self_cond", "Feed what the encoder made of a text in the pass before back into it."
+    )
+    self_cond_train_prob: float | None = _inherited(
+        "self_cond_train_prob", "Probability, per example, of training with such a pass."
+    )
+    token_critic: str | None = _inherited(
+        "token_critic",
+        "A critic that learns which tokens of a filled text are wrong: a head on the encoder "
+        "itself, or a second encoder.",
+        choices=list(CRITICS),
+    )
+    critic: str | None = _option(
+        None,
+        "Encoder of a separate critic with the same tokenizer: a name on the Hub or a local "
+        "folder. Default: a copy of the encoder.",
+    )
+    critic_loss_weight: float | None = _inherited(
+        "critic_loss_weight", "Weight of the critic's loss beside the denoiser's."
+    )
 
     def __post_init__(self) -> None:
         """Check what belongs together."""
@@ -71,6 +91,11 @@ class ModelArguments:
             raise ValueError(
                 "`encoder_overrides` changes the encoder's shape, which pretrained weights do not "
                 "allow; add `from_scratch` or leave it out."
+            )
+        if self.critic is not None and self.token_critic == "self":
+            raise ValueError(
+                "`critic` names the encoder of a separate critic, and token_critic='self' has "
+                "none; leave one of the two out."
             )
 
     @property
@@ -166,6 +191,11 @@ class TrainArguments:
     adam_beta2: float = _option(0.98, "Decay of AdamW's mean of the squared gradient.")
     adam_epsilon: float = _option(1e-8, "Term in AdamW's denominator.")
     max_grad_norm: float = _option(1.0, "Norm to which gradients are clipped; 0 does not clip.")
+    train: Literal["both", "denoiser", "critic"] = _option(
+        "both",
+        "Which part learns where there is a token critic; the weights of the other stay as they "
+        "are. Of a critic of kind 'self', 'critic' trains the head alone.",
+    )
     mixed_precision: Literal["no", "bf16", "fp16"] | None = _option(
         None, "Number format of the forward pass. Default: what `accelerate launch` says."
     )

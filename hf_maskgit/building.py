@@ -1,6 +1,5 @@
 """From options to the things a run needs: tokenizer, model, examples, accelerator."""
 
-import json
 import logging
 from typing import Any
 
@@ -18,10 +17,11 @@ from transformers import (
 )
 
 from .arguments import DataArguments, ModelArguments, TrainArguments
-from .configuration_maskgit import MaskGitConfig
+from .configuration_maskgit import MaskGitConfig, own_fields
 from .data import check_max_length, evenly_spaced, frame_texts, hold_out, tokenize_texts
 from .masking import maskable_positions
 from .modeling_maskgit import MaskGitForMaskedLM
+from .recipes import json_object
 from .sources import load_texts
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,11 @@ def load_model(options: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> M
     """Build the model in float32, the format its weights are trained in.
 
     Starts from random weights, from an encoder, or from a checkpoint of this library, whose
-    settings hold where the options name no other.
+    settings hold where the options name no other. Such a checkpoint may gain self-conditioning or a
+    token critic; a warning says what is new.
+
+    Raises:
+        ValueError: for a critic where the checkpoint has another one.
     """
     if options.from_scratch:
         config = encoder_config(
@@ -74,17 +78,69 @@ def load_model(options: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> M
         )
         source: Any = AutoModelForMaskedLM.from_config(config, dtype=torch.float32)
         return MaskGitForMaskedLM.from_encoder(
-            source, tokenizer=tokenizer, **options.maskgit_overrides
+            source, tokenizer=tokenizer, critic=options.critic, **options.maskgit_overrides
         )
     load: dict[str, Any] = {"revision": options.revision, "dtype": torch.float32}
     found = AutoConfig.from_pretrained(options.encoder, revision=options.revision)
-    if found.model_type == MaskGitConfig.model_type:
-        return MaskGitForMaskedLM.from_pretrained(
-            options.encoder, **load, **options.maskgit_overrides
+    if not isinstance(found, MaskGitConfig):
+        return MaskGitForMaskedLM.from_encoder(
+            options.encoder,
+            tokenizer=tokenizer,
+            critic=options.critic,
+            **load,
+            **options.maskgit_overrides,
         )
-    return MaskGitForMaskedLM.from_encoder(
-        options.encoder, tokenizer=tokenizer, **load, **options.maskgit_overrides
+    names_critic = options.critic is not None or options.token_critic not in (
+        None,
+        found.token_critic,
     )
+    if found.token_critic is not None and names_critic:
+        raise ValueError(
+            f"The generator {options.encoder!r} has a token critic already, token_critic="
+            f"{found.token_critic!r}, which goes on learning; leave `critic` and `token_critic` "
+            "out."
+        )
+    if names_critic or (options.self_cond and not found.self_cond):
+        generator = MaskGitForMaskedLM.from_pretrained(options.encoder, **load)
+        return with_new_parts(generator, tokenizer, options.critic, options.maskgit_overrides)
+    return MaskGitForMaskedLM.from_pretrained(options.encoder, **load, **options.maskgit_overrides)
+
+
+def with_new_parts(
+    generator: MaskGitForMaskedLM,
+    tokenizer: PreTrainedTokenizerBase,
+    critic: str | None,
+    changes: dict[str, Any],
+) -> MaskGitForMaskedLM:
+    """Give a generator self-conditioning or a token critic that it was not made with.
+
+    Args:
+        generator: its encoder and the parts it has are used on.
+        tokenizer: its own.
+        critic: encoder of a separate critic; None is a copy of the generator's.
+        changes: fields of `MaskGitConfig` that differ from the generator's.
+
+    Returns:
+        The new generator; a warning names its new weights.
+    """
+    kept = {name: getattr(generator.config, name) for name in own_fields()}
+    for described_by_models in ("text_config", "critic_config"):
+        del kept[described_by_models]
+    model = MaskGitForMaskedLM.from_encoder(
+        generator.denoiser,
+        tokenizer=tokenizer,
+        critic=generator.critic or critic,
+        **{**kept, **changes},
+    )
+    model.generation_config = generator.generation_config
+    new = model.load_state_dict(generator.state_dict(), strict=False).missing_keys
+    # A separate critic starts as an encoder that has learned; all else starts from nothing.
+    logger.warning(
+        "The generator gains weights that it was not trained with: %s.",
+        ", ".join(name for name in new if not name.startswith("critic."))
+        + (f", and a critic ({critic or 'a copy of its encoder'})" if model.critic else ""),
+    )
+    return model
 
 
 def encoder_config(
@@ -105,7 +161,7 @@ def encoder_config(
     make = AutoConfig.for_model if source in CONFIG_MAPPING else AutoConfig.from_pretrained
     load = {} if source in CONFIG_MAPPING else {"revision": revision}
     plain = make(source, **load)
-    settings = _json_object(overrides) if overrides else {}
+    settings = json_object("encoder_overrides", overrides) if overrides else {}
     for name in settings:
         if not hasattr(plain, name):
             raise ValueError(
@@ -114,19 +170,6 @@ def encoder_config(
             )
     sizes = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
     return make(source, **load, **sizes, **settings)
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
-        value = None
-    if not isinstance(value, dict):
-        raise ValueError(
-            "`encoder_overrides` must be a JSON object such as '{\"hidden_size\": 256}', got "
-            f"{text!r}."
-        )
-    return value
 
 
 def load_examples(

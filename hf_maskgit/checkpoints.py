@@ -1,7 +1,8 @@
 """Checkpoints: where a run stands, which one is the newest, which ones stay.
 
     output_dir/                 the final model, its tokenizer, training_options.yaml and the log
-    output_dir/best/            the model with the lowest bound on held-out texts
+    output_dir/best/            the model with the lowest bound on held-out texts; where a critic
+                                alone learns, the one whose critic judges them best
     output_dir/checkpoint-500/  everything needed to go on exactly after update 500
 
 A checkpoint is written under another name first and renamed when it is whole, so that a run killed
@@ -33,13 +34,15 @@ class Progress:
         epoch: passes finished.
         updates_in_epoch: updates taken in the present pass.
         best_nats: lowest bound on held-out texts so far, nats per token; None before the first.
+        best_auroc: the same where a critic alone learns, its highest AUROC.
     """
 
-    setting: dict[str, float]
+    setting: dict[str, Any]
     step: int = 0
     epoch: int = 0
     updates_in_epoch: int = 0
     best_nats: float | None = None
+    best_auroc: float | None = None
 
     def advance(self, epoch_updates: int) -> None:
         """Count one more update."""

@@ -280,7 +280,6 @@ def fill_masks(
     meter = _Meter(logits_fn, critic_fn, lengths)
     reveal_steps = torch.full_like(state.text, -1)
     stopped = torch.zeros_like(state.masked[:, 0])
-    streams = 3 if sampler.remask in REMDM else 2
     step = 0
     while True:
         rows = (planner.unfinished(state, step) & ~stopped).nonzero().squeeze(1)
@@ -292,7 +291,7 @@ def fill_masks(
             rows,
             current,
             planner.plan(current, rows, step),
-            row_uniforms(seeds, lengths, rows, step, state.text.shape[1], streams=streams),
+            row_uniforms(seeds, lengths, rows, step, state.text.shape[1]),
             sampler,
             meter.scores,
         )
@@ -349,8 +348,8 @@ def reveal_step(
         rows: (R,) long, indices of the rows, as `logits_fn` knows them.
         state: the rows before the pass.
         plan: what the pace asks of this pass.
-        uniforms: (R, L, 2) float64 in [0, 1): one to draw with and one for the order, per position;
-            a third, for remasking, where the sampler flips coins for it.
+        uniforms: (R, L, 2) float64 in [0, 1), per position: one to draw with, one for the order of
+            masks or the remasking of tokens.
         sampler: order, pace, remasking, temperatures.
         critic_fn: the critic, where the sampler asks one.
 
@@ -400,32 +399,27 @@ def reveal_step(
         drawn = everywhere[taken] if sampler.order == "confidence" else tokens(logits, chosen)
         after = _commit(state, chosen, logits, drawn, sampler)
     if sampler.remask in REMDM:
-        # Only what stood there before this pass; what it revealed stays for now.
-        back = state.revealed & here & (uniforms[..., 2] < plan.remask_rate)
+        # Only what stood there before this pass; what it revealed stays for now. Its coin is its
+        # own: where a token stands, the order has no use for one.
+        back = state.revealed & here & (to_order < plan.remask_rate)
         after = after.remask(back, sampler.mask_token_id)
     return after
 
 
 def row_uniforms(
-    seeds: Sequence[int],
-    lengths: Tensor,
-    rows: Tensor,
-    step: int,
-    width: int,
-    *,
-    streams: int = 2,
+    seeds: Sequence[int], lengths: Tensor, rows: Tensor, step: int, width: int
 ) -> Tensor:
-    """Draw the noise of one pass, (R, L, streams) float64 in [0, 1), each row from its own stream.
+    """Draw the noise of one pass, (R, L, 2) float64 in [0, 1), each row from a stream of its own.
 
     Keyed by (row seed, pass) and as long as the row alone, so that neither the other rows of the
     batch nor its padding change it.
     """
-    noise = torch.zeros(len(rows), width, streams, dtype=torch.float64)
+    noise = torch.zeros(len(rows), width, 2, dtype=torch.float64)
     row_lengths = lengths.tolist()
     for i, row in enumerate(rows.tolist()):
         generator = keyed_generator(seeds[row], step)
         length = row_lengths[row]
-        noise[i, :length] = torch.rand(length, streams, generator=generator, dtype=torch.float64)
+        noise[i, :length] = torch.rand(length, 2, generator=generator, dtype=torch.float64)
     return noise.to(rows.device)
 
 
@@ -563,6 +557,11 @@ def _draw_tokens(
         # A processor may edit in place, and may bring back what the law excludes.
         processed = sampler.processors(text, cast(torch.FloatTensor, logits.clone()))
         logits = _restrict(processed, state, positions, sampler)
+        if not bool((logits > -torch.inf).any(-1).all()):
+            raise ValueError(
+                "`logits_processor` leaves nothing to emit at a position: every id that may stand "
+                "there has the score -inf; let it keep one."
+            )
     if not sampler.do_sample:
         return logits.argmax(-1)
     heat = plan.heat[rows] if sampler.anneal_temperature else torch.ones_like(uniforms)

@@ -236,14 +236,14 @@ def repair_dtype(denoiser: PreTrainedModel) -> None:
                 parameter.data = parameter.data.to(denoiser.dtype)
 
 
-def freeze_unused_parameters(denoiser: PreTrainedModel) -> None:
+def freeze_unused_parameters(encoder: PreTrainedModel) -> None:
     """Switch the gradient off for what takes no part in predicting a token of a text.
 
     Args:
-        denoiser: changed in place.
+        encoder: with or without its LM head, changed in place.
     """
-    for name, parameter in denoiser.named_parameters():
-        if _is_unused(denoiser, name):
+    for name, parameter in encoder.named_parameters():
+        if _is_unused(encoder, f".{name}"):
             parameter.requires_grad_(False)
 
 

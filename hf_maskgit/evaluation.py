@@ -8,7 +8,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,6 +21,10 @@ from .losses import cross_entropy, forbid
 from .masking import maskable_positions, token_column
 from .noise import keyed_generator
 from .sampling import highest
+from .token_critic import fill_in
+
+ONE_PASS = "one pass"
+TWO_PASSES = "two passes of each masked text, the second conditioned on the first"
 
 
 @dataclass(frozen=True)
@@ -32,11 +36,14 @@ class NelboOutput:
         std_error: (B,) float64, its Monte-Carlo standard error in nats. An estimate may fall below
             the true value; its expectation does not.
         num_tokens: (B,) long, maskable tokens of each text.
+        estimator: what predicted the masked tokens: "one pass", or with self-conditioning "two
+            passes ...". Each bounds the likelihood of the sampler that does so at every text.
     """
 
     nats: Tensor
     std_error: Tensor
     num_tokens: Tensor
+    estimator: str = ONE_PASS
 
     @property
     def nats_per_token(self) -> float:
@@ -60,11 +67,22 @@ class NelboOutput:
 
     @classmethod
     def concatenate(cls, parts: Sequence["NelboOutput"]) -> "NelboOutput":
-        """Join the results of several batches."""
+        """Join the results of several batches.
+
+        Raises:
+            ValueError: for results of different estimators.
+        """
+        estimators = sorted({part.estimator for part in parts})
+        if len(estimators) > 1:
+            raise ValueError(
+                f"These bounds are of different estimators: {' and '.join(estimators)}. Join those "
+                "of one."
+            )
         return cls(
             torch.cat([part.nats for part in parts]),
             torch.cat([part.std_error for part in parts]),
             torch.cat([part.num_tokens for part in parts]),
+            *estimators,
         )
 
 
@@ -76,6 +94,7 @@ def nelbo(
     maskable: Tensor | None = None,
     num_samples: int = 8,
     generator: torch.Generator | None = None,
+    self_condition: bool | None = None,
 ) -> NelboOutput:
     """Estimate the negative evidence lower bound of each text.
 
@@ -83,6 +102,10 @@ def nelbo(
     cross-entropy, summed over k positions chosen at random. The k of one text are stratified over
     1..n and drawn in antithetic pairs (u and 1 - u), because small and large k err in opposite
     ways; the standard error comes from the pairs.
+
+    With self-conditioning, each masked text gets two passes, and the second predicts. That is a
+    denoiser like any other, so the bound holds for the sampler that makes two passes at each text;
+    `generate` makes one and looks back on that at the text before.
 
     Args:
         model: a `MaskGitForMaskedLM` or anything with its `config` and `forward`; in eval mode, or
@@ -92,19 +115,22 @@ def nelbo(
         maskable: (B, L) bool; False conditions on a token. Framing and padding never count.
         num_samples: passes per text, an even number of at least 4.
         generator: draws the masks; None uses torch's global generator.
+        self_condition: whether to make two passes; None makes them where the model has
+            self-conditioning.
 
     Returns:
         The bound of each text.
 
     Raises:
-        ValueError: for an odd or small `num_samples`, a text that holds the mask token, or one
-            without a maskable token.
+        ValueError: for an odd or small `num_samples`, a text that holds the mask token, one without
+            a maskable token, or `self_condition` where the model has none.
     """
     if num_samples < 4 or num_samples % 2:
         raise ValueError(
             f"`num_samples` must be even and at least 4 (antithetic pairs), got {num_samples}."
         )
     config = model.config
+    self_condition = _looks_twice(config, self_condition)
     if attention_mask is None:
         attention_mask = torch.ones_like(input_ids)
     maskable = _maskable(config, input_ids, attention_mask, maskable)
@@ -122,12 +148,14 @@ def nelbo(
         counts = torch.ceil(fraction.to(num_tokens.device) * num_tokens).long().clamp_min(1)
         noise = torch.rand(input_ids.shape, generator=generator, device=device)
         chosen = highest(noise.to(input_ids.device), maskable, counts)
-        nll = _masked_nll(model, input_ids, attention_mask, chosen)  # (N,)
+        logits = _predict(model, input_ids, attention_mask, chosen, self_condition)
+        nll = cross_entropy(logits, input_ids[chosen], _forbidden(model))  # (N,)
         summed = torch.zeros(len(input_ids), dtype=torch.float64, device=nll.device)
         summed.index_add_(0, chosen.nonzero()[:, 0], nll.double())
         samples.append(summed * num_tokens / counts)
     pairs = torch.stack(samples).view(num_samples // 2, 2, -1).mean(1)  # (pairs, B)
-    return NelboOutput(pairs.mean(0), pairs.std(0) / math.sqrt(len(pairs)), num_tokens)
+    estimator = TWO_PASSES if self_condition else ONE_PASS
+    return NelboOutput(pairs.mean(0), pairs.std(0) / math.sqrt(len(pairs)), num_tokens, estimator)
 
 
 def evaluate_nelbo(
@@ -139,6 +167,7 @@ def evaluate_nelbo(
     num_samples: int = 8,
     seed: int = 0,
     progress: bool = True,
+    self_condition: bool | None = None,
 ) -> NelboOutput:
     """Estimate the bound of every text of a data set.
 
@@ -151,6 +180,7 @@ def evaluate_nelbo(
         num_samples: passes per text.
         seed: of the masks; torch's global generator is not touched.
         progress: show a progress bar.
+        self_condition: see `nelbo`.
 
     Returns:
         One bound per text in the order of `texts`, on the CPU.
@@ -161,12 +191,17 @@ def evaluate_nelbo(
         for index, ids, mask, maskable in _batches(
             texts, tokenizer, batch_size, progress, model.device
         ):
-            part = nelbo(model, ids, mask, maskable, num_samples, generator)
-            parts.append(NelboOutput(part.nats.cpu(), part.std_error.cpu(), part.num_tokens.cpu()))
+            part = nelbo(model, ids, mask, maskable, num_samples, generator, self_condition)
+            parts.append(part)
             order.extend(index)
     joined = NelboOutput.concatenate(parts)
     back = torch.tensor(order).argsort()
-    return NelboOutput(joined.nats[back], joined.std_error[back], joined.num_tokens[back])
+    return replace(
+        joined,
+        nats=joined.nats.cpu()[back],
+        std_error=joined.std_error.cpu()[back],
+        num_tokens=joined.num_tokens.cpu()[back],
+    )
 
 
 @torch.no_grad()
@@ -179,6 +214,7 @@ def masked_accuracy(
     batch_size: int = 32,
     seed: int = 0,
     progress: bool = True,
+    self_condition: bool | None = None,
 ) -> dict[float, float]:
     """Measure how often the likeliest token is the masked one.
 
@@ -191,31 +227,132 @@ def masked_accuracy(
         batch_size: texts per pass.
         seed: of the masks.
         progress: show a progress bar.
+        self_condition: see `nelbo`.
 
     Returns:
         The fraction of hidden tokens predicted right, by mask rate.
     """
-    bad = [rate for rate in mask_rates if not 0 < rate <= 1]
-    if bad:
-        raise ValueError(f"Every mask rate must lie in (0, 1], got {bad[0]}.")
+    _check_rates(mask_rates)
     right: Counter[float] = Counter()
     total: Counter[float] = Counter()
     generator = keyed_generator(seed)
     config = model.config
+    self_condition = _looks_twice(config, self_condition)
     with _evaluating(model):
         for _, ids, mask, given in _batches(texts, tokenizer, batch_size, progress, model.device):
             maskable = _maskable(config, ids, mask, given)
             _check_texts(ids, maskable, config.mask_token_id)
             for rate in mask_rates:
-                counts = (maskable.sum(1) * rate).round().long().clamp_min(1)
-                noise = torch.rand(ids.shape, generator=generator).to(ids.device)
-                chosen = highest(noise, maskable, counts)
-                shown = ids.masked_fill(chosen, config.mask_token_id)
-                logits = model(shown, mask, masked_positions=chosen).logits
+                chosen = _choose(maskable, rate, generator)
+                logits = _predict(model, ids, mask, chosen, self_condition)
                 predicted = forbid(logits, _forbidden(model)).argmax(-1)
                 right[rate] += int((predicted == ids[chosen]).sum())
                 total[rate] += int(chosen.sum())
     return {rate: right[rate] / total[rate] for rate in mask_rates}
+
+
+@dataclass(frozen=True)
+class CriticAuroc:
+    """How well a token critic tells right tokens from wrong ones of the same text.
+
+    Attributes:
+        wins: pairs of a right and a wrong token of one text in which the right one has the higher
+            score; a tie counts half.
+        num_pairs: all such pairs.
+        num_tokens: tokens that were judged.
+        num_wrong: how many of them were wrong.
+    """
+
+    wins: float
+    num_pairs: int
+    num_tokens: int
+    num_wrong: int
+
+    @property
+    def auroc(self) -> float:
+        """Share of the pairs in which the right token has the higher score; 0.5 is chance."""
+        if not self.num_pairs:
+            raise ValueError(
+                "No text has both a right and a wrong token, so there is nothing to tell apart. "
+                "Measure on more texts, or at another mask rate or temperature."
+            )
+        return self.wins / self.num_pairs
+
+    @classmethod
+    def add(cls, parts: Sequence["CriticAuroc"]) -> "CriticAuroc":
+        """Join what was found on several batches."""
+        return cls(
+            sum(part.wins for part in parts),
+            sum(part.num_pairs for part in parts),
+            sum(part.num_tokens for part in parts),
+            sum(part.num_wrong for part in parts),
+        )
+
+
+@torch.no_grad()
+def critic_auroc(
+    model: Any,
+    texts: Sequence[Any],
+    tokenizer: Any,
+    *,
+    mask_rate: float = 0.5,
+    temperature: float = 1.0,
+    batch_size: int = 32,
+    seed: int = 0,
+    progress: bool = True,
+    self_condition: bool | None = None,
+) -> CriticAuroc:
+    """Measure how well the token critic finds the tokens that the denoiser got wrong.
+
+    A share of each text is masked, the denoiser fills it in one step, and the critic scores the
+    filled text. Only filled tokens of one text are compared with each other: that some texts are
+    harder, or that most tokens were never masked, must not count for the critic.
+
+    Args:
+        model: a `MaskGitForMaskedLM` with a token critic.
+        texts: examples with `input_ids` (framed).
+        tokenizer: its padding.
+        mask_rate: fraction of the maskable tokens to fill, in (0, 1]; at least one is.
+        temperature: of the denoiser's draws, above 0.
+        batch_size: texts per pass.
+        seed: of masks and draws; torch's global generator is not touched.
+        progress: show a progress bar.
+        self_condition: see `nelbo`.
+
+    Raises:
+        ValueError: for a model without a critic, or a value out of its range.
+    """
+    _check_rates([mask_rate])
+    if not temperature > 0:
+        raise ValueError(f"`temperature` must be greater than 0, got {temperature}.")
+    if not model.has_token_critic:
+        raise ValueError(
+            "The model has no token critic to measure; train one with token_critic='self' or "
+            "'separate'."
+        )
+    generator, parts = keyed_generator(seed), []
+    self_condition = _looks_twice(model.config, self_condition)
+    with _evaluating(model):
+        for _, ids, mask, given in _batches(texts, tokenizer, batch_size, progress, model.device):
+            maskable = _maskable(model.config, ids, mask, given)
+            _check_texts(ids, maskable, model.config.mask_token_id)
+            chosen = _choose(maskable, mask_rate, generator)
+            logits = _predict(model, ids, mask, chosen, self_condition)
+            filled = fill_in(logits, ids, chosen, _forbidden(model), temperature, generator)
+            scores = model.score_tokens(filled, mask, chosen)
+            parts.append(_compare(scores, (filled == ids)[chosen], chosen.nonzero()[:, 0]))
+    return CriticAuroc.add(parts)
+
+
+def _compare(scores: Tensor, right: Tensor, rows: Tensor) -> CriticAuroc:
+    """Compare right (N,) bool with wrong tokens of the same of the rows (N,) long."""
+    wins, num_pairs = 0.0, 0
+    for row in rows.unique():
+        of_right, of_wrong = (scores[(rows == row) & kind] for kind in (right, ~right))
+        lead = (of_right[:, None] - of_wrong).sign()  # 1, or 0 for a tie
+        wins += float((lead + 1).sum() / 2)
+        num_pairs += lead.numel()
+    return CriticAuroc(wins, num_pairs, len(scores), int((~right).sum()))
 
 
 def unigram_cross_entropy(
@@ -305,10 +442,39 @@ def _maskable(
     return maskable if allowed is None else maskable & allowed.bool()
 
 
-def _masked_nll(model: Any, input_ids: Tensor, attention_mask: Tensor, chosen: Tensor) -> Tensor:
+def _check_rates(mask_rates: Sequence[float]) -> None:
+    bad = [rate for rate in mask_rates if not 0 < rate <= 1]
+    if bad:
+        raise ValueError(f"Every mask rate must lie in (0, 1], got {bad[0]}.")
+
+
+def _choose(maskable: Tensor, mask_rate: float, generator: torch.Generator) -> Tensor:
+    """Choose a share of each row's maskable positions (B, L) bool, at least one."""
+    counts = (maskable.sum(1) * mask_rate).round().long().clamp_min(1)
+    noise = torch.rand(maskable.shape, generator=generator).to(maskable.device)
+    return highest(noise, maskable, counts)
+
+
+def _looks_twice(config: Any, self_condition: bool | None) -> bool:
+    """Decide whether each masked text gets two passes."""
+    has = bool(getattr(config, "self_cond", False))
+    if self_condition and not has:
+        raise ValueError(
+            "`self_condition=True` asks for a second pass that looks back on the first, and the "
+            "model has no self-conditioning; leave it out."
+        )
+    return has if self_condition is None else self_condition
+
+
+def _predict(
+    model: Any, input_ids: Tensor, attention_mask: Tensor, chosen: Tensor, self_condition: bool
+) -> Tensor:
+    """Return the logits (N, V) at the chosen positions of texts in which these are masked."""
     shown = input_ids.masked_fill(chosen, model.config.mask_token_id)
-    logits = model(input_ids=shown, attention_mask=attention_mask, masked_positions=chosen).logits
-    return cross_entropy(logits, input_ids[chosen], _forbidden(model))
+    passes = {"self_condition": True} if self_condition else {}
+    output = model(shown, attention_mask, masked_positions=chosen, **passes)
+    logits: Tensor = output.logits
+    return logits
 
 
 def _forbidden(model: Any) -> Tensor:

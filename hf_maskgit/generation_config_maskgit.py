@@ -5,11 +5,11 @@ from typing import Any
 
 from transformers import GenerationConfig
 
+from .presets import PRESETS
 from .samplers import (
     ORDERS,
     P2_PLANNERS,
     PACES,
-    PRESETS,
     REMASKS,
     SCORED_ORDERS,
     resolve_choices,
@@ -145,7 +145,7 @@ class MaskGitGenerationConfig(GenerationConfig):
         stop_strings: a row ends behind the first of these in its new text; needs `tokenizer=`.
         num_return_sequences: texts per row (1).
         return_dict_in_generate: return a `MaskGitGenerationOutput` (False).
-        output_history: let it hold the text after every pass (False).
+        output_history: let that hold the text after every pass (False).
         pad_token_id, bos_token_id, eos_token_id: special ids (the model's).
 
     Raises:
@@ -217,7 +217,7 @@ class MaskGitGenerationConfig(GenerationConfig):
             raise ValueError(
                 f"Unknown preset {name!r}; choose from {', '.join(map(repr, PRESETS))}."
             )
-        return cls(**{**PRESETS[name], **overrides})
+        return cls(**{**PRESETS[name].options, **overrides})
 
     def validate(self, strict: bool = False, user_set_attributes: set[str] | None = None) -> None:
         """Check every option that is set; transformers' own arguments change nothing.
@@ -310,6 +310,10 @@ class MaskGitGenerationConfig(GenerationConfig):
             raise ValueError(
                 "`confidence_threshold` and `threshold_factor` are two rules for the same pace; "
                 "set one of them."
+            )
+        if self.output_history and self.return_dict_in_generate is False:
+            raise ValueError(
+                "`output_history` is a part of what return_dict_in_generate=True returns; set both."
             )
         if None not in (self.order, self.pace, self.remask):
             self.resolve_choices()

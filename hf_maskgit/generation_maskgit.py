@@ -154,8 +154,9 @@ class MaskGitGenerationMixin:
             generator: draws the rows' seeds. Without it and without `seed`, torch's global one
                 does.
             token_type_ids: (B, P) long; new tokens take the last real token's.
-            negative_prompt_ids: (B, Q) long, what `guidance_scale` pushes away from; without it,
-                from the text with its prompt masked.
+            negative_prompt_ids: (B, Q) long, what `guidance_scale` pushes away from; one row per
+                prompt or returned row, or one for all. Without it, from the text with its prompt
+                masked.
             negative_prompt_attention_mask: (B, Q), 1 at its real tokens; None means all are.
             allowed_token_ids: ids that may be emitted: a list for all filled positions, a dict from
                 column of the returned rows to such a list, or one such dict (or None) per returned
@@ -164,7 +165,8 @@ class MaskGitGenerationMixin:
             streamer: a streamer of transformers; takes one text.
             callback_on_step_end: called after each pass with its number, from 0, and the
                 `DecodingState` of all rows, packed to right padding with closing special tokens
-                behind the new ones; may return a changed one.
+                behind the new ones; may return a changed one. Masks that it leaves behind the last
+                step take further passes.
             **kwargs: single options of `MaskGitGenerationConfig`. `max_new_tokens` named here
                 appends masks to a text that holds masks already; the model's own default does not.
 
@@ -174,6 +176,7 @@ class MaskGitGenerationMixin:
             `return_dict_in_generate`, a `MaskGitGenerationOutput`.
 
         Raises:
+            TypeError: for `input_ids` that are no tensor.
             ValueError: for a bad option or input, before any pass.
         """
         # 1.
@@ -235,6 +238,7 @@ class MaskGitGenerationMixin:
             stops,
             callback_on_step_end,
             streamer,
+            vocab_size=self.config.get_text_config().vocab_size,
             keeps_history=options.output_history,
             prompt_is_fixed=not holds_masks and not from_nothing,
         )
@@ -439,9 +443,9 @@ class MaskGitGenerationMixin:
     ) -> LogitsFn:
         """Return the denoiser of what guidance pushes away from."""
         if negative_prompt_ids is None:
-            special = torch.tensor(
-                sorted(set(self.config.special_token_ids or [])), device=rows.text.device
-            ).long()
+            # A word that the tokenizer does not know is no frame, special as its id may be.
+            frame = {*(self.config.special_token_ids or [])} - {self.config.unk_token_id}
+            special = torch.tensor(sorted(frame), dtype=torch.long, device=rows.text.device)
             prompt = rows.real & ~rows.masked & ~torch.isin(rows.text, special)
             return without_prompt(denoise, prompt, self._mask_token_id())
         if holds_masks or not rows.num_new:
@@ -450,7 +454,9 @@ class MaskGitGenerationMixin:
                 "masks of its own. Leave them out to push away from the text with what is known "
                 "masked."
             )
-        mask = self._check_rows(negative_prompt_ids, negative_prompt_attention_mask, None)
+        mask = self._check_rows(
+            negative_prompt_ids, negative_prompt_attention_mask, None, "negative_prompt_"
+        )
         given, returned = len(negative_prompt_ids), len(rows.text)
         if given not in (1, returned // repeats, returned):
             raise ValueError(
@@ -470,9 +476,15 @@ class MaskGitGenerationMixin:
 
     def _input_device(self, input_ids: Tensor | None) -> torch.device:
         """Return where tokens lie; offloaded weights may lie nowhere until they are used."""
-        if input_ids is not None:
-            return input_ids.device
-        return torch.device("cpu") if self.device.type == "meta" else self.device
+        if input_ids is None:
+            return torch.device("cpu") if self.device.type == "meta" else self.device
+        if not isinstance(input_ids, Tensor):
+            raise TypeError(
+                f"`input_ids` must be a tensor of token ids, got {type(input_ids).__name__}. Of "
+                "texts write model.generate(**tokenizer(texts, padding=True, "
+                'return_tensors="pt")).'
+            )
+        return input_ids.device
 
     def _logits_fn(self, real: Tensor, token_type_ids: Tensor | None) -> LogitsFn:
         memory = Memory(real) if self.config.self_cond else None
@@ -516,43 +528,48 @@ class MaskGitGenerationMixin:
         return pad if pad is not None else self.config.pad_token_id or 0
 
     def _check_rows(
-        self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        token_type_ids: Tensor | None,
+        prefix: str = "",
     ) -> Tensor:
         """Check what the caller gave and return the attention mask, (B, P) long."""
+        ids_name, mask_name = f"{prefix or 'input_'}ids", f"{prefix}attention_mask"
         if input_ids.ndim != 2 or len(input_ids) == 0 or input_ids.is_floating_point():
             raise ValueError(
-                "`input_ids` must be integers of shape (batch, length), got dtype "
+                f"`{ids_name}` must be integers of shape (batch, length), got dtype "
                 f"{input_ids.dtype} and shape {tuple(input_ids.shape)}."
             )
         vocab_size = self.config.get_text_config().vocab_size
         if bool(((input_ids < 0) | (input_ids >= vocab_size)).any()):
             raise ValueError(
-                f"`input_ids` run from {int(input_ids.min())} to {int(input_ids.max())}; the "
+                f"`{ids_name}` run from {int(input_ids.min())} to {int(input_ids.max())}; the "
                 f"vocabulary has 0 to {vocab_size - 1}. Is this the model's own tokenizer?"
             )
         for name, tensor in (
-            ("attention_mask", attention_mask),
+            (mask_name, attention_mask),
             ("token_type_ids", token_type_ids),
         ):
             if tensor is not None and tensor.shape != input_ids.shape:
                 raise ValueError(
-                    f"`{name}` must have the shape of `input_ids`, {tuple(input_ids.shape)}, got "
+                    f"`{name}` must have the shape of `{ids_name}`, {tuple(input_ids.shape)}, got "
                     f"{tuple(tensor.shape)}."
                 )
         if attention_mask is None:
             pad = self.config.pad_token_id
             if pad is not None and pad in input_ids:
                 raise ValueError(
-                    f"`input_ids` hold the padding id {pad} and no "
-                    "`attention_mask` says which tokens are real; pass the tokenizer's."
+                    f"`{ids_name}` hold the padding id {pad} and no `{mask_name}` "
+                    "says which tokens are real; pass the tokenizer's."
                 )
             return torch.ones_like(input_ids)
         if not bool(((attention_mask == 0) | (attention_mask == 1)).all()):
-            raise ValueError("`attention_mask` must hold 0 (padding) and 1 (real tokens) only.")
+            raise ValueError(f"`{mask_name}` must hold 0 (padding) and 1 (real tokens) only.")
         empty = (attention_mask.sum(1) == 0).nonzero()
         if len(empty):
             raise ValueError(
-                f"Row {int(empty[0])} of the batch is all padding; give it at least one "
+                f"Row {int(empty[0])} of `{ids_name}` is all padding; give it at least one "
                 "real token, or call generate() without input_ids to write from nothing."
             )
         return attention_mask.long()
@@ -577,10 +594,12 @@ class _Watcher:
         callback: StepCallback | None,
         streamer: Any,
         *,
+        vocab_size: int,
         keeps_history: bool,
         prompt_is_fixed: bool,
     ) -> None:
         self._rows, self._sampler, self._stops, self._callback = rows, sampler, stops, callback
+        self._vocab_size = vocab_size
         self._history: list[Tensor] | None = [] if keeps_history else None
         self._feed = None
         if streamer is not None:
@@ -609,7 +628,7 @@ class _Watcher:
         if self._callback is not None:
             changed = self._callback(step, state)
             if changed is not None:
-                _check_changed(changed, state, self._sampler.mask_token_id)
+                _check_changed(changed, state, self._sampler.mask_token_id, self._vocab_size)
                 state = changed
         if self._history is not None:
             self._history.append(self._rows.restore(state.text))
@@ -630,12 +649,19 @@ class _Watcher:
         self._feed.finish(text[: int(kept[-1]) + 1] if len(kept) else text[:0])
 
 
-def _check_changed(changed: DecodingState, state: DecodingState, mask_token_id: int) -> None:
+def _check_changed(
+    changed: DecodingState, state: DecodingState, mask_token_id: int, vocab_size: int
+) -> None:
     """Refuse a callback's state that decoding cannot go on from."""
     if not isinstance(changed, DecodingState) or changed.text.shape != state.text.shape:
         raise ValueError(
             "`callback_on_step_end` must return the DecodingState it got, changed with "
             f"dataclasses.replace(), or None; got {type(changed).__name__}."
+        )
+    if bool(((changed.text < 0) | (changed.text >= vocab_size)).any()):
+        raise ValueError(
+            f"`callback_on_step_end` wrote ids from {int(changed.text.min())} to "
+            f"{int(changed.text.max())}; the vocabulary has 0 to {vocab_size - 1}."
         )
     known = state.block < 0
     if bool((changed.text != state.text)[known].any()):

@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from transformers import (
+    AutoConfig,
     AutoModel,
     AutoModelForMaskedLM,
     AutoTokenizer,
@@ -31,21 +32,28 @@ from .encoders import (
     load_encoder,
     max_positions,
     min_positions,
+    refusal,
     repair_dtype,
     run_by_length,
     source_options,
 )
 from .generation_config_maskgit import MaskGitGenerationConfig
 from .generation_maskgit import MaskGitGenerationMixin
-from .losses import masked_cross_entropy
+from .losses import at_least_float32, masked_cross_entropy
 from .remote_code import saved_code
-from .self_conditioning import SelfConditioning, add_to_embeddings, embedding_size
+from .self_conditioning import (
+    SelfConditioning,
+    add_to_embeddings,
+    embedding_size,
+    spare_padding,
+)
 from .token_critic import (
     check_critic,
     critic_cross_entropy,
     drop_unused_parts,
     fill_in,
     hidden_size,
+    known_arguments,
     states_at,
 )
 
@@ -137,7 +145,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         _hook(denoiser.base_model, _gather_hidden_states)
         self.self_conditioning = _make_self_conditioning(config, denoiser)
         self._watch_embeddings()
-        self.critic, self.critic_head = _make_critic(config, critic)
+        self.critic, self.critic_head = _make_critic(config, denoiser, critic)
         self.post_init()
 
     @classmethod
@@ -205,8 +213,11 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
 
     @property
     def max_positions(self) -> int | None:
-        """Longest framed text in tokens that the encoder takes; None when it sets no limit."""
-        return max_positions(self.denoiser)
+        """Longest framed text in tokens that the model takes; None when it sets no limit."""
+        limits = [max_positions(self.denoiser)]
+        if self.critic is not None:
+            limits.append(max_positions(self.critic))
+        return min((limit for limit in limits if limit is not None), default=None)
 
     def forward(
         self,
@@ -248,10 +259,12 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
             previous_hidden_states: (B, L, H) float, `last_hidden_state` of the pass before, for
                 self-conditioning.
             has_previous: (B,) bool, rows that had such a pass; None means all.
-            self_condition: make that pass here, without gradient, and condition on it. None does so
-                with labels alone: in training for each text with `config.self_cond_train_prob`, in
-                evaluation for all.
+            self_condition: make that pass here, without gradient, and condition every text on it.
+                None does so with labels alone: in evaluation for every text, in training for each
+                with `config.self_cond_train_prob`.
             train: "denoiser", "critic" or "both": whose loss is taken, where there is a critic.
+                With "critic", no gradient reaches the denoiser but through the hidden states of a
+                critic of kind "self".
             critic_temperature: of the tokens that the critic learns to judge; None draws one per
                 text, uniform in (0, 1].
             output_last_hidden_state: return `last_hidden_state`.
@@ -278,7 +291,9 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
                 "(`label_smoothing_factor`, `compute_loss_func`), which is not the one of masked "
                 "diffusion; leave these options out."
             )
-        self._check_parts(previous_hidden_states, self_condition, train, critic_temperature)
+        self._check_parts(
+            previous_hidden_states, has_previous, self_condition, train, critic_temperature
+        )
         unknown = sorted(set(kwargs) - self._denoiser_arguments)
         if unknown:
             known = ", ".join(sorted(self._denoiser_arguments))
@@ -300,14 +315,19 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
             "output_hidden_states": _or(output_hidden_states, self.config.output_hidden_states),
             "output_attentions": _or(output_attentions, self.config.output_attentions),
         }
-        if self_condition is None:
-            self_condition = self.config.self_cond and labels is not None
-        if self_condition and previous_hidden_states is None:
-            previous_hidden_states, has_previous = self._look_first(arguments)
+        if previous_hidden_states is None and self.self_conditioning is not None:
+            share = self._share_that_looks_first(self_condition, labels is not None)
+            if share > 0:
+                previous_hidden_states, has_previous = self._look_first(arguments, share)
+        if previous_hidden_states is not None:
+            _check_hidden_states(
+                previous_hidden_states, arguments, cast(SelfConditioning, self.self_conditioning)
+            )
         this_pass = _Pass(
             masked_positions, previous_hidden_states, has_previous, output_last_hidden_state
         )
-        with torch.no_grad() if train == "critic" else contextlib.nullcontext():
+        only_critic = labels is not None and train == "critic"
+        with _without_gradient() if only_critic else contextlib.nullcontext():
             if self._padding_leaks and attention_mask is not None:
                 logits, output = self._predict_unpadded(
                     arguments, attention_mask, this_pass, details
@@ -447,7 +467,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
             **kwargs: further arguments of the encoder, such as `token_type_ids`.
 
         Returns:
-            (N,) float32, the log-odds that each token is right.
+            (N,) float32 (float64 from a model in float64), the log-odds that each token is right.
 
         Raises:
             ValueError: for a model without a critic.
@@ -462,10 +482,12 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
 
     def _suspicion(self, arguments: dict[str, Any], positions: Tensor) -> Tensor:
         """Return the critic's log-odds (N,) that the tokens at (B, L) bool are wrong."""
-        body: Any = self.denoiser.base_model if self.critic is None else self.critic
-        with self._during(_Pass()):
-            states = states_at(body, arguments, positions)
-        return cast(nn.Linear, self.critic_head)(states).squeeze(-1).float()
+        if self.critic is not None:
+            states = states_at(self.critic, arguments, positions)
+        else:
+            with self._during(_Pass(), arguments) as arguments:
+                states = states_at(self.denoiser.base_model, arguments, positions)
+        return at_least_float32(cast(nn.Linear, self.critic_head)(states).squeeze(-1))
 
     def _critic_loss(
         self,
@@ -485,47 +507,61 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         suspicion = self._suspicion({**arguments, "input_ids": filled}, labelled)
         return critic_cross_entropy(suspicion, (filled != truth)[labelled]).sum / count
 
-    def _look_first(self, arguments: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Make the pass that self-conditioning looks back on, in training for some of the texts.
+    def _share_that_looks_first(self, self_condition: bool | None, has_labels: bool) -> float:
+        """Return the probability with which a text gets a pass to look back on; see `forward`."""
+        if self_condition is not None:
+            return float(self_condition)
+        if not has_labels:
+            return 0.0
+        return self.config.self_cond_train_prob if self.training else 1.0
+
+    def _look_first(self, arguments: dict[str, Any], share: float) -> tuple[Tensor, Tensor | None]:
+        """Make the pass that self-conditioning looks back on.
+
+        For all texts, although some may not use it: every process then does the same work, and
+        shapes do not change from batch to batch.
 
         Returns:
-            Hidden states (B, L, H), and which rows (B,) bool have them.
+            Hidden states (B, L, H), and which rows (B,) bool use them, None for all.
         """
-        text = arguments["input_ids"] if "input_ids" in arguments else arguments["inputs_embeds"]
-        rate = self.config.self_cond_train_prob if self.training else 1.0
-        chosen = torch.rand(len(text), device=text.device) < rate
-        null = cast(SelfConditioning, self.self_conditioning).null
-        states = null.new_zeros(*text.shape[:2], len(null))
-        if bool(chosen.any()):
-            of_chosen = {
-                k: v[chosen] if isinstance(v, Tensor) and len(v) == len(text) else v
-                for k, v in arguments.items()
-            }
-            with torch.no_grad(), self._during(_Pass()):
-                hidden = self.denoiser.base_model(**of_chosen, return_dict=True)[0]
-            states[chosen] = hidden.to(states.dtype)
-            # Autocast keeps the weights it has cast, here without a way back for their gradient.
-            torch.clear_autocast_cache()
-        return states, chosen
+        body: Any = self.denoiser.base_model
+        with _without_gradient(), self._during(_Pass(), arguments) as arguments:
+            states = body(**known_arguments(body, arguments), return_dict=True)[0]
+        if share == 1:
+            return states, None  # and torch's generator is left alone
+        return states, torch.rand(len(states), device=states.device) < share
 
     def _check_parts(
         self,
         previous_hidden_states: Tensor | None,
+        has_previous: Tensor | None,
         self_condition: bool | None,
         train: str,
         critic_temperature: float | None,
     ) -> None:
-        if not self.config.self_cond and (previous_hidden_states is not None or self_condition):
+        """Check the arguments of parts that this model may not have."""
+        if previous_hidden_states is not None and self_condition:
+            raise ValueError(
+                "`self_condition=True` makes a pass to look back on, and `previous_hidden_states` "
+                "are those of one; give one of the two."
+            )
+        if has_previous is not None and previous_hidden_states is None:
+            raise ValueError(
+                "`has_previous` says which rows of `previous_hidden_states` count; pass them too."
+            )
+        if self.self_conditioning is None and (
+            previous_hidden_states is not None or self_condition
+        ):
             raise ValueError(
                 "The model has no self-conditioning to give previous hidden states to; set "
                 "self_cond=True in its config and train it."
             )
         if train not in ("both", "denoiser", "critic"):
             raise ValueError(f"`train` must be 'both', 'denoiser' or 'critic', got {train!r}.")
-        if train == "critic" and self.critic_head is None:
+        if self.critic_head is None and (train == "critic" or critic_temperature is not None):
             raise ValueError(
-                "train='critic' needs a token critic, and the model has none; set token_critic="
-                "'self' or 'separate' in its config."
+                "train='critic' and `critic_temperature` need a token critic, and the model has "
+                "none; set token_critic='self' or 'separate' in its config."
             )
         if critic_temperature is not None and not critic_temperature > 0:
             raise ValueError(
@@ -542,7 +578,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
                 f"The encoder {type(self.denoiser).__name__} takes texts of at least "
                 f"{self._min_positions} tokens with their framing, got one of {text.shape[1]}."
             )
-        with self._during(this_pass):
+        with self._during(this_pass, arguments) as arguments:
             output = self.denoiser(**arguments, **details, return_dict=True)
         everywhere = this_pass.head_positions is None
         return output.logits if everywhere else output.logits.squeeze(0), output
@@ -601,8 +637,12 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         return torch.tensor(ids, dtype=torch.long, device=logits.device)
 
     @contextlib.contextmanager
-    def _during(self, this_pass: "_Pass") -> Iterator[None]:
-        """Let the hooks know what a forward pass of the encoder is about."""
+    def _during(self, this_pass: "_Pass", arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Let the hooks know what a forward pass of the encoder is about.
+
+        Yields:
+            The arguments to make the pass with.
+        """
         # Kept with the modules themselves, so that every copy and every replica of DataParallel has
         # its own. Where N is decided before the body runs, a compiler makes one graph of it and
         # head.
@@ -612,11 +652,17 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         this_pass.places = None if positions is None else positions.nonzero(as_tuple=True)
         body._pass = this_pass
         if self.self_conditioning is not None:
-            embeddings._addition = self.self_conditioning(
-                this_pass.previous_hidden_states, this_pass.has_previous
+            addition = spare_padding(
+                self.self_conditioning(this_pass.previous_hidden_states, this_pass.has_previous),
+                arguments.get("attention_mask"),
             )
+            if "inputs_embeds" in arguments:  # then the encoder's own embeddings are not asked
+                given = arguments["inputs_embeds"]
+                arguments = {**arguments, "inputs_embeds": add_to_embeddings(given, addition)}
+            else:
+                embeddings._addition = addition
         try:
-            yield
+            yield arguments
         finally:
             body._pass = embeddings._addition = None
 
@@ -663,6 +709,16 @@ def _add_to_embeddings(embeddings: nn.Module, args: Any, output: Tensor) -> Tens
     return output if addition is None else add_to_embeddings(output, addition)
 
 
+@contextlib.contextmanager
+def _without_gradient() -> Iterator[None]:
+    """Keep a pass out of the gradient, but not the passes after it."""
+    with torch.no_grad():
+        yield
+    # Autocast keeps the weights it has cast, here without a way back for their gradient.
+    if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
+        torch.clear_autocast_cache()
+
+
 def _make_self_conditioning(
     config: MaskGitConfig, denoiser: PreTrainedModel
 ) -> SelfConditioning | None:
@@ -670,46 +726,99 @@ def _make_self_conditioning(
         return None
     encoder = config.encoder_config
     width = embedding_size(encoder, denoiser.get_input_embeddings())
-    return SelfConditioning(hidden_size(encoder), width, config.initializer_range)
+    module = SelfConditioning(hidden_size(encoder), width, config.initializer_range)
+    return _beside(denoiser, module)
 
 
 def _make_critic(
-    config: MaskGitConfig, critic: PreTrainedModel | None
+    config: MaskGitConfig, denoiser: PreTrainedModel, critic: PreTrainedModel | None
 ) -> tuple[PreTrainedModel | None, nn.Linear | None]:
     """Make the critic's body, where it has one of its own, and its head."""
     if config.token_critic is None:
         return None, None
     if config.token_critic == "self":
-        return None, nn.Linear(hidden_size(config.encoder_config), 1)
+        return None, _beside(denoiser, nn.Linear(hidden_size(config.encoder_config), 1))
     encoder = cast(PreTrainedConfig, config.critic_config)
-    check_critic(encoder, config.get_text_config().vocab_size)
+    check_critic(encoder, config.encoder_config)
     if critic is None:
         critic = AutoModel.from_config(encoder, dtype=torch.get_default_dtype())
+    else:
+        config.critic_config = critic.config  # one object, so that resizing keeps both in step
+    repair_dtype(critic)
     drop_unused_parts(critic)
-    return critic, nn.Linear(hidden_size(encoder), 1)
+    head = nn.Linear(hidden_size(encoder), 1)
+    return _beside(denoiser, critic), _beside(denoiser, head)
+
+
+def _beside(denoiser: PreTrainedModel, module: Any) -> Any:
+    """Put a new part where the denoiser is, in its number format."""
+    return module.to(device=denoiser.device, dtype=denoiser.dtype)
 
 
 def _load_critic(
     critic: str | PreTrainedModel | None, denoiser: PreTrainedModel, fields: dict[str, Any]
 ) -> PreTrainedModel | None:
     """Load or copy a separate critic where one is asked for, and note it in the fields."""
-    kind = fields.get("token_critic")
-    if critic is None and (kind != "separate" or fields.get("critic_config") is not None):
-        return None
+    kind, described = fields.get("token_critic"), fields.get("critic_config") is not None
+    if critic is None and (kind != "separate" or described):
+        return None  # none at all, or a new one with random weights
     if kind not in (None, "separate"):
         raise ValueError(
             f"`critic` is a second model, and token_critic={kind!r} asks for none; leave one of "
             "the two out."
         )
-    judge: PreTrainedModel
+    if described:
+        raise ValueError(
+            "`critic` brings its own configuration; leave `critic_config` out, or leave `critic` "
+            "out to start with random weights."
+        )
+    judge = load_critic(denoiser if critic is None else critic)
+    if critic is not None and judge is denoiser.base_model:
+        raise ValueError(
+            "The critic is the encoder itself. Leave `critic` out: token_critic='separate' starts "
+            "with a copy of the encoder, and token_critic='self' puts a head on it."
+        )
     if critic is None:
-        judge = cast(PreTrainedModel, copy.deepcopy(denoiser.base_model))
-    elif isinstance(critic, str):
-        judge = AutoModel.from_pretrained(critic)
-    else:
-        judge = cast(PreTrainedModel, critic.base_model)
+        judge = copy.deepcopy(judge)
+    adapt_to_generation(judge, fields["mask_token_id"])
+    check_critic(judge.config, denoiser.config)
     fields["token_critic"], fields["critic_config"] = "separate", judge.config
     return judge
+
+
+def load_critic(critic: str | PreTrainedModel) -> PreTrainedModel:
+    """Return the encoder without a head that a separate critic starts from.
+
+    Args:
+        critic: name, path, or a loaded model, whose encoder is then taken as it is.
+
+    Raises:
+        ValueError: for an encoder that cannot be a denoiser either, or a generator.
+    """
+    config = AutoConfig.from_pretrained(critic) if isinstance(critic, str) else critic.config
+    if isinstance(config, MaskGitConfig):
+        raise ValueError(
+            "The critic is a generator; give the encoder that it was made from, or its "
+            "`model.denoiser`."
+        )
+    reason = refusal(config)
+    if reason:
+        raise ValueError(reason)
+    if isinstance(critic, str):
+        return AutoModel.from_pretrained(critic)
+    return cast(PreTrainedModel, critic.base_model)
+
+
+def _check_hidden_states(
+    previous: Tensor, arguments: dict[str, Any], conditioning: SelfConditioning
+) -> None:
+    text = arguments["input_ids"] if "input_ids" in arguments else arguments["inputs_embeds"]
+    wanted = (*text.shape[:2], len(conditioning.null))
+    if previous.shape != wanted:
+        raise ValueError(
+            f"`previous_hidden_states` must be of shape (batch, length, hidden size) = {wanted}, "
+            f"got {tuple(previous.shape)}."
+        )
 
 
 def _check_shapes(

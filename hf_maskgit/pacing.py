@@ -3,6 +3,8 @@
 Letters: B rows, L length, S steps, N masked positions of a row at the start, P passes.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -48,8 +50,8 @@ def remaining_by_blocks(
     """Plan as `remaining_counts`, block by block from the left; all blocks share the steps.
 
     The first masks of a row form its first block, and so on; the last block may be shorter. Each
-    block gets floor(S / number of blocks) steps, the first ones one more, and runs through the
-    whole schedule. A block that has fewer masks than steps hands over early.
+    block runs through the whole schedule in its share of the steps. A block that has fewer masks
+    than steps hands over early.
 
     Args:
         num_masked: (B,) long, masks of each row at the start.
@@ -66,7 +68,7 @@ def remaining_by_blocks(
         plan = []
         sizes = block_sizes(total, block_length)
         behind = total
-        for size, share in zip(sizes, shares(steps, len(sizes)), strict=True):
+        for size, share in zip(sizes, shares(steps, sizes), strict=True):
             behind -= size
             rates = schedule.mask_rate(step_times(share)[1:])
             left = remaining_counts(torch.tensor([size]), rates, every_step_reveals)[:, 0].tolist()
@@ -81,7 +83,7 @@ def mask_rates_by_blocks(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Tell where in time each step stands, when every block runs from fully masked to clean.
 
-    The arguments are those of `remaining_by_blocks`.
+    The arguments are the first four of `remaining_by_blocks`.
 
     Returns:
         Block that each step works on (S, B) long, from 0; mask rates of that block before and after
@@ -89,8 +91,8 @@ def mask_rates_by_blocks(
     """
     plans: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
     for total in set(num_masked.tolist()):
-        num_blocks = len(block_sizes(total, block_length))
-        rates = [schedule.mask_rate(step_times(share)) for share in shares(steps, num_blocks)]
+        sizes = block_sizes(total, block_length)
+        rates = [schedule.mask_rate(step_times(share)) for share in shares(steps, sizes)]
         numbers = [torch.full((len(rate) - 1,), i) for i, rate in enumerate(rates)]
         plans[total] = (
             torch.cat(numbers),
@@ -112,10 +114,20 @@ def block_sizes(num_masked: int, block_length: int | None) -> list[int]:
     return [block_length] * full + [rest] * (rest > 0)
 
 
-def shares(steps: int, num_blocks: int) -> list[int]:
-    """Share out the steps: floor each, the remainder to the first blocks."""
-    floor, remainder = divmod(steps, num_blocks)
-    return [floor + (i < remainder) for i in range(num_blocks)]
+def shares(steps: int, sizes: Sequence[int]) -> list[int]:
+    """Share out the steps by the size of the blocks: floor, at least 1; the rest to the first ones.
+
+    With as many steps as masks every block has as many steps as masks of its own.
+
+    Args:
+        steps: S, at least one per block.
+        sizes: masks of each block; all alike but for a shorter last one.
+    """
+    if len(sizes) == 1:
+        return [steps]
+    floor = [max(1, steps * size // sum(sizes)) for size in sizes]
+    remainder = steps - sum(floor)
+    return [share + (i < remainder) for i, share in enumerate(floor)]
 
 
 def step_times(steps: int) -> Tensor:
@@ -135,7 +147,7 @@ def reveal_probability(before: Tensor, after: Tensor, remask_rate: Tensor | floa
     """Return with what probability one masked position is revealed between two times.
 
     (alpha_s - (1 - sigma) alpha_t) / (1 - alpha_t) with alpha = 1 - mask rate: MDLM's posterior
-    (arXiv 2406.07524) for sigma = 0, ReMDM's (arXiv 2503.00307, eq. 6) for a remask rate sigma.
+    (arXiv 2406.07524) for sigma = 0, ReMDM's (arXiv 2503.00307) for a remask rate sigma.
 
     Args:
         before: mask rate at time t, float64.
@@ -190,7 +202,7 @@ def within_entropy_budget(
     """Mark the longest best-first run of candidates whose joint error is bounded.
 
     A run is taken while the sum of its entropies less the largest of them stays within the budget
-    (EB-Sampler, arXiv 2505.24857, eq. 7): a bound on the mutual information that is lost when all
+    (EB-Sampler, arXiv 2505.24857): a bound on the mutual information that is lost when all
     are drawn at once. At least one is marked.
 
     Args:

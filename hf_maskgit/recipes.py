@@ -113,6 +113,23 @@ def save_recipe(path: str | Path, *options: Any) -> None:
     Path(path).write_text(text, encoding="utf-8")
 
 
+def json_object(name: str, text: str) -> dict[str, Any]:
+    """Read the value of an option that holds a JSON object.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"`{name}` must be a JSON object such as '{{\"hidden_size\": 256}}', got {text!r}."
+        )
+    return value
+
+
 def _types(annotation: Any) -> tuple[Any, ...]:
     return (annotation, *getattr(annotation, "__args__", ()))
 

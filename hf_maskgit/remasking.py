@@ -12,8 +12,8 @@ from .schedules import Schedule
 def largest_remask_rate(before: Tensor, after: Tensor) -> Tensor:
     """Return the highest remask rate that leaves the marginals of masked diffusion as they are.
 
-    sigma_max = min(1, (1 - alpha_s) / alpha_t), alpha = 1 - mask rate (ReMDM, arXiv 2503.00307,
-    section 3). In the last step, after = 0, it is 0.
+    sigma_max = min(1, (1 - alpha_s) / alpha_t), alpha = 1 - mask rate (ReMDM, arXiv 2503.00307).
+    In the last step, after = 0, it is 0.
 
     Args:
         before: mask rate at time t, float64.
@@ -58,7 +58,7 @@ def loop_mask_rates(
     """Plan ReMDM-loop: unmask to a share alpha_on, stay there remasking, then finish.
 
     From t = 1 to t_on the schedule runs down to a mask rate of 1 - alpha_on, from t_on to t_off it
-    stays there, and from t_off to 0 it runs down to 0 (arXiv 2503.00307, section 4.2). With the
+    stays there, and from t_off to 0 it runs down to 0 (arXiv 2503.00307). With the
     linear schedule these are the straight lines of the paper.
 
     Args:

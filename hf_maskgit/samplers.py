@@ -173,9 +173,5 @@ class Sampler:
         return progress
 
 
-#: Named samplers of the literature as options of `generate`; see `MaskGitGenerationConfig.preset`.
-PRESETS: dict[str, dict[str, Any]] = {}
-
-
 def _listed(names: Any) -> str:
     return ", ".join(map(repr, names))

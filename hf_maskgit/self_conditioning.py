@@ -50,9 +50,10 @@ class SelfConditioning(nn.Module):
         """
         states: Tensor = self.null
         if previous is not None:
+            if has_previous is None:
+                has_previous = previous.new_ones(len(previous), dtype=torch.bool)
             states = previous.to(self.null.dtype)
-            if has_previous is not None:
-                states = torch.where(has_previous[:, None, None], states, self.null)
+            states = torch.where(has_previous[:, None, None], states, self.null)
         return F.linear(states, self.weight)
 
 
@@ -81,3 +82,16 @@ def add_to_embeddings(embeddings: Tensor, addition: Tensor) -> Tensor:
     if addition.ndim == 3 and embeddings.shape[1] > addition.shape[1]:
         addition = F.pad(addition, (0, 0, 0, embeddings.shape[1] - addition.shape[1]))
     return embeddings + addition.to(embeddings.dtype)
+
+
+def spare_padding(addition: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """Return (B, L, E) that is 0 at padding, as some encoders (MobileBERT) let a token see it.
+
+    Args:
+        addition: (B, L, E) or (E,).
+        attention_mask: (B, L), 1 at real tokens; None and masks of other shapes change nothing.
+    """
+    if attention_mask is None or attention_mask.ndim != 2:
+        return addition
+    padding = attention_mask[:, :, None] == 0
+    return addition.expand(*attention_mask.shape, -1).masked_fill(padding, 0.0)

@@ -13,34 +13,38 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig
 
-from .encoders import PADDING_LEAKS, run_by_length
-from .losses import LossSum, forbid
+from .encoders import PADDING_LEAKS, check_encoder, freeze_unused_parameters, run_by_length
+from .losses import LossSum, at_least_float32, forbid
 from .sampling import draw
 
 _COLDEST = 1e-3  # temperatures are drawn from this up: below it, float32 logits overflow
 
 
-def check_critic(config: PreTrainedConfig, vocab_size: int) -> None:
+def check_critic(critic: PreTrainedConfig, denoiser: PreTrainedConfig) -> None:
     """Refuse an encoder that cannot judge the denoiser's texts.
 
+    Args:
+        critic: the configuration of the critic's encoder.
+        denoiser: that of the denoiser's.
+
     Raises:
-        ValueError: for another vocabulary or an encoder-decoder.
+        ValueError: for another vocabulary or padding id, and for an encoder that cannot be a
+            denoiser either.
     """
-    if config.is_encoder_decoder:
-        raise ValueError(
-            f"{config.model_type!r} is an encoder-decoder; a critic must be an encoder."
-        )
-    found = config.get_text_config().vocab_size
-    if found != vocab_size:
-        raise ValueError(
-            f"The critic reads the denoiser's tokens: its vocabulary must have {vocab_size} ids, "
-            f"got {found}."
-        )
+    check_encoder(critic)
+    for name, what in (("vocab_size", "vocabulary size"), ("pad_token_id", "padding id")):
+        wanted, found = (getattr(c.get_text_config(), name) for c in (denoiser, critic))
+        if found != wanted and None not in (found, wanted):
+            raise ValueError(
+                f"The critic reads the denoiser's tokens and needs its {what}, {name}={wanted}, "
+                f"got {found}. Use an encoder of the same tokenizer."
+            )
 
 
-def drop_unused_parts(critic: nn.Module) -> None:
+def drop_unused_parts(critic: PreTrainedModel) -> None:
     """Leave out what no token's hidden state depends on.
 
     Not every way to load an encoder brings its pooler, and processes that train together would wait
@@ -48,9 +52,13 @@ def drop_unused_parts(critic: nn.Module) -> None:
     """
     if isinstance(getattr(critic, "pooler", None), nn.Module):
         critic.pooler = nn.Identity()
-    for name, parameter in critic.named_parameters():
-        if "contact_head" in name:
-            parameter.requires_grad_(False)
+    freeze_unused_parameters(critic)
+
+
+def known_arguments(body: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the arguments that an encoder does not know."""
+    known = inspect.signature(body.forward).parameters
+    return {name: value for name, value in arguments.items() if name in known}
 
 
 def states_at(body: Any, arguments: dict[str, Any], positions: Tensor) -> Tensor:
@@ -66,12 +74,13 @@ def states_at(body: Any, arguments: dict[str, Any], positions: Tensor) -> Tensor
         hidden: Tensor = body(**of_rows, return_dict=True)[0]
         return hidden if places is None else hidden[places]
 
-    known = inspect.signature(body.forward).parameters
-    arguments = {k: v for k, v in arguments.items() if k in known}
     mask = arguments.get("attention_mask")
-    if body.config.model_type not in PADDING_LEAKS or mask is None:
+    arguments = known_arguments(body, arguments)
+    if body.config.model_type not in PADDING_LEAKS:
         return run(arguments, positions)
-    del arguments["attention_mask"]
+    arguments.pop("attention_mask", None)  # FNet does not even know it
+    if mask is None or bool(mask.all()):
+        return run(arguments, positions)
     return run_by_length(run, arguments, mask, positions)
 
 
@@ -82,10 +91,9 @@ def fill_in(
     chosen: Tensor,
     forbidden_token_ids: Tensor,
     temperature: float | None = None,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     """Fill the chosen positions of a true text with the denoiser's draws.
-
-    Draws from torch's global generator, as dropout does.
 
     Args:
         logits: (N, V) at the chosen positions.
@@ -93,17 +101,22 @@ def fill_in(
         chosen: (B, L) bool.
         forbidden_token_ids: (K,) long, never drawn.
         temperature: of the draws, > 0; None draws one per text, uniform in (0, 1].
+        generator: draws tokens and temperatures; None is torch's global one, as for dropout.
 
     Returns:
         (B, L) long, a text without masks.
     """
+    device = truth.device if generator is None else generator.device
+
+    def uniform(count: int) -> Tensor:
+        return torch.rand(count, generator=generator, device=device).to(truth.device)
+
     if temperature is None:
-        heat = torch.rand(len(truth), device=truth.device).clamp_min(_COLDEST)
+        heat = (1 - uniform(len(truth))).clamp_min(_COLDEST)
     else:
         heat = torch.full((len(truth),), float(temperature), device=truth.device)
     warm = forbid(logits, forbidden_token_ids) / heat[chosen.nonzero()[:, 0], None]
-    tokens = draw(warm, torch.rand(len(warm), device=warm.device))
-    return truth.masked_scatter(chosen, tokens)
+    return truth.masked_scatter(chosen, draw(warm, uniform(len(warm))))
 
 
 def critic_cross_entropy(logits: Tensor, wrong: Tensor) -> LossSum:
@@ -116,7 +129,8 @@ def critic_cross_entropy(logits: Tensor, wrong: Tensor) -> LossSum:
     Returns:
         The sum in nats and N.
     """
-    loss = F.binary_cross_entropy_with_logits(logits.float(), wrong.float(), reduction="sum")
+    logits = at_least_float32(logits)
+    loss = F.binary_cross_entropy_with_logits(logits, wrong.to(logits.dtype), reduction="sum")
     return LossSum(loss, torch.tensor(wrong.numel(), device=wrong.device))
 
 

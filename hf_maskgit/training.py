@@ -2,8 +2,8 @@
 
 A run is a fixed sequence of updates. What an update sees depends on (seed, epoch, example) for its
 masks, on (seed, epoch) for the order of the examples and on torch's global generator for dropout,
-and on nothing else: not on evaluations in between, on the number of loader workers or on whether
-the run was killed and resumed.
+self-conditioning and what a critic is shown, and on nothing else: not on evaluations in between, on
+the number of loader workers or on whether the run was killed and resumed.
 """
 
 import json
@@ -26,12 +26,13 @@ from transformers import PreTrainedTokenizerBase
 
 from .arguments import TrainArguments
 from .checkpoints import BEST_FOLDER, LOG_NAME, Progress, save_checkpoint
-from .evaluation import NelboOutput, evaluate_nelbo
+from .evaluation import CriticAuroc, NelboOutput, critic_auroc, evaluate_nelbo
 from .masking import DataCollatorForMaskGit
 from .modeling_maskgit import MaskGitForMaskedLM
 from .updates import (
     Update,
     examples_per_update,
+    freeze_left_out,
     make_optimizer,
     take_update,
     total_updates,
@@ -46,6 +47,7 @@ _FIXED_OPTIONS = (
     "adam_beta1",
     "adam_beta2",
     "adam_epsilon",
+    "train",
 )
 
 
@@ -105,6 +107,32 @@ def evaluate_bound(
     return NelboOutput.concatenate(gather_object(parts))
 
 
+def evaluate_critic(
+    accelerator: Accelerator,
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Dataset,
+    *,
+    batch_size: int,
+    seed: int,
+) -> CriticAuroc:
+    """Measure the token critic on every example, shared among processes as in `evaluate_bound`."""
+    rows = range(accelerator.process_index, len(examples), accelerator.num_processes)
+    parts = []
+    if len(rows):
+        parts = [
+            critic_auroc(
+                accelerator.unwrap_model(model),
+                examples.select(rows),
+                tokenizer,
+                batch_size=batch_size,
+                seed=seed,
+                progress=accelerator.is_main_process,
+            )
+        ]
+    return CriticAuroc.add(gather_object(parts))
+
+
 class TrainingLoop:
     """Train a model on prepared examples.
 
@@ -120,6 +148,8 @@ class TrainingLoop:
     Attributes:
         progress: where the run stands.
         bound: what the newest evaluation found on `eval_examples`; None before the first.
+        auroc: how well the token critic judged there; None before the first, and where no critic
+            learns.
 
     Raises:
         ValueError: when the examples do not fill one update.
@@ -138,6 +168,8 @@ class TrainingLoop:
         self.accelerator, self.tokenizer, self.options = accelerator, tokenizer, options
         self.eval_examples = eval_examples
         self.bound: NelboOutput | None = None
+        self.auroc: CriticAuroc | None = None
+        freeze_left_out(model, options.train)
         update_size = examples_per_update(
             accelerator.num_processes,
             options.gradient_accumulation_steps,
@@ -210,6 +242,7 @@ class TrainingLoop:
                     next(batches),
                     options.per_device_batch_size,
                     options.max_grad_norm,
+                    options.train,
                 )
                 self.scheduler.step()
                 progress.advance(self.epoch_updates)
@@ -244,9 +277,11 @@ class TrainingLoop:
         return self.progress.step % every == 0 or self.progress.step == self.num_updates
 
     def _log_training(self, window: "_Window") -> dict[str, float]:
-        loss = self.accelerator.reduce(window.loss, "sum")
         values = {
-            "loss": float(loss) / window.num_updates,
+            **{
+                name: float(self.accelerator.reduce(total, "sum")) / window.num_updates
+                for name, total in window.losses.items()
+            },
             "learning_rate": self.scheduler.get_last_lr()[0],
             "tokens_per_second": float(window.num_tokens) / window.seconds,
         }
@@ -266,11 +301,42 @@ class TrainingLoop:
             seed=self.options.seed,
         )
         nats = self.bound.nats_per_token
-        error = self.bound.nats_per_token_std_error
-        self._log({"eval_nats_per_token": nats, "eval_std_error": error})
-        if self.progress.best_nats is None or nats < self.progress.best_nats:
-            self.progress.best_nats = nats
+        found = {
+            "eval_nats_per_token": nats,
+            "eval_std_error": self.bound.nats_per_token_std_error,
+        }
+        if self._critic_learns:
+            self.auroc = evaluate_critic(
+                self.accelerator,
+                self.model,
+                self.tokenizer,
+                self.eval_examples,
+                batch_size=self.options.eval_batch_size,
+                seed=self.options.seed,
+            )
+            if self.auroc.num_pairs:
+                found["eval_critic_auroc"] = self.auroc.auroc
+        self._log(found)
+        if self._is_best(nats, found.get("eval_critic_auroc", 0.0)):
             self.save_model(Path(self.options.output_dir) / BEST_FOLDER)
+
+    def _is_best(self, nats: float, auroc: float) -> bool:
+        """Tell whether no evaluation was better, and remember this one if so."""
+        progress = self.progress
+        if self.options.train == "critic":  # the bound stays as it is
+            if progress.best_auroc is not None and auroc <= progress.best_auroc:
+                return False
+            progress.best_auroc = auroc
+            return True
+        if progress.best_nats is not None and nats >= progress.best_nats:
+            return False
+        progress.best_nats = nats
+        return True
+
+    @property
+    def _critic_learns(self) -> bool:
+        model = self.accelerator.unwrap_model(self.model)
+        return model.has_token_critic and self.options.train != "denoiser"
 
     @property
     def _log_file(self) -> Path:
@@ -295,12 +361,15 @@ class _Window:
 
     def __init__(self) -> None:
         self.num_updates, self.seconds = 0, 0.0
-        self.loss: Tensor | float = 0.0
+        self.losses: dict[str, Tensor] = {}
         self.num_tokens: Tensor | int = 0
 
     def add(self, update: Update, seconds: float) -> None:
         """Add one update; sums stay on the device, so that nothing waits for it."""
         self.num_updates += 1
         self.seconds += seconds
-        self.loss = self.loss + update.loss
+        for name in ("loss", "denoiser_loss", "critic_loss"):
+            loss = getattr(update, name)
+            if loss is not None:
+                self.losses[name] = self.losses.get(name, 0) + loss
         self.num_tokens = self.num_tokens + update.num_tokens

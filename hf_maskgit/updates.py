@@ -6,8 +6,10 @@ micro-batches. The loss of the update is
 
     sum of the weighted losses / number of maskable tokens, both over micro-batches and processes
 
-so that neither the number of micro-batches nor the number of processes changes the gradient. A last
-batch that would be short is left out; shuffling leaves out other examples in every epoch.
+so that neither the number of micro-batches nor the number of processes changes the gradient. Only
+what is drawn within a forward pass depends on the pieces: dropout, which texts are conditioned on a
+pass before, and what a critic is shown. A last batch that would be short is left out; shuffling
+leaves out other examples in every epoch.
 """
 
 import math
@@ -15,7 +17,6 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
-import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
@@ -24,6 +25,7 @@ from transformers import get_scheduler
 
 from .arguments import TrainArguments
 from .masking import IGNORED_LABEL
+from .modeling_maskgit import MaskGitForMaskedLM
 
 
 def examples_per_update(
@@ -90,6 +92,33 @@ def micro_batches(batch: dict[str, Tensor], size: int) -> Iterator[dict[str, Ten
         yield {name: part[:, columns] if part.ndim > 1 else part for name, part in piece.items()}
 
 
+def freeze_left_out(model: MaskGitForMaskedLM, train: str) -> None:
+    """Switch the gradient off for the part of a model that is not to learn.
+
+    Processes that train together would wait for its gradients.
+
+    Args:
+        model: changed in place.
+        train: "both", "denoiser" or "critic".
+
+    Raises:
+        ValueError: for the critic of a model that has none.
+    """
+    if train == "critic" and not model.has_token_critic:
+        raise ValueError(
+            "train='critic' needs a token critic, and the model has none; set `token_critic` to "
+            "'self' or 'separate'."
+        )
+    left_out: dict[str, list[nn.Module | None]] = {
+        "both": [],
+        "denoiser": [model.critic, model.critic_head],
+        "critic": [model.denoiser, model.self_conditioning],
+    }
+    for part in left_out[train]:
+        if part is not None:
+            part.requires_grad_(False)
+
+
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Give weight decay to matrices only: biases and gains of norms are vectors."""
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -126,10 +155,14 @@ class Update(NamedTuple):
         loss: this process's part of the loss in nats per maskable token, a float32 scalar; the
             parts of all processes add up to the loss of the update.
         num_tokens: maskable tokens of all processes, a long scalar.
+        denoiser_loss, critic_loss: the parts of the loss likewise, the critic's before its weight;
+            None where no critic learns.
     """
 
     loss: Tensor
     num_tokens: Tensor
+    denoiser_loss: Tensor | None = None
+    critic_loss: Tensor | None = None
 
 
 def take_update(
@@ -139,6 +172,7 @@ def take_update(
     batch: dict[str, Tensor],
     micro_batch_size: int,
     max_grad_norm: float,
+    train: str = "both",
 ) -> Update:
     """Take one optimizer step on one whole update.
 
@@ -152,6 +186,7 @@ def take_update(
         batch: this process's share, as `DataCollatorForMaskGit` makes it.
         micro_batch_size: rows per forward pass.
         max_grad_norm: norm of the gradient over all parameters that is clipped to; 0 does not clip.
+        train: "both", "denoiser" or "critic", whose loss is taken.
 
     Raises:
         ValueError: when the update has no maskable token.
@@ -165,16 +200,21 @@ def take_update(
     factor = backward_factor(accelerator.num_processes, accelerator.gradient_accumulation_steps)
     # 2.
     pieces = list(micro_batches(batch, micro_batch_size))
-    loss = torch.zeros((), device=count.device)
+    losses: dict[str, Tensor] = {}
     for i, piece in enumerate(pieces):
         is_last = i == len(pieces) - 1
         with nullcontext() if is_last else accelerator.no_sync(model):
-            part = model(**piece, num_items_in_batch=count).loss
-            accelerator.backward(part * factor)
-        loss += part.detach()
+            output = model(**piece, num_items_in_batch=count, train=train)
+            accelerator.backward(output.loss * factor)
+        for name in ("loss", "denoiser_loss", "critic_loss"):
+            part = getattr(output, name)
+            if part is not None:
+                losses[name] = losses.get(name, 0) + part.detach()
+    if "critic_loss" not in losses:
+        del losses["denoiser_loss"]  # it is the loss
     # 3.
     if max_grad_norm:
         accelerator.clip_grad_norm_(model.parameters(), max_grad_norm)
     optimizer.step()
     optimizer.zero_grad()
-    return Update(loss, count)
+    return Update(num_tokens=count, **losses)

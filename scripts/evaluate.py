@@ -7,7 +7,10 @@
 
 `nats_per_token`, `bits_per_token` and `perplexity` are upper bounds (the expectation of the
 estimate is; `std_error` is its Monte-Carlo error alone). `masked_accuracy` says, by the share of
-tokens that is hidden, how often the likeliest token is the true one.
+tokens that is hidden, how often the likeliest token is the true one. A model with self-conditioning
+is measured with two passes per masked text; `one_pass` has the bound without. `critic_auroc` says
+how often a token critic ranks a right token above a wrong one of the same text, among those that
+the denoiser filled in when half of the tokens were hidden.
 """
 
 import json
@@ -22,7 +25,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from hf_maskgit import MaskGitForMaskedLM
 from hf_maskgit.data import check_max_length, evenly_spaced, prepare_examples
-from hf_maskgit.evaluation import evaluate_nelbo, masked_accuracy
+from hf_maskgit.evaluation import NelboOutput, critic_auroc, evaluate_nelbo, masked_accuracy
 from hf_maskgit.recipes import parse_options
 from hf_maskgit.sources import load_texts
 
@@ -111,19 +114,37 @@ def measure(
     examples: Any,
     options: EvaluateArguments,
 ) -> dict[str, Any]:
-    """Estimate the bound and the accuracy by mask rate."""
+    """Estimate the bound, the accuracy by mask rate, and the critic where there is one."""
     together: dict[str, Any] = {"batch_size": options.batch_size, "seed": options.seed}
     accuracy = masked_accuracy(
         model, examples, tokenizer, mask_rates=options.mask_rates, **together
     )
     bound = evaluate_nelbo(model, examples, tokenizer, num_samples=options.num_samples, **together)
-    return {
+    figures = {
         "maskable_tokens": int(bound.num_tokens.sum()),
+        **figures_of(bound),
+        "masked_accuracy": {str(rate): share for rate, share in accuracy.items()},
+    }
+    if model.config.self_cond:
+        together["num_samples"] = options.num_samples
+        plain = evaluate_nelbo(model, examples, tokenizer, self_condition=False, **together)
+        figures["one_pass"] = figures_of(plain)
+    if model.has_token_critic:
+        found = critic_auroc(
+            model, examples, tokenizer, batch_size=options.batch_size, seed=options.seed
+        )
+        figures["critic_auroc"] = {"auroc": found.auroc, **asdict(found)}
+    return figures
+
+
+def figures_of(bound: NelboOutput) -> dict[str, Any]:
+    """Name the figures of a bound."""
+    return {
+        "estimator": bound.estimator,
         "nats_per_token": bound.nats_per_token,
         "std_error": bound.nats_per_token_std_error,
         "bits_per_token": bound.bits_per_token,
         "perplexity": bound.perplexity,
-        "masked_accuracy": {str(rate): share for rate, share in accuracy.items()},
     }
 
 

@@ -5,6 +5,8 @@
     python scripts/generate.py --model runs/verses --num_samples 100 --output_file texts.txt
     python scripts/generate.py --model runs/verses --input_file prompts.txt --steps 12 \
         --schedule cosine --order confidence --output_format jsonl --output_file texts.jsonl
+    python scripts/generate.py --model runs/verses --preset remdm --steps 128 --num_samples 5
+    python scripts/generate.py --model runs/verses --remask p2 --options '{"p2_eta": 2.0}'
 
 A text that holds the tokenizer's mask token is filled, any other is continued. What a text becomes
 depends on the seed, its number and the number of the sample, not on the size of the batches.
@@ -22,10 +24,11 @@ import torch
 from tqdm.auto import tqdm
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from hf_maskgit import MaskGitForMaskedLM
+from hf_maskgit import MaskGitForMaskedLM, MaskGitGenerationConfig
 from hf_maskgit.noise import mix
-from hf_maskgit.recipes import parse_options
-from hf_maskgit.samplers import ORDERS
+from hf_maskgit.presets import PRESETS
+from hf_maskgit.recipes import json_object, parse_options
+from hf_maskgit.samplers import ORDERS, PACES, REMASKS
 from hf_maskgit.schedules import SCHEDULES
 
 # Options that go to `generate` as they are; one that is not given is the model's own.
@@ -34,11 +37,17 @@ DECODING = (
     "steps",
     "schedule",
     "order",
+    "pace",
+    "remask",
+    "block_length",
+    "do_sample",
     "temperature",
     "anneal_temperature",
     "choice_temperature",
     "top_k",
     "top_p",
+    "guidance_scale",
+    "stop_strings",
 )
 
 
@@ -59,12 +68,32 @@ class GenerateArguments:
             "help": "Tokens to add to each text; default: the model's own, 0 to a masked text."
         },
     )
+    preset: str | None = field(
+        default=None,
+        metadata={
+            "help": "Sampler of the literature; other options replace its own.",
+            "choices": list(PRESETS),
+        },
+    )
     steps: int | None = field(default=None, metadata={"help": "Passes of the denoiser at most."})
     schedule: str | None = field(
         default=None, metadata={"help": "How fast masks are revealed.", "choices": list(SCHEDULES)}
     )
     order: str | None = field(
         default=None, metadata={"help": "Which masks are filled first.", "choices": list(ORDERS)}
+    )
+    pace: str | None = field(
+        default=None, metadata={"help": "How many per pass.", "choices": list(PACES)}
+    )
+    remask: str | None = field(
+        default=None,
+        metadata={"help": "Which written tokens are masked again.", "choices": list(REMASKS)},
+    )
+    block_length: int | None = field(
+        default=None, metadata={"help": "Masks per block, filled block by block."}
+    )
+    do_sample: bool | None = field(
+        default=None, metadata={"help": "Draw tokens; False takes the likeliest."}
     )
     temperature: float | None = field(default=None, metadata={"help": "Above 0; below 1 sharpens."})
     anneal_temperature: bool | None = field(
@@ -76,6 +105,19 @@ class GenerateArguments:
     top_k: int | None = field(default=None, metadata={"help": "Draw from the likeliest k tokens."})
     top_p: float | None = field(
         default=None, metadata={"help": "Draw from the likeliest tokens of this total probability."}
+    )
+    guidance_scale: float | None = field(
+        default=None, metadata={"help": "Above 1 follows the given text more closely."}
+    )
+    stop_strings: list[str] | None = field(
+        default=None, metadata={"help": "A continued text ends behind the first of these."}
+    )
+    options: str | None = field(
+        default=None,
+        metadata={
+            "help": "Further options of MaskGitGenerationConfig, a JSON object such as "
+            "'{\"entropy_budget\": 0.3}'."
+        },
     )
     seed: int = field(default=0, metadata={"help": "Seed of all samples."})
     batch_size: int = field(default=32, metadata={"help": "Samples written together."})
@@ -141,8 +183,10 @@ def write_samples(
     options: GenerateArguments,
 ) -> Iterator[tuple[Request, str]]:
     """Yield each sample as it is written, in the order of the texts."""
-    decoding = {name: value for name, value in asdict(options).items() if name in DECODING}
-    given = {name: value for name, value in decoding.items() if value is not None}
+    decoding = decoding_options(options)
+    length = decoding.pop("max_new_tokens", None)
+    config = MaskGitGenerationConfig(**decoding)
+    length_option = {} if length is None else {"max_new_tokens": length}
     requests = [
         Request(text, sample, mix(options.seed, number, sample))
         for number, text in enumerate(texts)
@@ -152,10 +196,32 @@ def write_samples(
         for batch in batches(requests, tokenizer.mask_token, options.batch_size):
             inputs = tokenizer([r.text for r in batch], padding=True, return_tensors="pt")
             seeds = [request.seed for request in batch]
-            sequences: Any = model.generate(**inputs.to(model.device), seed=seeds, **given)
+            sequences: Any = model.generate(
+                **inputs.to(model.device),
+                generation_config=config,
+                seed=seeds,
+                tokenizer=tokenizer,
+                **length_option,
+            )
             decoded = tokenizer.batch_decode(sequences, skip_special_tokens=True)
             yield from zip(batch, decoded, strict=True)
             bar.update(len(batch))
+
+
+def decoding_options(options: GenerateArguments) -> dict[str, Any]:
+    """Collect what the command line says about decoding: preset, options by name, JSON.
+
+    Raises:
+        ValueError: for JSON that is no object, or names an option twice.
+    """
+    preset = {} if options.preset is None else PRESETS[options.preset].options
+    values = {name: value for name, value in asdict(options).items() if name in DECODING}
+    given = {name: value for name, value in values.items() if value is not None}
+    further = {} if options.options is None else json_object("options", options.options)
+    twice = sorted(given.keys() & further.keys())
+    if twice:
+        raise ValueError(f"`{twice[0]}` is given by name and in `options`; leave one of them out.")
+    return {**preset, **given, **further}
 
 
 def batches(requests: Sequence[Request], mask_token: str, size: int) -> Iterator[list[Request]]:

@@ -32,6 +32,7 @@ from typing import Any
 
 from accelerate.utils import set_seed
 
+from hf_maskgit import MaskGitConfig
 from hf_maskgit.arguments import DataArguments, ModelArguments, TrainArguments
 from hf_maskgit.building import load_examples, load_model, load_tokenizer, make_accelerator
 from hf_maskgit.checkpoints import check_output_dir, clear_run, find_checkpoint
@@ -211,7 +212,20 @@ def settings_of(
         "mixed precision": loop.accelerator.mixed_precision,
         **{name.replace("_", " "): getattr(options, name) for name in SETTINGS_ON_THE_CARD},
         **{name.replace("_", " "): getattr(config, name) for name in MASKING_ON_THE_CARD},
+        **parts_on_the_card(config, options.train),
     }
+
+
+def parts_on_the_card(config: MaskGitConfig, train: str) -> dict[str, Any]:
+    """Name the parts that not every model has."""
+    parts: dict[str, Any] = {}
+    if config.self_cond:
+        parts["share of texts with self-conditioning"] = config.self_cond_train_prob
+    if config.token_critic is not None:
+        parts["token critic"] = config.token_critic
+        parts["weight of the critic's loss"] = config.critic_loss_weight
+        parts["trained part"] = train
+    return parts
 
 
 def on_the_hub(name: str) -> bool:

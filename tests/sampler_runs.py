@@ -58,10 +58,8 @@ def run(
         rows: torch.Tensor,
         step: int,
         width: int,
-        *,
-        streams: int = 2,
     ) -> torch.Tensor:
-        return torch.rand(len(rows), width, streams, generator=generator, dtype=torch.float64)
+        return torch.rand(len(rows), width, 2, generator=generator, dtype=torch.float64)
 
     def look(step: int, state: DecodingState) -> None:
         if on_masks is not None:

@@ -106,6 +106,7 @@ class Row:
     gradient_checkpointing: str = ""
     bfloat16: str = ""
     resize: str = ""
+    self_conditioning: str = ""
     note: str = ""
 
     def __str__(self) -> str:
@@ -147,13 +148,16 @@ def _tiny_values(values: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> 
 
 def tiny_generator(kind: str, **options: Any) -> MaskGitForMaskedLM:
     """A generator around a tiny encoder of that type, always the same one, in evaluation mode."""
-    fields = tokenizer_fields(tokenizer_of(kind))
-    encoder = tiny_encoder_config(kind)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = MaskGitForMaskedLM(MaskGitConfig(text_config=encoder, **fields, **options))
+        model = MaskGitForMaskedLM(_config(kind, **options))
         randomise_vectors(model)
     return model.eval()
+
+
+def _config(kind: str, **options: Any) -> MaskGitConfig:
+    fields = tokenizer_fields(tokenizer_of(kind))
+    return MaskGitConfig(text_config=tiny_encoder_config(kind), **fields, **options)
 
 
 def _rows(kind: str) -> list[Tensor]:
@@ -197,8 +201,11 @@ def check_context_counts(kind: str) -> None:
 
 
 def check_gradient(kind: str) -> None:
-    model = tiny_generator(kind).train()
-    model(**_batch(kind)).loss.backward()
+    _check_every_gradient(tiny_generator(kind), _batch(kind))
+
+
+def _check_every_gradient(model: MaskGitForMaskedLM, batch: dict[str, Tensor]) -> None:
+    model.train()(**batch).loss.backward()
     trained = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
     assert [name for name, grad in trained.items() if grad is None] == []
     assert all(bool(grad.isfinite().all()) for grad in trained.values())
@@ -234,6 +241,18 @@ def check_head_at_positions(kind: str) -> None:
 def check_padding_and_loss(kind: str) -> None:
     """Loss of a padded batch and of its rows alone, and the likelihood bound likewise."""
     model = tiny_generator(kind).double()
+    _check_loss_of_padded_rows(model, kind)
+    bounds = []
+    for side in ("right", "left"):
+        text = pad_sequence(_rows(kind), True, model.config.pad_token_id, padding_side=side)
+        generator = torch.Generator().manual_seed(0)
+        mask = text != model.config.pad_token_id
+        bounds.append(nelbo(model, text, mask.long(), num_samples=4, generator=generator).nats)
+    assert bool((bounds[0] > 0).all())
+    torch.testing.assert_close(bounds[0], bounds[1], rtol=1e-6, atol=0)
+
+
+def _check_loss_of_padded_rows(model: MaskGitForMaskedLM, kind: str) -> None:
     for side in ("right", "left"):
         batch, wide = _batch(kind, side), _batch(kind, side, pad_to_multiple_of=32)
         assert wide["input_ids"].shape[1] == 32 > batch["input_ids"].shape[1]
@@ -244,14 +263,6 @@ def check_padding_and_loss(kind: str) -> None:
             alone += model(**row, num_items_in_batch=count).loss.item()
         for padded in (batch, wide):
             assert abs(model(**padded).loss.item() - alone) < 1e-6 * alone
-    bounds = []
-    for side in ("right", "left"):
-        text = pad_sequence(_rows(kind), True, model.config.pad_token_id, padding_side=side)
-        generator = torch.Generator().manual_seed(0)
-        mask = text != model.config.pad_token_id
-        bounds.append(nelbo(model, text, mask.long(), num_samples=4, generator=generator).nats)
-    assert bool((bounds[0] > 0).all())
-    torch.testing.assert_close(bounds[0], bounds[1], rtol=1e-6, atol=0)
 
 
 def check_padding_as_told(kind: str) -> None:
@@ -271,7 +282,10 @@ def check_padding_and_generation(kind: str) -> None:
 
     In float64, so that the last bits of a padded matrix product turn no draw.
     """
-    model = tiny_generator(kind).double()
+    _check_generation_of_padded_rows(tiny_generator(kind).double(), kind)
+
+
+def _check_generation_of_padded_rows(model: MaskGitForMaskedLM, kind: str) -> None:
     rows, pad = _rows(kind), model.config.pad_token_id
     for row in rows:
         row[2] = model.config.mask_token_id
@@ -315,6 +329,13 @@ def check_longest_text(kind: str) -> None:
 def check_saved_model(kind: str) -> None:
     model, text = tiny_generator(kind), _with_masks(kind)
     expected = model(input_ids=text).logits
+    for loaded in _saved_and_loaded(model):
+        assert torch.equal(loaded(input_ids=text).logits, expected)
+
+
+def _saved_and_loaded(model: MaskGitForMaskedLM) -> list[MaskGitForMaskedLM]:
+    """The model by each of the Auto classes; nothing of it is missing."""
+    found = []
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         for auto in (MaskGitForMaskedLM, AutoModelForMaskedLM, AutoModelForCausalLM):
@@ -322,7 +343,8 @@ def check_saved_model(kind: str) -> None:
             assert type(loaded) is MaskGitForMaskedLM
             assert not info["missing_keys"]
             assert not info["unexpected_keys"]
-            assert torch.equal(loaded(input_ids=text).logits, expected)
+            found.append(loaded)
+    return found
 
 
 def check_plain_checkpoint(kind: str) -> None:
@@ -369,8 +391,11 @@ def check_dtype(kind: str) -> None:
 
 def check_gradient_checkpointing(kind: str) -> None:
     """Where the type has it, it changes no gradient."""
-    model, batch = tiny_generator(kind).train(), _batch(kind)
-    if not model.supports_gradient_checkpointing:
+    _check_gradient_checkpointing(tiny_generator(kind), _batch(kind))
+
+
+def _check_gradient_checkpointing(model: MaskGitForMaskedLM, batch: dict[str, Tensor]) -> None:
+    if not model.train().supports_gradient_checkpointing:
         return
     gradients = []
     for enabled in (False, True):
@@ -382,6 +407,51 @@ def check_gradient_checkpointing(kind: str) -> None:
             {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
         )
     torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-4)
+
+
+def check_self_conditioning(kind: str) -> None:
+    """Where the type can have it: without effect at first, exact ever after."""
+    if not conditions_on_itself(kind):
+        return
+    plain, text = tiny_generator(kind), _with_masks(kind)
+    fresh = MaskGitForMaskedLM(_config(kind, self_cond=True)).eval()
+    fresh.load_state_dict(plain.state_dict(), strict=False)
+    assert torch.equal(fresh(input_ids=text, self_condition=True).logits, plain(text).logits)
+    assert torch.equal(fresh.generate(text, seed=1, steps=2), plain.generate(text, seed=1, steps=2))
+    model = tiny_generator(kind, self_cond=True)  # its projection is not zero
+    first = model(input_ids=text, output_last_hidden_state=True)
+    second = model(input_ids=text, previous_hidden_states=first.last_hidden_state).logits
+    assert not torch.allclose(second, first.logits, atol=1e-2)
+    assert torch.equal(second, model(input_ids=text, self_condition=True).logits)
+    for loaded in _saved_and_loaded(model):
+        logits = loaded(input_ids=text, self_condition=True).logits
+        torch.testing.assert_close(logits, second, atol=1e-4, rtol=1e-4)
+    _check_every_gradient(model, _batch(kind))
+    model = tiny_generator(kind, self_cond=True, self_cond_train_prob=1.0)
+    _check_gradient_checkpointing(model, _batch(kind))
+    model = tiny_generator(kind, self_cond=True).double()
+    _check_loss_of_padded_rows(model, kind)
+    _check_generation_of_padded_rows(model, kind)
+
+
+def check_critics(kind: str) -> None:
+    """A critic of either sort learns, judges a padded row as alone, and travels."""
+    separate = {"token_critic": "separate", "critic_config": tiny_encoder_config(kind)}
+    critic: dict[str, Any]
+    for critic in ({"token_critic": "self"}, separate):
+        critic["initializer_range"] = WIDE  # of its head
+        _check_every_gradient(tiny_generator(kind, **critic), _batch(kind))
+        model = tiny_generator(kind, **critic).double()
+        rows, pad = _rows(kind), model.config.pad_token_id
+        alone = [model.score_tokens(row[None], row[None] * 0 + 1, row[None] > 4) for row in rows]
+        text = pad_sequence(rows, True, pad)
+        padded = text, (text != pad).long(), text > 4
+        scores = model.score_tokens(*padded)
+        assert bool(scores.isfinite().all())
+        torch.testing.assert_close(scores, torch.cat(alone), atol=1e-5, rtol=1e-5)
+        assert not torch.allclose(scores, torch.cat(alone[::-1]), atol=1e-2), "any would pass"
+        for loaded in _saved_and_loaded(model):
+            torch.testing.assert_close(loaded.score_tokens(*padded), scores, atol=1e-5, rtol=1e-5)
 
 
 CHECKS: tuple[Callable[[str], None], ...] = (
@@ -400,6 +470,8 @@ CHECKS: tuple[Callable[[str], None], ...] = (
     check_headless_checkpoint,
     check_dtype,
     check_gradient_checkpointing,
+    check_self_conditioning,
+    check_critics,
 )
 
 
@@ -413,6 +485,15 @@ def computes_in_bfloat16(kind: str) -> bool:
     except RuntimeError:
         return False
     return all(bool(p.grad.isfinite().all()) for p in model.parameters() if p.requires_grad)
+
+
+def conditions_on_itself(kind: str) -> bool:
+    try:
+        tiny_generator(kind, self_cond=True)
+    except ValueError as refused:
+        assert "Set self_cond=False" in str(refused)
+        return False
+    return True
 
 
 def can_be_resized(kind: str) -> bool:
@@ -480,6 +561,7 @@ def row_of(kind: str) -> Row:
         _yes(model.supports_gradient_checkpointing),
         _yes(computes_in_bfloat16(kind)),
         _yes(can_be_resized(kind)),
+        _yes(conditions_on_itself(kind)),
         "; ".join(notes),
     )
 
@@ -494,8 +576,9 @@ def _yes(value: bool) -> str:
 def table(rows: list[Row]) -> str:
     head = (
         f"Checked with transformers {transformers.__version__}.\n\n"
-        "| type | supported | attention | gradient checkpointing | bfloat16 | resize | notes |\n"
-        "|---|---|---|---|---|---|---|"
+        "| type | supported | attention | gradient checkpointing | bfloat16 | resize "
+        "| self-conditioning | notes |\n"
+        "|---|---|---|---|---|---|---|---|"
     )
     return "\n".join([head, *map(str, rows)])
 

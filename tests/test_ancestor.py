@@ -6,6 +6,7 @@ what the ancestor does there and why we do not. Both run for real; nothing of it
 but the numbers of masks in `test_its_plan...`.
 """
 
+import itertools
 import math
 from contextlib import contextmanager
 from unittest import mock
@@ -38,7 +39,7 @@ def real_network(length, can_emit_masks=False):
         attn_layers=x_transformers.Encoder(dim=32, depth=2, heads=2),
     ).eval()
     with torch.no_grad():
-        net.to_logits.weight.mul_(8)
+        net.to_logits.weight.mul_(4)
 
     def forbid(module, arguments, output):
         if isinstance(output, tuple):
@@ -50,7 +51,7 @@ def real_network(length, can_emit_masks=False):
 
 
 class FixedLaws(nn.Module):
-    """A network that believes the same of each place whatever the text, as the ancestor calls it."""
+    """A network, as the ancestor calls it, that believes the same whatever the text."""
 
     def __init__(self, laws):
         super().__init__()
@@ -76,6 +77,8 @@ def our_noise(uniforms):
 
     def gumbel_sample(logits, temperature=1.0, dim=-1):
         now["noise"] = uniforms(next(passes))
+        if temperature == 1e-3:  # it never falls to 0, where we draw without noise
+            return logits.argmax(-1)
         flat = draw((logits / temperature).flatten(0, 1), now["noise"][..., 0].flatten())
         return flat.view(logits.shape[:2])
 
@@ -87,7 +90,9 @@ def our_noise(uniforms):
         yield
 
 
-def its_passes(net, steps, schedule, uniforms, *, rows=ROWS, mask=MASK, filter_thres=None, **kwargs):
+def its_passes(
+    net, steps, schedule, uniforms, *, rows=ROWS, mask=MASK, filter_thres=None, **kwargs
+):
     """The text before each pass of the ancestor and at the end, and the wrapper."""
     options = {k: kwargs.pop(k) for k in ("noise_level_scale",) if k in kwargs}
     wrapper = ancestor.NonAutoregressiveWrapper(
@@ -130,7 +135,7 @@ def our_passes(net, steps, schedule, uniforms, *, rows=ROWS, mask=MASK, critic=N
     noise = mock.patch.object(
         hf_maskgit.decoding,
         "row_uniforms",
-        lambda seeds, lengths, rows, step, width, streams: uniforms(step)[rows],
+        lambda seeds, lengths, rows, step, width: uniforms(step)[rows],
     )
     with noise, torch.no_grad():
         fill_masks(
@@ -147,10 +152,10 @@ def our_passes(net, steps, schedule, uniforms, *, rows=ROWS, mask=MASK, critic=N
 
 # --- where it is right ---------------------------------------------------------------------------
 
-CASES = [
+CASES = [  # where its float32 plan is right
     (12, 4, "linear"),
     (12, 7, "linear"),
-    (12, 12, "linear"),
+    (16, 16, "linear"),
     (16, 5, "cosine"),
     (21, 6, "cosine"),
 ]
@@ -159,10 +164,7 @@ CASES = [
 @pytest.mark.parametrize(("length", "steps", "schedule"), CASES)
 @pytest.mark.parametrize("by", ["confidence", "critic"])
 def test_every_pass_is_the_ancestors(by, length, steps, schedule):
-    """Its order, plan, annealed temperature and noise on the critic, token by token.
-
-    Its last pass draws at a temperature of 0.001, ours takes the likeliest; it is the same.
-    """
+    """Its order, plan, annealed temperature and noise on the critic, token by token."""
     net = real_network(length)
     noise = [uniforms_of(step, ROWS, length) for step in range(steps)]
     theirs, wrapper = its_passes(
@@ -178,7 +180,7 @@ def test_every_pass_is_the_ancestors(by, length, steps, schedule):
     assert not all(torch.equal(a, b) for a, b in zip(other, theirs, strict=True)), "no power"
 
 
-@pytest.mark.parametrize(("length", "steps", "schedule"), [*CASES, (6, 15, "linear")])
+@pytest.mark.parametrize(("length", "steps", "schedule"), [*CASES, (8, 16, "linear")])
 def test_remasking_by_critic_is_the_ancestors(length, steps, schedule):
     """A critic scores the tokens that stand there; with more steps than masks all are spent."""
     net = real_network(length)
@@ -198,10 +200,8 @@ def test_remasking_by_critic_is_the_ancestors(length, steps, schedule):
         assert torch.equal(a, b), f"before pass {before}"
     # Passes behind the last mask change nothing in either; we do not make them.
     assert all(torch.equal(ours[-1], text) for text in theirs[len(ours) :])
-    hidden_again = [
-        bool(((b == MASK) & (a != MASK)).any()) for a, b in zip(ours, ours[1:], strict=False)
-    ]
-    assert any(hidden_again) or steps < 5
+    hidden_again = [bool(((b == MASK) & (a != MASK)).any()) for a, b in itertools.pairwise(ours)]
+    assert any(hidden_again), "nothing was remasked"
 
 
 # --- where we differ on purpose ------------------------------------------------------------------
@@ -215,11 +215,13 @@ def test_its_plan_misses_whole_numbers_and_makes_passes_that_reveal_nothing(sche
     for length in range(1, 65):
         for steps in range(1, length + 1):
             times = torch.linspace(0.0, 1.0, steps + 1)[1:]
-            fraction = ancestor.linear_schedule if schedule == "linear" else ancestor.cosine_schedule
+            fraction = (
+                ancestor.linear_schedule if schedule == "linear" else ancestor.cosine_schedule
+            )
             theirs = (fraction(times) * length).long().clamp_min(0).tolist()
-            ours = remaining_by_blocks(
-                torch.tensor([length]), steps, get_schedule(schedule), None
-            )[:, 0].tolist()
+            ours = remaining_by_blocks(torch.tensor([length]), steps, get_schedule(schedule), None)[
+                :, 0
+            ].tolist()
             before = length
             for step, (a, b) in enumerate(zip(ours, theirs, strict=True)):
                 rate = 1 - (step + 1) / steps
@@ -243,7 +245,7 @@ def test_its_passes_beyond_the_number_of_masks_reveal_nothing():
     net = FixedLaws([[0.6, 0.4, 0.0]] * 4)
     theirs, _ = its_passes(net, 12, "linear", lambda step: torch.rand(1, 4, 2), rows=1, mask=2)
     ours = our_passes(net, 12, "linear", lambda step: torch.rand(1, 4, 2), rows=1, mask=2)
-    idle = sum(bool((a == b).all()) for a, b in zip(theirs, theirs[1:], strict=False))
+    idle = sum(bool((a == b).all()) for a, b in itertools.pairwise(theirs))
     assert (len(theirs) - 1, idle) == (12, 8)
     assert len(ours) - 1 == 4
 
@@ -251,15 +253,17 @@ def test_its_passes_beyond_the_number_of_masks_reveal_nothing():
 def test_its_remasking_scores_a_fresh_draw_and_not_the_token_that_stands_there():
     """A token of probability 0.9 stands at place 0. The ancestor draws there again, gets one of
     0.1, and hides the place: a good token goes for the fault of another. We ask for the one that
-    stands there, and hide place 2, where the draw was unlikely."""
-    net = FixedLaws([[0.9, 0.1, 0.0], [0.6, 0.4, 0.0], [0.6, 0.4, 0.0]])
-    noise = torch.tensor([[0.5, 0.5, 0.55], [0.95, 0.5, 0.97], [0.5, 0.5, 0.5]]).double()
-    uniforms = lambda step: noise[step][None, :, None].expand(1, 3, 2)  # noqa: E731
+    stands there, and hide places 2 and 3, where the draw was unlikely."""
+    net = FixedLaws([[0.9, 0.1, 0.0], [0.6, 0.4, 0.0], [0.6, 0.4, 0.0], [0.4, 0.6, 0.0]])
+    noise = torch.tensor([[0.5] * 4, [0.999, 0.5, 0.99, 0.0], [0.5] * 4, [0.5] * 4]).double()
+    uniforms = lambda step: noise[step][None, :, None].expand(1, 4, 2)  # noqa: E731
     options = {"rows": 1, "mask": 2}
-    theirs, _ = its_passes(net, 3, "linear", uniforms, can_mask_prev_unmasked=True, **options)
-    ours = our_passes(net, 3, "linear", uniforms, order="confidence", remask="confidence", **options)
-    assert theirs[1].tolist() == ours[1].tolist() == [[0, 2, 2]]
-    assert ours[2].tolist() == [[0, 0, 2]]
+    theirs, _ = its_passes(net, 4, "linear", uniforms, can_mask_prev_unmasked=True, **options)
+    ours = our_passes(
+        net, 4, "linear", uniforms, order="confidence", remask="confidence", **options
+    )
+    assert theirs[1].tolist() == ours[1].tolist() == [[0, 2, 2, 2]]
+    assert ours[2].tolist() == [[0, 0, 2, 2]]
     assert theirs[2][0, 0] == 2, "the ancestor kept the good token"
 
 
@@ -284,41 +288,44 @@ def test_it_may_emit_the_mask():
 
 def test_its_critic_noise_chooses_what_to_hide_and_ours_what_to_keep():
     """Gumbel noise of scale 1 on what is fake draws the *hidden* places one by one by softmax; ours
-    draws the revealed ones. First pass of 3 on 3 places; 20,000 rows, false alarm 1e-6 each."""
-    rows, right = 20_000, torch.tensor([2.0, 0.5, -1.0])
+    draws the revealed ones. First pass of 4 on 4 places; 20,000 rows, false alarm 1e-6 each."""
+    rows, right = 20_000, torch.tensor([2.0, 0.5, 0.0, -1.0])
 
     class Critic(nn.Module):
         def forward(self, seq):
             return -right[:, None].expand(len(seq), -1, -1)
 
-    net = FixedLaws([[0.5, 0.5, 0.0]] * 3)
+    net = FixedLaws([[0.5, 0.5, 0.0]] * 4)
     generator = torch.Generator().manual_seed(0)
-    noise = torch.rand(3, rows, 3, 2, dtype=torch.float64, generator=generator)
-    with mock.patch.object(ancestor, "gumbel_sample", lambda logits, temperature: logits.argmax(-1)):
-        wrapper = ancestor.NonAutoregressiveWrapper(net, mask_id=2, steps=3, token_critic=Critic())
+    noise = torch.rand(4, rows, 4, 2, dtype=torch.float64, generator=generator)
+    with mock.patch.object(
+        ancestor, "gumbel_sample", lambda logits, temperature: logits.argmax(-1)
+    ):
+        wrapper = ancestor.NonAutoregressiveWrapper(net, mask_id=2, steps=4, token_critic=Critic())
         texts = []
         net.register_forward_hook(lambda module, arguments, output: texts.append(arguments[0]))
         torch.manual_seed(0)
-        wrapper.generate(batch_size=rows, filter_thres=None, noise_level_scale=1.5)
-    theirs = torch.bincount((texts[1] != 2).long().argmax(1), minlength=3).numpy()
+        wrapper.generate(batch_size=rows, filter_thres=None, noise_level_scale=4 / 3)
+    theirs = torch.bincount((texts[1] != 2).long().argmax(1), minlength=4).numpy()
     after = our_passes(
         net,
-        3,
+        4,
         "linear",
         noise.__getitem__,
         rows=rows,
         mask=2,
         order="critic",
-        noise_level_scale=1.5,
+        noise_level_scale=4 / 3,
         critic=wrapper.token_critic,
     )[1]
-    ours = torch.bincount((after != 2).long().argmax(1), minlength=3).numpy()
+    ours = torch.bincount((after != 2).long().argmax(1), minlength=4).numpy()
     keep = right.softmax(0).numpy()
-    fake = (-right).softmax(0)
-    last = [
-        float(sum(fake[i] * fake[j] / (1 - fake[i]) for i, j in ((a, b), (b, a))))
-        for a, b in ((1, 2), (0, 2), (0, 1))
-    ]
+    hide, last = (-right).softmax(0).tolist(), [0.0] * 4
+    for places in itertools.permutations(range(4)):  # the order in which places are hidden
+        odds, left = 1.0, 1.0
+        for place in places:
+            odds, left = odds * hide[place] / left, left - hide[place]
+        last[places[-1]] += odds
     assert chi_square(ours, keep) > 1e-6
     assert chi_square(theirs, last) > 1e-6
     assert chi_square(ours, last) < 1e-12

@@ -566,3 +566,12 @@ def test_the_passes_that_revealed_the_tokens_are_reported(table):
     appended = table.generate(ids([CLS, 5, SEP]), max_new_tokens=2, return_dict_in_generate=True)
     assert appended.reveal_steps[0, :3].tolist() == [-1, -1, -1]
     assert sorted(appended.reveal_steps[0, 3:].tolist()) == [0, 1]
+
+
+def test_what_is_no_tensor_is_refused(table, tokenizer):
+    """Texts, lists and what a tokenizer returns as a whole."""
+    for value, kind in (("w1 w2", "str"), ([[CLS, 5, SEP]], "list"), (tokenizer("w1"), "Batch")):
+        with pytest.raises(
+            TypeError, match=f"must be a tensor of token ids, got {kind}.* Of texts"
+        ):
+            table.generate(value)

@@ -1,5 +1,6 @@
 """What may be asked of `generate`: whose option counts, which processors work, what is refused."""
 
+import json
 import warnings
 
 import pytest
@@ -25,8 +26,9 @@ from transformers import (
     TypicalLogitsWarper,
 )
 
-from hf_maskgit import MaskGitConfig, MaskGitGenerationConfig
-from tests.tiny import TableModel, tiny_config, tiny_model
+from hf_maskgit import MaskGitConfig, MaskGitForMaskedLM, MaskGitGenerationConfig
+from hf_maskgit.generation_config_maskgit import DEFAULTS
+from tests.tiny import TableModel, tiny_config, tiny_model, word_tokenizer
 
 PAD, UNK, CLS, SEP, MASK = range(5)
 WORDS = range(5, 40)
@@ -115,6 +117,71 @@ def test_options_round_trip_through_json(tmp_path):
     assert loaded.steps == 7
     assert loaded.eos_token_id == [3, 4]
     assert loaded.top_k is None
+
+
+EVERY_OPTION = {
+    "max_new_tokens": 7,
+    "steps": 9,
+    "schedule": "cosine",
+    "order": "confidence",
+    "pace": "schedule",
+    "remask": "p2",
+    "can_mask_prev_unmasked": False,
+    "block_length": 3,
+    "do_sample": True,
+    "temperature": 0.7,
+    "anneal_temperature": False,
+    "choice_temperature": 1.5,
+    "noise_level_scale": 2.0,
+    "top_k": 20,
+    "top_p": 0.9,
+    "repetition_penalty": 1.2,
+    "suppress_tokens": [5, 6],
+    "bad_words_ids": [[7], [8]],
+    "guidance_scale": 1.5,
+    "confidence_threshold": 0.8,
+    "threshold_factor": None,
+    "entropy_budget": 0.2,
+    "remdm_eta": 0.1,
+    "remdm_t_on": 0.6,
+    "remdm_t_off": 0.1,
+    "remdm_alpha_on": 0.8,
+    "p2_eta": 2.0,
+    "p2_planner": "self",
+    "stop_strings": ["w1", "w2"],
+    "num_return_sequences": 2,
+    "return_dict_in_generate": True,
+    "output_history": True,
+    "pad_token_id": 0,
+    "bos_token_id": 2,
+    "eos_token_id": [3],
+}
+
+
+def test_every_option_round_trips_through_a_checkpoint(tmp_path):
+    """And means after loading what it meant before."""
+    assert list(EVERY_OPTION) == list(DEFAULTS)
+    model = tiny_model()
+    model.generation_config = MaskGitGenerationConfig(**EVERY_OPTION)
+    model.save_pretrained(tmp_path)
+    stored = json.loads((tmp_path / "generation_config.json").read_text())
+    for name, value in EVERY_OPTION.items():
+        assert stored.get(name) == value, name
+    loaded = MaskGitForMaskedLM.from_pretrained(tmp_path)
+    assert loaded.generation_config.to_dict() == model.generation_config.to_dict()
+    tokenizer, prompt = word_tokenizer(), ids([CLS, 5, SEP])
+    before, after = (m.generate(prompt, seed=0, tokenizer=tokenizer) for m in (model, loaded))
+    assert before.sequences.shape == (2, 10)
+    assert torch.equal(before.sequences, after.sequences)
+    assert torch.equal(before.history, after.history)
+
+
+def test_a_threshold_factor_round_trips_too(tmp_path):
+    options = MaskGitGenerationConfig(pace="threshold", threshold_factor=0.5)
+    options.save_pretrained(tmp_path)
+    loaded = MaskGitGenerationConfig.from_pretrained(tmp_path)
+    assert loaded.threshold_factor == 0.5
+    assert loaded.confidence_threshold is None
 
 
 def test_generating_warns_of_nothing(table):
@@ -246,6 +313,13 @@ def test_processors_that_read_history_are_refused(table, processor):
     assert table.calls == []
 
 
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("score", [-torch.inf, torch.nan])
+def test_a_processor_that_leaves_nothing(table, order, score):
+    with pytest.raises(ValueError, match="`logits_processor` leaves nothing to emit at a position"):
+        table.generate(TEXT, order=order, logits_processor=[lambda ids, s: s + score])
+
+
 # --- what is refused, before any pass ------------------------------------------------------------
 
 
@@ -267,6 +341,58 @@ WRONG_OPTIONS = [
     ({"do_sample": False, "order": "random"}, "nothing at random, which order='random' needs"),
     ({"do_sample": False, "choice_temperature": 1.0}, "at random, which choice_temperature needs"),
     ({"do_sample": False, "num_return_sequences": 2}, "which num_return_sequences needs; set"),
+    ({"remask": "always"}, "Unknown remask 'always'; choose from 'never', 'confidence', 'critic'"),
+    ({"p2_planner": "judge"}, "Unknown p2_planner 'judge'; choose from 'self', 'critic'"),
+    ({"block_length": 0}, "`block_length` must be an integer of at least 1, got 0"),
+    ({"noise_level_scale": -1}, "`noise_level_scale` must be at least 0, got -1"),
+    ({"repetition_penalty": 0}, "`repetition_penalty` must be greater than 0, got 0"),
+    ({"guidance_scale": -0.5}, "`guidance_scale` must be at least 0, got -0.5"),
+    ({"guidance_scale": float("inf") * 0}, "`guidance_scale` must be at least 0, got nan"),
+    ({"confidence_threshold": 1.1}, r"`confidence_threshold` must lie in \[0, 1\], got 1.1"),
+    ({"confidence_threshold": -0.1}, r"`confidence_threshold` must lie in \[0, 1\], got -0.1"),
+    ({"threshold_factor": 0}, "`threshold_factor` must be greater than 0, got 0"),
+    ({"entropy_budget": -1}, "`entropy_budget` must be at least 0, got -1"),
+    ({"remdm_eta": 2}, r"`remdm_eta` must lie in \[0, 1\], got 2"),
+    ({"remdm_t_on": 0.0}, r"`remdm_t_on` must lie in \(0, 1\], got 0.0"),
+    ({"remdm_t_off": 1.0}, r"`remdm_t_off` must lie in \[0, 1\), got 1.0"),
+    ({"remdm_t_on": 0.3, "remdm_t_off": 0.3}, "`remdm_t_off` must be less than .*, got 0.3 and"),
+    ({"remdm_t_off": 0.6}, "`remdm_t_off` must be less than `remdm_t_on`, got 0.6 and 0.55"),
+    ({"remdm_alpha_on": 1.0}, r"`remdm_alpha_on` must lie in \(0, 1\), got 1.0"),
+    ({"remdm_alpha_on": 0.0}, r"`remdm_alpha_on` must lie in \(0, 1\), got 0.0"),
+    ({"p2_eta": 0.0}, "`p2_eta` must be greater than 0, got 0.0"),
+    ({"can_mask_prev_unmasked": 1}, "`can_mask_prev_unmasked` must be True or False, got 1"),
+    ({"do_sample": "no"}, "`do_sample` must be True or False, got 'no'"),
+    ({"anneal_temperature": 0}, "`anneal_temperature` must be True or False, got 0"),
+    ({"output_history": "yes"}, "`output_history` must be True or False, got 'yes'"),
+    ({"suppress_tokens": [5, "w1"]}, r"must be a list of token ids, got \[5, 'w1'\]"),
+    ({"bad_words_ids": [5]}, r"`bad_words_ids` must be a list of lists of token ids, got \[5\]"),
+    ({"bad_words_ids": [[5, 6]]}, r"`bad_words_ids` holds \[5, 6\]; parallel decoding can keep o"),
+    ({"bad_words_ids": [[5], []]}, r"`bad_words_ids` holds \[\]; parallel decoding can keep out"),
+    ({"stop_strings": ""}, "`stop_strings` must be a string or a list of strings, none empty, got"),
+    ({"stop_strings": ["a", ""]}, "`stop_strings` must be a string or a list of strings, none emp"),
+    (
+        {"stop_strings": 3},
+        "`stop_strings` must be a string or a list of strings, none empty, got 3",
+    ),
+    (
+        {"confidence_threshold": 0.5, "threshold_factor": 1.0},
+        "`confidence_threshold` and `threshold_factor` are two rules for the same pace; set one",
+    ),
+    ({"do_sample": False, "pace": "ancestral"}, "at random, which pace='ancestral' needs; set do"),
+    ({"do_sample": False, "pace": "first_hitting"}, "which pace='first_hitting' needs; set do_sa"),
+    ({"do_sample": False, "remask": "remdm_cap"}, "which remask='remdm_cap' needs; set do_sample"),
+    (
+        {"choice_temperature": 1.0, "order": "random"},
+        "is noise on the scores of an order, and order='random' with pace=None leaves it nothing",
+    ),
+    (
+        {"choice_temperature": 1.0, "order": "left_to_right"},
+        "order='left_to_right' with pace=None leaves it nothing to change; set it to 0, or the or",
+    ),
+    (
+        {"choice_temperature": 1.0, "pace": "threshold"},
+        "order=None with pace='threshold' leaves it nothing to change; set it to 0",
+    ),
     ({"num_beams": 4}, "Masked decoding has no option 'num_beams'; its options are max_new_tok"),
     ({"max_length": 9}, "no option 'max_length'.* Instead of `max_length` give `max_new_tokens`"),
 ]
@@ -279,6 +405,82 @@ def test_wrong_options(table, options, message):
     with pytest.raises(ValueError, match=message):
         table.generate(TEXT, **options)
     assert table.calls == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"can_mask_prev_unmasked": True, "remask": "never"},
+            "can_mask_prev_unmasked=True means remask='confidence' here, got remask='never'; leave",
+        ),
+        (
+            {"can_mask_prev_unmasked": True, "remask": "confidence", "order": "critic"},
+            "can_mask_prev_unmasked=True means remask='critic' here, got remask='confidence'",
+        ),
+        (
+            {"can_mask_prev_unmasked": True, "pace": "threshold"},
+            "remask='confidence' goes with pace 'schedule', got pace='threshold'; leave `pace` uns",
+        ),
+        ({"can_mask_prev_unmasked": True, "order": "random"}, "goes with order 'top_probability'"),
+        (
+            {"remask": "p2", "order": "critic"},
+            "remask='p2' and p2_planner='self' goes with order 'top_probability', 'confidence'",
+        ),
+        (
+            {"remask": "p2", "p2_planner": "critic", "order": "confidence"},
+            "and p2_planner='critic' goes with order 'critic', got order='confidence'",
+        ),
+        (
+            {"block_length": 3, "steps": 6},
+            "20 masks make 7 blocks of block_length=3, and each needs a step of its own, got st",
+        ),
+        ({"block_length": 5, "remask": "remdm_loop"}, "plans its time over the whole text; leave"),
+        ({"output_history": True}, "is a part of what return_dict_in_generate=True returns; set b"),
+        ({"bad_words_ids": [[40]]}, "names the id 40; the vocabulary has 0 to 39"),
+    ],
+)
+def test_choices_that_do_not_go_together(table, options, message):
+    with pytest.raises(ValueError, match=message):
+        table.generate(TEXT, **options)
+    assert table.calls == []
+
+
+def test_enough_steps_for_the_blocks_will_do(table):
+    table.generate(TEXT, block_length=3, steps=7)
+    assert len(table.calls) == 7
+
+
+def test_paces_without_steps_ask_for_no_step_per_block(table):
+    out = table.generate(
+        TEXT, block_length=1, steps=1, pace="first_hitting", return_dict_in_generate=True
+    )
+    assert out.denoiser_passes.tolist() == [20]
+
+
+RULES = {"confidence_threshold": 0.0, "threshold_factor": 1e-9}  # all at once; one by one
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_of_two_rules_for_a_threshold_the_more_specific_counts(table, rule):
+    def passes(**options):
+        table.calls.clear()
+        table.generate(TEXT, pace="threshold", **options)
+        return len(table.calls)
+
+    (other,) = set(RULES) - {rule}
+    setattr(table.generation_config, other, RULES[other])
+    expected = {"confidence_threshold": 1, "threshold_factor": 20}
+    assert passes() == expected[other]
+    assert passes(**{rule: RULES[rule]}) == expected[rule]
+    own = MaskGitGenerationConfig(**{rule: RULES[rule]})
+    assert passes(generation_config=own) == expected[rule]
+    assert passes(generation_config=own, **{other: RULES[other]}) == expected[other]
+
+
+def test_an_unknown_preset():
+    with pytest.raises(ValueError, match="Unknown preset 'gpt'; choose from"):
+        MaskGitGenerationConfig.preset("gpt")
 
 
 def test_options_that_clash_across_their_sources(table):
@@ -362,7 +564,10 @@ def test_integers_of_32_bits_will_do(table):
     [
         ({"attention_mask": ids([1])}, r"`attention_mask` must have the shape of .* \(1, 3\), go"),
         ({"attention_mask": ids([2, 1, 1])}, r"must hold 0 \(padding\) and 1 \(real tokens\) onl"),
-        ({"attention_mask": ids([0, 0, 0])}, "Row 0 of the batch is all padding; give it at leas"),
+        (
+            {"attention_mask": ids([0, 0, 0])},
+            "Row 0 of `input_ids` is all padding; give it at leas",
+        ),
         ({"token_type_ids": ids([0])}, r"`token_type_ids` must have the shape of `input_ids`, \("),
     ],
 )

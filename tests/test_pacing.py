@@ -36,13 +36,33 @@ def test_block_sizes_count_masks_off_one_by_one(num_masked, block_length):
     assert block_sizes(num_masked, block_length) == sizes
 
 
-@given(num_blocks=st.integers(1, 20), more=st.integers(0, 60))
-def test_steps_are_dealt_out_to_the_blocks_in_turn(num_blocks, more):
+@given(num_blocks=st.integers(1, 20), size=st.integers(1, 9), more=st.integers(0, 60))
+def test_steps_are_dealt_out_to_equal_blocks_in_turn(num_blocks, size, more):
     steps = num_blocks + more
     dealt = [0] * num_blocks
     for step in range(steps):
         dealt[step % num_blocks] += 1
-    assert shares(steps, num_blocks) == dealt
+    assert shares(steps, [size] * num_blocks) == dealt
+
+
+@given(
+    full=st.integers(0, 12),
+    size=st.integers(2, 20),
+    last=st.integers(1, 20),
+    more=st.integers(0, 99),
+)
+def test_a_shorter_block_gets_its_share_of_the_steps(full, size, last, more):
+    sizes = [size] * full + [min(last, size)]
+    steps = len(sizes) + more
+    found = shares(steps, sizes)
+    assert sum(found) == steps
+    assert min(found) >= 1
+    for block, share in zip(sizes, found, strict=True):
+        # A remainder goes to the first blocks, one each; nobody is a whole step short.
+        assert (
+            share == 1 or steps * block / sum(sizes) - 1 < share <= steps * block / sum(sizes) + 1
+        )
+        assert share >= block or steps < sum(sizes), "as many steps as masks reveal one at a time"
 
 
 def test_step_times_fall_evenly_from_one_to_zero():
@@ -54,7 +74,7 @@ def plan_by_hand(num_masked, steps, schedule, block_length, every_step_reveals):
     """Masks left after each step: block by block, a loop over its steps."""
     sizes = block_sizes(num_masked, block_length)
     plan = []
-    for i, (size, share) in enumerate(zip(sizes, shares(steps, len(sizes)), strict=True)):
+    for i, (size, share) in enumerate(zip(sizes, shares(steps, sizes), strict=True)):
         left, behind = size, sum(sizes[i + 1 :])
         for step in range(1, share + 1):
             if left == 0 and step > 1:
@@ -104,7 +124,9 @@ def test_one_block_of_all_is_the_plan_without_blocks():
 
 
 @given(
-    num_masked=st.integers(0, 40), steps=st.integers(1, 60), schedule=st.sampled_from(list(SCHEDULES))
+    num_masked=st.integers(0, 40),
+    steps=st.integers(1, 60),
+    schedule=st.sampled_from(list(SCHEDULES)),
 )
 def test_a_plan_that_may_wait_is_the_schedule_to_the_mask(num_masked, steps, schedule):
     rates = get_schedule(schedule).mask_rate(step_times(steps)[1:])
@@ -127,8 +149,8 @@ def test_mask_rates_by_blocks_are_those_of_a_loop(totals, more, schedule, block_
     )
     rate = SCHEDULES[schedule]
     for row, total in enumerate(totals):
-        num_blocks, step = len(block_sizes(total, block_length)), 0
-        for number, share in enumerate(shares(steps, num_blocks)):
+        step = 0
+        for number, share in enumerate(shares(steps, block_sizes(total, block_length))):
             for i in range(share):
                 assert int(block[step, row]) == number
                 assert float(before[step, row]) == pytest.approx(rate(1 - i / share), abs=1e-12)
@@ -168,6 +190,12 @@ def test_reveal_probability_of_plain_ancestral_sampling():
     assert reveal_probability(before, after).tolist() == pytest.approx([0.2, 0.375, 1.0])
     nothing_masked = torch.zeros(1).double()
     assert reveal_probability(nothing_masked, nothing_masked).tolist() == [0]
+
+
+def test_the_last_step_reveals_every_mask_to_the_last_bit():
+    """However few are left: a probability a hair below 1 would leave a mask behind some day."""
+    before = torch.cat([torch.linspace(1e-3, 1, 1000), torch.tensor([1e-9, 1e-15])]).double()
+    assert reveal_probability(before, torch.zeros_like(before)).eq(1).all()
 
 
 # --- certainty -----------------------------------------------------------------------------------
@@ -217,9 +245,7 @@ def test_factor_takes_the_largest_number_that_fits(rows, factor):
     for row, certainty, allowed in zip(answer, probabilities, candidates, strict=True):
         order = best_first(certainty, allowed)
         fits = [
-            n
-            for n in range(1, len(order) + 1)
-            if (n + 1) * (1 - certainty[order[n - 1]]) < factor
+            n for n in range(1, len(order) + 1) if (n + 1) * (1 - certainty[order[n - 1]]) < factor
         ]
         assert row == set(order[: max(fits, default=1)])
 

@@ -1,5 +1,6 @@
 """What is masked again: each function against a slow and obvious version; a few scores as well."""
 
+import itertools
 import math
 
 import pytest
@@ -90,7 +91,7 @@ def test_confidence_shares_the_rate_out_among_the_revealed(confidences, flags):
 
 def line(points, t):
     """Piecewise linear through (time, value), times falling."""
-    for (t0, v0), (t1, v1) in zip(points, points[1:], strict=False):
+    for (t0, v0), (t1, v1) in itertools.pairwise(points):
         if t0 >= t >= t1:
             return v0 if t0 == t1 else v1 + (v0 - v1) * (t - t1) / (t0 - t1)
     raise AssertionError(t)
@@ -98,7 +99,7 @@ def line(points, t):
 
 @pytest.mark.parametrize("steps", [4, 20, 1000])
 def test_the_loop_follows_the_lines_of_the_paper(steps):
-    """Linear down to 1 - alpha_on at t_on, level to t_off, down to 0 (ReMDM, section 4.2)."""
+    """Linear down to 1 - alpha_on at t_on, level to t_off, down to 0."""
     before, after, looping = loop_mask_rates(steps, get_schedule("linear"), 0.55, 0.05, 0.9)
     points = [(1.0, 1.0), (0.55, 0.1), (0.05, 0.1), (0.0, 0.0)]
     times = [1 - i / steps for i in range(steps + 1)]

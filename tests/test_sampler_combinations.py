@@ -14,28 +14,10 @@ from hypothesis import strategies as st
 
 from hf_maskgit import MaskGitGenerationConfig
 from hf_maskgit.samplers import ORDERS, P2_PLANNERS, PACES, REMASKS
+from tests.combinations import LEGAL, REMDM, choices
 from tests.prompts import CLS, MASK, PAD, SEP, WORDS, collate, padded_batches
 from tests.tiny import TableModel, tiny_config
 
-REMDM = ["remdm_cap", "remdm_rescale", "remdm_conf", "remdm_loop"]
-# Written down once more, so that a slip in the library's tables shows.
-LEGAL = [
-    *[(order, "schedule", "never", "self") for order in ORDERS],
-    ("random", "ancestral", "never", "self"),
-    ("random", "first_hitting", "never", "self"),
-    ("top_probability", "threshold", "never", "self"),
-    ("confidence", "threshold", "never", "self"),
-    ("entropy", "entropy_bound", "never", "self"),
-    ("margin", "entropy_bound", "never", "self"),
-    ("top_probability", "entropy_bound", "never", "self"),
-    ("top_probability", "schedule", "confidence", "self"),
-    ("confidence", "schedule", "confidence", "self"),
-    ("critic", "schedule", "critic", "self"),
-    ("top_probability", "schedule", "p2", "self"),
-    ("confidence", "schedule", "p2", "self"),
-    ("critic", "schedule", "p2", "critic"),
-    *[("random", "ancestral", remask, "self") for remask in REMDM],
-]
 SCORED = ["top_probability", "margin", "entropy", "confidence"]
 
 
@@ -59,11 +41,11 @@ def test_every_other_combination_is_refused_before_any_pass(table):
         means_planner = remask == "p2"
         if (order, pace, remask, planner if means_planner else "self") in LEGAL:
             continue
-        choices = {"order": order, "pace": pace, "remask": remask, "p2_planner": planner}
+        asked = choices((order, pace, remask, planner))
         with pytest.raises(ValueError, match=r"goes with (pace|order) .*, got (pace|order)="):
-            table.generate(text, **choices)
+            table.generate(text, **asked)
         with pytest.raises(ValueError, match=r"goes with (pace|order) .*, got (pace|order)="):
-            MaskGitGenerationConfig(**choices)
+            MaskGitGenerationConfig(**asked)
         refused += 1
     assert table.calls == table.critic_calls == []
     assert refused > 500
@@ -71,8 +53,7 @@ def test_every_other_combination_is_refused_before_any_pass(table):
 
 @pytest.mark.parametrize("combination", LEGAL, ids="-".join)
 def test_every_legal_combination_is_taken(combination):
-    order, pace, remask, planner = combination
-    options = MaskGitGenerationConfig(order=order, pace=pace, remask=remask, p2_planner=planner)
+    options = MaskGitGenerationConfig(**choices(combination))
     options.resolve_choices()
     assert (options.order, options.pace, options.remask) == combination[:3]
 
@@ -100,11 +81,11 @@ def test_unset_choices_follow_from_those_that_are_set(given, completed):
     assert (options.order, options.pace, options.remask) == completed
 
 
-@pytest.mark.parametrize("choices", [{"order": "critic"}, {"remask": "critic"}])
-def test_a_model_without_a_critic_is_told_so(choices):
+@pytest.mark.parametrize("options", [{"order": "critic"}, {"remask": "critic"}])
+def test_a_model_without_a_critic_is_told_so(options):
     table = TableModel(tiny_config())
     with pytest.raises(ValueError, match="The model has no token critic, which this order or re"):
-        table.generate(torch.tensor([[MASK]]), **choices)
+        table.generate(torch.tensor([[MASK]]), **options)
     assert table.calls == []
 
 
@@ -114,15 +95,12 @@ def test_a_model_without_a_critic_is_told_so(choices):
 @st.composite
 def options_for(draw, combination, rows):
     """Options under which this combination decodes these rows."""
-    order, pace, remask, planner = combination
+    order, pace, remask, _ = combination
     is_random = order == "random"
     do_sample = is_random or draw(st.booleans())
     n = draw(st.integers(0, 4))
     options = {
-        "order": order,
-        "pace": pace,
-        "remask": remask,
-        "p2_planner": planner,
+        **choices(combination),
         "max_new_tokens": n,
         "do_sample": do_sample,
         "steps": draw(st.integers(1, 8)),
@@ -155,11 +133,13 @@ def planned(num_masked, options):
     """Masks left after each step of pace "schedule", block by block, as arithmetic on integers."""
     size = options["block_length"] or max(num_masked, 1)
     sizes = [min(size, num_masked - start) for start in range(0, num_masked, size)]
-    each, more = divmod(options["steps"], max(len(sizes), 1))
+    share = [max(options["steps"] * size // num_masked, 1) for size in sizes]
+    for i in range(options["steps"] - sum(share) if sizes else 0):
+        share[i] += 1
     plan, behind = [], num_masked
     for i, left in enumerate(sizes):
         behind -= left
-        steps = each + (i < more)
+        steps = share[i]
         for step in range(1, steps + 1):
             if options["schedule"] == "linear":
                 target = sizes[i] * (steps - step) // steps
@@ -337,6 +317,30 @@ def check_all_laws(table, combination, data):
         passes = len(alone.history)
         assert torch.equal(together.history[:passes, here, width], alone.history)
     assert torch.equal(torch.get_rng_state(), generator_before)
+
+
+@pytest.mark.parametrize("block_length", [None, 2])
+@pytest.mark.parametrize("combination", [c for c in LEGAL if c[0] == "critic"], ids="-".join)
+def test_the_critic_sees_the_text_with_a_token_at_every_mask(table, combination, block_length):
+    """And what is revealed then is what it saw."""
+    options = choices(combination)
+    texts = []
+    table.generate(
+        torch.tensor([[CLS, MASK, 5, *[MASK] * 5, SEP]]),
+        steps=6,
+        seed=0,
+        block_length=block_length,
+        callback_on_step_end=lambda step, state: texts.append(state.text),
+        **options,
+    )
+    assert len(table.critic_calls) == len(table.calls) == len(texts)
+    for call, judged, after in zip(table.calls, table.critic_calls, texts, strict=True):
+        masked = call.input_ids == MASK
+        assert torch.equal(judged.input_ids[~masked], call.input_ids[~masked])
+        assert MASK not in judged.input_ids
+        newly = masked & (after != MASK)
+        assert bool(newly.any())
+        assert torch.equal(after[newly], judged.input_ids[newly])
 
 
 @pytest.mark.parametrize("combination", LEGAL, ids="-".join)

@@ -226,6 +226,31 @@ def test_the_writers_mistakes_are_named(saved, tmp_path, capsys):
     assert "`num_samples` must be at least 1, got 0" in capsys.readouterr().err
 
 
+def test_a_sampler_is_chosen_by_its_parts_or_by_its_name(saved, capsys):
+    start = ("--model", saved, "--text", "w1", "--max_new_tokens", "6")
+    by_parts = lines_of(capsys, *start, "--pace", "ancestral", "--anneal_temperature", "false")
+    assert lines_of(capsys, *start, "--preset", "mdlm", "--steps", "18") == by_parts
+    by_name = lines_of(capsys, *start, "--preset", "mdlm", "--options", '{"steps": 18}')
+    assert by_name == by_parts
+    assert lines_of(capsys, *start, "--preset", "p2", "--block_length", "3", "--steps", "6")
+
+
+def test_a_continued_text_ends_at_a_stop_string(saved, capsys):
+    start = ("--model", saved, "--text", "w1", "--max_new_tokens", "12", "--seed", "3")
+    (whole,) = lines_of(capsys, *start)
+    stop = whole.split()[4]
+    (stopped,) = lines_of(capsys, *start, "--stop_strings", stop)
+    assert stopped.split() == whole.split()[: whole.split().index(stop, 1) + 1]
+
+
+def test_a_decoding_option_that_is_given_twice(saved):
+    words = ["--model", saved, "--steps", "3", "--options", '{"steps": 4}']
+    with pytest.raises(ValueError, match="`steps` is given by name and in `options`"):
+        generate.main(words)
+    with pytest.raises(ValueError, match="`options` must be a JSON object such as"):
+        generate.main(["--model", saved, "--options", "steps=4"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("script", ["generate", "evaluate"])
 def test_the_scripts_run_as_programs(script, saved, tmp_path):

@@ -1,0 +1,317 @@
+"""What the pages under docs show works: their examples print what they say, their names exist."""
+
+import ast
+import inspect
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import NamedTuple
+
+import hub_server
+import pytest
+from tiny import word_tokenizer
+from transformers import AutoTokenizer, Trainer
+
+import hf_maskgit
+from hf_maskgit import (
+    DataCollatorForMaskGit,
+    MaskGitConfig,
+    MaskGitForMaskedLM,
+    MaskGitGenerationConfig,
+)
+from hf_maskgit.arguments import DataArguments, ModelArguments, TrainArguments
+from hf_maskgit.callbacks import SetEpochCallback
+from hf_maskgit.configuration_maskgit import own_fields
+from hf_maskgit.generation_config_maskgit import DEFAULTS
+from hf_maskgit.modeling_maskgit import MaskGitOutput
+from hf_maskgit.presets import PRESETS
+from hf_maskgit.recipes import parse_options
+from hf_maskgit.samplers import ORDERS, PACES, REMASKS
+from scripts.evaluate import EvaluateArguments
+from scripts.generate import GenerateArguments
+from scripts.push_to_hub import PushArguments
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = ("ecosystem.md", "coming_from.md")
+
+# What takes long or needs a Hub, by the heading above it; the rest runs in the default tier.
+SLOW = {"`peft`", "`accelerate launch`", "`push_to_hub` and `revision`", "`torch.compile`"}
+STRANGER = "Loading without this package"  # runs where an import of it fails
+SCRIPTS = {
+    "train.py": (ModelArguments, DataArguments, TrainArguments),
+    "evaluate.py": (EvaluateArguments,),
+    "generate.py": (GenerateArguments,),
+    "push_to_hub.py": (PushArguments,),
+}
+
+# A process of its own for the pages, as a reader has one, and for each a folder and names of its
+# own. Told by JSON: the blocks, and where.
+READER = """
+import contextlib, io, json, os, subprocess, sys
+
+told = json.load(sys.stdin)
+if told["stranger"]:
+    sys.modules["hf_maskgit"] = None  # an import of it fails
+printed, names = [], {}
+for block in told["blocks"]:
+    os.chdir(os.path.join(told["folder"], block["page"]))
+    out = io.StringIO()
+    if block["language"] == "bash":
+        command = ["bash", "-euo", "pipefail", "-c", block["code"]]
+        subprocess.run(command, check=True, stdout=sys.stderr)
+    else:
+        code = "\\n" * block["line"] + block["code"]  # so that a traceback names the page's lines
+        own_names = names.setdefault(block["page"], {"__name__": "__main__"})
+        with contextlib.redirect_stdout(out):
+            exec(compile(code, block["page"], "exec"), own_names)
+    printed.append(out.getvalue())
+print(json.dumps(printed))
+"""
+
+
+class Block(NamedTuple):
+    """A fenced block of a page: what runs, and what it is said to print (None: anything)."""
+
+    page: str
+    heading: str
+    line: int
+    language: str
+    code: str
+    output: str | None
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def blocks_of(page: str) -> list[Block]:
+    """The blocks of a page that run, in their order."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    heading, found = "", []
+    for match in re.finditer(r"^## ([^\n]*)$|^```(\w+)\n(.*?)^```$", text, flags=re.M | re.S):
+        heading, language, code = match[1] or heading, match[2], match[3]
+        line = text[: match.start()].count("\n") + 1
+        if language in ("python", "bash"):
+            found.append(Block(page, heading, line, language, code, None))
+        elif language == "text":  # what the block right above it prints
+            found[-1] = found[-1]._replace(output=code)
+    return found
+
+
+def read(blocks: list[Block], folder: Path, stranger: bool = False, **environment: str):
+    """Run blocks in a new process; return what each printed."""
+    for page in {block.page for block in blocks}:
+        (folder / page).mkdir(exist_ok=True)
+        if not (folder / page / "scripts").exists():
+            (folder / page / "scripts").symlink_to(ROOT / "scripts")
+    told = {
+        "folder": str(folder),
+        "stranger": stranger,
+        "blocks": [block._asdict() for block in blocks],
+    }
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    result = subprocess.run(
+        [sys.executable, "-c", READER],
+        input=json.dumps(told),
+        env={
+            **os.environ,
+            "PATH": path,
+            "CUDA_VISIBLE_DEVICES": "",
+            "OMP_NUM_THREADS": "1",
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-4000:]
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def assert_printed(blocks, printed):
+    wrong = [
+        f"{block} prints\n{found}and not\n{block.output}"
+        for block, found in zip(blocks, printed, strict=True)
+        if block.output is not None and found != block.output
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_examples_print_what_the_pages_say(tmp_path):
+    """All but the slow ones, each page from the first to the last, in a fresh process.
+
+    Texts that are shown are greedy, and their models are trained until each token of them has a
+    probability above 0.8: rounding that differs between machines does not change them.
+    """
+    pages = [blocks_of(page) for page in PAGES]
+    blocks = [b for page in pages for b in page if b.heading not in {*SLOW, STRANGER}]
+    assert all(sum(b.output is not None for b in blocks if b.page == page) > 1 for page in PAGES)
+    assert_printed(blocks, read(blocks, tmp_path))
+
+
+@pytest.mark.slow
+def test_the_slow_examples_too(tmp_path, monkeypatch):
+    """With a Hub on loopback, real launches of the scripts, and a real compiler."""
+    monkeypatch.setattr(hub_server, "USER", "me")
+    blocks = blocks_of("ecosystem.md")
+    assert {*SLOW, STRANGER} < {block.heading for block in blocks}
+    own = [block for block in blocks if block.heading != STRANGER]
+    with hub_server.HubServer() as hub:
+        assert_printed(own, read(own, tmp_path, **hub.environment(tmp_path / "home")))
+        assert "modeling_maskgit.py" in hub.files("me/counting", "v2")
+        assert "modeling_maskgit.py" not in hub.files("me/counting")
+    others = [block for block in blocks if block.heading == STRANGER]
+    modules = str(tmp_path / "modules")
+    assert_printed(others, read(others, tmp_path, stranger=True, HF_MODULES_CACHE=modules))
+
+
+def commands() -> list[list[str]]:
+    """Every command of a script that a page shows, split into words."""
+    blocks = [block for page in PAGES for block in blocks_of(page) if block.language == "bash"]
+    lines = "\n".join(block.code for block in blocks).replace("\\\n", " ").splitlines()
+    words = [shlex.split(line, comments=True) for line in lines if "scripts/" in line]
+    return [line[line.index(next(w for w in line if w.startswith("scripts/"))) :] for line in words]
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_every_command_is_understood(command, tmp_path):
+    """A recipe of a run that has not been made stands for any recipe."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("encoder: e\ndataset: d\noutput_dir: o\n", encoding="utf-8")
+    script, *words = command
+    words = [str(recipe) if word.endswith(".yaml") else word for word in words]
+    if script.endswith("push_to_hub.py"):
+        words = ["--model", *words]
+    parse_options(SCRIPTS[Path(script).name], words)
+
+
+def slugs(page: Path) -> set[str]:
+    """What a heading of a page is called in a link: lower case, words joined by dashes."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_every_link_into_a_page_meets_a_heading(page):
+    for target, heading in re.findall(
+        r"\]\(([^)#\s]*)#([^)\s]+)\)", page.read_text(encoding="utf-8")
+    ):
+        assert heading in slugs(page.parent / target if target else page), (target, heading)
+
+
+def test_the_readme_counts_what_the_table_of_encoders_and_the_samplers_hold():
+    table = (ROOT / "docs/encoders.md").read_text(encoding="utf-8")
+    kinds = re.findall(
+        r"^\| `[\w-]+` \| (yes|without padding|refused) \|", table, flags=re.MULTILINE
+    )
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"(\d+) of the (\d+) types .* (\w+) of them without padding", readme)
+    assert found is not None
+    supported = len(kinds) - kinds.count("refused")
+    assert (int(found[1]), int(found[2])) == (supported, len(kinds))
+    numbers = "zero one two three four five six seven eight nine ten".split()
+    assert found[3] == numbers[kinds.count("without padding")]
+    sizes = {"orders": len(ORDERS), "paces": len(PACES), "ways of remasking": len(REMASKS) - 1}
+    for what, size in sizes.items():
+        assert f"{numbers[size]} {what}" in readme
+    assert f"samplers of {numbers[len(PRESETS)]} papers" in readme
+
+
+# The names in the tables of coming_from.md
+
+GENERATE = set(inspect.signature(MaskGitForMaskedLM.generate).parameters)
+DECODING = {*DEFAULTS, *GENERATE} - {"self", "kwargs"}
+COLLATING = set(inspect.signature(DataCollatorForMaskGit.__init__).parameters) - {"self"}
+EXAMPLE = {"input_ids", "attention_mask", "labels", "maskable"}  # columns the collator reads
+FORWARD = set(inspect.signature(MaskGitForMaskedLM.forward).parameters) - {"self", "kwargs"}
+WRAPPING = {"critic", "tokenizer"}  # of from_encoder
+OPTIONS = {*DECODING, *COLLATING, *EXAMPLE, *FORWARD, *WRAPPING, *own_fields()}
+SCRIPT_OPTIONS = {f.name for kinds in SCRIPTS.values() for kind in kinds for f in fields(kind)}
+OBJECTS = {"model": MaskGitForMaskedLM, "MaskGitOutput": MaskGitOutput}
+OBJECTS |= {
+    "Trainer": Trainer,
+    "AutoTokenizer": AutoTokenizer,
+    "SetEpochCallback": SetEpochCallback,
+}
+NOT_HERE = {"always", "none", "not yet", "see [peft](ecosystem.md#peft)"}
+
+
+def rows_here() -> list[tuple[str, str]]:
+    """Of each row of the tables: its first and its second column."""
+    text = (ROOT / "docs/coming_from.md").read_text(encoding="utf-8")
+    rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| ")]
+    return [(row[0].strip(), row[1].strip()) for row in rows if row[0].strip() != "there"]
+
+
+def find_fault(written: str) -> str | None:
+    """Say what is wrong with something the second column tells to write; None where all is well."""
+    if written.startswith("--"):
+        return None if written[2:] in SCRIPT_OPTIONS else "no script has this option"
+    if written.startswith("scripts/"):
+        return None if (ROOT / written).exists() else "there is no such script"
+    if written in OPTIONS:
+        return None
+    call = ast.parse(f"f({written})", mode="eval").body
+    if not call.keywords:
+        names = {**vars(hf_maskgit), **OBJECTS}
+        try:
+            eval(written, {"__builtins__": {}}, names)
+        except (NameError, AttributeError, ValueError, TypeError) as error:
+            return str(error)
+        return None
+    for keyword in call.keywords:
+        options = {keyword.arg: ast.literal_eval(keyword.value)}
+        try:
+            if keyword.arg in own_fields():
+                critic = {"critic_config": {"model_type": "bert"}}
+                MaskGitConfig(**options, **(critic if "separate" in options.values() else {}))
+            elif keyword.arg in DEFAULTS:
+                MaskGitGenerationConfig(**options)
+            elif keyword.arg in COLLATING:
+                DataCollatorForMaskGit(word_tokenizer(), **options)
+            elif keyword.arg not in OPTIONS:
+                return f"there is no option {keyword.arg!r}"
+        except (ValueError, TypeError) as error:
+            return str(error)
+    return None
+
+
+def test_every_name_in_the_tables_is_ours():
+    """Options by name and value, scripts, classes, presets: what the second column says exists."""
+    assert len(rows_here()) > 50
+    faults = []
+    for there, here in rows_here():
+        written = re.findall(r"`([^`]+)`", here)
+        assert written or here in NOT_HERE, f"{there}: {here}"
+        faults += [f"{there}: `{w}`: {fault}" for w in written if (fault := find_fault(w))]
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *("num_beams", "num_beams=2", 'order="best"', 'schedule="square"', "top_p=2.0"),
+        *("--num_beams", "scripts/chat.py", "model.beam_search", "nelbos", 'choice="poisson"'),
+        *('token_critic="other"', 'MaskGitGenerationConfig.preset("gpt")'),
+    ],
+)
+def test_a_name_that_is_not_ours_is_found(wrong):
+    assert find_fault(wrong)
+
+
+def test_options_that_go_together_are_a_legal_sampler():
+    """Rows that name several choices of a sampler name a combination that `generate` takes."""
+    for _, here in rows_here():
+        written = [w for w in re.findall(r"`([^`]+)`", here) if "=" in w]
+        calls = [ast.parse(f"f({w})", mode="eval").body.keywords for w in written]
+        options = {k.arg: ast.literal_eval(k.value) for kind in calls for k in kind}
+        names = [k.arg for kind in calls for k in kind]
+        if len(set(names)) == len(names) and set(names) <= set(DEFAULTS):
+            config = MaskGitGenerationConfig(**options)
+            config.resolve_choices()
