@@ -37,7 +37,7 @@ class Progress:
         best_auroc: the same where a critic alone learns, its highest AUROC.
     """
 
-    setting: dict[str, Any]
+    setting: dict[str, float]
     step: int = 0
     epoch: int = 0
     updates_in_epoch: int = 0

@@ -55,6 +55,9 @@ DEFAULTS: dict[str, Any] = {
 }
 METADATA = ("transformers_version", "_from_model_config", "_commit_hash", "_original_object_hash")
 
+# Options that make up one sampler together: mixed from two sources they would seldom go together.
+SAMPLER_CHOICES = ("order", "pace", "remask", "can_mask_prev_unmasked", "choice_temperature")
+
 _NAMES = {
     "order": ORDERS,
     "pace": PACES,
@@ -259,6 +262,12 @@ class MaskGitGenerationConfig(GenerationConfig):
         for name in DEFAULTS:
             if getattr(self, name) is None and other_rule.get(name) is None:
                 setattr(self, name, source.get(name))
+
+    @property
+    def names_a_sampler(self) -> bool:
+        """Whether an order, a pace or a remasking is set."""
+        choices = (self.order, self.pace, self.remask)
+        return any(choices) or bool(self.can_mask_prev_unmasked)
 
     def resolve_choices(self) -> None:
         """Complete `order`, `pace` and `remask` where unset, and check that they go together."""

@@ -7,7 +7,6 @@ Letters: B rows, P prompt columns, n new tokens, L length, V vocabulary, N maske
 """
 
 import copy
-import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -17,25 +16,30 @@ from torch import Tensor
 from transformers import (
     GenerationConfig,
     LogitsProcessor,
-    LogitsProcessorList,
     PreTrainedTokenizerBase,
 )
-from transformers.generation import logits_process
 from transformers.utils import ModelOutput, logging
 
 from .configuration_maskgit import MaskGitConfig
 from .constraints import AllowedTokens, allowed_tables, check_ends
 from .decoding import CriticFn, DecodingState, LogitsFn, StepCallback, fill_masks
-from .generation_config_maskgit import DEFAULTS, MaskGitGenerationConfig, unknown_options
+from .generation_config_maskgit import (
+    DEFAULTS,
+    SAMPLER_CHOICES,
+    MaskGitGenerationConfig,
+    unknown_options,
+)
 from .guidance import guided, with_other_prompt, without_prompt
-from .layout import PackedRows, behind_first, pack_rows
+from .layout import PackedRows, pack_rows
 from .memory import Memory
-from .noise import fresh_seed, mix
+from .noise import row_seeds
+from .observing import Observer
 from .pacing import block_sizes
+from .processors import asked_processors, asked_warpers
 from .samplers import Choices, Sampler, uses_critic
 from .schedules import Schedule, get_schedule
 from .stopping import StopRules
-from .streaming import StreamFeed, check_streamable
+from .streaming import check_streamable
 
 logger = logging.get_logger(__name__)
 
@@ -45,16 +49,6 @@ _SAMPLER_OPTIONS = (
     "choice_temperature noise_level_scale confidence_threshold threshold_factor entropy_budget "
     "remdm_eta remdm_t_on remdm_t_off remdm_alpha_on p2_eta"
 ).split()
-
-# Processors of transformers that look at one position's scores alone (or, the penalty, at which
-# tokens a row holds): they mean the same in parallel decoding. The others count on tokens arriving
-# one by one.
-_PARALLEL_PROCESSORS = frozenset(
-    "EpsilonLogitsWarper EtaLogitsWarper InfNanRemoveLogitsProcessor LogitNormalization "
-    "MinPLogitsWarper RepetitionPenaltyLogitsProcessor SuppressTokensLogitsProcessor "
-    "TemperatureLogitsWarper TopHLogitsWarper TopKLogitsWarper TopPLogitsWarper "
-    "TypicalLogitsWarper".split()
-)
 
 
 @dataclass
@@ -133,7 +127,8 @@ class MaskGitGenerationMixin:
         """Fill the masks of a text, continue a prompt, or write from nothing.
 
         1. Resolve the options: this call's, then `generation_config`, then the model's, then
-        defaults. 2. Check the rows and repeat them `num_return_sequences` times.
+        defaults; a sampler named by the first two takes nothing of the model's own (order, pace,
+        remasking, choice noise). 2. Check the rows, repeat them `num_return_sequences` times.
         3. Append masks where a length is asked for, and pack every row to right padding.
         4. Decode: every pass reveals tokens of every unfinished row.
         5. Pad behind the first end of text and put every token back in its column.
@@ -191,7 +186,7 @@ class MaskGitGenerationMixin:
         attention_mask = self._check_rows(input_ids, attention_mask, token_type_ids)
         repeats = options.num_return_sequences
         check_streamable(streamer, len(input_ids) * repeats)
-        seeds = _row_seeds(len(input_ids), repeats, seed, generator, sampler.do_sample)
+        seeds = row_seeds(len(input_ids), repeats, seed, generator, sampler.do_sample)
         input_ids = input_ids.long().repeat_interleave(repeats, 0)
         attention_mask = attention_mask.repeat_interleave(repeats, 0)
         # 3.
@@ -232,7 +227,7 @@ class MaskGitGenerationMixin:
                 "`negative_prompt_ids` needs a `guidance_scale` other than 1, for example 1.5."
             )
         state = self._start(rows, sampler, allowed_token_ids)
-        watcher = _Watcher(
+        observer = Observer(
             rows,
             sampler,
             stops,
@@ -251,13 +246,13 @@ class MaskGitGenerationMixin:
             seeds,
             critic_fn=self._critic_fn(rows.real, token_type_ids),
             stop_fn=stops.stop_fn,
-            on_step_end=watcher if watcher.is_needed else None,
+            on_step_end=observer if observer.is_needed else None,
         )
         # 5.
         ends = stops.ends(filled.text, rows.can_end)
         sequences = rows.finish(filled.text, ends, options.pad_token_id)
         cut_off = rows.cut_off(filled.text, ends)
-        watcher.finish(sequences, cut_off)
+        observer.finish(sequences, cut_off)
         if not options.return_dict_in_generate:
             return sequences
         # What an end of text cut off was not revealed, as far as the caller can see.
@@ -269,7 +264,7 @@ class MaskGitGenerationMixin:
             critic_passes=filled.critic_passes,
             reveal_steps=rows.restore(reveal_steps, -1),
             reveal_log_probabilities=rows.restore(log_probabilities, 0),
-            history=watcher.history,
+            history=observer.history,
         )
 
     def adjust_generation_fn(
@@ -327,9 +322,14 @@ class MaskGitGenerationMixin:
         if unknown:
             raise ValueError(unknown_options(unknown))
         options = MaskGitGenerationConfig()
-        given = [] if generation_config is None else [_as_own(generation_config).to_dict()]
-        for source in (call, *given, self.generation_config.to_dict(), DEFAULTS):
-            options.complete(source)
+        options.complete(call)
+        if generation_config is not None:
+            options.complete(_as_own(generation_config).to_dict())
+        stored = self.generation_config.to_dict()
+        if options.names_a_sampler:
+            stored = {k: v for k, v in stored.items() if k not in SAMPLER_CHOICES}
+        options.complete(stored)
+        options.complete(DEFAULTS)
         options.validate()
         options.resolve_choices()
         options.validate()  # now of what the choices have become
@@ -372,15 +372,6 @@ class MaskGitGenerationMixin:
                 "`pad_token_id` is not set, which fills a row behind its end of text; pass it, or "
                 "set it in model.generation_config."
             )
-        warpers: list[LogitsProcessor] = []
-        if options.top_k is not None:
-            warpers.append(logits_process.TopKLogitsWarper(options.top_k))
-        if options.top_p is not None and options.top_p < 1:
-            warpers.append(logits_process.TopPLogitsWarper(options.top_p))
-        processors = _check_processors(logits_processor)
-        if options.repetition_penalty is not None and options.repetition_penalty != 1:
-            penalty = logits_process.RepetitionPenaltyLogitsProcessor(options.repetition_penalty)
-            processors.append(penalty)
         own = {name: getattr(options, name) for name in _SAMPLER_OPTIONS}
         return Sampler(
             **own,
@@ -388,8 +379,8 @@ class MaskGitGenerationMixin:
             mask_token_id=self._mask_token_id(),
             suppressed=torch.tensor(sorted(suppressed), dtype=torch.long, device=device),
             end_ids=torch.tensor(end_ids, dtype=torch.long, device=device),
-            processors=processors,
-            warpers=LogitsProcessorList(warpers),
+            processors=asked_processors(logits_processor, options.repetition_penalty),
+            warpers=asked_warpers(options.top_k, options.top_p),
             records_probabilities=options.return_dict_in_generate,
         )
 
@@ -583,96 +574,6 @@ class MaskGitGenerationMixin:
             )
 
 
-class _Watcher:
-    """Looks on after every pass: the caller's callback, the history, the streamer."""
-
-    def __init__(
-        self,
-        rows: PackedRows,
-        sampler: Sampler,
-        stops: StopRules,
-        callback: StepCallback | None,
-        streamer: Any,
-        *,
-        vocab_size: int,
-        keeps_history: bool,
-        prompt_is_fixed: bool,
-    ) -> None:
-        self._rows, self._sampler, self._stops, self._callback = rows, sampler, stops, callback
-        self._vocab_size = vocab_size
-        self._history: list[Tensor] | None = [] if keeps_history else None
-        self._feed = None
-        if streamer is not None:
-            # The prompt is streamed first, and once; padding around the text is not.
-            real = rows.restore(rows.real.long(), 0)[0].nonzero()[:, 0]
-            num_prompt = len(real) - rows.num_new if prompt_is_fixed else 0
-            self._streamed = real[num_prompt:]
-            self._feed = StreamFeed(streamer, rows.restore(rows.text)[0, real[:num_prompt]])
-
-    @property
-    def is_needed(self) -> bool:
-        """Whether there is anything to do after a pass."""
-        return not (self._callback is None and self._history is None and self._feed is None)
-
-    @property
-    def history(self) -> Tensor | None:
-        """Rows after every pass, (passes, B, P + n) long, if they are kept."""
-        if self._history is None:
-            return None
-        if not self._history:  # there was nothing to do
-            return self._rows.columns.new_empty(0, *self._rows.columns.shape)
-        return torch.stack(self._history)
-
-    def __call__(self, step: int, state: DecodingState) -> DecodingState:
-        """Do what is to be done after a pass."""
-        if self._callback is not None:
-            changed = self._callback(step, state)
-            if changed is not None:
-                _check_changed(changed, state, self._sampler.mask_token_id, self._vocab_size)
-                state = changed
-        if self._history is not None:
-            self._history.append(self._rows.restore(state.text))
-        if self._feed is not None:
-            row = torch.zeros(1, dtype=torch.long, device=state.text.device)
-            ends, certain = self._stops.ends_so_far(row, state)
-            certain &= ~behind_first(ends & certain, self._rows.tail)  # that will be cut off
-            text = self._rows.restore(state.text)[0, self._streamed]
-            self._feed.show(text, self._rows.restore(certain.long(), 1)[0, self._streamed] == 1)
-        return state
-
-    def finish(self, sequences: Tensor, cut_off: Tensor) -> None:
-        """Stream what is left, without the padding behind the end."""
-        if self._feed is None:
-            return
-        text = sequences[0, self._streamed]
-        kept = (self._rows.restore(cut_off.long(), 0)[0, self._streamed] == 0).nonzero()
-        self._feed.finish(text[: int(kept[-1]) + 1] if len(kept) else text[:0])
-
-
-def _check_changed(
-    changed: DecodingState, state: DecodingState, mask_token_id: int, vocab_size: int
-) -> None:
-    """Refuse a callback's state that decoding cannot go on from."""
-    if not isinstance(changed, DecodingState) or changed.text.shape != state.text.shape:
-        raise ValueError(
-            "`callback_on_step_end` must return the DecodingState it got, changed with "
-            f"dataclasses.replace(), or None; got {type(changed).__name__}."
-        )
-    if bool(((changed.text < 0) | (changed.text >= vocab_size)).any()):
-        raise ValueError(
-            f"`callback_on_step_end` wrote ids from {int(changed.text.min())} to "
-            f"{int(changed.text.max())}; the vocabulary has 0 to {vocab_size - 1}."
-        )
-    known = state.block < 0
-    if bool((changed.text != state.text)[known].any()):
-        raise ValueError("`callback_on_step_end` changed a known token; those never change.")
-    if not torch.equal((changed.text == mask_token_id) & ~known, changed.masked):
-        raise ValueError(
-            "`callback_on_step_end` returned a state in which `masked` does not say where the mask "
-            "tokens stand; change `text` and `masked` together."
-        )
-
-
 def _check_blocks(rows: PackedRows, sampler: Sampler) -> None:
     if sampler.block_length is None or not sampler.goes_by_steps:
         return
@@ -694,43 +595,3 @@ def _as_own(config: GenerationConfig) -> MaskGitGenerationConfig:
     if isinstance(config, MaskGitGenerationConfig):
         return copy.deepcopy(config)
     return MaskGitGenerationConfig(**config.to_diff_dict())
-
-
-def _check_processors(processors: Sequence[LogitsProcessor] | None) -> LogitsProcessorList:
-    for processor in processors or []:
-        kind = type(processor)
-        if kind.__module__ == logits_process.__name__ and kind.__name__ not in _PARALLEL_PROCESSORS:
-            raise ValueError(
-                f"{kind.__name__} reads the tokens in the order they were written, which parallel "
-                f"decoding does not have; these work: {', '.join(sorted(_PARALLEL_PROCESSORS))}, "
-                "and processors of your own that look at one position at a time."
-            )
-    return LogitsProcessorList(processors or [])
-
-
-def _row_seeds(
-    num_rows: int,
-    repeats: int,
-    seed: int | Sequence[int] | None,
-    generator: torch.Generator | None,
-    do_sample: bool,
-) -> list[int]:
-    """Give each returned row its seed; see `generate`."""
-    returned = num_rows * repeats
-    if seed is not None and generator is not None:
-        raise ValueError("Give `seed` or `generator`, not both; each decides the noise alone.")
-    if seed is None and not do_sample:
-        return [0] * returned  # never looked at; no generator is touched
-    if seed is None:
-        return [fresh_seed(generator) for _ in range(returned)]
-    if isinstance(seed, int | numbers.Integral):
-        return [mix(int(seed), row) for row in range(returned)]
-    seeds = [int(s) for s in seed]
-    if len(seeds) == returned:
-        return seeds
-    if len(seeds) == num_rows:
-        return [mix(s, copy_) if copy_ else s for s in seeds for copy_ in range(repeats)]
-    raise ValueError(
-        f"`seed` has {len(seeds)} entries for {num_rows} rows and {returned} returned texts; give "
-        "one int, one per row, or one per returned text."
-    )

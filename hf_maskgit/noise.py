@@ -4,6 +4,9 @@ Masks are keyed by (seed, epoch, example id) and generated rows by (row seed, pa
 size, a resumed run or the neighbours in a batch change nothing.
 """
 
+import numbers
+from collections.abc import Sequence
+
 import torch
 
 _WORD = (1 << 64) - 1
@@ -30,3 +33,43 @@ def fresh_seed(generator: torch.Generator | None = None) -> int:
     device = generator.device if generator is not None else None
     draw = torch.randint(2**62, (), generator=generator, device=device)
     return int(draw)
+
+
+def row_seeds(
+    num_rows: int,
+    repeats: int,
+    seed: int | Sequence[int] | None,
+    generator: torch.Generator | None,
+    do_sample: bool,
+) -> list[int]:
+    """Give each returned row of a decoding its seed.
+
+    Args:
+        num_rows: B.
+        repeats: texts per row.
+        seed: one int, from which every returned row gets a seed of its own; or one per row or per
+            returned row.
+        generator: draws the seeds; None with no seed uses torch's global one.
+        do_sample: False needs no seeds, and touches no generator.
+
+    Raises:
+        ValueError: for both a seed and a generator, or a number of seeds that does not fit.
+    """
+    returned = num_rows * repeats
+    if seed is not None and generator is not None:
+        raise ValueError("Give `seed` or `generator`, not both; each decides the noise alone.")
+    if seed is None and not do_sample:
+        return [0] * returned  # never looked at; no generator is touched
+    if seed is None:
+        return [fresh_seed(generator) for _ in range(returned)]
+    if isinstance(seed, int | numbers.Integral):
+        return [mix(int(seed), row) for row in range(returned)]
+    seeds = [int(s) for s in seed]
+    if len(seeds) == returned:
+        return seeds
+    if len(seeds) == num_rows:
+        return [mix(s, copy_) if copy_ else s for s in seeds for copy_ in range(repeats)]
+    raise ValueError(
+        f"`seed` has {len(seeds)} entries for {num_rows} rows and {returned} returned texts; give "
+        "one int, one per row, or one per returned text."
+    )

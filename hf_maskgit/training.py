@@ -47,7 +47,6 @@ _FIXED_OPTIONS = (
     "adam_beta1",
     "adam_beta2",
     "adam_epsilon",
-    "train",
 )
 
 
@@ -212,8 +211,21 @@ class TrainingLoop:
         accelerator.register_for_checkpointing(self.progress)
 
     def resume(self, checkpoint: Path) -> None:
-        """Go on from a checkpoint; later lines of the log are forgotten."""
-        self.accelerator.load_state(str(checkpoint))
+        """Go on from a checkpoint; later lines of the log are forgotten.
+
+        Raises:
+            ValueError: when the run that wrote it trained other weights.
+        """
+        try:
+            self.accelerator.load_state(str(checkpoint))
+        except ValueError as error:
+            if "parameter group" not in str(error):
+                raise
+            raise ValueError(
+                f"The checkpoint {checkpoint.name!r} was written by a run that trained other "
+                "weights; use the same `train`, which names the part that learns, or start a new "
+                "run from its model."
+            ) from error
         log = self._log_file
         if self.accelerator.is_main_process and log.exists():
             lines = log.read_text(encoding="utf-8").splitlines(keepends=True)

@@ -624,3 +624,38 @@ def test_a_function_that_is_no_schedule(table, schedule, message):
 def test_options_of_another_type(table, option, sentence):
     with pytest.raises(ValueError, match=sentence):
         table.generate(TEXT, **option)
+
+
+# --- a sampler is one thing ----------------------------------------------------------------------
+
+
+STORED = {"order": "margin", "choice_temperature": 2.0, "steps": 7}
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"pace": "first_hitting"},
+        {"remask": "remdm_cap"},
+        {"order": "random"},
+        {"can_mask_prev_unmasked": True},
+        {"generation_config": MaskGitGenerationConfig.preset("fast_dllm")},
+    ],
+    ids=lambda asked: next(iter(asked)),
+)
+def test_who_names_a_sampler_gets_nothing_of_the_models_own(table, asked):
+    """The stored order and choice noise would be refused beside these; the stored steps hold."""
+    expected = table.generate(TEXT, seed=1, **{"steps": 7, **asked})
+    for name, value in STORED.items():
+        setattr(table.generation_config, name, value)
+    assert torch.equal(table.generate(TEXT, seed=1, **asked), expected)
+
+
+def test_who_names_none_gets_the_models_own(table):
+    expected = table.generate(TEXT, seed=1, **STORED)
+    without_noise = table.generate(TEXT, seed=1, order="margin", steps=7)
+    for name, value in STORED.items():
+        setattr(table.generation_config, name, value)
+    assert torch.equal(table.generate(TEXT, seed=1), expected)
+    assert torch.equal(table.generate(TEXT, seed=1, choice_temperature=0.0), without_noise)
+    assert not torch.equal(expected, without_noise)

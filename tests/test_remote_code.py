@@ -28,7 +28,7 @@ from hf_maskgit import (
     MaskGitTextGenerationPipeline,
 )
 from tests.test_project import CARRIED, PACKAGE, imports_of
-from tests.tiny import ENCODERS, tiny_config, tiny_model, tokenizer_for
+from tests.tiny import ENCODERS, bert_config, tiny_config, tiny_model, tokenizer_for
 
 pipeline = functools.partial(any_pipeline, device="cpu")  # also where there is a GPU
 
@@ -145,9 +145,13 @@ def run_stranger(folder, out, model, tokenizer, text):
     return told, found, load_file(out / "logits.safetensors")
 
 
-def check_stranger(tmp_path, kind):
+def check_stranger(tmp_path, kind, **options):
     text = "MKLV" if kind == "esm" else "w1 w2 w3"
-    model, tokenizer = tiny_model(kind), tokenizer_for(kind)
+    model, tokenizer = tiny_model(kind, **options), tokenizer_for(kind)
+    if model.self_conditioning is not None:  # it starts without effect
+        torch.nn.init.normal_(model.self_conditioning.weight)
+    if model.has_token_critic:
+        model.generation_config.order = "critic"
     folder, out = tmp_path / "checkpoint", tmp_path / "out"
     model.save_pretrained(folder, with_code=True)
     tokenizer.save_pretrained(folder)
@@ -198,6 +202,13 @@ def test_a_checkpoint_with_code_works_without_the_package(tmp_path):
 @pytest.mark.parametrize("kind", sorted(set(ENCODERS) - {"bert"}))
 def test_so_do_those_of_other_encoders(tmp_path, kind):
     check_stranger(tmp_path, kind)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("critic", ["self", "separate"])
+def test_so_do_those_with_self_conditioning_and_a_critic(tmp_path, critic):
+    options = {"critic_config": bert_config(num_hidden_layers=1)} if critic == "separate" else {}
+    check_stranger(tmp_path, "bert", self_cond=True, token_critic=critic, **options)
 
 
 def test_a_checkpoint_carries_the_modules_it_needs_and_no_other(coded):
