@@ -327,7 +327,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
             masked_positions, previous_hidden_states, has_previous, output_last_hidden_state
         )
         only_critic = labels is not None and train == "critic"
-        with _without_gradient() if only_critic else contextlib.nullcontext():
+        with torch.no_grad() if only_critic else contextlib.nullcontext():
             if self._padding_leaks and attention_mask is not None:
                 logits, output = self._predict_unpadded(
                     arguments, attention_mask, this_pass, details
@@ -525,7 +525,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
             Hidden states (B, L, H), and which rows (B,) bool use them, None for all.
         """
         body: Any = self.denoiser.base_model
-        with _without_gradient(), self._during(_Pass(), arguments) as arguments:
+        with torch.no_grad(), self._during(_Pass(), arguments) as arguments:
             states = body(**known_arguments(body, arguments), return_dict=True)[0]
         if share == 1:
             return states, None  # and torch's generator is left alone
@@ -707,16 +707,6 @@ def _add_to_embeddings(embeddings: nn.Module, args: Any, output: Tensor) -> Tens
     """Forward hook of the token embeddings: add what the pass before made of the text."""
     addition: Tensor | None = getattr(embeddings, "_addition", None)
     return output if addition is None else add_to_embeddings(output, addition)
-
-
-@contextlib.contextmanager
-def _without_gradient() -> Iterator[None]:
-    """Keep a pass out of the gradient, but not the passes after it."""
-    with torch.no_grad():
-        yield
-    # Autocast keeps the weights it has cast, here without a way back for their gradient.
-    if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
-        torch.clear_autocast_cache()
 
 
 def _make_self_conditioning(

@@ -1,8 +1,8 @@
 """What a token critic and self-conditioning are worth on verses, in a quarter of an hour.
 
     make demo                                  # first: the generator and the verses that are used
-    python scripts/critic_demo.py
-    python scripts/critic_demo.py --quick      # the same in little, too short to learn much
+    python -m scripts.critic_demo
+    python -m scripts.critic_demo --quick      # the same in little, too short to learn much
 
 The generator that `make demo` left learns on, three times from the same weights and with the same
 verses in the same order:
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     tokenizer, verses = load_demo(Path(options.demo_dir))
     folder = new_folder(Path(options.output_dir))
     quiet_libraries()
-    train = examples_of(verses["train"], tokenizer, None)
+    train = examples_of(verses["train"], tokenizer, 1000 if options.quick else None)
     held_out = examples_of(verses["validation"], tokenizer, options.held_out_verses)
 
     with section("1. A critic on the generator's own hidden states"):

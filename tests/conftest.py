@@ -1,5 +1,6 @@
 """What every test relies on: no network, none of the user's caches, the same draws each time."""
 
+import logging
 import os
 import tempfile
 
@@ -28,3 +29,22 @@ hypothesis.settings.load_profile("repeatable")
 def _seed_the_global_generator() -> None:
     """Dropout, initial weights and whatever else draws from torch's global generator repeats."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def _untouched_libraries():
+    """A demonstration makes packages quiet and Accelerate keeps state: not beyond its test."""
+    import datasets
+    from accelerate.state import AcceleratorState, GradientState
+    from transformers.utils import logging as transformers_logging
+
+    verbosity = transformers_logging.get_verbosity()
+    levels = {name: logging.getLogger(name).level for name in ("accelerate", "hf_maskgit")}
+    yield
+    transformers_logging.set_verbosity(verbosity)
+    transformers_logging.enable_progress_bar()
+    datasets.enable_progress_bars()
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+    GradientState._reset_state()
+    AcceleratorState._reset_state(reset_partial_state=True)

@@ -2,29 +2,15 @@
 
 import json
 
-import datasets
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState
 from datasets import Dataset, DatasetDict
 from tiny import tiny_model, word_tokenizer
 from tiny_training import repeated_symbols
-from transformers.utils import logging as transformers_logging
 
 from hf_maskgit import MaskGitForMaskedLM
 from hf_maskgit.evaluation import ONE_PASS, TWO_PASSES, NelboOutput
 from scripts import critic_demo
-
-
-@pytest.fixture
-def _untouched_libraries():
-    verbosity = transformers_logging.get_verbosity()
-    yield
-    transformers_logging.set_verbosity(verbosity)
-    transformers_logging.enable_progress_bar()
-    datasets.enable_progress_bars()
-    GradientState._reset_state()
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture

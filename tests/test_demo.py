@@ -5,29 +5,14 @@ import re
 import shutil
 import sys
 
-import datasets
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState
 from datasets import Dataset, DatasetDict
 from huggingface_hub import ModelCard
 from tiny import tiny_model, word_tokenizer
-from transformers.utils import logging as transformers_logging
 
 from hf_maskgit import MaskGitForMaskedLM
 from scripts import demo
-
-
-@pytest.fixture
-def _untouched_libraries():
-    """The program makes other packages quiet and Accelerate keeps state: not beyond its test."""
-    verbosity = transformers_logging.get_verbosity()
-    yield
-    transformers_logging.set_verbosity(verbosity)
-    transformers_logging.enable_progress_bar()
-    datasets.enable_progress_bars()
-    GradientState._reset_state()
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="module")

@@ -205,7 +205,7 @@ def test_a_copy_is_its_own_model():
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
-    with model._during(_Pass(TEXT == MASK)):  # the original in the middle of a pass
+    with model._during(_Pass(TEXT == MASK), {}):  # the original in the middle of a pass
         assert_same_model(twin, expected)
     del model
     assert_same_model(twin, expected)
@@ -237,7 +237,7 @@ def test_replicas_see_their_own_positions():
     model = tiny_model()
     replica = replicate(model)
     batch = {**INPUTS, "labels": torch.where(TEXT == MASK, 9, -100)}
-    with model._during(_Pass(torch.ones_like(TEXT, dtype=torch.bool))):  # another replica's pass
+    with model._during(_Pass(torch.ones_like(TEXT, dtype=torch.bool)), {}):  # another's pass
         found = replica(**batch)
     expected = model(**batch)
     assert torch.equal(found.logits, expected.logits)

@@ -184,7 +184,7 @@ def test_the_pass_before_has_no_part_in_the_gradient(batch):
 
 
 def test_under_autocast_the_pass_before_does_not_cut_the_gradient(batch):
-    """Autocast remembers weights that it has cast, and would hand on those without a gradient."""
+    """Autocast remembers weights that it has cast; older torch forgot their gradient so."""
     model = conditioned(self_cond_train_prob=1.0).train()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         states = model(**inputs_of(batch), output_last_hidden_state=True).last_hidden_state

@@ -247,7 +247,7 @@ def learned(kind):
     return model.eval()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["self", pytest.param("separate", marks=pytest.mark.slow)])
 def test_it_learns_to_tell_wrong_from_right(kind):
     model, tokenizer = learned(kind), word_tokenizer()
     text = torch.tensor(tokenizer(["w3 w3 w3 w9 w3 w3 w3"])["input_ids"])
@@ -374,6 +374,25 @@ def test_parts_take_the_number_format_of_the_denoiser(tmp_path, batch):
         )
         assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
         assert model(**batch).critic_loss.dtype == torch.float32
+
+
+def test_a_critic_is_adapted_like_a_denoiser(tmp_path, caplog):
+    """ESM's scaling by the share of masks goes, and BigBird's sparse attention."""
+    esm = AutoModelForMaskedLM.from_config(tiny_encoder_config("esm"))
+    esm.config.token_dropout = True
+    esm.save_pretrained(tmp_path)
+    for critic in (str(tmp_path), None):
+        model = MaskGitForMaskedLM.from_encoder(
+            str(tmp_path), tokenizer=word_tokenizer(), critic=critic, token_critic="separate"
+        )
+        assert not model.config.critic_config.token_dropout
+        assert not model.critic.embeddings.token_dropout
+        model.save_pretrained(tmp_path / "own")
+        MaskGitForMaskedLM.from_pretrained(tmp_path / "own")
+    big_bird = AutoModel.from_config(tiny_encoder_config("big_bird"))
+    big_bird.config.attention_type = "block_sparse"
+    model = wrap(critic=big_bird)
+    assert model.config.critic_config.attention_type == "original_full"
 
 
 def test_what_no_state_depends_on_is_left_out(tmp_path):
