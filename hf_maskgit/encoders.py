@@ -382,3 +382,14 @@ def _switch_off_token_dropout(denoiser: PreTrainedModel, mask_token_id: int) -> 
     embeddings = cast(nn.Embedding, denoiser.get_input_embeddings())
     with torch.no_grad():
         embeddings.weight[mask_token_id] = 0.0
+
+
+def beside(denoiser: PreTrainedModel, module: Any) -> Any:
+    """Put a new part where the denoiser is, in its number format."""
+    return module.to(device=denoiser.device, dtype=denoiser.dtype)
+
+
+def hidden_size(encoder: PreTrainedConfig) -> int:
+    """Return the width of an encoder's last hidden state."""
+    text: Any = encoder.get_text_config()
+    return int(text.hidden_size)

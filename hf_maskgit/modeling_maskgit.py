@@ -1,27 +1,23 @@
 """The model: any encoder of the masked-LM family, wrapped as the denoiser of a masked diffusion."""
 
 import contextlib
-import copy
 import inspect
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import (
-    AutoConfig,
-    AutoModel,
     AutoModelForMaskedLM,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import ModelOutput, logging
 
 from .configuration_maskgit import MaskGitConfig, own_fields, tokenizer_fields
+from .encoder_pass import EncoderPass, hook_encoder, running
 from .encoders import (
     PADDING_LEAKS,
     adapt_to_generation,
@@ -32,7 +28,6 @@ from .encoders import (
     load_encoder,
     max_positions,
     min_positions,
-    refusal,
     repair_dtype,
     run_by_length,
     source_options,
@@ -41,19 +36,13 @@ from .generation_config_maskgit import MaskGitGenerationConfig
 from .generation_maskgit import MaskGitGenerationMixin
 from .losses import at_least_float32, masked_cross_entropy
 from .remote_code import saved_code
-from .self_conditioning import (
-    SelfConditioning,
-    add_to_embeddings,
-    embedding_size,
-    spare_padding,
-)
+from .self_conditioning import SelfConditioning, make_self_conditioning
 from .token_critic import (
-    check_critic,
+    critic_beside,
     critic_cross_entropy,
-    drop_unused_parts,
     fill_in,
-    hidden_size,
     known_arguments,
+    make_critic,
     states_at,
 )
 
@@ -142,10 +131,9 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         self._min_positions = min_positions(config.encoder_config)
         repair_dtype(denoiser)
         freeze_unused_parameters(denoiser)
-        _hook(denoiser.base_model, _gather_hidden_states)
-        self.self_conditioning = _make_self_conditioning(config, denoiser)
-        self._watch_embeddings()
-        self.critic, self.critic_head = _make_critic(config, denoiser, critic)
+        self.self_conditioning = make_self_conditioning(config, denoiser)
+        hook_encoder(denoiser, self.self_conditioning)
+        self.critic, self.critic_head = make_critic(config, denoiser, critic)
         self.post_init()
 
     @classmethod
@@ -201,7 +189,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
             )
         check_denoiser(denoiser)
         fields = {**tokenizer_fields(tokenizer), **overrides}
-        judge = _load_critic(critic, denoiser, fields)
+        judge = critic_beside(critic, denoiser, fields)
         config = MaskGitConfig(text_config=denoiser.config, **fields)
         adapt_to_generation(denoiser, cast(int, config.mask_token_id))
         config.text_config = denoiser.config  # one object, so that resizing keeps both in step
@@ -323,7 +311,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
             _check_hidden_states(
                 previous_hidden_states, arguments, cast(SelfConditioning, self.self_conditioning)
             )
-        this_pass = _Pass(
+        this_pass = EncoderPass(
             masked_positions, previous_hidden_states, has_previous, output_last_hidden_state
         )
         only_critic = labels is not None and train == "critic"
@@ -379,7 +367,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         fit_head_bias(self.denoiser)
         if self.critic is not None:
             self.critic.resize_token_embeddings(new_num_tokens, **options)
-        self._watch_embeddings()
+        hook_encoder(self.denoiser, self.self_conditioning)
         if new_num_tokens is not None:
             self.config.num_token_ids = new_num_tokens
         return embeddings
@@ -440,7 +428,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the encoder's token embeddings."""
         self.denoiser.set_input_embeddings(value)
-        self._watch_embeddings()
+        hook_encoder(self.denoiser, self.self_conditioning)
 
     def get_output_embeddings(self) -> nn.Module | None:
         """Return the last layer of the encoder's LM head."""
@@ -485,7 +473,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         if self.critic is not None:
             states = states_at(self.critic, arguments, positions)
         else:
-            with self._during(_Pass(), arguments) as arguments:
+            with self._running(EncoderPass(), arguments) as arguments:
                 states = states_at(self.denoiser.base_model, arguments, positions)
         return at_least_float32(cast(nn.Linear, self.critic_head)(states).squeeze(-1))
 
@@ -525,7 +513,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
             Hidden states (B, L, H), and which rows (B,) bool use them, None for all.
         """
         body: Any = self.denoiser.base_model
-        with torch.no_grad(), self._during(_Pass(), arguments) as arguments:
+        with torch.no_grad(), self._running(EncoderPass(), arguments) as arguments:
             states = body(**known_arguments(body, arguments), return_dict=True)[0]
         if share == 1:
             return states, None  # and torch's generator is left alone
@@ -569,7 +557,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
             )
 
     def _predict(
-        self, arguments: dict[str, Any], this_pass: "_Pass", details: dict[str, bool]
+        self, arguments: dict[str, Any], this_pass: EncoderPass, details: dict[str, bool]
     ) -> tuple[Tensor, Any]:
         """Run the encoder; return logits (N, V) or (B, L, V), and all that it returned."""
         text = arguments.get("input_ids", arguments.get("inputs_embeds"))
@@ -578,7 +566,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
                 f"The encoder {type(self.denoiser).__name__} takes texts of at least "
                 f"{self._min_positions} tokens with their framing, got one of {text.shape[1]}."
             )
-        with self._during(this_pass, arguments) as arguments:
+        with self._running(this_pass, arguments) as arguments:
             output = self.denoiser(**arguments, **details, return_dict=True)
         everywhere = this_pass.head_positions is None
         return output.logits if everywhere else output.logits.squeeze(0), output
@@ -587,7 +575,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         self,
         arguments: dict[str, Any],
         attention_mask: Tensor,
-        this_pass: "_Pass",
+        this_pass: EncoderPass,
         details: dict[str, bool],
     ) -> tuple[Tensor, Any]:
         """Do as `_predict` for an encoder that would confuse padding with text."""
@@ -601,7 +589,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
                 f"which runs without padding ({PADDING_LEAKS[kind]}); pass texts of one length."
             )
         logits = run_by_length(
-            lambda of_rows, places: self._predict(of_rows, _Pass(places), details)[0],
+            lambda of_rows, places: self._predict(of_rows, EncoderPass(places), details)[0],
             arguments,
             attention_mask,
             this_pass.head_positions,
@@ -636,167 +624,8 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         ids = self.config.forbidden_token_ids
         return torch.tensor(ids, dtype=torch.long, device=logits.device)
 
-    @contextlib.contextmanager
-    def _during(self, this_pass: "_Pass", arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """Let the hooks know what a forward pass of the encoder is about.
-
-        Yields:
-            The arguments to make the pass with.
-        """
-        # Kept with the modules themselves, so that every copy and every replica of DataParallel has
-        # its own. Where N is decided before the body runs, a compiler makes one graph of it and
-        # head.
-        body: Any = self.denoiser.base_model
-        embeddings: Any = self.denoiser.get_input_embeddings()
-        positions = this_pass.head_positions
-        this_pass.places = None if positions is None else positions.nonzero(as_tuple=True)
-        body._pass = this_pass
-        if self.self_conditioning is not None:
-            addition = spare_padding(
-                self.self_conditioning(this_pass.previous_hidden_states, this_pass.has_previous),
-                arguments.get("attention_mask"),
-            )
-            if "inputs_embeds" in arguments:  # then the encoder's own embeddings are not asked
-                given = arguments["inputs_embeds"]
-                arguments = {**arguments, "inputs_embeds": add_to_embeddings(given, addition)}
-            else:
-                embeddings._addition = addition
-        try:
-            yield arguments
-        finally:
-            body._pass = embeddings._addition = None
-
-    def _watch_embeddings(self) -> None:
-        """Hang self-conditioning on the token embeddings, which resizing may have replaced."""
-        if self.self_conditioning is not None:
-            _hook(self.denoiser.get_input_embeddings(), _add_to_embeddings)
-
-
-@dataclass
-class _Pass:
-    """What one pass of the encoder is about; see `forward`."""
-
-    head_positions: Tensor | None = None
-    previous_hidden_states: Tensor | None = None
-    has_previous: Tensor | None = None
-    keeps_hidden_state: bool = False
-    last_hidden_state: Tensor | None = None
-    places: tuple[Tensor, ...] | None = None  # rows and columns of the head's positions
-
-
-def _hook(module: nn.Module, function: Any) -> None:
-    """Register a forward hook once; the encoder may serve another generator already."""
-    if function not in module._forward_hooks.values():
-        module.register_forward_hook(function)
-
-
-def _gather_hidden_states(body: nn.Module, args: Any, output: Any) -> Any:
-    """Forward hook of the encoder's body: pass on (1, N, H) instead of (B, L, H)."""
-    this_pass: _Pass | None = getattr(body, "_pass", None)
-    if this_pass is None:
-        return None
-    # The hidden state comes first, whatever its name.
-    if this_pass.keeps_hidden_state:
-        this_pass.last_hidden_state = output[0]
-    if this_pass.places is not None:
-        output[next(iter(output.keys()))] = output[0][this_pass.places].unsqueeze(0)
-    return output
-
-
-def _add_to_embeddings(embeddings: nn.Module, args: Any, output: Tensor) -> Tensor:
-    """Forward hook of the token embeddings: add what the pass before made of the text."""
-    addition: Tensor | None = getattr(embeddings, "_addition", None)
-    return output if addition is None else add_to_embeddings(output, addition)
-
-
-def _make_self_conditioning(
-    config: MaskGitConfig, denoiser: PreTrainedModel
-) -> SelfConditioning | None:
-    if not config.self_cond:
-        return None
-    encoder = config.encoder_config
-    width = embedding_size(encoder, denoiser.get_input_embeddings())
-    module = SelfConditioning(hidden_size(encoder), width, config.initializer_range)
-    return _beside(denoiser, module)
-
-
-def _make_critic(
-    config: MaskGitConfig, denoiser: PreTrainedModel, critic: PreTrainedModel | None
-) -> tuple[PreTrainedModel | None, nn.Linear | None]:
-    """Make the critic's body, where it has one of its own, and its head."""
-    if config.token_critic is None:
-        return None, None
-    if config.token_critic == "self":
-        return None, _beside(denoiser, nn.Linear(hidden_size(config.encoder_config), 1))
-    encoder = cast(PreTrainedConfig, config.critic_config)
-    check_critic(encoder, config.encoder_config)
-    if critic is None:
-        critic = AutoModel.from_config(encoder, dtype=torch.get_default_dtype())
-    else:
-        config.critic_config = critic.config  # one object, so that resizing keeps both in step
-    repair_dtype(critic)
-    drop_unused_parts(critic)
-    head = nn.Linear(hidden_size(encoder), 1)
-    return _beside(denoiser, critic), _beside(denoiser, head)
-
-
-def _beside(denoiser: PreTrainedModel, module: Any) -> Any:
-    """Put a new part where the denoiser is, in its number format."""
-    return module.to(device=denoiser.device, dtype=denoiser.dtype)
-
-
-def _load_critic(
-    critic: str | PreTrainedModel | None, denoiser: PreTrainedModel, fields: dict[str, Any]
-) -> PreTrainedModel | None:
-    """Load or copy a separate critic where one is asked for, and note it in the fields."""
-    kind, described = fields.get("token_critic"), fields.get("critic_config") is not None
-    if critic is None and (kind != "separate" or described):
-        return None  # none at all, or a new one with random weights
-    if kind not in (None, "separate"):
-        raise ValueError(
-            f"`critic` is a second model, and token_critic={kind!r} asks for none; leave one of "
-            "the two out."
-        )
-    if described:
-        raise ValueError(
-            "`critic` brings its own configuration; leave `critic_config` out, or leave `critic` "
-            "out to start with random weights."
-        )
-    judge = load_critic(denoiser if critic is None else critic)
-    if critic is not None and judge is denoiser.base_model:
-        raise ValueError(
-            "The critic is the encoder itself. Leave `critic` out: token_critic='separate' starts "
-            "with a copy of the encoder, and token_critic='self' puts a head on it."
-        )
-    if critic is None:
-        judge = copy.deepcopy(judge)
-    adapt_to_generation(judge, fields["mask_token_id"])
-    check_critic(judge.config, denoiser.config)
-    fields["token_critic"], fields["critic_config"] = "separate", judge.config
-    return judge
-
-
-def load_critic(critic: str | PreTrainedModel) -> PreTrainedModel:
-    """Return the encoder without a head that a separate critic starts from.
-
-    Args:
-        critic: name, path, or a loaded model, whose encoder is then taken as it is.
-
-    Raises:
-        ValueError: for an encoder that cannot be a denoiser either, or a generator.
-    """
-    config = AutoConfig.from_pretrained(critic) if isinstance(critic, str) else critic.config
-    if isinstance(config, MaskGitConfig):
-        raise ValueError(
-            "The critic is a generator; give the encoder that it was made from, or its "
-            "`model.denoiser`."
-        )
-    reason = refusal(config)
-    if reason:
-        raise ValueError(reason)
-    if isinstance(critic, str):
-        return AutoModel.from_pretrained(critic)
-    return cast(PreTrainedModel, critic.base_model)
+    def _running(self, this_pass: EncoderPass, arguments: dict[str, Any]) -> Any:
+        return running(this_pass, self.denoiser, self.self_conditioning, arguments)
 
 
 def _check_hidden_states(

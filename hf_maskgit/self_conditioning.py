@@ -7,14 +7,16 @@ a pretrained encoder is unchanged at first.
 Letters: B batch, L length, H width of the hidden states, E width of the embeddings.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig
 
-from .encoders import PADDING_LEAKS
+from .configuration_maskgit import MaskGitConfig
+from .encoders import PADDING_LEAKS, beside, hidden_size
 
 
 class SelfConditioning(nn.Module):
@@ -95,3 +97,19 @@ def spare_padding(addition: Tensor, attention_mask: Tensor | None) -> Tensor:
         return addition
     padding = attention_mask[:, :, None] == 0
     return addition.expand(*attention_mask.shape, -1).masked_fill(padding, 0.0)
+
+
+def make_self_conditioning(
+    config: MaskGitConfig, denoiser: PreTrainedModel
+) -> SelfConditioning | None:
+    """Make the part for an encoder, if the configuration asks for it.
+
+    Raises:
+        ValueError: for an encoder whose embeddings cannot be added to.
+    """
+    if not config.self_cond:
+        return None
+    encoder = config.encoder_config
+    width = embedding_size(encoder, denoiser.get_input_embeddings())
+    module = SelfConditioning(hidden_size(encoder), width, config.initializer_range)
+    return cast(SelfConditioning, beside(denoiser, module))

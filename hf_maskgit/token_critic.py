@@ -7,16 +7,28 @@ head on the denoiser's own hidden states ("self").
 Letters: B batch, L length, V vocabulary, N positions.
 """
 
+import copy
 import inspect
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig
 
-from .encoders import PADDING_LEAKS, check_encoder, freeze_unused_parameters, run_by_length
+from .configuration_maskgit import MaskGitConfig
+from .encoders import (
+    PADDING_LEAKS,
+    adapt_to_generation,
+    beside,
+    check_encoder,
+    freeze_unused_parameters,
+    hidden_size,
+    refusal,
+    repair_dtype,
+    run_by_length,
+)
 from .losses import LossSum, at_least_float32, forbid
 from .sampling import draw
 
@@ -134,7 +146,90 @@ def critic_cross_entropy(logits: Tensor, wrong: Tensor) -> LossSum:
     return LossSum(loss, torch.tensor(wrong.numel(), device=wrong.device))
 
 
-def hidden_size(encoder: PreTrainedConfig) -> int:
-    """Return the width of an encoder's last hidden state."""
-    text: Any = encoder.get_text_config()
-    return int(text.hidden_size)
+def make_critic(
+    config: MaskGitConfig, denoiser: PreTrainedModel, critic: PreTrainedModel | None
+) -> tuple[PreTrainedModel | None, nn.Linear | None]:
+    """Make the critic's body, where it has one of its own, and its head.
+
+    Args:
+        config: says which kind of critic.
+        denoiser: beside which it stands.
+        critic: a separate critic to take; None builds one with random weights.
+    """
+    if config.token_critic is None:
+        return None, None
+    if config.token_critic == "self":
+        return None, beside(denoiser, nn.Linear(hidden_size(config.encoder_config), 1))
+    encoder = cast(PreTrainedConfig, config.critic_config)
+    check_critic(encoder, config.encoder_config)
+    if critic is None:
+        critic = AutoModel.from_config(encoder, dtype=torch.get_default_dtype())
+    else:
+        config.critic_config = critic.config  # one object, so that resizing keeps both in step
+    repair_dtype(critic)
+    drop_unused_parts(critic)
+    head = nn.Linear(hidden_size(encoder), 1)
+    return beside(denoiser, critic), beside(denoiser, head)
+
+
+def critic_beside(
+    critic: str | PreTrainedModel | None, denoiser: PreTrainedModel, fields: dict[str, Any]
+) -> PreTrainedModel | None:
+    """Load or copy a separate critic where one is asked for, and note it in the fields.
+
+    Args:
+        critic: name, path or model; None copies the denoiser's encoder where a critic is wanted.
+        denoiser: the encoder it will judge.
+        fields: of `MaskGitConfig`; `token_critic` and `critic_config` are set.
+
+    Raises:
+        ValueError: for fields that ask for something else, or a critic that cannot judge.
+    """
+    kind, described = fields.get("token_critic"), fields.get("critic_config") is not None
+    if critic is None and (kind != "separate" or described):
+        return None  # none at all, or a new one with random weights
+    if kind not in (None, "separate"):
+        raise ValueError(
+            f"`critic` is a second model, and token_critic={kind!r} asks for none; leave one of "
+            "the two out."
+        )
+    if described:
+        raise ValueError(
+            "`critic` brings its own configuration; leave `critic_config` out, or leave `critic` "
+            "out to start with random weights."
+        )
+    judge = load_critic(denoiser if critic is None else critic)
+    if critic is not None and judge is denoiser.base_model:
+        raise ValueError(
+            "The critic is the encoder itself. Leave `critic` out: token_critic='separate' starts "
+            "with a copy of the encoder, and token_critic='self' puts a head on it."
+        )
+    if critic is None:
+        judge = copy.deepcopy(judge)
+    adapt_to_generation(judge, fields["mask_token_id"])
+    check_critic(judge.config, denoiser.config)
+    fields["token_critic"], fields["critic_config"] = "separate", judge.config
+    return judge
+
+
+def load_critic(critic: str | PreTrainedModel) -> PreTrainedModel:
+    """Return the encoder without a head that a separate critic starts from.
+
+    Args:
+        critic: name, path, or a loaded model, whose encoder is then taken as it is.
+
+    Raises:
+        ValueError: for an encoder that cannot be a denoiser either, or a generator.
+    """
+    config = AutoConfig.from_pretrained(critic) if isinstance(critic, str) else critic.config
+    if isinstance(config, MaskGitConfig):
+        raise ValueError(
+            "The critic is a generator; give the encoder that it was made from, or its "
+            "`model.denoiser`."
+        )
+    reason = refusal(config)
+    if reason:
+        raise ValueError(reason)
+    if isinstance(critic, str):
+        return AutoModel.from_pretrained(critic)
+    return cast(PreTrainedModel, critic.base_model)

@@ -13,7 +13,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from hf_maskgit import DataCollatorForMaskGit, MaskGitForMaskedLM
-from hf_maskgit.modeling_maskgit import _Pass
+from hf_maskgit.encoder_pass import EncoderPass
 
 PAD, UNK, CLS, SEP, MASK = range(5)
 TEXT = torch.tensor([[CLS, MASK, 7, MASK, MASK, SEP], [CLS, 8, MASK, SEP, PAD, PAD]])
@@ -205,7 +205,7 @@ def test_a_copy_is_its_own_model():
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
-    with model._during(_Pass(TEXT == MASK), {}):  # the original in the middle of a pass
+    with model._running(EncoderPass(TEXT == MASK), {}):  # the original in the middle of a pass
         assert_same_model(twin, expected)
     del model
     assert_same_model(twin, expected)
@@ -237,7 +237,7 @@ def test_replicas_see_their_own_positions():
     model = tiny_model()
     replica = replicate(model)
     batch = {**INPUTS, "labels": torch.where(TEXT == MASK, 9, -100)}
-    with model._during(_Pass(torch.ones_like(TEXT, dtype=torch.bool)), {}):  # another's pass
+    with model._running(EncoderPass(torch.ones_like(TEXT, dtype=torch.bool)), {}):  # another's pass
         found = replica(**batch)
     expected = model(**batch)
     assert torch.equal(found.logits, expected.logits)
