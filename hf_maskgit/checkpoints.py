@@ -62,9 +62,10 @@ class Progress:
             ValueError: when the run that wrote them had other settings.
         """
         for name, value in self.setting.items():
-            if state["setting"][name] != value:
+            written = state["setting"].get(name)  # an older version may not have known it
+            if written != value:
                 raise ValueError(
-                    f"The checkpoint was written with {name} = {state['setting'][name]}, this run "
+                    f"The checkpoint was written with {name} = {written}, this run "
                     f"has {value}, and a checkpoint goes on as it began. Use the same value, or "
                     "start a new run from the model in its folder `best`."
                 )

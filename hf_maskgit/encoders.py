@@ -183,7 +183,14 @@ def load_encoder(name: str, options: dict[str, Any]) -> PreTrainedModel:
         reason = refusal(AutoConfig.from_pretrained(name, **source_options(options)))
         if reason:
             raise ValueError(reason)
-    denoiser, info = AutoModelForMaskedLM.from_pretrained(name, output_loading_info=True, **options)
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # what is missing is told below, and in our words
+    try:
+        denoiser, info = AutoModelForMaskedLM.from_pretrained(
+            name, output_loading_info=True, **options
+        )
+    finally:
+        logging.set_verbosity(verbosity)
     missing = sorted(key for key in info["missing_keys"] if not _is_unused(denoiser, key))
     body = [key for key in missing if key.startswith(f"{denoiser.base_model_prefix}.")]
     if body:

@@ -95,6 +95,7 @@ def nelbo(
     num_samples: int = 8,
     generator: torch.Generator | None = None,
     self_condition: bool | None = None,
+    token_type_ids: Tensor | None = None,
 ) -> NelboOutput:
     """Estimate the negative evidence lower bound of each text.
 
@@ -117,6 +118,7 @@ def nelbo(
         generator: draws the masks; None uses torch's global generator.
         self_condition: whether to make two passes; None makes them where the model has
             self-conditioning.
+        token_type_ids: (B, L) long, where the encoder knows them.
 
     Returns:
         The bound of each text.
@@ -139,6 +141,7 @@ def nelbo(
         rows = (input_ids, attention_mask, maskable.to(input_ids.dtype))
         input_ids, attention_mask, maskable = (layout.pack(row) for row in rows)
         maskable = maskable.bool()
+        token_type_ids = None if token_type_ids is None else layout.pack(token_type_ids)
     _check_texts(input_ids, maskable, config.mask_token_id)
     num_tokens = maskable.sum(1)
 
@@ -148,7 +151,7 @@ def nelbo(
         counts = torch.ceil(fraction.to(num_tokens.device) * num_tokens).long().clamp_min(1)
         noise = torch.rand(input_ids.shape, generator=generator, device=device)
         chosen = highest(noise.to(input_ids.device), maskable, counts)
-        logits = _predict(model, input_ids, attention_mask, chosen, self_condition)
+        logits = _predict(model, input_ids, attention_mask, chosen, self_condition, token_type_ids)
         nll = cross_entropy(logits, input_ids[chosen], _forbidden(model))  # (N,)
         summed = torch.zeros(len(input_ids), dtype=torch.float64, device=nll.device)
         summed.index_add_(0, chosen.nonzero()[:, 0], nll.double())
@@ -467,12 +470,19 @@ def _looks_twice(config: Any, self_condition: bool | None) -> bool:
 
 
 def _predict(
-    model: Any, input_ids: Tensor, attention_mask: Tensor, chosen: Tensor, self_condition: bool
+    model: Any,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    chosen: Tensor,
+    self_condition: bool,
+    token_type_ids: Tensor | None = None,
 ) -> Tensor:
     """Return the logits (N, V) at the chosen positions of texts in which these are masked."""
     shown = input_ids.masked_fill(chosen, model.config.mask_token_id)
-    passes = {"self_condition": True} if self_condition else {}
-    output = model(shown, attention_mask, masked_positions=chosen, **passes)
+    given: dict[str, Any] = {"self_condition": True} if self_condition else {}
+    if token_type_ids is not None:
+        given["token_type_ids"] = token_type_ids
+    output = model(shown, attention_mask, masked_positions=chosen, **given)
     logits: Tensor = output.logits
     return logits
 

@@ -114,6 +114,12 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         denoiser: PreTrainedModel | None = None,
         critic: PreTrainedModel | None = None,
     ) -> None:
+        if getattr(config, "model_type", None) != MaskGitConfig.model_type:
+            raise TypeError(
+                f"MaskGitForMaskedLM takes a MaskGitConfig, got {type(config).__name__}. Wrap an "
+                "encoder's configuration in MaskGitConfig(text_config=...), or start from a "
+                "pretrained encoder with MaskGitForMaskedLM.from_encoder()."
+            )
         super().__init__(config)
         check_encoder(config.encoder_config)
         if denoiser is None:

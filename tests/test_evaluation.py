@@ -28,6 +28,8 @@ from hf_maskgit.evaluation import (
     text_statistics,
     unigram_cross_entropy,
 )
+from tests.tiny import tiny_model
+from tests.tiny import word_tokenizer as tiny_tokenizer
 
 TEXT = (0, 2, 1, 1)
 TEXTS_OF_ALL_LENGTHS = [(0, 1, 2, 0), (1,), (2, 2, 1), (0, 2), (1, 1, 1, 1), (2,), (0, 0)]
@@ -360,3 +362,26 @@ def test_texts_without_words_have_no_statistics(texts):
 def test_a_unigram_needs_something_to_be_measured_on():
     with pytest.raises(ValueError, match="held"):
         unigram_cross_entropy([[5]], [[], []], num_ordinary=3)
+
+
+@pytest.mark.parametrize("padding_side", ["left", "right"])
+def test_token_types_reach_the_denoiser_at_their_tokens(padding_side):
+    """What a tokenizer returns goes in as it is; padding moves types with their tokens."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.padding_side = padding_side
+    model = tiny_model()
+    batch = tokenizer(
+        [("w1 w2", "w3"), ("w4 w5", "w6 w7 w8 w9")], padding=True, return_tensors="pt"
+    )
+
+    def bound(**changes):
+        draws = torch.Generator().manual_seed(0)
+        return nelbo(model, **{**batch, **changes}, generator=draws, num_samples=64).nats
+
+    assert not torch.allclose(bound(), bound(token_type_ids=None), atol=0.1)
+    text = tokenizer("w1 w2", "w3", return_tensors="pt")
+    draws = torch.Generator().manual_seed(0)
+    alone = nelbo(model, **text, generator=draws, num_samples=2048)
+    together = nelbo(model, **batch, generator=draws, num_samples=2048)
+    gap = float(alone.nats[0] - together.nats[0])
+    assert abs(gap) < 5.5 * math.hypot(alone.std_error[0], together.std_error[0])  # odds 4e-8

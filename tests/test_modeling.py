@@ -391,3 +391,8 @@ def test_an_argument_that_nobody_takes(model):
         TypeError, match=r"got 'maskedpositions', which the encoder BertForMaskedLM d"
     ):
         model(input_ids=ids([CLS, MASK, SEP]), maskedpositions=ids([0, 1, 0]))
+
+
+def test_an_encoders_own_configuration_is_no_configuration_of_a_generator():
+    with pytest.raises(TypeError, match="takes a MaskGitConfig, got BertConfig. Wrap an encoder"):
+        MaskGitForMaskedLM(bert_config())
