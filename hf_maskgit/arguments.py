@@ -202,7 +202,8 @@ class TrainArguments:
     gradient_checkpointing: bool = _option(False, "Save memory: compute activations a second time.")
     find_unused_parameters: bool = _option(
         False,
-        "For several processes: the encoder has weights without gradient (ESM, BigBird, FNet).",
+        "For several processes: look for weights without gradient in every update. The encoders "
+        "of docs/encoders.md need none of it, since theirs are frozen.",
     )
     use_cpu: bool = _option(False, "Train on the CPU even where there is a GPU.")
     log_every: int = _option(10, "Updates between two log lines.")

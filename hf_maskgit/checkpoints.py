@@ -112,6 +112,26 @@ def find_checkpoint(resume_from_checkpoint: str, output_dir: str | Path) -> Path
     return path
 
 
+def how_to_go_on(output_dir: str | Path, recipe_name: str) -> str:
+    """Say what is left of an interrupted run, and how to go on with it.
+
+    Args:
+        output_dir: folder of the run.
+        recipe_name: name in it of the recipe with the run's options.
+    """
+    found = checkpoints(output_dir)
+    if not found:
+        return (
+            f"Interrupted before the first checkpoint in {str(output_dir)!r}; to start anew there, "
+            "add `overwrite_output_dir`."
+        )
+    return (
+        f"Interrupted. The newest checkpoint is {str(found[-1])!r}; to go on from it, start the "
+        f"script as before with these options: {Path(output_dir) / recipe_name} "
+        "--resume_from_checkpoint latest"
+    )
+
+
 def check_output_dir(output_dir: str | Path, *, resume: bool, overwrite: bool) -> None:
     """Refuse to write over another run.
 

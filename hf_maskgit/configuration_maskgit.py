@@ -76,15 +76,15 @@ class MaskGitConfig(PreTrainedConfig):
     suffix_ids: list[int] | None = None
     num_token_ids: int | None = None
     schedule: str = "linear"
-    no_replace_prob: float = 0.15
-    random_token_prob: float = 0.1
-    corruption_prob: float = 0.5
+    no_replace_prob: float | int = 0.15
+    random_token_prob: float | int = 0.1
+    corruption_prob: float | int = 0.5
     use_simple_mdlm_loss_weight: bool = True
     self_cond: bool = False
-    self_cond_train_prob: float = 0.75
+    self_cond_train_prob: float | int = 0.75
     token_critic: str | None = None
     critic_config: PreTrainedConfig | dict[str, Any] | None = None
-    critic_loss_weight: float = 1.0
+    critic_loss_weight: float | int = 1.0
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:

@@ -15,6 +15,8 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging
 
+from .configuration_maskgit import own_fields
+
 logger = logging.get_logger(__name__)
 
 # Why a type cannot work at all, as the end of a sentence about it.
@@ -180,7 +182,8 @@ def load_encoder(name: str, options: dict[str, Any]) -> PreTrainedModel:
             for a checkpoint that lacks weights of the encoder's body.
     """
     if "config" not in options:  # else it is looked at once the model is loaded
-        reason = refusal(AutoConfig.from_pretrained(name, **source_options(options)))
+        config = AutoConfig.from_pretrained(name, **source_options(options))
+        reason = refusal(config) or _no_masked_lm(name, config)
         if reason:
             raise ValueError(reason)
     verbosity = logging.get_verbosity()
@@ -189,6 +192,13 @@ def load_encoder(name: str, options: dict[str, Any]) -> PreTrainedModel:
         denoiser, info = AutoModelForMaskedLM.from_pretrained(
             name, output_loading_info=True, **options
         )
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise TypeError(
+            f"Neither MaskGitConfig nor the encoder knows an option that from_encoder() was given "
+            f"({error}). Options of MaskGitConfig are {', '.join(own_fields())}."
+        ) from error
     finally:
         logging.set_verbosity(verbosity)
     missing = sorted(key for key in info["missing_keys"] if not _is_unused(denoiser, key))
@@ -207,6 +217,18 @@ def load_encoder(name: str, options: dict[str, Any]) -> PreTrainedModel:
             ", ".join(missing),
         )
     return denoiser
+
+
+def _no_masked_lm(name: str, config: PreTrainedConfig) -> str | None:
+    """Say in a sentence that a checkpoint is of no type that fills masks."""
+    mapping: Any = AutoModelForMaskedLM._model_mapping
+    remote: dict[str, str] = getattr(config, "auto_map", None) or {}
+    if type(config) in mapping or "AutoModelForMaskedLM" in remote:
+        return None
+    return (
+        f"{name!r} is a {config.model_type!r}, which transformers does not load as a masked LM; "
+        "masks are filled by encoders such as BERT, RoBERTa, ModernBERT or ESM."
+    )
 
 
 def adapt_to_generation(denoiser: PreTrainedModel, mask_token_id: int) -> None:

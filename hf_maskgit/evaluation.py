@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
+from transformers.utils import logging
 
 from .layout import plan_layout
 from .losses import cross_entropy, forbid
@@ -22,6 +23,8 @@ from .masking import maskable_positions, token_column
 from .noise import keyed_generator
 from .sampling import highest
 from .token_critic import fill_in
+
+logger = logging.get_logger(__name__)
 
 ONE_PASS = "one pass"
 TWO_PASSES = "two passes of each masked text, the second conditioned on the first"
@@ -125,13 +128,16 @@ def nelbo(
 
     Raises:
         ValueError: for an odd or small `num_samples`, a text that holds the mask token, one without
-            a maskable token, or `self_condition` where the model has none.
+            a maskable token, padding that no `attention_mask` tells, a text that is too long, or
+            `self_condition` where the model has none.
+        TypeError: for anything but a generator and a tensor of ids.
     """
     if num_samples < 4 or num_samples % 2:
         raise ValueError(
             f"`num_samples` must be even and at least 4 (antithetic pairs), got {num_samples}."
         )
     config = model.config
+    _check_rows(model, input_ids, attention_mask)
     self_condition = _looks_twice(config, self_condition)
     if attention_mask is None:
         attention_mask = torch.ones_like(input_ids)
@@ -485,6 +491,37 @@ def _predict(
     output = model(shown, attention_mask, masked_positions=chosen, **given)
     logits: Tensor = output.logits
     return logits
+
+
+def _check_rows(model: Any, input_ids: Any, attention_mask: Tensor | None) -> None:
+    """Refuse what cannot be measured before any pass."""
+    config = model.config
+    if not hasattr(config, "prefix_ids"):
+        raise TypeError(
+            f"The bound is that of a generator, got a {type(model).__name__}; make one with "
+            "MaskGitForMaskedLM.from_encoder()."
+        )
+    if not isinstance(input_ids, Tensor):
+        raise TypeError(
+            f"`input_ids` must be a tensor of ids, got {type(input_ids).__name__}; what a "
+            'tokenizer returns goes in as nelbo(model, **tokenizer(text, return_tensors="pt")).'
+        )
+    pad = config.pad_token_id
+    if attention_mask is None and pad is not None and pad in input_ids:
+        raise ValueError(
+            f"`input_ids` hold the padding id {pad} and no `attention_mask` says which tokens are "
+            "real; pass the tokenizer's."
+        )
+    longest = input_ids.shape[1] if attention_mask is None else int(attention_mask.sum(1).max())
+    limit = getattr(model, "max_positions", None)
+    if limit is not None and longest > limit:
+        raise ValueError(
+            f"The longest text has {longest} tokens, the encoder takes {limit}; shorten it."
+        )
+    if getattr(model, "training", False):
+        logger.warning_once(
+            "The model is in training mode, so dropout disturbs its bound; call model.eval() first."
+        )
 
 
 def _forbidden(model: Any) -> Tensor:

@@ -1,6 +1,7 @@
 """The options of `generate`, their defaults and their ranges."""
 
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from transformers import GenerationConfig
@@ -55,8 +56,40 @@ DEFAULTS: dict[str, Any] = {
 }
 METADATA = ("transformers_version", "_from_model_config", "_commit_hash", "_original_object_hash")
 
+# Options that only one choice looks at, and which.
+_READ_BY = {
+    "confidence_threshold": ("pace", ("threshold",)),
+    "threshold_factor": ("pace", ("threshold",)),
+    "entropy_budget": ("pace", ("entropy_bound",)),
+    "remdm_eta": ("remask", ("remdm_cap", "remdm_rescale", "remdm_loop")),
+    "remdm_t_on": ("remask", ("remdm_loop",)),
+    "remdm_t_off": ("remask", ("remdm_loop",)),
+    "remdm_alpha_on": ("remask", ("remdm_loop",)),
+    "p2_eta": ("remask", ("p2",)),
+    "p2_planner": ("remask", ("p2",)),
+    "noise_level_scale": ("order", ("critic",)),
+}
+
+# Words of left-to-right generation, and what to write in their place.
+_INSTEAD = {
+    "max_length": "give `max_new_tokens`",
+    "min_length": "suppress the end of text with `suppress_tokens`",
+    "min_new_tokens": "suppress the end of text with `suppress_tokens`",
+    "num_beams": "take the best of `num_return_sequences`",
+    "use_cache": "leave it out: every pass reads the whole text",
+    "inputs": "give `input_ids`",
+    "no_repeat_ngram_size": "use `repetition_penalty`",
+}
+
 # Options that make up one sampler together: mixed from two sources they would seldom go together.
-SAMPLER_CHOICES = ("order", "pace", "remask", "can_mask_prev_unmasked", "choice_temperature")
+SAMPLER_CHOICES = (
+    "order",
+    "pace",
+    "remask",
+    "can_mask_prev_unmasked",
+    "choice_temperature",
+    "block_length",
+)
 
 _NAMES = {
     "order": ORDERS,
@@ -69,7 +102,7 @@ _INTEGERS_FROM = {
     "steps": 1,
     "max_new_tokens": 0,
     "num_return_sequences": 1,
-    "top_k": 1,
+    "top_k": 0,
     "block_length": 1,
 }
 # Ends of the range, and whether each belongs to it.
@@ -130,7 +163,8 @@ class MaskGitGenerationConfig(GenerationConfig):
         choice_temperature: scale of the Gumbel noise on the order, annealed to 0 over the steps
             (0.0).
         noise_level_scale: the same for scores of the critic (1.0).
-        top_k, top_p: keep the likeliest k tokens, or the smallest set of total probability p.
+        top_k, top_p: keep the likeliest k tokens, or the smallest set of total probability p; 0 and
+            1 keep all.
         repetition_penalty: makes tokens that a row holds less likely (above 1) or likelier.
         suppress_tokens: ids never emitted, besides those the model forbids.
         bad_words_ids: the same as lists of one id each; longer words cannot be kept out of texts
@@ -263,6 +297,24 @@ class MaskGitGenerationConfig(GenerationConfig):
             if getattr(self, name) is None and other_rule.get(name) is None:
                 setattr(self, name, source.get(name))
 
+    def without_conflicts(self, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what is stored with a model, less what contradicts the options of a call.
+
+        A sampler named here takes nothing of the stored one. Greedy decoding named here silences
+        what is stored and draws at random, and the other way round.
+        """
+        kept = dict(stored)
+        if self.names_a_sampler:
+            kept = {k: v for k, v in kept.items() if k not in SAMPLER_CHOICES}
+        if self.do_sample is False:
+            drawing = set(_what_draws(kept))
+            if drawing & {"order", "pace", "remask"}:
+                drawing |= set(SAMPLER_CHOICES)
+            kept = {k: v for k, v in kept.items() if k not in drawing}
+        elif self.do_sample is None and _what_draws(vars(self)):
+            kept.pop("do_sample", None)
+        return kept
+
     @property
     def names_a_sampler(self) -> bool:
         """Whether an order, a pace or a remasking is set."""
@@ -335,19 +387,14 @@ class MaskGitGenerationConfig(GenerationConfig):
             )
 
     def _check_greedy(self) -> None:
-        drawn = {
-            "order='random'": self.order == "random",
-            f"pace={self.pace!r}": self.pace in ("ancestral", "first_hitting"),
-            f"remask={self.remask!r}": (self.remask or "").startswith("remdm"),
-            "choice_temperature": bool(self.choice_temperature),
-            "num_return_sequences": (self.num_return_sequences or 1) > 1,
-        }
-        for what, is_set in drawn.items():
-            if is_set:
-                raise ValueError(
-                    f"do_sample=False draws nothing at random, which {what} needs; set "
-                    f"do_sample=True or leave {what.split('=')[0]} at its default."
-                )
+        drawing = _what_draws(vars(self))
+        if drawing:
+            name = drawing[0]
+            value = getattr(self, name)
+            raise ValueError(
+                f"do_sample=False draws nothing at random, which {name}={value!r} needs; set "
+                f"do_sample=True or leave `{name}` at its default."
+            )
 
     def to_diff_dict(self) -> dict[str, Any]:
         """Return the options that are set; these are what a checkpoint stores."""
@@ -374,14 +421,47 @@ class MaskGitGenerationConfig(GenerationConfig):
         )
 
 
+def _what_draws(options: Mapping[str, Any]) -> list[str]:
+    """Name the options that draw at random, besides the tokens themselves."""
+    draws = {
+        "order": options.get("order") == "random",
+        "pace": options.get("pace") in ("ancestral", "first_hitting"),
+        "remask": (options.get("remask") or "").startswith("remdm"),
+        "choice_temperature": bool(options.get("choice_temperature")),
+        "num_return_sequences": (options.get("num_return_sequences") or 1) > 1,
+    }
+    return [name for name, is_drawn in draws.items() if is_drawn]
+
+
+def without_effect(options: MaskGitGenerationConfig, named: Iterable[str]) -> list[str]:
+    """Say of each option that was named in a call, but that its sampler does not look at, so.
+
+    Args:
+        options: resolved.
+        named: what the call set.
+    """
+    return [
+        f"`{name}` has no effect with {choice}={getattr(options, choice)!r}; it belongs to "
+        f"{choice} {' or '.join(map(repr, readers))}."
+        for name in named
+        if name in _READ_BY
+        for choice, readers in [_READ_BY[name]]
+        if getattr(options, choice) not in readers
+    ]
+
+
 def unknown_options(names: Sequence[str]) -> str:
     """Say in a sentence that masked decoding has no such options."""
-    hint = ""
-    if "max_length" in names:
-        hint = " Instead of `max_length` give `max_new_tokens`."
+    hints = []
+    for name in sorted(names):
+        close = difflib.get_close_matches(name, DEFAULTS, n=1)
+        if name in _INSTEAD:
+            hints.append(f" Instead of `{name}` {_INSTEAD[name]}.")
+        elif close:
+            hints.append(f" Did you mean `{close[0]}`?")
     return (
         f"Masked decoding has no option {', '.join(map(repr, sorted(names)))}; its options are "
-        f"{', '.join(DEFAULTS)}.{hint}"
+        f"{', '.join(DEFAULTS)}.{''.join(hints)}"
     )
 
 

@@ -25,9 +25,9 @@ from .constraints import AllowedTokens, allowed_tables, check_ends
 from .decoding import CriticFn, DecodingState, LogitsFn, StepCallback, fill_masks
 from .generation_config_maskgit import (
     DEFAULTS,
-    SAMPLER_CHOICES,
     MaskGitGenerationConfig,
     unknown_options,
+    without_effect,
 )
 from .guidance import guided, with_other_prompt, without_prompt
 from .layout import PackedRows, pack_rows
@@ -110,6 +110,7 @@ class MaskGitGenerationMixin:
         attention_mask: Tensor | None = None,
         *,
         generation_config: GenerationConfig | None = None,
+        preset: str | None = None,
         logits_processor: Sequence[LogitsProcessor] | None = None,
         stopping_criteria: Sequence[Callable[..., Any]] | None = None,
         schedule: str | Callable[[Tensor], Tensor] | Schedule | None = None,
@@ -139,6 +140,8 @@ class MaskGitGenerationMixin:
             attention_mask: (B, P), 1 at real tokens; padding on either side. None means all are
                 real.
             generation_config: options, see `MaskGitGenerationConfig`.
+            preset: name of a sampler of the literature, see `MaskGitGenerationConfig.preset`; its
+                options go before those of `generation_config`.
             logits_processor: change the scores of the positions about to be drawn, called with
                 their rows' text (N, L) and scores (N, V).
             stopping_criteria: called after each pass with the rows still being decoded (R, L) and
@@ -175,7 +178,8 @@ class MaskGitGenerationMixin:
             ValueError: for a bad option or input, before any pass.
         """
         # 1.
-        options = self._resolve(generation_config, kwargs)
+        options = self._resolve(generation_config, preset, kwargs)
+        _warn_of_dropout(self)
         device = self._input_device(input_ids)
         sampler = self._sampler(options, schedule, logits_processor, device)
         # 2.
@@ -193,6 +197,8 @@ class MaskGitGenerationMixin:
         holds_masks = self.config.mask_token_id in input_ids[attention_mask == 1]
         appends = kwargs.get("max_new_tokens") is not None or not holds_masks
         num_new = options.max_new_tokens if appends else 0
+        if holds_masks and kwargs.get("max_new_tokens") is None:
+            self._check_all_hold_masks(input_ids, attention_mask)
         rows = self._pack(input_ids, attention_mask, num_new, from_nothing)
         _check_blocks(rows, sampler)
         if token_type_ids is not None:
@@ -316,23 +322,25 @@ class MaskGitGenerationMixin:
         return {"input_ids": input_ids, **kwargs}
 
     def _resolve(
-        self, generation_config: GenerationConfig | None, call: dict[str, Any]
+        self, generation_config: GenerationConfig | None, preset: str | None, call: dict[str, Any]
     ) -> MaskGitGenerationConfig:
         unknown = [name for name in call if name not in DEFAULTS]
         if unknown:
             raise ValueError(unknown_options(unknown))
         options = MaskGitGenerationConfig()
         options.complete(call)
+        if preset is not None:
+            options.complete(MaskGitGenerationConfig.preset(preset).to_dict())
         if generation_config is not None:
-            options.complete(_as_own(generation_config).to_dict())
-        stored = self.generation_config.to_dict()
-        if options.names_a_sampler:
-            stored = {k: v for k, v in stored.items() if k not in SAMPLER_CHOICES}
-        options.complete(stored)
+            given = _as_own(generation_config).to_dict()
+            options.complete(options.without_conflicts(given) if preset else given)
+        options.complete(options.without_conflicts(self.generation_config.to_dict()))
         options.complete(DEFAULTS)
         options.validate()
         options.resolve_choices()
         options.validate()  # now of what the choices have become
+        for sentence in without_effect(options, [k for k, v in call.items() if v is not None]):
+            logger.warning_once(sentence)
         if uses_critic(Choices(options.order, options.pace, options.remask)):
             self._check_critic()
         return options
@@ -383,6 +391,18 @@ class MaskGitGenerationMixin:
             warpers=asked_warpers(options.top_k, options.top_p),
             records_probabilities=options.return_dict_in_generate,
         )
+
+    def _check_all_hold_masks(self, input_ids: Tensor, attention_mask: Tensor) -> None:
+        """Refuse a batch of which it cannot be told whether its rows are filled or continued."""
+        masks = (input_ids == self.config.mask_token_id) & (attention_mask == 1)
+        without = (~masks.any(1)).nonzero()
+        if len(without):
+            raise ValueError(
+                f"Row {int(without[0])} of the batch holds no mask and other rows do. Name "
+                "`max_new_tokens` in the call: every row is then continued by as many tokens, 0 "
+                "only fills masks. Or pass texts to fill and texts to continue in calls of their "
+                "own."
+            )
 
     def _pack(
         self, input_ids: Tensor, attention_mask: Tensor, num_new: int, from_nothing: bool
@@ -590,8 +610,21 @@ def _check_blocks(rows: PackedRows, sampler: Sampler) -> None:
         )
 
 
+def _warn_of_dropout(model: Any) -> None:
+    if getattr(model, "training", False):
+        logger.warning_once(
+            "The model is in training mode, so dropout disturbs what it generates; call "
+            "model.eval() first."
+        )
+
+
 def _as_own(config: GenerationConfig) -> MaskGitGenerationConfig:
     """Turn a plain `GenerationConfig` into ours; options that mean nothing here raise."""
+    if not isinstance(config, GenerationConfig):
+        raise TypeError(
+            f"`generation_config` must be a GenerationConfig, got {type(config).__name__}; for a "
+            "sampler by its name give `preset`."
+        )
     if isinstance(config, MaskGitGenerationConfig):
         return copy.deepcopy(config)
     return MaskGitGenerationConfig(**config.to_diff_dict())

@@ -57,6 +57,21 @@ class Push:
     commit_message: str = "Upload a masked-diffusion generator"
 
 
+def check_name(repo_id: str) -> None:
+    """Make sure that the Hub allows a repository of this name; asks nobody.
+
+    Raises:
+        HubError: when it does not.
+    """
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise HubError(
+            f"The Hub allows no repository named {repo_id!r}: give 'owner/name' or 'name', made of "
+            "letters, digits, '-', '_' and '.'."
+        ) from error
+
+
 def check_access(repo_id: str) -> str:
     """Make sure that a push has a name, a token and a network; nothing is sent.
 
@@ -70,13 +85,7 @@ def check_access(repo_id: str) -> str:
         HubError: for a name the Hub does not allow, without a token, for a token that is not valid,
             or when the Hub cannot be reached.
     """
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise HubError(
-            f"The Hub allows no repository named {repo_id!r}: give 'owner/name' or 'name', made of "
-            "letters, digits, '-', '_' and '.'."
-        ) from error
+    check_name(repo_id)
     if get_token() is None:
         raise HubError(
             "There is no token to push with. Make one with write access in the settings of your "

@@ -29,7 +29,11 @@ _TEMPLATE_NAME = "model_card_template.md"
 # look for here; the encoder's own task, which this model still does, goes among the tags.
 _TASK = "text-generation"
 _TAGS = ("masked-diffusion", "maskgit", "infilling", "fill-mask")
-_IMPORT = "import hf_maskgit  # makes this kind of model known to transformers\n"
+_IMPORT = (
+    "# The Python package hf_maskgit has to be installed; it brings torch and transformers.\n"
+    "import hf_maskgit  # makes this kind of model known to transformers\n"
+)
+_EXAMPLE_LENGTH = 16  # tokens, about a dozen words: a weak model's text gets no better with more
 _TRUST = ", trust_remote_code=True"
 _LITERAL = r'"(?:[^"\\\n]|\\.)*"'  # a text in double quotes, as Python and JSON write it
 
@@ -183,12 +187,14 @@ def own_examples(
     """Let the model write the examples of its card, so that none is taken from the data.
 
     Returns:
-        A text the model wrote from nothing: with its middle token masked, and its first half.
+        The first tokens, 16 at most, of a text the model wrote from nothing: with the middle one
+        masked, and their first half.
     """
     one: dict[str, Any] = {"num_return_sequences": 1, "return_dict_in_generate": False}
     sequences: Any = model.generate(seed=seed, **one)
     (written,) = sequences.tolist()
-    text = [i for i in written if i not in tokenizer.all_special_ids] or [tokenizer.mask_token_id]
+    words = [i for i in written if i not in tokenizer.all_special_ids]
+    text = words[:_EXAMPLE_LENGTH] or [tokenizer.mask_token_id]
     middle = len(text) // 2
     masked = [*text[:middle], tokenizer.mask_token_id, *text[middle + 1 :]]
     to_fill, prompt = tokenizer.batch_decode([masked, text[: max(1, middle)]])
@@ -226,7 +232,9 @@ def address_card(
     addressed = re.compile(rf"{re.escape(old)}(, revision={_LITERAL})?({_TRUST})?")
 
     def readdress(block: re.Match[str]) -> str:
-        code = addressed.sub(lambda _: address, block[2].replace(_IMPORT, ""))
+        code = addressed.sub(lambda _: address, block[2])
+        for line in _IMPORT.splitlines(keepends=True):
+            code = code.replace(line, "")
         return block[1] + ("" if with_code else _IMPORT) + code
 
     block = re.compile(r"(^```python\n)(.*?^```$)", flags=re.DOTALL | re.MULTILINE)

@@ -147,7 +147,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         cls,
         encoder: str | PreTrainedModel,
         *,
-        tokenizer: PreTrainedTokenizerBase | None = None,
+        tokenizer: PreTrainedTokenizerBase | str | None = None,
         critic: str | PreTrainedModel | None = None,
         **kwargs: Any,
     ) -> "MaskGitForMaskedLM":
@@ -157,7 +157,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
 
         Args:
             encoder: name or path of a checkpoint, or a loaded masked-LM model (wrapped as it is).
-            tokenizer: the encoder's tokenizer; None loads it from the same place.
+            tokenizer: the encoder's tokenizer, or its name; None loads it from the same place.
             critic: name, path or model (without a head) of a separate token critic with the same
                 vocabulary; None with token_critic="separate" starts it as a copy of the encoder.
             **kwargs: fields of `MaskGitConfig` go to the config; the rest (`revision`, `dtype`,
@@ -174,6 +174,8 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
                 "from_encoder() takes the encoder's own configuration; to change it, load the "
                 "encoder yourself and pass the model."
             )
+        if isinstance(tokenizer, str):
+            tokenizer = AutoTokenizer.from_pretrained(tokenizer)
         if isinstance(encoder, PreTrainedModel):
             if kwargs:
                 raise TypeError(
@@ -195,6 +197,14 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
             )
         check_denoiser(denoiser)
         fields = {**tokenizer_fields(tokenizer), **overrides}
+        num_rows = denoiser.config.get_text_config().vocab_size
+        if fields["num_token_ids"] < 0.9 * num_rows:
+            logger.warning(
+                "The tokenizer knows %d ids and the encoder has rows for %d; is it the encoder's "
+                "own tokenizer?",
+                fields["num_token_ids"],
+                num_rows,
+            )
         judge = critic_beside(critic, denoiser, fields)
         config = MaskGitConfig(text_config=denoiser.config, **fields)
         adapt_to_generation(denoiser, cast(int, config.mask_token_id))

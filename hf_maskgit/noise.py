@@ -5,7 +5,7 @@ size, a resumed run or the neighbours in a batch change nothing.
 """
 
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -62,6 +62,12 @@ def row_seeds(
         return [0] * returned  # never looked at; no generator is touched
     if seed is None:
         return [fresh_seed(generator) for _ in range(returned)]
+    if hasattr(seed, "tolist"):  # of a tensor or an array
+        seed = seed.tolist()
+    if isinstance(seed, str | float) or not isinstance(seed, numbers.Integral | Iterable):
+        raise ValueError(
+            f"`seed` must be an integer, or one per row or returned text, got {seed!r}."
+        )
     if isinstance(seed, int | numbers.Integral):
         return [mix(int(seed), row) for row in range(returned)]
     seeds = [int(s) for s in seed]

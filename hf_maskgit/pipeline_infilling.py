@@ -20,6 +20,11 @@ _LENGTHS = re.compile(r"(?::(?P<low>\d+)(?:-(?P<high>\d+))?)?\}")
 _LENGTH_STREAM = 0x626C616E6B  # tells these draws from those of `generate` under the same seed
 
 
+def holds_blank(text: str) -> bool:
+    """Tell whether the infilling pipeline would look for a blank in a text, well written or not."""
+    return _BLANK.search(text) is not None
+
+
 @dataclass(frozen=True)
 class _Template:
     """A text whose blanks have lengths.

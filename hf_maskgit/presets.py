@@ -1,7 +1,7 @@
 """Named samplers of the literature, as options of `generate`.
 
-Numbers are those of the paper or, where it leaves them open, of its code. An option that a preset
-does not name is the model's own.
+Numbers are those of the paper or, where it leaves them open, of its code. What a preset leaves to
+the model is how much is written and, where its source leaves it open, in how many steps.
 """
 
 from typing import Any, NamedTuple
@@ -23,15 +23,22 @@ class Preset(NamedTuple):
     use: str
 
 
+# What every preset says unless it says otherwise, so that nothing a model stores changes its law.
+PLAIN: dict[str, Any] = {
+    "remask": "never",
+    "do_sample": True,
+    "temperature": 1.0,
+    "anneal_temperature": False,
+    "choice_temperature": 0.0,
+    "top_k": 0,
+    "top_p": 1.0,
+    "repetition_penalty": 1.0,
+    "guidance_scale": 1.0,
+}
+
+
 def _of(pace: str, order: str, remask: str = "never", **options: Any) -> dict[str, Any]:
-    return {
-        "order": order,
-        "pace": pace,
-        "remask": remask,
-        "do_sample": True,
-        "anneal_temperature": False,
-        **options,
-    }
+    return {**PLAIN, "order": order, "pace": pace, "remask": remask, **options}
 
 
 PRESETS: dict[str, Preset] = {

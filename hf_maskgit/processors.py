@@ -37,7 +37,7 @@ def asked_processors(
 def asked_warpers(top_k: int | None, top_p: float | None) -> LogitsProcessorList:
     """Collect what changes them after the temperature: the options of these names."""
     warpers = LogitsProcessorList()
-    if top_k is not None:
+    if top_k:
         warpers.append(logits_process.TopKLogitsWarper(top_k))
     if top_p is not None and top_p < 1:
         warpers.append(logits_process.TopPLogitsWarper(top_p))
@@ -45,6 +45,11 @@ def asked_warpers(top_k: int | None, top_p: float | None) -> LogitsProcessorList
 
 
 def _check_processors(processors: Sequence[LogitsProcessor] | None) -> LogitsProcessorList:
+    if processors is not None and not isinstance(processors, Sequence):
+        raise TypeError(
+            f"`logits_processor` must be a list of processors, got {type(processors).__name__}; "
+            "put a single one in brackets."
+        )
     for processor in processors or []:
         kind = type(processor)
         if kind.__module__ == logits_process.__name__ and kind.__name__ not in _PARALLEL_PROCESSORS:

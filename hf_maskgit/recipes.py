@@ -1,22 +1,47 @@
-"""How every script reads its options.
+"""How every script reads its options and ends.
 
-They are dataclasses, parsed by `HfArgumentParser`. A YAML or JSON recipe may stand first on the
-command line: it replaces the defaults, and what is written on the command line wins. The options
-of a training run are saved beside its weights as such a recipe.
+The options are dataclasses, parsed by `HfArgumentParser`. A YAML or JSON recipe may stand first on
+the command line: it replaces the defaults, and what is written on the command line wins. The
+options of a training run are saved beside its weights as such a recipe.
 """
 
 import difflib
+import dis
+import inspect
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, NoReturn
 
 import yaml
 from transformers import HfArgumentParser
 
 RECIPE_NAME = "training_options.yaml"
+
+_INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C has ended
+
+
+def run_program(main: Callable[[], object]) -> None:
+    """Run a script's main function as a program, whose mistakes are sentences.
+
+    What this library or the script refuses is said in one sentence and ends the program with exit
+    code 1; Ctrl-C ends it with 130. Every other error keeps its traceback: there is more to know.
+
+    Args:
+        main: reads this process's command line.
+    """
+    try:
+        main()
+    except (ValueError, RuntimeError, OSError) as error:
+        if not _refused_by_us(error.__traceback__, main):
+            raise
+        sys.exit(f"error: {error}")  # to stderr, with exit code 1
+    except KeyboardInterrupt as interrupt:
+        sys.stderr.write(f"\n{str(interrupt) or 'Interrupted.'}\n")
+        sys.exit(_INTERRUPTED)
 
 
 def parse_options(
@@ -32,13 +57,14 @@ def parse_options(
     Returns:
         One instance per dataclass. A mistake ends the program with a sentence and exit code 2.
     """
-    parser = HfArgumentParser(
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = _Parser(
         option_types,  # type: ignore[arg-type]  # transformers names its own protocol here
         description=description,
         usage="%(prog)s [recipe.yaml] [--option value ...]   (--help lists all options)",
         allow_abbrev=False,
     )
-    words = list(sys.argv[1:] if argv is None else argv)
+    parser.close_misses = _close_misses(words, option_types)
     try:
         if words and not words[0].startswith("-"):
             words = [*recipe_words(load_recipe(words[0]), option_types), *words[1:]]
@@ -130,13 +156,63 @@ def json_object(name: str, text: str) -> dict[str, Any]:
     return value
 
 
+class _Parser(HfArgumentParser):
+    """A parser that looks for slips of the pen before it says that an option is missing."""
+
+    close_misses: Sequence[str] = ()  # sentences
+
+    def error(self, message: str) -> NoReturn:
+        """End the program with a sentence and exit code 2."""
+        slips = [sentence for sentence in self.close_misses if sentence not in message]
+        super().error(f"{' '.join(slips)} ({message})" if slips else message)
+
+
+def _close_misses(words: Sequence[str], option_types: Sequence[type]) -> list[str]:
+    """Say of every word that is almost an option which one was perhaps meant."""
+    names = _option_names(option_types)
+    known = {"help", *names, *(f"no_{name}" for name in names)}
+    # as for argparse, what holds a space is a value
+    written = [word for word in words if word.startswith("--") and " " not in word]
+    return [
+        _unknown_option(word, option_types)
+        for word in written
+        if _option_name(word) not in known and _close_options(word, option_types)
+    ]
+
+
+def _refused_by_us(traceback: TracebackType | None, main: Callable[[], object]) -> bool:
+    """Tell whether a `raise` of this library or of the script stands at an error's origin.
+
+    Torch raises errors of its own below the last line of Python, so to know the line's file is not
+    enough: it has to be a `raise`.
+    """
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if traceback is None:
+        return False
+    code = traceback.tb_frame.f_code
+    places = {Path(file).resolve().parent for file in (__file__, inspect.getfile(main))}
+    raised = code.co_code[traceback.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+    return raised and Path(code.co_filename).resolve().parent in places
+
+
 def _types(annotation: Any) -> tuple[Any, ...]:
     return (annotation, *getattr(annotation, "__args__", ()))
 
 
 def _unknown_option(word: str, option_types: Sequence[type]) -> str:
-    name = str(word).lstrip("-").split("=")[0].replace("-", "_")
-    known = [f.name for option_type in option_types for f in fields(option_type)]
-    close = difflib.get_close_matches(name, known, n=3)
+    close = _close_options(word, option_types)
     advice = f"Did you mean {' or '.join(close)}?" if close else "--help lists all options."
     return f"Unknown option {str(word)!r}. {advice}"
+
+
+def _close_options(word: str, option_types: Sequence[type]) -> list[str]:
+    return difflib.get_close_matches(_option_name(word), _option_names(option_types), n=3)
+
+
+def _option_name(word: str) -> str:
+    return str(word).lstrip("-").split("=")[0].replace("-", "_")
+
+
+def _option_names(option_types: Sequence[type]) -> list[str]:
+    return [f.name for option_type in option_types for f in fields(option_type)]

@@ -5,7 +5,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+from datasets import (
+    Dataset,
+    DatasetDict,
+    get_dataset_split_names,
+    load_dataset,
+    load_from_disk,
+)
 
 # What `load_dataset` calls the reader of each kind of local file, and what it has to be told.
 _READERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -33,15 +39,14 @@ def load_texts(dataset: str, config: str | None = None, split: str = "train") ->
         ValueError: for a split that is not there or a data set without rows.
         FileNotFoundError: for a local file that is not there.
     """
-    suffixes = [s for s in Path(dataset).suffixes if s not in _COMPRESSIONS]
-    if suffixes and suffixes[-1] in _READERS:
+    suffix = _suffix(dataset)
+    if suffix in _READERS:
         if "://" not in dataset:
             _check_files(dataset)
-        reader, options = _READERS[suffixes[-1]]
+        reader, options = _READERS[suffix]
         texts = _load_split(dataset, split, reader, data_files=dataset, **options)
-    elif (Path(dataset) / "state.json").exists() or (Path(dataset) / "dataset_dict.json").exists():
-        saved = load_from_disk(dataset)
-        splits = saved if isinstance(saved, DatasetDict) else DatasetDict({"train": saved})
+    elif _is_saved(dataset):
+        splits = _saved_splits(dataset)
         if split not in splits:
             raise _missing_split(dataset, split, f"its splits are {sorted(splits)}")
         texts = splits[split]
@@ -55,6 +60,45 @@ def load_texts(dataset: str, config: str | None = None, split: str = "train") ->
     if len(texts) == 0:
         raise _empty(dataset, split)
     return texts
+
+
+def only_split(dataset: str, config: str | None = None) -> str:
+    """Return the name of a data set's split where there is just one.
+
+    Args:
+        dataset: as for `load_texts`.
+        config: configuration of a data set of the Hub.
+
+    Raises:
+        ValueError: when there are several; it lists them.
+    """
+    if _suffix(dataset) in _READERS or os.path.isfile(dataset):
+        return "train"
+    if _is_saved(dataset):
+        names = sorted(map(str, _saved_splits(dataset)))
+    else:
+        names = get_dataset_split_names(dataset, config)
+    if len(names) != 1:
+        raise ValueError(
+            f"{dataset!r} has the splits {', '.join(map(repr, names))}; name the one that is meant "
+            "with `split`."
+        )
+    return names[0]
+
+
+def _suffix(dataset: str) -> str:
+    """Return the ending that tells the kind of a local file, "" where there is none."""
+    suffixes = [s for s in Path(dataset).suffixes if s not in _COMPRESSIONS]
+    return suffixes[-1] if suffixes else ""
+
+
+def _is_saved(dataset: str) -> bool:
+    return any((Path(dataset) / name).exists() for name in ("state.json", "dataset_dict.json"))
+
+
+def _saved_splits(dataset: str) -> DatasetDict:
+    saved = load_from_disk(dataset)
+    return saved if isinstance(saved, DatasetDict) else DatasetDict({"train": saved})
 
 
 def _check_files(pattern: str) -> None:

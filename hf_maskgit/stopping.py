@@ -96,6 +96,11 @@ class StopRules:
         self._sampler, self._new, self._tokenizer = sampler, new, tokenizer
         strings = [stop_strings] if isinstance(stop_strings, str) else stop_strings
         self._strings = list(strings or [])
+        if criteria is not None and not isinstance(criteria, Sequence):
+            raise TypeError(
+                f"`stopping_criteria` must be a list, got {type(criteria).__name__}; put a single "
+                "one in brackets."
+            )
         self._criteria = list(criteria or [])
         if self._strings and tokenizer is None:
             raise ValueError(

@@ -33,7 +33,7 @@ from hf_maskgit import MaskGitForMaskedLM
 from hf_maskgit.arguments import ModelArguments, TrainArguments
 from hf_maskgit.building import load_model
 from hf_maskgit.evaluation import CriticAuroc, NelboOutput, critic_auroc, evaluate_nelbo
-from hf_maskgit.recipes import parse_options
+from hf_maskgit.recipes import parse_options, run_program
 from scripts.demo import examples_of, quiet_libraries, say, section, train_model
 
 RESULTS = "critic_demo.json"
@@ -245,4 +245,4 @@ def print_bounds(bounds: dict[str, NelboOutput]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

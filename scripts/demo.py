@@ -40,7 +40,7 @@ from hf_maskgit.evaluation import (
     unigram_cross_entropy,
 )
 from hf_maskgit.model_card import GeneratorCard, write_model_card
-from hf_maskgit.recipes import parse_options
+from hf_maskgit.recipes import parse_options, run_program
 from hf_maskgit.training import TrainingLoop
 from hf_maskgit.visualization import print_unmasking, save_unmasking, unmasking_lines
 
@@ -484,4 +484,4 @@ def quiet_libraries() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -1,6 +1,6 @@
 """Measure a trained generator on texts it has not seen, as JSON.
 
-    python scripts/evaluate.py --model runs/verses --dataset held_out.txt --split train
+    python scripts/evaluate.py --model runs/verses --dataset held_out.txt
     python scripts/evaluate.py --model runs/small --dataset wikitext \
         --dataset_config wikitext-2-raw-v1 --split test --pack --drop_empty_texts \
         --num_samples 16 --output_file runs/small/test.json
@@ -10,10 +10,11 @@ estimate is; `std_error` is its Monte-Carlo error alone). `masked_accuracy` says
 tokens that is hidden, how often the likeliest token is the true one. A model with self-conditioning
 is measured with two passes per masked text; `one_pass` has the bound without. `critic_auroc` says
 how often a token critic ranks a right token above a wrong one of the same text, among those that
-the denoiser filled in when half of the tokens were hidden.
+the denoiser filled in when half of the tokens were hidden; it is null where no text has both.
 """
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,8 +27,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from hf_maskgit import MaskGitForMaskedLM
 from hf_maskgit.data import check_max_length, evenly_spaced, prepare_examples
 from hf_maskgit.evaluation import NelboOutput, critic_auroc, evaluate_nelbo, masked_accuracy
-from hf_maskgit.recipes import parse_options
-from hf_maskgit.sources import load_texts
+from hf_maskgit.recipes import parse_options, run_program
+from hf_maskgit.sources import load_texts, only_split
+
+logger = logging.getLogger(__name__)
 
 LONGEST_DEFAULT = 512  # tokens; encoders without a limit of their own need one
 
@@ -40,7 +43,10 @@ class EvaluateArguments:
     dataset: str = field(
         metadata={"help": "Texts: a name on the Hub, a folder of save_to_disk, or local files."}
     )
-    split: str = field(metadata={"help": "Split to measure on; a local file is all 'train'."})
+    split: str | None = field(
+        default=None,
+        metadata={"help": "Split to measure on. Default: the only one; a local file has just one."},
+    )
     dataset_config: str | None = field(default=None, metadata={"help": "Configuration on the Hub."})
     text_column: str = field(default="text", metadata={"help": "Column that holds the texts."})
     max_length: int | None = field(
@@ -93,6 +99,8 @@ def load_examples(
     options: EvaluateArguments, tokenizer: PreTrainedTokenizerBase, max_positions: int | None
 ) -> tuple[Dataset, dict[str, Any]]:
     """Prepare the examples; the second result says what was cut or dropped on the way."""
+    if options.split is None:
+        options.split = only_split(options.dataset, options.dataset_config)
     if options.max_length is None:
         options.max_length = min(LONGEST_DEFAULT, max_positions or LONGEST_DEFAULT)
     check_max_length(options.max_length, max_positions)
@@ -133,7 +141,14 @@ def measure(
         found = critic_auroc(
             model, examples, tokenizer, batch_size=options.batch_size, seed=options.seed
         )
-        figures["critic_auroc"] = {"auroc": found.auroc, **asdict(found)}
+        if found.num_pairs:
+            figures["critic_auroc"] = {"auroc": found.auroc, **asdict(found)}
+        else:
+            figures["critic_auroc"] = None
+            logger.warning(
+                "The critic was not measured: no text has both a right and a wrong token. Measure "
+                "on more texts, or on longer ones."
+            )
     return figures
 
 
@@ -149,4 +164,4 @@ def figures_of(bound: NelboOutput) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

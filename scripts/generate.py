@@ -26,8 +26,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from hf_maskgit import MaskGitForMaskedLM, MaskGitGenerationConfig
 from hf_maskgit.noise import mix
+from hf_maskgit.pipeline_infilling import holds_blank
 from hf_maskgit.presets import PRESETS
-from hf_maskgit.recipes import json_object, parse_options
+from hf_maskgit.recipes import json_object, parse_options, run_program
 from hf_maskgit.samplers import ORDERS, PACES, REMASKS
 from hf_maskgit.schedules import SCHEDULES
 
@@ -162,7 +163,7 @@ def read_texts(options: GenerateArguments) -> list[str]:
     """Collect the texts of the command line and the file; without any, one empty text.
 
     Raises:
-        ValueError: for a file that cannot be read or is empty.
+        ValueError: for a file that cannot be read or is empty, or a text with a blank.
     """
     texts = list(options.text or [])
     if options.input_file is not None:
@@ -173,6 +174,13 @@ def read_texts(options: GenerateArguments) -> list[str]:
         if not lines:
             raise ValueError(f"The file {options.input_file!r} is empty; write one text per line.")
         texts += lines
+    for text in texts:
+        if holds_blank(text):
+            raise ValueError(
+                f"The text {text!r} holds a blank, which this script does not fill. Write the "
+                "tokenizer's mask token once per token to fill, or use "
+                'pipeline("infilling", model=...), which draws lengths for blanks.'
+            )
     return texts or [""]
 
 
@@ -248,4 +256,4 @@ def open_output(path: str | None) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hf_maskgit.hub import HubError, Push, check_access, stage, upload
-from hf_maskgit.recipes import parse_options
+from hf_maskgit.hub import Push, check_access, check_name, stage, upload
+from hf_maskgit.recipes import parse_options, run_program
 
 
 @dataclass
@@ -57,16 +57,13 @@ class PushArguments:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Save, check, send; a mistake ends the program with a sentence and exit code 1."""
+    """Save, check, send."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words and not words[0].startswith("-"):
         words = ["--model", *words]
     (options,) = parse_options((PushArguments,), words, "Push a generator to the Hub.")
     logging.basicConfig(format="%(message)s")
-    try:
-        push_as(options)
-    except HubError as error:
-        sys.exit(str(error))
+    push_as(options)
 
 
 def push_as(options: PushArguments) -> None:
@@ -75,6 +72,7 @@ def push_as(options: PushArguments) -> None:
     Raises:
         HubError: when it cannot be done.
     """
+    check_name(options.repo_id)
     repo_id = options.repo_id if options.dry_run else check_access(options.repo_id)
     push = Push(
         folder=Path(str(options.model)),
@@ -96,4 +94,4 @@ def push_as(options: PushArguments) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -32,13 +32,20 @@ from typing import Any
 
 from accelerate.utils import set_seed
 
-from hf_maskgit import MaskGitConfig
+from hf_maskgit import MaskGitConfig, MaskGitGenerationConfig
 from hf_maskgit.arguments import DataArguments, ModelArguments, TrainArguments
 from hf_maskgit.building import load_examples, load_model, load_tokenizer, make_accelerator
-from hf_maskgit.checkpoints import check_output_dir, clear_run, find_checkpoint
+from hf_maskgit.checkpoints import check_output_dir, clear_run, find_checkpoint, how_to_go_on
+from hf_maskgit.generation_config_maskgit import DEFAULTS
 from hf_maskgit.hub import Push, check_access, check_metadata, open_repository, publish
 from hf_maskgit.model_card import GeneratorCard, own_examples, write_model_card
-from hf_maskgit.recipes import RECIPE_NAME, given_options, parse_options, save_recipe
+from hf_maskgit.recipes import (
+    RECIPE_NAME,
+    given_options,
+    parse_options,
+    run_program,
+    save_recipe,
+)
 from hf_maskgit.training import TrainingLoop
 
 SETTINGS_ON_THE_CARD = (
@@ -119,7 +126,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     accelerator.init_trackers("hf_maskgit", given_options(model_options, data_options, options))
     if checkpoint is not None:
         loop.resume(checkpoint)
-    loop.run()
+    try:
+        loop.run()
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(how_to_go_on(output_dir, RECIPE_NAME)) from interrupt
 
     # Keep
     loop.save_model(output_dir)
@@ -164,7 +174,6 @@ def describe(
     written: Any = model.generate(
         num_return_sequences=SAMPLES_ON_THE_CARD, return_dict_in_generate=False, seed=options.seed
     )
-    decoding = {name: getattr(model.generation_config, name) for name in DECODING_ON_THE_CARD}
     held_out = data_options.eval_dataset or data_options.dataset
     pretrained = not model_options.from_scratch and on_the_hub(model_options.encoder)
     weights = " with random weights" if model_options.from_scratch else ""
@@ -186,11 +195,26 @@ def describe(
         masked_example=masked,
         prompt_example=prompt,
         samples=tokenizer.batch_decode(written, skip_special_tokens=True),
-        sampling="Written from nothing, not selected, with the options stored in "
-        "`generation_config.json`: "
-        + ", ".join(f"`{name}={value!r}`" for name, value in decoding.items())
-        + ".",
+        sampling=sampling_of(model.generation_config),
         limits=[f"It has seen texts of at most {data_options.max_length} tokens."],
+    )
+
+
+def sampling_of(stored: MaskGitGenerationConfig) -> str:
+    """Say how the samples were drawn: what the model's file of options holds, and what not."""
+    used = MaskGitGenerationConfig()
+    used.complete(stored.to_dict())
+    used.complete(DEFAULTS)
+    used.resolve_choices()
+    kept = [name for name in DECODING_ON_THE_CARD if getattr(stored, name) is not None]
+    other = [name for name in DECODING_ON_THE_CARD if name not in kept]
+    told, rest = (
+        ", ".join(f"`{name}={getattr(used, name)!r}`" for name in names) for names in (kept, other)
+    )
+    by_default = f", and with the library's defaults {rest}" if rest else ""
+    return (
+        "Written from nothing, not selected, with the options stored in `generation_config.json`: "
+        f"{told}{by_default}."
     )
 
 
@@ -239,4 +263,4 @@ def public_name(name: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -31,6 +31,14 @@ def _seed_the_global_generator() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _forget_what_was_warned_of() -> None:
+    """A warning that is given once per process is given once per test."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.warning_once.cache_clear()
+
+
 @pytest.fixture
 def _untouched_libraries():
     """A demonstration makes packages quiet and Accelerate keeps state: not beyond its test."""

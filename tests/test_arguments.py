@@ -142,6 +142,23 @@ def test_what_is_needed_is_asked_for(capsys):
     assert "required: --encoder" in refusal(capsys)
 
 
+def test_a_slip_of_the_pen_is_named_where_an_option_is_missing(capsys):
+    rest = ["--encoder=bert", "--output_dir=run"]
+    for slip in (["--datset", "a.txt"], ["--datset=a.txt"], ["--data-set", "a.txt"]):
+        said = refusal(capsys, *rest, *slip)
+        assert said.startswith(f"Unknown option '{slip[0]}'. Did you mean dataset")
+        assert "required: --dataset" in said
+    # a value is none, and what resembles nothing or is known is not spoken of
+    for words in (
+        ["--revision", "--datset is a slip"],
+        ["--zzz=1"],
+        ["--no_pack"],
+        ["--max-steps=1"],
+    ):
+        assert refusal(capsys, *rest, *words).startswith("the following arguments are required:")
+    assert refusal(capsys, *NEEDED, "--datset=a").count("Unknown option") == 1
+
+
 def test_every_option_has_a_help_text_and_is_declared_once():
     seen = [field for option_type in TYPES for field in dataclasses.fields(option_type)]
     assert len({field.name for field in seen}) == len(seen)

@@ -10,6 +10,7 @@ from hf_maskgit.checkpoints import (
     checkpoints,
     clear_run,
     find_checkpoint,
+    how_to_go_on,
     save_checkpoint,
 )
 
@@ -55,6 +56,18 @@ def test_a_checkpoint_that_was_not_finished_is_not_one(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(DiesWriting(), tmp_path, 10, 9)
     assert find_checkpoint("latest", tmp_path).name == "checkpoint-5"
+
+
+def test_an_interrupted_run_says_where_it_stands(tmp_path):
+    assert how_to_go_on(tmp_path, "options.yaml") == (
+        f"Interrupted before the first checkpoint in '{tmp_path}'; to start anew there, add "
+        "`overwrite_output_dir`."
+    )
+    for step in (9, 10):
+        save(tmp_path, step)
+    said = how_to_go_on(tmp_path, "options.yaml")
+    assert f"newest checkpoint is '{tmp_path / 'checkpoint-10'}'" in said
+    assert said.endswith(f"{tmp_path / 'options.yaml'} --resume_from_checkpoint latest")
 
 
 def test_a_checkpoint_is_found_by_its_path(tmp_path):

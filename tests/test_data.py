@@ -11,7 +11,7 @@ from oracles import word_piece_tokenizer
 from tiny import WORDS, word_tokenizer
 
 from hf_maskgit.data import evenly_spaced, hold_out, pack_bodies, prepare_examples
-from hf_maskgit.sources import load_texts
+from hf_maskgit.sources import load_texts, only_split
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +177,24 @@ def test_a_missing_split_is_answered_with_a_way_out(tmp_path):
     for name in ("a.txt", "saved"):
         with pytest.raises(ValueError, match=r"no split 'validation'.*train.*validation_fraction"):
             load_texts(str(tmp_path / name), split="validation")
+
+
+def test_the_only_split_needs_no_name(tmp_path):
+    texts("one").save_to_disk(tmp_path / "saved")
+    DatasetDict({"test": texts("one")}).save_to_disk(tmp_path / "test")
+    DatasetDict({"test": texts("one"), "dev": texts("two")}).save_to_disk(tmp_path / "splits")
+    (tmp_path / "folder").mkdir()
+    for name in ("train", "test"):
+        (tmp_path / "folder" / f"{name}.txt").write_text(name)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "validation.txt").write_text("one")
+    names = ("a.txt.gz", "saved", "test", "one")
+    found = [only_split(str(tmp_path / name)) for name in names]
+    assert found == ["train", "train", "test", "validation"]
+    assert load_texts(str(tmp_path / "one"), split="validation")["text"][:] == ["one"]
+    for name, splits in (("splits", "'dev', 'test'"), ("folder", "'train', 'test'")):
+        with pytest.raises(ValueError, match=f"has the splits {splits}; name the one that is mean"):
+            only_split(str(tmp_path / name))
 
 
 def test_data_that_is_not_there_is_named(tmp_path):

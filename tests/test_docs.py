@@ -223,6 +223,20 @@ def test_the_readme_counts_what_the_table_of_encoders_and_the_samplers_hold():
     assert f"samplers of {numbers[len(PRESETS)]} papers" in readme
 
 
+def test_the_page_lists_every_option_of_the_configuration_with_its_default():
+    """Read off the page row by row; the other side is the class itself."""
+    page = (ROOT / "docs/ecosystem.md").read_text(encoding="utf-8")
+    table = page.split("\n## `MaskGitConfig`\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (`[^|]+`) \| `([^|]+)` \| [^|]+ \|$", table, flags=re.MULTILINE)
+    shown = [(name, ast.literal_eval(value)) for names, value in rows for name in names_in(names)]
+    assert len(rows) == table.count("\n|") - 2  # no row escapes the pattern
+    assert shown == [(name, getattr(MaskGitConfig, name)) for name in own_fields()]
+
+
+def names_in(cell: str) -> list[str]:
+    return re.findall(r"`(\w+)`", cell)
+
+
 # The names in the tables of coming_from.md
 
 GENERATE = set(inspect.signature(MaskGitForMaskedLM.generate).parameters)

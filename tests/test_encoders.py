@@ -506,6 +506,37 @@ def test_an_unknown_option(tmp_path):
         MaskGitForMaskedLM.from_encoder(str(tmp_path), tokenizer=word_tokenizer(), foo=1)
 
 
+def test_a_misspelt_option_of_the_config(tmp_path):
+    tiny_encoder().save_pretrained(tmp_path)
+    with pytest.raises(TypeError, match="knows an option .*'corruption_probs'.*corruption_prob, "):
+        MaskGitForMaskedLM.from_encoder(
+            str(tmp_path), tokenizer=word_tokenizer(), corruption_probs=0.0
+        )
+
+
+def test_a_tokenizer_by_its_name(tmp_path):
+    word_tokenizer().save_pretrained(tmp_path)
+    model = MaskGitForMaskedLM.from_encoder(tiny_encoder(), tokenizer=str(tmp_path))
+    assert model.config.mask_token_id == word_tokenizer().mask_token_id
+
+
+def test_a_tokenizer_that_knows_few_of_the_encoders_ids(caplog):
+    tokenizer = word_tokenizer(words=["w0", "w1"])
+    MaskGitForMaskedLM.from_encoder(tiny_encoder(), tokenizer=tokenizer)
+    assert "The tokenizer knows 7 ids and the encoder has rows for 40; is it the" in caplog.text
+
+
+def test_whole_numbers_are_probabilities_too():
+    model = MaskGitForMaskedLM.from_encoder(
+        tiny_encoder(), tokenizer=word_tokenizer(), corruption_prob=0, critic_loss_weight=2
+    )
+    assert model.config.corruption_prob == 0
+    with pytest.raises(ValueError, match=r"`corruption_prob` is a probability and must lie in"):
+        MaskGitForMaskedLM.from_encoder(
+            tiny_encoder(), tokenizer=word_tokenizer(), corruption_prob=2
+        )
+
+
 def test_another_encoders_configuration():
     with pytest.raises(
         TypeError, match="takes the encoder's own configuration; to change it, load"
@@ -564,7 +595,7 @@ def test_a_checkpoint_that_is_no_masked_language_model(tmp_path):
     GPT2LMHeadModel(GPT2Config(vocab_size=40, n_embd=8, n_layer=1, n_head=1)).save_pretrained(
         tmp_path
     )
-    with pytest.raises(ValueError, match="AutoModelForMaskedLM"):
+    with pytest.raises(ValueError, match="is a 'gpt2', which transformers does not load as a mask"):
         MaskGitForMaskedLM.from_encoder(str(tmp_path), tokenizer=word_tokenizer())
 
 

@@ -385,3 +385,20 @@ def test_token_types_reach_the_denoiser_at_their_tokens(padding_side):
     together = nelbo(model, **batch, generator=draws, num_samples=2048)
     gap = float(alone.nats[0] - together.nats[0])
     assert abs(gap) < 5.5 * math.hypot(alone.std_error[0], together.std_error[0])  # odds 4e-8
+
+
+def test_what_is_no_text_for_the_bound(caplog):
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    batch = tokenizer(["w1", "w2 w3 w4"], padding=True, return_tensors="pt")
+    with pytest.raises(
+        ValueError, match="hold the padding id 0 and no `attention_mask` says which"
+    ):
+        nelbo(model, batch["input_ids"])
+    with pytest.raises(TypeError, match="must be a tensor of ids, got BatchEncoding; what a token"):
+        nelbo(model, batch)
+    with pytest.raises(TypeError, match="is that of a generator, got a BertForMaskedLM; make one"):
+        nelbo(model.denoiser, **batch)
+    with pytest.raises(ValueError, match="The longest text has 70 tokens, the encoder takes 64"):
+        nelbo(model, torch.full((1, 70), 20))
+    nelbo(model.train(), **batch)
+    assert "The model is in training mode" in caplog.text

@@ -1,6 +1,7 @@
 """What may be asked of `generate`: whose option counts, which processors work, what is refused."""
 
 import json
+import re
 import warnings
 
 import pytest
@@ -332,15 +333,15 @@ WRONG_OPTIONS = [
     ({"steps": True}, "`steps` must be an integer of at least 1, got True"),
     ({"max_new_tokens": -1}, "`max_new_tokens` must be an integer of at least 0, got -1"),
     ({"num_return_sequences": 0}, "`num_return_sequences` must be an integer of at least 1"),
-    ({"top_k": 0}, "`top_k` must be an integer of at least 1, got 0"),
+    ({"top_k": -1}, "`top_k` must be an integer of at least 0, got -1"),
     ({"temperature": 0}, "`temperature` must be greater than 0, got 0; for the likeliest"),
     ({"temperature": float("nan")}, "`temperature` must be greater than 0, got nan"),
     ({"top_p": 0.0}, r"`top_p` must lie in \(0, 1\], got 0.0"),
     ({"top_p": 1.5}, r"`top_p` must lie in \(0, 1\], got 1.5"),
     ({"choice_temperature": -1.0}, "`choice_temperature` must be at least 0, got -1.0"),
     ({"do_sample": False, "order": "random"}, "nothing at random, which order='random' needs"),
-    ({"do_sample": False, "choice_temperature": 1.0}, "at random, which choice_temperature needs"),
-    ({"do_sample": False, "num_return_sequences": 2}, "which num_return_sequences needs; set"),
+    ({"do_sample": False, "choice_temperature": 1.0}, "at random, which choice_temperature=1.0 ne"),
+    ({"do_sample": False, "num_return_sequences": 2}, "which num_return_sequences=2 needs; set"),
     ({"remask": "always"}, "Unknown remask 'always'; choose from 'never', 'confidence', 'critic'"),
     ({"p2_planner": "judge"}, "Unknown p2_planner 'judge'; choose from 'self', 'critic'"),
     ({"block_length": 0}, "`block_length` must be an integer of at least 1, got 0"),
@@ -483,10 +484,109 @@ def test_an_unknown_preset():
         MaskGitGenerationConfig.preset("gpt")
 
 
-def test_options_that_clash_across_their_sources(table):
-    table.generation_config.order = "random"
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {"choice_temperature": 2.0},
+        {"order": "random"},
+        {"order": "random", "pace": "ancestral", "remask": "remdm_cap"},
+        {"order": "confidence", "choice_temperature": 1.0, "num_return_sequences": 2},
+    ],
+    ids=str,
+)
+def test_greedy_decoding_in_a_call_silences_what_is_stored_and_draws(table, stored):
+    order = stored["order"] if stored.get("order") == "confidence" else None
+    expected = table.generate(TEXT, do_sample=False, order=order)
+    for name, value in stored.items():
+        setattr(table.generation_config, name, value)
+    assert torch.equal(table.generate(TEXT, do_sample=False), expected)
+    config = MaskGitGenerationConfig(do_sample=False)
+    assert torch.equal(table.generate(TEXT, generation_config=config), expected)
+
+
+def test_a_drawing_choice_in_a_call_silences_stored_greed(table):
+    expected = table.generate(TEXT, order="random", seed=1)
+    table.generation_config.do_sample = False
+    assert torch.equal(table.generate(TEXT, order="random", seed=1), expected)
+    texts = table.generate(TEXT, num_return_sequences=2, seed=1)
+    assert not torch.equal(texts[0], texts[1])
+
+
+def test_options_that_clash_within_a_call(table):
     with pytest.raises(ValueError, match="do_sample=False draws nothing at random"):
-        table.generate(TEXT, do_sample=False)
+        table.generate(TEXT, do_sample=False, order="random")
+
+
+def test_a_preset_by_name_is_its_config_and_its_whole_law(table):
+    """Whatever is stored: temperature, filters, guidance, blocks; only steps it leaves open."""
+    expected = table.generate(TEXT, generation_config=MaskGitGenerationConfig.preset("p2"), seed=2)
+    stored = {"temperature": 0.3, "top_k": 2, "top_p": 0.4, "repetition_penalty": 3.0}
+    for name, value in {**stored, "guidance_scale": 2.0, "block_length": 4}.items():
+        setattr(table.generation_config, name, value)
+    assert torch.equal(table.generate(TEXT, preset="p2", seed=2), expected)
+    assert not torch.equal(table.generate(TEXT, preset="p2", temperature=9.0, seed=2), expected)
+    given = table.generation_config  # as a pipeline passes it
+    again = table.generate(TEXT, preset="p2", generation_config=given, seed=2)
+    assert torch.equal(again, expected)
+
+
+def test_a_config_that_is_none(table):
+    with pytest.raises(
+        TypeError, match="must be a GenerationConfig, got str; for a sampler by its"
+    ):
+        table.generate(TEXT, generation_config="llada")
+
+
+def test_a_single_processor_or_criterion_without_brackets(table):
+    with pytest.raises(TypeError, match="`logits_processor` must be a list of processors, got fu"):
+        table.generate(TEXT, logits_processor=lambda ids, scores: scores)
+    with pytest.raises(TypeError, match="`stopping_criteria` must be a list, got function"):
+        table.generate(TEXT, stopping_criteria=lambda ids, scores: True)
+
+
+@pytest.mark.parametrize("seed", [1.5, "7", None.__class__])
+def test_a_seed_that_is_no_integer(table, seed):
+    with pytest.raises(ValueError, match="`seed` must be an integer, or one per row"):
+        table.generate(TEXT, seed=seed)
+
+
+def test_a_seed_may_come_as_a_tensor(table):
+    assert torch.equal(table.generate(TEXT, seed=torch.tensor(7)), table.generate(TEXT, seed=7))
+    assert torch.equal(table.generate(TEXT, seed=torch.tensor([7])), table.generate(TEXT, seed=[7]))
+
+
+@pytest.mark.parametrize(
+    ("option", "hint"),
+    [
+        ("temprature", "Did you mean `temperature`?"),
+        ("max_length", "Instead of `max_length` give `max_new_tokens`."),
+        ("num_beams", "take the best of `num_return_sequences`"),
+    ],
+)
+def test_an_unknown_option_is_told_what_to_write(table, option, hint):
+    with pytest.raises(ValueError, match=re.escape(hint)):
+        table.generate(TEXT, **{option: 3})
+
+
+def test_an_option_that_nothing_reads_is_told_so(table, caplog):
+    table.generate(TEXT, remdm_eta=0.31)
+    (warning,) = [r.getMessage() for r in caplog.records if "remdm_eta" in r.getMessage()]
+    assert warning.startswith("`remdm_eta` has no effect with remask='never'; it belongs to remask")
+
+
+def test_a_model_in_training_mode_is_told_so(caplog):
+    model = tiny_model().train()
+    model.generate(TEXT, seed=0)
+    assert "The model is in training mode" in caplog.text
+
+
+def test_filled_and_continued_texts_in_one_batch(table):
+    """What becomes of a row must not depend on the rows beside it."""
+    rows = ids([CLS, 5, 6, SEP], [CLS, MASK, 7, SEP])
+    with pytest.raises(ValueError, match="Row 0 of the batch holds no mask and other rows do. Na"):
+        table.generate(rows)
+    assert table.generate(rows, max_new_tokens=0, seed=1).shape == (2, 4)
+    assert table.generate(rows, max_new_tokens=2, seed=1).shape == (2, 6)
 
 
 def test_a_function_is_no_stored_schedule():

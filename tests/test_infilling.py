@@ -11,6 +11,7 @@ from transformers import pipeline as any_pipeline
 
 from hf_maskgit import InfillingPipeline, MaskGitGenerationConfig
 from hf_maskgit.generation_maskgit import MaskGitGenerationOutput
+from hf_maskgit.pipeline_infilling import holds_blank
 from tests.tiny import bert_config, tiny_model, tokenizer_for
 from tests.tiny_tokenizers import SENTENCES, TOKENIZERS, byte_level_tokenizer, model_for
 
@@ -431,3 +432,9 @@ def test_a_streamer_shows_the_text_as_it_is_filled(words):
     assert notes.ended
     with pytest.raises(ValueError, match="A streamer shows one text, and 2 are asked for"):
         words(["w1 [MASK]", "[MASK]"], batch_size=2, streamer=Notes())
+
+
+def test_a_blank_is_known_from_other_braces():
+    blanks = ["{blank}", "a {blank:3} b", "{blank:2-5}", "{blank:x}", "{blank", "{blank-3}"]
+    assert all(map(holds_blank, blanks))
+    assert not any(map(holds_blank, ["", "blank", "{blanket}", "{ blank }", "{Blank}", "{a}"]))

@@ -298,6 +298,7 @@ def test_a_card_that_moved_is_the_card_of_its_new_place(name, revision, with_cod
         alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names
     ]
     assert imported == ([] if with_code else ["hf_maskgit"])
+    assert ("package hf_maskgit has to be installed" in code) is not with_code
     assert "x/y" not in str(moved)
     home = address_card(moved, FULL.model_id)
     assert str(home) == str(render_model_card(FULL))
@@ -337,6 +338,17 @@ def test_a_card_made_from_the_configuration_claims_nothing_else(kind):
     assert f"({sum(p.numel() for p in model.parameters()):,} parameters)" in str(
         render_model_card(card)
     )
+
+
+def test_the_examples_are_short_however_long_the_model_writes():
+    model, tokenizer = tiny_model(), word_tokenizer()
+    model.generation_config.max_new_tokens = 50
+    masked, prompt = own_examples(model, tokenizer)
+    assert (len(masked.split()), masked.split()[8]) == (16, tokenizer.mask_token)
+    assert masked.split()[:8] == prompt.split()
+    model.generation_config.max_new_tokens = 3
+    masked, _ = own_examples(model, tokenizer)
+    assert len(masked.split()) == 3
 
 
 def test_a_former_card_is_replaced(tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState, GradientState
 from huggingface_hub import ModelCard
 from tiny import tiny_encoder, tiny_model, word_tokenizer
 from tiny_training import write_inputs
@@ -27,6 +28,13 @@ from scripts import push_to_hub, train
 def _nobody_is_logged_in(monkeypatch):
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerate():
+    yield
+    GradientState._reset_state()
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture
@@ -55,9 +63,9 @@ def no_process(monkeypatch):
 
 
 def refusal(*words):
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(HubError) as refused:
         push_to_hub.main([str(word) for word in words])
-    return ended.value.code
+    return str(refused.value)
 
 
 def test_a_dry_run_needs_no_token_and_shows_what_would_go(folder, capsys, no_process):
@@ -150,9 +158,10 @@ def test_options_that_change_what_generate_returns_are_no_obstacle(tmp_path, no_
 
 @pytest.mark.parametrize("repo_id", ["a/b/c", "-verses", "me/my verses", "me/a--b", ""])
 def test_a_name_the_hub_does_not_allow(folder, repo_id, a_token):
-    assert refusal(folder, f"--repo_id={repo_id}").startswith(
-        f"The Hub allows no repository named {repo_id!r}: give 'owner/name' or 'name'"
-    )
+    for dry in ([], ["--dry_run"]):
+        assert refusal(folder, f"--repo_id={repo_id}", *dry).startswith(
+            f"The Hub allows no repository named {repo_id!r}: give 'owner/name' or 'name'"
+        )
 
 
 def test_without_a_token_it_says_how_to_get_one(folder):
@@ -188,7 +197,9 @@ def test_folders_that_hold_no_generator(folder, tmp_path):
 
 
 def test_a_command_without_a_folder_is_a_mistake(capsys):
-    assert refusal("--repo_id", "me/verses") == 2
+    with pytest.raises(SystemExit) as ended:
+        push_to_hub.main(["--repo_id", "me/verses"])
+    assert ended.value.code == 2
     assert "Name the folder of the generator to push" in capsys.readouterr().err
 
 

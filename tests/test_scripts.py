@@ -15,9 +15,12 @@ from huggingface_hub import ModelCard
 from tiny import WORDS, tiny_model, word_tokenizer
 from tiny_training import repeated_symbols, write_inputs
 
-from hf_maskgit import MaskGitForMaskedLM, nelbo
+from hf_maskgit import MaskGitForMaskedLM, MaskGitGenerationConfig, nelbo
 from hf_maskgit.arguments import DataArguments, ModelArguments, TrainArguments
-from hf_maskgit.recipes import parse_options
+from hf_maskgit.checkpoints import save_checkpoint
+from hf_maskgit.recipes import parse_options, run_program
+from hf_maskgit.sampling import highest
+from hf_maskgit.training import TrainingLoop
 from scripts import evaluate, generate, train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -101,6 +104,37 @@ def test_the_card_is_one_the_hub_can_read(trained):
     assert card.text.count(str(trained.parent)) == card.text.count(f'"{trained}"') == 4
     samples = card.text.split("## Samples")[1].split("## Limits")[0]
     assert samples.count("```text") == 4
+
+
+def test_the_card_tells_stored_options_from_those_of_the_library():
+    stored = MaskGitGenerationConfig(max_new_tokens=9, steps=3, schedule="cosine", temperature=0.7)
+    assert train.sampling_of(stored).endswith(
+        "with the options stored in `generation_config.json`: `max_new_tokens=9`, `steps=3`, "
+        "`schedule='cosine'`, `temperature=0.7`, and with the library's defaults "
+        "`order='top_probability'`, `anneal_temperature=True`."
+    )
+    stored.order, stored.anneal_temperature = "random", False
+    said = train.sampling_of(stored)
+    assert said.endswith("`order='random'`, `temperature=0.7`, `anneal_temperature=False`.")
+
+
+def test_ctrl_c_in_a_training_says_how_to_go_on(tmp_path, monkeypatch):
+    def interrupted(loop):
+        if loop.options.max_steps == 2:
+            save_checkpoint(loop.accelerator, loop.options.output_dir, 1, 1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TrainingLoop, "run", interrupted)
+    options = [*write_inputs(tmp_path), "--use_cpu", "--output_dir"]
+    with pytest.raises(KeyboardInterrupt, match="before the first checkpoint in '.*one'; to st"):
+        train.main([*options, str(tmp_path / "one"), "--max_steps=1"])
+    with pytest.raises(
+        KeyboardInterrupt, match="'.*checkpoint-1'; to go on .* these options: "
+    ) as e:
+        train.main([*options, str(tmp_path / "two"), "--max_steps=2"])
+    recipe, *words = str(e.value).split("these options: ")[1].split()
+    assert Path(recipe).is_file()
+    assert words == ["--resume_from_checkpoint", "latest"]
 
 
 def test_a_folder_in_use_is_refused_before_any_work(trained, monkeypatch):
@@ -221,6 +255,10 @@ def test_the_writers_mistakes_are_named(saved, tmp_path, capsys):
     (tmp_path / "empty.txt").write_text("")
     with pytest.raises(ValueError, match="empty.txt' is empty; write one text per line"):
         generate.main(["--model", saved, "--input_file", str(tmp_path / "empty.txt")])
+    with pytest.raises(
+        ValueError, match=r"'And \{blank:3\} w1' holds a blank.*pipeline..infilling"
+    ):
+        generate.main(["--model", saved, "--text", "w1", "And {blank:3} w1"])
     with pytest.raises(SystemExit):
         generate.main(["--model", saved, "--num_samples", "0"])
     assert "`num_samples` must be at least 1, got 0" in capsys.readouterr().err
@@ -249,6 +287,68 @@ def test_a_decoding_option_that_is_given_twice(saved):
         generate.main(words)
     with pytest.raises(ValueError, match="`options` must be a JSON object such as"):
         generate.main(["--model", saved, "--options", "steps=4"])
+
+
+def ended(main, capsys):
+    """Exit code and last words of a program."""
+    with pytest.raises(SystemExit) as stopped:
+        run_program(main)
+    said = capsys.readouterr().err
+    code = stopped.value.code
+    return (1, code) if isinstance(code, str) else (code, said)
+
+
+def test_what_we_refuse_ends_a_program_with_a_sentence(saved, tmp_path, capsys, monkeypatch):
+    missing = str(tmp_path / "missing.txt")
+    monkeypatch.setattr(sys, "argv", ["generate.py", "--model", saved, "--input_file", missing])
+    said = f"error: Cannot read {missing!r}: No such file or directory."
+    assert ended(generate.main, capsys) == (1, said), "the script's own sentence"
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", "--model", saved, "--dataset", missing])
+    said = f"error: There is no file {missing!r}; check the path and the working directory."
+    assert ended(evaluate.main, capsys) == (1, said), "the library's"
+
+
+def test_errors_of_others_keep_their_traceback(saved, tmp_path, monkeypatch):
+    """Also torch's own, whose last line of Python is one of ours."""
+    monkeypatch.setattr(sys, "argv", ["generate.py", "--model", str(tmp_path), "--text", "w1"])
+    with pytest.raises(ValueError, match="tokenizer"):
+        run_program(generate.main)
+
+    def of_torch():
+        highest(torch.zeros(1, 2), torch.ones(1, 3, dtype=torch.bool), torch.ones(1))
+
+    with pytest.raises(RuntimeError, match="The size of tensor") as raised:
+        run_program(of_torch)
+    assert Path(raised.traceback[-1].path).parent == ROOT / "hf_maskgit"
+    with pytest.raises(ValueError, match="invalid literal for int"):
+        run_program(lambda: int("one"))
+
+
+def test_ctrl_c_ends_a_program_quietly(capsys):
+    def stopped(*words):
+        raise KeyboardInterrupt(*words)
+
+    assert ended(stopped, capsys) == (130, "\nInterrupted.\n")
+    assert ended(lambda: stopped("Go on so."), capsys) == (130, "\nGo on so.\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launch", [[], ["-m", "accelerate.commands.launch", "--cpu"]])
+def test_a_refused_program_says_one_sentence(launch, trained):
+    """The launcher adds a traceback of its own, unless it is told to be quiet."""
+    quiet = ["--quiet"] if launch else []
+    words = [*launch, *quiet, "scripts/train.py", str(trained / "training_options.yaml")]
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert f"error: `output_dir` {str(trained)!r} is not empty. Name another" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow

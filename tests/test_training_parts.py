@@ -283,3 +283,19 @@ def test_the_script_measures_both_bounds_and_the_critic(tmp_path, tokenizer, cap
     critic = found["critic_auroc"]
     assert critic["auroc"] == pytest.approx(critic["wins"] / critic["num_pairs"])
     assert json.loads(capsys.readouterr().out)["critic_auroc"] == critic
+
+
+def test_a_critic_that_cannot_be_measured_costs_no_other_figure(
+    tmp_path, tokenizer, capsys, caplog
+):
+    """A text of one token is right or wrong, never both."""
+    tiny_model(token_critic="self").save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    (tmp_path / "texts.txt").write_text("w1\nw2\n")
+    arguments = {"model": tmp_path / "model", "dataset": tmp_path / "texts.txt", "num_samples": 4}
+    found = evaluate.main(words({**arguments, "output_file": tmp_path / "figures.json"}))
+    assert found["critic_auroc"] is None
+    assert found["nats_per_token"] > 0
+    assert json.loads(capsys.readouterr().out) == found
+    assert json.loads((tmp_path / "figures.json").read_text()) == found
+    assert "no text has both a right and a wrong token" in caplog.text
