@@ -54,8 +54,10 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup  ## train a small generator and fill masks with it
 	@$(BIN)/python scripts/demo.py
 
+# One file stays on one core: fixtures of a module are made once. More than four processes spend
+# their time importing torch.
 test: setup  ## run the default tests (no network, no GPU)
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses=4 --dist loadfile
 
 test-slow: setup  ## run the tests that `test` leaves out
 	@$(BIN)/python -m pytest -m slow

@@ -220,7 +220,7 @@ def test_values_out_of_range(options, message):
         ({"text_config": "bert-base"}, "text_config"),
         ({"use_simple_mdlm_loss_weight": "yes"}, "use_simple_mdlm_loss_weight"),
     ],
-    ids=str,
+    ids=["function", "word", "name", "yes"],
 )
 def test_values_of_a_wrong_type(options, field):
     with pytest.raises(StrictDataclassFieldValidationError, match=f"field '{field}'"):

@@ -131,7 +131,7 @@ TWO_LIKELY, ONE_LIKELY = [0.5, 0.49, 0.01, 0.0, 0.0], [0.45, 0.275, 0.275, 0.0, 
         {"warpers": LogitsProcessorList([TopPLogitsWarper(0.1)])},
         {"processors": LogitsProcessorList([lambda ids, scores: scores * 10])},
     ],
-    ids=str,
+    ids=["cold", "greedy", "annealed", "top_k", "top_p", "processor"],
 )
 def test_scores_come_before_temperature_filters_and_processors(order, options):
     row = one_pass([ONE_LIKELY, TWO_LIKELY], draws=0.01, order=order, **options)

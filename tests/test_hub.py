@@ -355,6 +355,7 @@ def test_a_hub_that_does_not_answer_is_told(client):
     assert "push it later" in words
 
 
+@pytest.mark.slow
 def test_the_script_checks_then_pushes_with_an_addressed_card(client, hub, folders, tmp_path):
     """Through the whole script: its folder holds a checkpoint and a log, which stay here."""
     folder = folders[0]
