@@ -310,7 +310,7 @@ def compiler():
 
 
 @pytest.mark.parametrize(
-    "kind", ["bert", "modernbert", *(pytest.param(k, marks=SLOW) for k in ("esm", "roberta"))]
+    "kind", ["bert", *(pytest.param(k, marks=SLOW) for k in ("modernbert", "esm", "roberta"))]
 )
 def test_a_pass_is_one_graph(kind, compiler):
     """And stays one, whatever the number of chosen positions."""

@@ -358,6 +358,7 @@ def test_it_is_made_in_the_number_format_of_the_encoder():
     model(input_ids=TEXT, self_condition=True)
 
 
+@pytest.mark.slow
 def test_a_compiler_makes_one_graph_of_both_passes():
     model, positions = conditioned(), TEXT == MASK
     compiled = torch.compile(model, backend="eager", fullgraph=True)

@@ -157,7 +157,7 @@ def distinct_examples():
     return prepare_examples(Dataset.from_dict({"text": texts}), word_tokenizer())[0]
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("announced", [True, False])
 def test_an_announced_epoch_masks_anew(tmp_path, announced, num_workers):
     """One example per batch, so that no neighbour has a say in its masks."""
