@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import set_seed
 from datasets import Dataset
-from tiny import word_tokenizer
+from tiny import bert_config, tiny_model, word_tokenizer
 from tiny_training import fresh_model, repeated_symbols
 from torch.optim import AdamW
 from torch.utils.data import DataLoader
@@ -198,6 +198,23 @@ def test_trainers_defaults_work(tmp_path):
         assert all("example_id" not in call for call in calls)
     assert losses[0] == losses[1]
     assert all(3 < loss < 4.5 for loss in losses[0].values())
+
+
+@pytest.mark.parametrize("token_critic", ["self", "separate"])
+def test_trainer_trains_the_parts_beside_the_encoder(tmp_path, token_critic):
+    model = tiny_model(self_cond=True, token_critic=token_critic, **critic_fields(token_critic))
+    before = weights_of(model)
+    trainer = make_trainer(tmp_path, model=model, max_steps=6)
+    trainer.train()
+    after = weights_of(model)
+    still = [name for name, weight in before.items() if torch.equal(weight, after[name])]
+    assert [name for name in still if "position_ids" not in name] == []
+    evaluated = trainer.evaluate(examples(8, seed=1))
+    assert 0 < evaluated["eval_loss"] < 10
+
+
+def critic_fields(token_critic):
+    return {"critic_config": bert_config()} if token_critic == "separate" else {}
 
 
 # The denominator
