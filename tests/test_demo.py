@@ -123,8 +123,9 @@ def test_the_whole_story_in_little(tmp_path, monkeypatch, capsys):
     assert all((tmp_path / place).exists() for place in places)
     assert (folder / "unmasking.svg").read_text().startswith("<svg")
     assert set(DatasetDict.load_from_disk(folder / "verses")) == {"train", "validation"}
-    (result,) = ModelCard.load(folder / "model/README.md").data.eval_results
-    assert result.metric_value == round(after, 4)
+    bound, error = ModelCard.load(folder / "model/README.md").data.eval_results
+    assert bound.metric_value == round(after, 4)
+    assert error.metric_value == round(after_error, 4)
 
     # The known words of a masked verse stand where they stood, in what the pipeline's model wrote.
     paragraphs = re.sub(r"\n {4}", " ", printed)
