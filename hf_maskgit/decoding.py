@@ -93,8 +93,8 @@ class DecodingState:
     @property
     def active_block(self) -> Tensor:
         """First block of each row that has masks left, (R, 1) long."""
-        none = int(self.block.max()) + 1 if self.block.numel() else 0
-        return self.block.masked_fill(~self.masked, none).amin(1, keepdim=True)
+        behind_all = torch.iinfo(self.block.dtype).max
+        return self.block.masked_fill(~self.masked, behind_all).amin(1, keepdim=True)
 
     def rows(self, index: Tensor) -> "DecodingState":
         """Pick some of the rows."""
@@ -145,7 +145,6 @@ class Pass(NamedTuple):
     """What the pace asks of one pass, for each row.
 
     Attributes:
-        step: passes done before this one.
         heat: (R,) float64, scale of the temperatures, 1 falling to 0.
         masked: (R,) long, masks of the whole row before the pass.
         remaining: (R,) long, the same after it, where the pace counts them, else 0.
@@ -154,7 +153,6 @@ class Pass(NamedTuple):
         block: (R, 1) long, the block that is worked on.
     """
 
-    step: int
     heat: Tensor
     masked: Tensor
     remaining: Tensor
@@ -229,12 +227,12 @@ class Planner:
         none_left = torch.zeros_like(rows)
         if sampler.goes_by_steps and step >= sampler.steps:
             # Only a callback leaves masks behind the last step: they go now, block by block.
-            return Pass(step, heat, masked, none_left, nothing + 1, nothing, state.active_block)
+            return Pass(heat, masked, none_left, nothing + 1, nothing, state.active_block)
         if sampler.pace == "schedule":
             remaining = self._remaining[step, rows]
-            return Pass(step, heat, masked, remaining, nothing, nothing, state.active_block)
+            return Pass(heat, masked, remaining, nothing, nothing, state.active_block)
         if sampler.pace != "ancestral":
-            return Pass(step, heat, masked, none_left, nothing, nothing, state.active_block)
+            return Pass(heat, masked, none_left, nothing, nothing, state.active_block)
         before = self._before[step, rows][:, None]
         after = self._after[step, rows][:, None]
         block = self._block[step, rows][:, None]
@@ -250,7 +248,7 @@ class Planner:
             here = state.revealed & (state.block == block)
             remask_rate = by_confidence(before, after, state.log_probabilities, here)
         reveal_rate = reveal_probability(before, after, pressure)
-        return Pass(step, heat, masked, none_left, reveal_rate, remask_rate, block)
+        return Pass(heat, masked, none_left, reveal_rate, remask_rate, block)
 
 
 def fill_masks(
@@ -504,8 +502,10 @@ def _choose(
             return within_factor(placed, candidates, sampler.threshold_factor)
         return within_threshold(placed, candidates, sampler.confidence_threshold)
     if sampler.pace == "entropy_bound":
-        entropies = torch.zeros_like(placed)
-        entropies[candidates] = -negative_entropy(cast(Tensor, logits))
+        entropies = -placed
+        if sampler.order != "entropy":  # whose scores they are already
+            entropies = torch.zeros_like(placed)
+            entropies[candidates] = -negative_entropy(cast(Tensor, logits))
         return within_entropy_budget(placed, entropies, candidates, sampler.entropy_budget)
     return highest(placed, candidates, _counts(plan, sampler))
 

@@ -15,16 +15,14 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
-from transformers.utils import logging
 
-from .layout import plan_layout
+from .generation_maskgit import warn_of_dropout
+from .layout import check_no_padding, plan_layout
 from .losses import cross_entropy, forbid
 from .masking import maskable_positions, token_column
 from .noise import keyed_generator
 from .sampling import highest
 from .token_critic import fill_in
-
-logger = logging.get_logger(__name__)
 
 ONE_PASS = "one pass"
 TWO_PASSES = "two passes of each masked text, the second conditioned on the first"
@@ -506,22 +504,15 @@ def _check_rows(model: Any, input_ids: Any, attention_mask: Tensor | None) -> No
             f"`input_ids` must be a tensor of ids, got {type(input_ids).__name__}; what a "
             'tokenizer returns goes in as nelbo(model, **tokenizer(text, return_tensors="pt")).'
         )
-    pad = config.pad_token_id
-    if attention_mask is None and pad is not None and pad in input_ids:
-        raise ValueError(
-            f"`input_ids` hold the padding id {pad} and no `attention_mask` says which tokens are "
-            "real; pass the tokenizer's."
-        )
+    if attention_mask is None:
+        check_no_padding(input_ids, config.pad_token_id)
     longest = input_ids.shape[1] if attention_mask is None else int(attention_mask.sum(1).max())
     limit = getattr(model, "max_positions", None)
     if limit is not None and longest > limit:
         raise ValueError(
             f"The longest text has {longest} tokens, the encoder takes {limit}; shorten it."
         )
-    if getattr(model, "training", False):
-        logger.warning_once(
-            "The model is in training mode, so dropout disturbs its bound; call model.eval() first."
-        )
+    warn_of_dropout(model, "its bound")
 
 
 def _forbidden(model: Any) -> Tensor:

@@ -155,29 +155,31 @@ class MaskGitGenerationConfig(GenerationConfig):
             "remdm_loop" (arXiv 2503.00307).
         can_mask_prev_unmasked: the ancestor's word for remask="confidence", or "critic" where the
             order is (False).
-        block_length: decode blocks of that many masks from left to right (None: all at once).
+        block_length: decode blocks of that many masks, at least 1, from left to right (None: all
+            at once).
         do_sample: draw tokens (True); False takes the likeliest.
         temperature: divides the logits before a token is drawn, > 0 (1.0).
         anneal_temperature: scale the temperature down to 0 over the steps (True). This sharpens:
             the last pass is greedy. For samples from the model's own law set it to False.
-        choice_temperature: scale of the Gumbel noise on the order, annealed to 0 over the steps
-            (0.0).
+        choice_temperature: scale of the Gumbel noise on the order, >= 0, annealed to 0 over the
+            steps (0.0).
         noise_level_scale: the same for scores of the critic (1.0).
-        top_k, top_p: keep the likeliest k tokens, or the smallest set of total probability p; 0 and
-            1 keep all.
-        repetition_penalty: makes tokens that a row holds less likely (above 1) or likelier.
+        top_k, top_p: keep the likeliest k >= 0 tokens, or the smallest set of total probability p
+            in (0, 1]; 0 and 1 keep all.
+        repetition_penalty: > 0, makes tokens that a row holds less likely (above 1) or likelier.
         suppress_tokens: ids never emitted, besides those the model forbids.
         bad_words_ids: the same as lists of one id each; longer words cannot be kept out of texts
             that are not written from left to right.
         guidance_scale: w of u + w (c - u) with the log-probabilities c of the text and u of the
-            text without its prompt, or with the negative prompt; 1 changes nothing (None).
+            text without its prompt, or with the negative prompt; w >= 0, 1 changes nothing (None).
         confidence_threshold: probability in [0, 1], of pace "threshold" (0.9).
-        threshold_factor: f of Fast-dLLM's rule (n + 1)(1 - p_n) < f, instead of the threshold.
-        entropy_budget: nats, of pace "entropy_bound" (0.1).
+        threshold_factor: f > 0 of Fast-dLLM's rule (n + 1)(1 - p_n) < f, instead of the threshold.
+        entropy_budget: nats, >= 0, of pace "entropy_bound" (0.1).
         remdm_eta: remask rate of ReMDM, in [0, 1] (0.02).
-        remdm_t_on, remdm_t_off: times between which ReMDM-loop remasks (0.55, 0.05).
-        remdm_alpha_on: share of tokens revealed meanwhile (0.9).
-        p2_eta: scales the log-probability of revealed tokens; above 1 remasks more (1.0).
+        remdm_t_on, remdm_t_off: times between which ReMDM-loop remasks, 0 <= off < on <= 1 (0.55,
+            0.05).
+        remdm_alpha_on: share of tokens revealed meanwhile, in (0, 1) (0.9).
+        p2_eta: > 0, scales the log-probability of revealed tokens; above 1 remasks more (1.0).
         p2_planner: "self" or "critic" ("self").
         stop_strings: a row ends behind the first of these in its new text; needs `tokenizer=`.
         num_return_sequences: texts per row (1).

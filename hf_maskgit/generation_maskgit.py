@@ -8,7 +8,7 @@ Letters: B rows, P prompt columns, n new tokens, L length, V vocabulary, N maske
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, cast
 
 import torch
@@ -30,25 +30,21 @@ from .generation_config_maskgit import (
     without_effect,
 )
 from .guidance import guided, with_other_prompt, without_prompt
-from .layout import PackedRows, pack_rows
+from .layout import PackedRows, check_no_padding, pack_rows
 from .memory import Memory
 from .noise import row_seeds
 from .observing import Observer
 from .pacing import block_sizes
 from .processors import asked_processors, asked_warpers
-from .samplers import Choices, Sampler, uses_critic
+from .samplers import Sampler
 from .schedules import Schedule, get_schedule
 from .stopping import StopRules
 from .streaming import check_streamable
 
 logger = logging.get_logger(__name__)
 
-# Options that are the sampler's own under the same name.
-_SAMPLER_OPTIONS = (
-    "steps order pace remask block_length do_sample temperature anneal_temperature "
-    "choice_temperature noise_level_scale confidence_threshold threshold_factor entropy_budget "
-    "remdm_eta remdm_t_on remdm_t_off remdm_alpha_on p2_eta"
-).split()
+# Options that are the sampler's own under the same name; of a schedule it has the object.
+_SAMPLER_OPTIONS = {f.name for f in fields(Sampler)} & DEFAULTS.keys() - {"schedule"}
 
 
 @dataclass
@@ -179,7 +175,7 @@ class MaskGitGenerationMixin:
         """
         # 1.
         options = self._resolve(generation_config, preset, kwargs)
-        _warn_of_dropout(self)
+        warn_of_dropout(self, "what it generates")
         device = self._input_device(input_ids)
         sampler = self._sampler(options, schedule, logits_processor, device)
         # 2.
@@ -341,7 +337,7 @@ class MaskGitGenerationMixin:
         options.validate()  # now of what the choices have become
         for sentence in without_effect(options, [k for k, v in call.items() if v is not None]):
             logger.warning_once(sentence)
-        if uses_critic(Choices(options.order, options.pace, options.remask)):
+        if options.order == "critic":  # as it is wherever remasking asks the critic
             self._check_critic()
         return options
 
@@ -568,12 +564,7 @@ class MaskGitGenerationMixin:
                     f"{tuple(tensor.shape)}."
                 )
         if attention_mask is None:
-            pad = self.config.pad_token_id
-            if pad is not None and pad in input_ids:
-                raise ValueError(
-                    f"`{ids_name}` hold the padding id {pad} and no `{mask_name}` "
-                    "says which tokens are real; pass the tokenizer's."
-                )
+            check_no_padding(input_ids, self.config.pad_token_id, ids_name, mask_name)
             return torch.ones_like(input_ids)
         if not bool(((attention_mask == 0) | (attention_mask == 1)).all()):
             raise ValueError(f"`{mask_name}` must hold 0 (padding) and 1 (real tokens) only.")
@@ -610,11 +601,11 @@ def _check_blocks(rows: PackedRows, sampler: Sampler) -> None:
         )
 
 
-def _warn_of_dropout(model: Any) -> None:
+def warn_of_dropout(model: Any, what: str) -> None:
+    """Warn once, where a model is in training mode, of what its dropout disturbs."""
     if getattr(model, "training", False):
         logger.warning_once(
-            "The model is in training mode, so dropout disturbs what it generates; call "
-            "model.eval() first."
+            f"The model is in training mode, so dropout disturbs {what}; call model.eval() first."
         )
 
 

@@ -88,14 +88,11 @@ def resolve_choices(
     return Choices(order, pace, remask)
 
 
-def uses_critic(choices: Choices) -> bool:
-    """Tell whether a combination asks a token critic."""
-    return "critic" in (choices.order, choices.remask)
-
-
 @dataclass(frozen=True)
 class Sampler:
     """The choices of one decoding, every field resolved.
+
+    Ranges are those of `MaskGitGenerationConfig`, which has checked them.
 
     Attributes:
         steps: S, passes at most (where the pace goes by steps).

@@ -58,8 +58,7 @@ def margin(logits: Tensor) -> Tensor:
 
 def negative_entropy(logits: Tensor) -> Tensor:
     """Score each position by the certainty of its law in nats, (N, V) -> (N,), at most 0."""
-    log_law = logits.log_softmax(-1)
-    return torch.special.xlogy(log_law.exp(), log_law.exp()).sum(-1)
+    return -torch.special.entr(logits.softmax(-1)).sum(-1)
 
 
 def log_probability(logits: Tensor, tokens: Tensor) -> Tensor:

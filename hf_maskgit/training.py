@@ -9,8 +9,9 @@ the number of loader workers or on whether the run was killed and resumed.
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -89,21 +90,8 @@ def evaluate_bound(
 
     The masks are the same every time, and torch's global generator is left as it was.
     """
-    rows = range(accelerator.process_index, len(examples), accelerator.num_processes)
-    parts = []
-    if len(rows):
-        parts = [
-            evaluate_nelbo(
-                accelerator.unwrap_model(model),
-                examples.select(rows),
-                tokenizer,
-                batch_size=batch_size,
-                num_samples=num_samples,
-                seed=seed,
-                progress=accelerator.is_main_process,
-            )
-        ]
-    return NelboOutput.concatenate(gather_object(parts))
+    measure = partial(evaluate_nelbo, num_samples=num_samples, batch_size=batch_size, seed=seed)
+    return NelboOutput.concatenate(_in_shares(accelerator, model, tokenizer, examples, measure))
 
 
 def evaluate_critic(
@@ -116,20 +104,24 @@ def evaluate_critic(
     seed: int,
 ) -> CriticAuroc:
     """Measure the token critic on every example, shared among processes as in `evaluate_bound`."""
+    measure = partial(critic_auroc, batch_size=batch_size, seed=seed)
+    return CriticAuroc.add(_in_shares(accelerator, model, tokenizer, examples, measure))
+
+
+def _in_shares(
+    accelerator: Accelerator,
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Dataset,
+    measure: Callable[..., Any],
+) -> list[Any]:
+    """Measure every process's share of the examples; return the results of all that had one."""
     rows = range(accelerator.process_index, len(examples), accelerator.num_processes)
     parts = []
     if len(rows):
-        parts = [
-            critic_auroc(
-                accelerator.unwrap_model(model),
-                examples.select(rows),
-                tokenizer,
-                batch_size=batch_size,
-                seed=seed,
-                progress=accelerator.is_main_process,
-            )
-        ]
-    return CriticAuroc.add(gather_object(parts))
+        plain, share = accelerator.unwrap_model(model), examples.select(rows)
+        parts = [measure(plain, share, tokenizer, progress=accelerator.is_main_process)]
+    return list(gather_object(parts))
 
 
 class TrainingLoop:

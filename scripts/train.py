@@ -5,7 +5,7 @@
         --validation_fraction 0.05 --max_length 64 --output_dir runs/verses
 
     # options from a recipe; the command line wins
-    accelerate launch scripts/train.py scripts/recipes/text.yaml --learning_rate 5e-5
+    accelerate launch scripts/train.py scripts/recipes/verses.yaml --learning_rate 5e-5
 
     # go on exactly where a run was interrupted
     accelerate launch scripts/train.py runs/verses/training_options.yaml \
@@ -17,7 +17,7 @@
         --dataset_config wikitext-2-raw-v1 --eval_split validation --pack --output_dir runs/small
 
     # the model, its tokenizer and its card go to the Hub at the end; needs `hf auth login`
-    accelerate launch scripts/train.py scripts/recipes/text.yaml --push_to_hub \
+    accelerate launch scripts/train.py scripts/recipes/verses.yaml --push_to_hub \
         --hub_model_id me/verses --license apache-2.0
 
 `python scripts/train.py --help` lists all options.

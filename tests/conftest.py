@@ -40,10 +40,19 @@ def _forget_what_was_warned_of() -> None:
 
 
 @pytest.fixture
-def _untouched_libraries():
-    """A demonstration makes packages quiet and Accelerate keeps state: not beyond its test."""
-    import datasets
+def _fresh_accelerate():
+    """Accelerate keeps device, number format and accumulation for the whole process: not beyond."""
     from accelerate.state import AcceleratorState, GradientState
+
+    yield
+    GradientState._reset_state()
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture
+def _untouched_libraries(_fresh_accelerate):
+    """A demonstration makes other packages quiet: not beyond its test."""
+    import datasets
     from transformers.utils import logging as transformers_logging
 
     verbosity = transformers_logging.get_verbosity()
@@ -54,5 +63,3 @@ def _untouched_libraries():
     datasets.enable_progress_bars()
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
-    GradientState._reset_state()
-    AcceleratorState._reset_state(reset_partial_state=True)

@@ -8,7 +8,7 @@ from unittest import mock
 import torch
 
 from hf_maskgit.decoding import DecodingState, Filled, fill_masks
-from hf_maskgit.samplers import Sampler, resolve_choices, uses_critic
+from hf_maskgit.samplers import Sampler, resolve_choices
 from hf_maskgit.schedules import get_schedule
 from tests.oracles_sampling import Oracle
 
@@ -73,6 +73,6 @@ def run(
             torch.full((samples,), oracle.length),
             sampler,
             range(seed, seed + samples),
-            critic_fn=oracle.critic_fn if uses_critic(choices) else None,
+            critic_fn=oracle.critic_fn if choices.order == "critic" else None,
             on_step_end=look,
         )

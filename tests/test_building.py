@@ -5,7 +5,6 @@ import logging
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState
 from datasets import Dataset
 from tiny import tiny_encoder, tiny_model, word_tokenizer
 from tiny_training import fresh_encoder_config, repeated_symbols
@@ -96,6 +95,7 @@ def test_overrides_of_settings_that_do_not_exist_are_refused(tokenizer):
         encoder_config("bert", "main", overrides, tokenizer)
 
 
+@pytest.mark.usefixtures("_fresh_accelerate")
 def test_the_accelerator_is_set_up_as_the_options_say(tmp_path):
     options = TrainArguments(
         output_dir=str(tmp_path),
@@ -110,8 +110,6 @@ def test_the_accelerator_is_set_up_as_the_options_say(tmp_path):
     assert accelerator.ddp_handler.find_unused_parameters
     assert accelerator.dataloader_config.data_seed == 3
     assert not accelerator.step_scheduler_with_optimizer
-    GradientState._reset_state()
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def test_examples_longer_than_the_encoder_takes_are_refused(texts, tokenizer):

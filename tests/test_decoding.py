@@ -32,7 +32,6 @@ def make_pass(logits_fn, state, counts, uniforms, sampler, step=0):
     masked = state.masked.sum(1)
     none = torch.zeros(len(masked), 1, dtype=torch.float64)
     plan = Pass(
-        step=step,
         heat=torch.full(masked.shape, annealing(step, sampler.steps), dtype=torch.float64),
         masked=masked,
         remaining=masked - counts,

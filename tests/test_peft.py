@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState
 from peft import (
     AutoPeftModel,
     AutoPeftModelForCausalLM,
@@ -18,17 +17,12 @@ from transformers import Trainer, TrainingArguments
 
 from hf_maskgit import DataCollatorForMaskGit, MaskGitForMaskedLM
 
+pytestmark = pytest.mark.usefixtures("_fresh_accelerate")
+
 PAD, UNK, CLS, SEP, MASK = range(5)
 TEXT = torch.tensor([[CLS, MASK, 7, MASK, MASK, SEP], [CLS, 8, MASK, SEP, PAD, PAD]])
 INPUTS = {"input_ids": TEXT, "attention_mask": (TEXT != PAD).long()}
 ATTENTION = ["query", "value"]
-
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerate():
-    yield
-    GradientState._reset_state()
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture

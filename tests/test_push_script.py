@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState
 from huggingface_hub import ModelCard
 from tiny import tiny_encoder, tiny_model, word_tokenizer
 from tiny_training import write_inputs
@@ -23,18 +22,13 @@ from hf_maskgit.model_card import GeneratorCard, write_model_card
 from hf_maskgit.reloading import answers_in_a_fresh_process, answers_of, differences
 from scripts import push_to_hub, train
 
+pytestmark = pytest.mark.usefixtures("_fresh_accelerate")
+
 
 @pytest.fixture(autouse=True)
 def _nobody_is_logged_in(monkeypatch):
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerate():
-    yield
-    GradientState._reset_state()
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture

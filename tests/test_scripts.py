@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState
 from huggingface_hub import ModelCard
 from tiny import WORDS, tiny_model, word_tokenizer
 from tiny_training import repeated_symbols, write_inputs
@@ -23,14 +23,9 @@ from hf_maskgit.sampling import highest
 from hf_maskgit.training import TrainingLoop
 from scripts import evaluate, generate, train
 
+pytestmark = pytest.mark.usefixtures("_fresh_accelerate")
+
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerate():
-    yield
-    GradientState._reset_state()
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="module")
@@ -372,6 +367,12 @@ def test_the_scripts_run_as_programs(script, saved, tmp_path):
         assert done.stdout.startswith("w1 ")
     else:
         assert json.loads(done.stdout)["nats_per_token"] > 0
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "scripts").glob("*.py")), ids=lambda p: p.stem)
+def test_every_file_that_a_script_names_exists(script):
+    for path in set(re.findall(r"scripts/[\w./]+\.(?:py|yaml)", script.read_text())):
+        assert (ROOT / path).exists(), path
 
 
 def test_every_script_names_its_options_in_help(capsys):

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import set_seed
 from datasets import Dataset
 from tiny import bert_config, tiny_model, word_tokenizer
-from tiny_training import fresh_model, repeated_symbols
+from tiny_training import examples, fresh_model
 from torch.optim import AdamW
 from torch.utils.data import DataLoader
 from transformers import AutoTokenizer, Trainer, TrainingArguments
@@ -21,6 +20,8 @@ from hf_maskgit.building import make_accelerator
 from hf_maskgit.callbacks import SetEpochCallback
 from hf_maskgit.data import prepare_examples
 from hf_maskgit.training import TrainingLoop
+
+pytestmark = pytest.mark.usefixtures("_fresh_accelerate")
 
 STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 # What our arguments are called there, where the two differ.
@@ -40,18 +41,6 @@ SETTINGS = {
     "report_to": [],
     "disable_tqdm": True,
 }
-
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerate():
-    yield
-    GradientState._reset_state()
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
-def examples(num_texts=64, seed=0):
-    texts = Dataset.from_dict({"text": repeated_symbols(num_texts, seed)})
-    return prepare_examples(texts, word_tokenizer(), max_length=16)[0]
 
 
 def make_trainer(

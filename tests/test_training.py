@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState
+from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from datasets import Dataset
 from safetensors.torch import load_file
 from tiny import word_tokenizer
-from tiny_training import fresh_model, repeated_symbols, write_inputs
+from tiny_training import SMALL, examples, fresh_model, write_inputs
 from torch.optim import AdamW
 
 import hf_maskgit.training as training
@@ -28,29 +28,9 @@ from hf_maskgit.evaluation import NelboOutput, masked_accuracy
 from hf_maskgit.training import TrainingLoop, evaluate_bound
 from scripts.train import main
 
+pytestmark = pytest.mark.usefixtures("_fresh_accelerate")
+
 ROOT = Path(__file__).resolve().parents[1]
-SMALL = {
-    "use_cpu": True,
-    "max_steps": 6,
-    "per_device_batch_size": 4,
-    "gradient_accumulation_steps": 2,
-    "learning_rate": 1e-2,
-    "log_every": 1,
-    "eval_every": 1000,
-    "checkpoint_every": 1000,
-}
-
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerate():
-    yield
-    GradientState._reset_state()
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
-def examples(num_texts=64, seed=0):
-    texts = Dataset.from_dict({"text": repeated_symbols(num_texts, seed)})
-    return prepare_examples(texts, word_tokenizer(), max_length=16)[0]
 
 
 def train(folder, model=None, eval_examples=None, num_workers=0, train_examples=None, **options):

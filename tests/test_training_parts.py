@@ -6,40 +6,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import set_seed
-from datasets import Dataset
 from tiny import bert_config, tiny_encoder, tiny_model, word_tokenizer
-from tiny_training import fresh_encoder_config, repeated_symbols, write_inputs
+from tiny_training import SMALL, examples, fresh_encoder_config, repeated_symbols, write_inputs
 from transformers import BertForMaskedLM
 
 import hf_maskgit.training as training
 from hf_maskgit import MaskGitForMaskedLM
 from hf_maskgit.arguments import ModelArguments, TrainArguments
 from hf_maskgit.building import load_model, make_accelerator
-from hf_maskgit.data import prepare_examples
 from hf_maskgit.evaluation import ONE_PASS, TWO_PASSES, CriticAuroc
 from hf_maskgit.training import TrainingLoop
 from scripts import evaluate
 from scripts.train import main
 
-SMALL = {
-    "use_cpu": True,
-    "max_steps": 6,
-    "per_device_batch_size": 4,
-    "gradient_accumulation_steps": 2,
-    "learning_rate": 1e-2,
-    "log_every": 1,
-    "eval_every": 1000,
-    "checkpoint_every": 1000,
-}
-
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerate():
-    yield
-    GradientState._reset_state()
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("_fresh_accelerate")
 
 
 @pytest.fixture
@@ -55,11 +36,6 @@ def lines_of(folder):
     return [
         json.loads(line) for line in Path(folder, "training_log.jsonl").read_text().splitlines()
     ]
-
-
-def examples(num_texts, seed):
-    texts = Dataset.from_dict({"text": repeated_symbols(num_texts, seed)})
-    return prepare_examples(texts, word_tokenizer(), max_length=16)[0]
 
 
 def loop_of(folder, options=None, eval_examples=None, **training_options):

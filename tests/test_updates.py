@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import tiny_model, word_tokenizer
@@ -26,12 +25,7 @@ from hf_maskgit.updates import (
     warmup_updates,
 )
 
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerate():
-    yield
-    GradientState._reset_state()
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("_fresh_accelerate")
 
 
 def update_of(num_examples):

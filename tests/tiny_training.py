@@ -4,10 +4,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from datasets import Dataset
 from tiny import WORDS, bert_config, word_tokenizer
 from transformers import BertConfig, BertForMaskedLM
 
 from hf_maskgit import MaskGitForMaskedLM
+from hf_maskgit.data import prepare_examples
+
+# Six small updates, told of one by one; nothing is evaluated or saved on the way.
+SMALL = {
+    "use_cpu": True,
+    "max_steps": 6,
+    "per_device_batch_size": 4,
+    "gradient_accumulation_steps": 2,
+    "learning_rate": 1e-2,
+    "log_every": 1,
+    "eval_every": 1000,
+    "checkpoint_every": 1000,
+}
 
 
 def repeated_symbols(num_texts: int, seed: int = 0) -> list[str]:
@@ -15,6 +29,12 @@ def repeated_symbols(num_texts: int, seed: int = 0) -> list[str]:
     random = np.random.default_rng(seed)
     words = random.choice(WORDS[:20], size=num_texts)
     return [" ".join([word] * int(random.integers(4, 12))) for word in words]
+
+
+def examples(num_texts: int = 64, seed: int = 0) -> Dataset:
+    """Framed and tokenised `repeated_symbols`."""
+    texts = Dataset.from_dict({"text": repeated_symbols(num_texts, seed)})
+    return prepare_examples(texts, word_tokenizer(), max_length=16)[0]
 
 
 def fresh_encoder_config(**changes: Any) -> BertConfig:
