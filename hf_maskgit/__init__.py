@@ -3,14 +3,14 @@
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .configuration_maskgit import MaskGitConfig
-from .evaluation import nelbo
-from .generation_config_maskgit import MaskGitGenerationConfig
-from .masking import DataCollatorForMaskGit
-from .modeling_maskgit import MaskGitForMaskedLM
-from .pipeline_infilling import InfillingPipeline
-from .pipeline_text_generation import MaskGitTextGenerationPipeline, TextGenerationDispatch
-from .schedules import get_schedule
+from .core.configuration_maskgit import MaskGitConfig
+from .core.generation_config_maskgit import MaskGitGenerationConfig
+from .core.modeling_maskgit import MaskGitForMaskedLM
+from .core.pipeline_infilling import InfillingPipeline
+from .core.pipeline_text_generation import MaskGitTextGenerationPipeline, TextGenerationDispatch
+from .core.schedules import get_schedule
+from .evaluation.bound import nelbo
+from .training.collator import DataCollatorForMaskGit
 
 __version__ = "0.1.0.dev0"
 

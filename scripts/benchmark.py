@@ -18,8 +18,8 @@ import torch
 from transformers import BertConfig, HfArgumentParser
 
 from hf_maskgit import MaskGitConfig, MaskGitForMaskedLM
-from hf_maskgit.samplers import ORDERS
-from hf_maskgit.schedules import SCHEDULES
+from hf_maskgit.core.sampler import ORDERS
+from hf_maskgit.core.schedules import SCHEDULES
 
 MASK_TOKEN_ID = 103  # bert-base-uncased's
 

@@ -30,18 +30,18 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, pipeline
 from transformers.utils import logging as transformers_logging
 
 from hf_maskgit import MaskGitForMaskedLM
-from hf_maskgit.arguments import TrainArguments
-from hf_maskgit.building import make_accelerator, start_from_frequencies
-from hf_maskgit.data import evenly_spaced, prepare_examples
-from hf_maskgit.evaluation import (
+from hf_maskgit.evaluation.bound import (
     NelboOutput,
     evaluate_nelbo,
     text_statistics,
     unigram_cross_entropy,
 )
-from hf_maskgit.model_card import GeneratorCard, write_model_card
-from hf_maskgit.recipes import parse_options, run_program
-from hf_maskgit.training import TrainingLoop
+from hf_maskgit.hub.card import GeneratorCard, write_model_card
+from hf_maskgit.training.arguments import TrainArguments
+from hf_maskgit.training.building import make_accelerator, start_from_frequencies
+from hf_maskgit.training.examples import evenly_spaced, prepare_examples
+from hf_maskgit.training.loop import TrainingLoop
+from hf_maskgit.training.recipes import parse_options, run_program
 from hf_maskgit.visualization import print_unmasking, save_unmasking, unmasking_lines
 
 MARKER = "demo.json"  # tells a folder of this program from any other; holds the results at the end

@@ -25,12 +25,12 @@ from tqdm.auto import tqdm
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from hf_maskgit import MaskGitForMaskedLM, MaskGitGenerationConfig
-from hf_maskgit.noise import mix
-from hf_maskgit.pipeline_infilling import holds_blank
-from hf_maskgit.presets import PRESETS
-from hf_maskgit.recipes import json_object, parse_options, run_program
-from hf_maskgit.samplers import ORDERS, PACES, REMASKS
-from hf_maskgit.schedules import SCHEDULES
+from hf_maskgit.core.noise import mix
+from hf_maskgit.core.pipeline_infilling import holds_blank
+from hf_maskgit.core.sampler import ORDERS, PACES, REMASKS
+from hf_maskgit.core.sampler_presets import PRESETS
+from hf_maskgit.core.schedules import SCHEDULES
+from hf_maskgit.training.recipes import json_object, parse_options, run_program
 
 # Options that go to `generate` as they are; one that is not given is the model's own.
 DECODING = (

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hf_maskgit.hub import Push, check_access, check_name, stage, upload
-from hf_maskgit.recipes import parse_options, run_program
+from hf_maskgit.hub.push import Push, check_access, check_name, stage, upload
+from hf_maskgit.training.recipes import parse_options, run_program
 
 
 @dataclass

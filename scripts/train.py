@@ -33,20 +33,25 @@ from typing import Any
 from accelerate.utils import set_seed
 
 from hf_maskgit import MaskGitConfig, MaskGitGenerationConfig
-from hf_maskgit.arguments import DataArguments, ModelArguments, TrainArguments
-from hf_maskgit.building import load_examples, load_model, load_tokenizer, make_accelerator
-from hf_maskgit.checkpoints import check_output_dir, clear_run, find_checkpoint, how_to_go_on
-from hf_maskgit.generation_config_maskgit import DEFAULTS
-from hf_maskgit.hub import Push, check_access, check_metadata, open_repository, publish
-from hf_maskgit.model_card import GeneratorCard, own_examples, write_model_card
-from hf_maskgit.recipes import (
+from hf_maskgit.core.generation_config_maskgit import DEFAULTS
+from hf_maskgit.hub.card import GeneratorCard, own_examples, write_model_card
+from hf_maskgit.hub.push import Push, check_access, check_metadata, open_repository, publish
+from hf_maskgit.training.arguments import DataArguments, ModelArguments, TrainArguments
+from hf_maskgit.training.building import load_examples, load_model, load_tokenizer, make_accelerator
+from hf_maskgit.training.checkpoints import (
+    check_output_dir,
+    clear_run,
+    find_checkpoint,
+    how_to_go_on,
+)
+from hf_maskgit.training.loop import TrainingLoop
+from hf_maskgit.training.recipes import (
     RECIPE_NAME,
     given_options,
     parse_options,
     run_program,
     save_recipe,
 )
-from hf_maskgit.training import TrainingLoop
 
 SETTINGS_ON_THE_CARD = (
     "learning_rate",

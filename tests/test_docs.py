@@ -12,9 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
-import hub_server
 import pytest
-from tiny import word_tokenizer
 from transformers import AutoTokenizer, Trainer
 
 import hf_maskgit
@@ -24,19 +22,21 @@ from hf_maskgit import (
     MaskGitForMaskedLM,
     MaskGitGenerationConfig,
 )
-from hf_maskgit.arguments import DataArguments, ModelArguments, TrainArguments
 from hf_maskgit.callbacks import SetEpochCallback
-from hf_maskgit.configuration_maskgit import own_fields
-from hf_maskgit.generation_config_maskgit import DEFAULTS
-from hf_maskgit.modeling_maskgit import MaskGitOutput
-from hf_maskgit.presets import PRESETS
-from hf_maskgit.recipes import parse_options
-from hf_maskgit.samplers import ORDERS, PACES, REMASKS
+from hf_maskgit.core.configuration_maskgit import own_fields
+from hf_maskgit.core.generation_config_maskgit import DEFAULTS
+from hf_maskgit.core.modeling_maskgit import MaskGitOutput
+from hf_maskgit.core.sampler import ORDERS, PACES, REMASKS
+from hf_maskgit.core.sampler_presets import PRESETS
+from hf_maskgit.training.arguments import DataArguments, ModelArguments, TrainArguments
+from hf_maskgit.training.recipes import parse_options
 from scripts.evaluate import EvaluateArguments
 from scripts.generate import GenerateArguments
 from scripts.push_to_hub import PushArguments
+from tests.support import hub_server
+from tests.support.project import ROOT
+from tests.support.tiny import word_tokenizer
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("ecosystem.md", "coming_from.md")
 
 # What takes long or needs a Hub, by the heading above it; the rest runs in the default tier.

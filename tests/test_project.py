@@ -1,6 +1,5 @@
 """Laws of the whole project: direction of imports, what a checkpoint carries, what is shipped."""
 
-import ast
 import graphlib
 import importlib.metadata
 import os
@@ -12,7 +11,6 @@ import tomllib
 import zipfile
 from email.parser import Parser
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from packaging.requirements import Requirement
@@ -24,178 +22,64 @@ from transformers.dynamic_module_utils import (
     get_relative_imports,
 )
 
-ROOT = Path(__file__).resolve().parents[1]
-PACKAGE = ROOT / "hf_maskgit"
+from tests.support.project import CARRIED, PACKAGE, ROOT, Import, imports_of
+
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
-# A module imports from its own level or from lower ones. A new module gets its line here.
-LEVELS = {
-    "noise": 0,
-    "schedules": 0,
-    "sampling": 0,
-    "pacing": 0,
-    "remasking": 0,
-    "samplers": 0,
-    "presets": 0,
-    "losses": 0,
-    "layout": 0,
-    "configuration_maskgit": 1,
-    "encoders": 1,
-    "memory": 0,
-    "encoder_pass": 1,
-    "self_conditioning": 1,
-    "token_critic": 1,
-    "masking": 1,
-    "decoding": 1,
-    "guidance": 1,
-    "stopping": 1,
-    "streaming": 1,
-    "observing": 1,
-    "processors": 0,
-    "constraints": 1,
-    "generation_config_maskgit": 1,
-    "generation_maskgit": 2,
-    "splicing": 2,
-    "pipeline_maskgit": 2,
-    "pipeline_infilling": 2,
-    "pipeline_text_generation": 2,
-    "remote_code": 2,
-    "modeling_maskgit": 3,
-    "data": 4,
-    "updates": 4,
-    "building": 4,
-    "recipes": 4,
-    "sources": 4,
-    "checkpoints": 4,
-    "arguments": 4,
-    "evaluation": 4,
-    "model_card": 4,
-    "reloading": 4,
-    "hub": 4,
-    "visualization": 4,
-    "callbacks": 4,
-    "training": 4,
-    "__init__": 5,  # the front door: opens on everything, and nothing inside goes out through it
-    "scripts": 6,
-    "tests": 6,
-}
-# Modules that travel inside a checkpoint, and the only packages its user must have for them.
-CARRIED = {
-    "noise",
-    "schedules",
-    "sampling",
-    "pacing",
-    "remasking",
-    "samplers",
-    "presets",
-    "losses",
-    "layout",
-    "decoding",
-    "guidance",
-    "stopping",
-    "streaming",
-    "observing",
-    "processors",
-    "constraints",
-    "generation_config_maskgit",
-    "configuration_maskgit",
-    "encoders",
-    "memory",
-    "encoder_pass",
-    "self_conditioning",
-    "token_critic",
-    "generation_maskgit",
-    "modeling_maskgit",
-    "splicing",
-    "pipeline_maskgit",
-    "pipeline_infilling",
-    "pipeline_text_generation",
-    "remote_code",
-}
-CARRIED_MAY_IMPORT = {"torch", "transformers", "huggingface_hub"} | sys.stdlib_module_names
+# Who may import whom: a folder takes from itself and from those before it. The modules of the
+# package's own folder are for its users; nothing inside goes through them.
+FOLDERS = ("core", "evaluation", "training", "hub")
+CORE_MAY_IMPORT = {"torch", "transformers", "huggingface_hub"} | sys.stdlib_module_names
 
 
-class Import(NamedTuple):
-    """One imported module as written: `from .a.b import c` is (1, "a.b", ("c",), line)."""
-
-    dots: int
-    module: str
-    names: tuple[str, ...]
-    line: int
-
-
-def imports_of(path: Path) -> list[Import]:
-    """Every import in the file, those inside functions, `try` and `if TYPE_CHECKING` included."""
-    found = []
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found += [Import(0, alias.name, (), node.lineno) for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = tuple(alias.name for alias in node.names)
-            found.append(Import(node.level, node.module or "", names, node.lineno))
-    return found
-
-
-def own_targets(imported: Import, package: Path) -> set[str]:
-    """The names in LEVELS that an import leads to; empty for other people's packages."""
-    first, _, rest = imported.module.partition(".")
-    if imported.dots == 0 and first in {"scripts", "tests"}:
-        return {first}
-    if imported.dots == 0 and first != "hf_maskgit":
-        return set()
-    module = (rest if imported.dots == 0 else imported.module).split(".")[0]
-    if module:
-        return {module}
-    # from hf_maskgit import x, from . import x: a module x, or a name of the front door
-    return {n if (package / f"{n}.py").exists() else "__init__" for n in imported.names} or {
-        "__init__"
-    }
+def target_of(imported: Import, folder: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Where an import inside `hf_maskgit/<folder>` leads, as parts; None for others' packages."""
+    parts = tuple(imported.module.split(".")) if imported.module else ()
+    if imported.dots == 0:
+        return parts if parts[0] in ("hf_maskgit", "scripts", "tests") else None
+    return ("hf_maskgit", *folder)[: len(folder) + 2 - imported.dots] + parts
 
 
 def direction_faults(package: Path) -> list[str]:
-    """What breaks "imports are acyclic and never go up", one sentence per fault."""
-    faults = []
-    graph: dict[str, set[str]] = {}
+    """What breaks `core <- evaluation <- training <- hub <- scripts`, one sentence per fault."""
+    faults, graph = [], {}
     for path in sorted(package.rglob("*.py")):
-        name = path.relative_to(package).with_suffix("").as_posix()
-        if name not in LEVELS:
-            faults.append(f"hf_maskgit/{name}.py has no level: give it one in LEVELS.")
+        parts = path.relative_to(package).with_suffix("").parts
+        if len(parts) == 1:
             continue
+        if parts[0] not in FOLDERS or len(parts) > 2:
+            faults.append(f"{'/'.join(parts)}.py lies in a folder that is no law yet.")
+            continue
+        allowed = FOLDERS[: FOLDERS.index(parts[0]) + 1]
         for imported in imports_of(path):
-            for target in own_targets(imported, package):
-                where = f"hf_maskgit/{name}.py, line {imported.line}"
-                if target not in LEVELS:
-                    faults.append(f"{where} imports {target}, which has no level.")
-                    continue
-                graph.setdefault(name, set()).add(target)
-                if LEVELS[target] > LEVELS[name]:
-                    faults.append(
-                        f"{where} goes up: {name} is at level {LEVELS[name]}, "
-                        f"{target} at level {LEVELS[target]}."
-                    )
+            target = target_of(imported, parts[:-1])
+            if target is None:
+                continue
+            if target[0] != "hf_maskgit" or target[1:2] == () or target[1] not in allowed:
+                where = f"{'/'.join(parts)}.py, line {imported.line}"
+                faults.append(f"{where} goes up: it imports {'.'.join(target)}.")
+            graph.setdefault(parts, set()).add(target[1:])
     try:
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:
-        faults.append(f"Imports run in a circle: {' <- '.join(error.args[1])}.")
+        circle = " <- ".join("/".join(parts) for parts in error.args[1])
+        faults.append(f"Imports run in a circle: {circle}.")
     return faults
 
 
-def carried_faults(package: Path) -> list[str]:
+def carried_faults(core: Path) -> list[str]:
     """What would keep a checkpoint with code from loading elsewhere, one sentence per fault."""
     faults = []
-    for path in sorted(p for p in package.glob("*.py") if p.stem in CARRIED):
+    for path in sorted(core.glob("*.py")):
         siblings = set()
         for imported in imports_of(path):
-            where = f"{path.name}, line {imported.line}"
-            top = imported.module.split(".")[0]
-            if imported.dots == 0 and top not in CARRIED_MAY_IMPORT:
+            where, top = f"{path.name}, line {imported.line}", imported.module.split(".")[0]
+            if imported.dots == 0 and top not in CORE_MAY_IMPORT:
                 faults.append(f"{where} imports {top}, which a checkpoint's user may not have.")
             elif imported.dots > 1 or (imported.dots and (not top or top != imported.module)):
                 faults.append(f"{where}: transformers follows only `from .name import ...`.")
             elif imported.dots:
                 siblings.add(top)
-                if top not in CARRIED:
-                    faults.append(f"{where} imports {top}, which no checkpoint carries.")
         # transformers looks for imports with regular expressions, in docstrings too
         seen = set(get_relative_imports(path))
         if seen != siblings:
@@ -210,9 +94,9 @@ def carried_faults(package: Path) -> list[str]:
 def package_of(tmp_path):
     """Build a package of small files, to see that a check finds what it is there to find."""
 
-    def build(**sources: str) -> Path:
+    def build(sources: dict[str, str]) -> Path:
         for name, source in sources.items():
-            path = tmp_path / "hf_maskgit" / f"{name.replace('__in__', '/')}.py"
+            path = tmp_path / "hf_maskgit" / f"{name}.py"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(source)
         return tmp_path / "hf_maskgit"
@@ -220,32 +104,30 @@ def package_of(tmp_path):
     return build
 
 
-def test_imports_are_acyclic_and_never_go_up():
+def test_a_folder_imports_from_itself_and_from_those_before_it():
     assert direction_faults(PACKAGE) == []
 
 
 @pytest.mark.parametrize(
     ("sources", "fault"),
     [
-        ({"losses": "from .masking import x", "masking": ""}, "losses.py, line 1 goes up"),
-        ({"losses": "def f():\n    from . import masking", "masking": ""}, "line 2 goes up"),
-        ({"losses": "import hf_maskgit.masking", "masking": ""}, "goes up"),
-        ({"losses": "from hf_maskgit import x"}, "__init__ at level 5"),
-        ({"data": "from . import x"}, "__init__ at level 5"),
-        ({"data": "import hf_maskgit"}, "__init__ at level 5"),
-        ({"data": "from scripts.train import main"}, "scripts at level 6"),
-        ({"data": "from .training import x", "training": "from .data import y"}, "in a circle"),
-        ({"novelty": ""}, "novelty.py has no level"),
-        ({"sub__in__data": ""}, "sub/data.py has no level"),
-        ({"data": "from .novelty import x"}, "imports novelty, which has no level"),
+        ({"core/losses": "from ..training.x import y"}, "core/losses.py, line 1 goes up"),
+        ({"core/losses": "def f():\n    import hf_maskgit.hub.push"}, "line 2 goes up"),
+        ({"evaluation/bound": "from hf_maskgit import x"}, "imports hf_maskgit."),
+        ({"evaluation/bound": "from .. import x"}, "imports hf_maskgit."),
+        ({"training/loop": "from ..callbacks import x"}, "imports hf_maskgit.callbacks"),
+        ({"training/loop": "from scripts.train import main"}, "imports scripts.train"),
+        ({"training/loop": "from .a import x", "training/a": "from .loop import y"}, "in a circle"),
+        ({"serving/app": ""}, "serving/app.py lies in a folder"),
+        ({"core/sub/data": ""}, "core/sub/data.py lies in a folder"),
     ],
 )
 def test_a_wrong_direction_is_found(package_of, sources, fault):
-    assert any(fault in found for found in direction_faults(package_of(**sources)))
+    assert any(fault in found for found in direction_faults(package_of(sources)))
 
 
-def test_carried_modules_need_nothing_but_torch_transformers_and_each_other():
-    assert carried_faults(PACKAGE) == []
+def test_core_imports_core_torch_transformers_and_huggingface_hub_alone():
+    assert carried_faults(PACKAGE / "core") == []
 
 
 @pytest.mark.parametrize(
@@ -254,26 +136,28 @@ def test_carried_modules_need_nothing_but_torch_transformers_and_each_other():
         ("import accelerate", "imports accelerate"),
         ("def f():\n    import datasets.utils", "line 2 imports datasets"),
         ("try:\n    import numpy\nexcept ImportError:\n    pass", "imports numpy"),
-        ("from hf_maskgit.schedules import x", "imports hf_maskgit"),
+        ("from hf_maskgit.core.schedules import x", "imports hf_maskgit"),
         ("from . import schedules", "follows only"),
         ("from .schedules.linear import x", "follows only"),
         ("from ..schedules import x", "follows only"),
-        ("from .masking import x", "imports masking, which no checkpoint carries"),
         ('"""Example.\n\n    from .nowhere import x\n"""', "takes ['nowhere'] for an import"),
         ("from .schedules\\\n    import x", "or misses it"),
     ],
 )
 def test_what_a_checkpoint_cannot_carry_is_found(package_of, source, fault):
-    found = carried_faults(package_of(losses=source, schedules="", masking=""))
+    found = carried_faults(package_of({"core/losses": source, "core/schedules": ""}) / "core")
     assert any(fault in sentence for sentence in found)
 
 
-def test_a_saved_model_carries_exactly_the_modules_it_needs():
-    followed = get_relative_import_files(PACKAGE / "modeling_maskgit.py")
-    expected = CARRIED - {"modeling_maskgit"}
-    assert {Path(path).stem for path in followed} == expected
-    demanded = {name for path in followed for name in get_imports(path)}
-    assert demanded <= CARRIED_MAY_IMPORT
+def test_a_checkpoint_with_code_carries_exactly_the_folder_core():
+    followed = get_relative_import_files(PACKAGE / "core" / "modeling_maskgit.py")
+    assert {Path(path).stem for path in followed} | {"modeling_maskgit"} == CARRIED
+    assert {name for path in followed for name in get_imports(path)} <= CORE_MAY_IMPORT
+
+
+def test_the_package_shows_three_modules_and_its_folders():
+    shown = {path.name for path in PACKAGE.iterdir() if not path.name.startswith("__pycache__")}
+    assert shown == {"__init__.py", "callbacks.py", "visualization.py", "py.typed", *FOLDERS}
 
 
 def test_importing_the_package_imports_neither_datasets_nor_accelerate():

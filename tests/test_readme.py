@@ -2,15 +2,14 @@
 
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 
-from hf_maskgit.arguments import DataArguments, ModelArguments, TrainArguments
-from hf_maskgit.recipes import parse_options
-from tests.tiny import tiny_model, word_tokenizer
+from hf_maskgit.training.arguments import DataArguments, ModelArguments, TrainArguments
+from hf_maskgit.training.recipes import parse_options
+from tests.support.project import ROOT
+from tests.support.tiny import tiny_model, word_tokenizer
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 

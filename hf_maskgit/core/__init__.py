@@ -1,0 +1,1 @@
+"""All that a checkpoint takes along: flat siblings that need torch and transformers alone."""

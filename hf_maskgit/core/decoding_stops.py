@@ -1,0 +1,155 @@
+"""When a row needs no further pass: end of text, stop strings, criteria of the caller's.
+
+Letters: R rows, L length, n new tokens.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+from transformers.generation import stopping_criteria
+
+from .decoding import DecodingState, StopFn
+from .sampler import COMPETING, REMDM, Sampler
+
+# Criteria of transformers that measure something parallel decoding does not have, with what does.
+_REFUSED_CRITERIA = {
+    "MaxLengthCriteria": "use `max_new_tokens`",
+    "EosTokenCriteria": "an end of text stops a row by itself",
+    "StopStringCriteria": "use `stop_strings`",
+    "ConfidenceCriteria": "use pace='threshold'",
+}
+
+
+def settled(state: DecodingState, remask: str) -> Tensor:
+    """Mark the places (R, L) bool that will not change any more: where no remasking can reach."""
+    known = state.block < 0
+    if remask in REMDM:
+        return known
+    if remask in COMPETING:
+        return known | (state.block < state.active_block)
+    return ~state.masked
+
+
+def ended_rows(ends: Tensor, certain: Tensor) -> Tensor:
+    """Tell which rows have a certain end with nothing uncertain before it.
+
+    Args:
+        ends: (R, L) bool, where an end stands.
+        certain: (R, L) bool, places that will not change any more.
+
+    Returns:
+        (R,) bool.
+    """
+    certain_ends = ends & certain
+    before_first = certain_ends.cumsum(1) == 0
+    return certain_ends.any(1) & (certain | ~before_first).all(1)
+
+
+def tokens_until(
+    ids: Sequence[int], stop_strings: Sequence[str], tokenizer: PreTrainedTokenizerBase
+) -> int | None:
+    """Count the tokens after which the decoded text first holds one of the strings.
+
+    Returns:
+        From 1 to the number of ids, or None when the text holds none.
+    """
+
+    def holds(count: int) -> bool:
+        text = tokenizer.decode(list(ids[:count]), skip_special_tokens=True)
+        return any(string in text for string in stop_strings)
+
+    if not ids or not holds(len(ids)):
+        return None
+    low, high = 0, len(ids)  # holds(high) and not holds(low)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high
+
+
+class StopRules:
+    """All the reasons for which a row of one decoding may be finished before its masks are.
+
+    Args:
+        sampler: its end ids and remasking.
+        new: (B, L) bool, places of the appended tokens.
+        stop_strings: see `MaskGitGenerationConfig`.
+        tokenizer: decodes the new tokens for them.
+        criteria: called with (text (R, L), None), return True for rows that are done; masks that
+            are left become padding.
+
+    Raises:
+        ValueError: for stop strings without a tokenizer, or a criterion that cannot work here.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        new: Tensor,
+        stop_strings: str | Sequence[str] | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        criteria: Sequence[Callable[..., Any]] | None = None,
+    ) -> None:
+        self._sampler, self._new, self._tokenizer = sampler, new, tokenizer
+        strings = [stop_strings] if isinstance(stop_strings, str) else stop_strings
+        self._strings = list(strings or [])
+        if criteria is not None and not isinstance(criteria, Sequence):
+            raise TypeError(
+                f"`stopping_criteria` must be a list, got {type(criteria).__name__}; put a single "
+                "one in brackets."
+            )
+        self._criteria = list(criteria or [])
+        if self._strings and tokenizer is None:
+            raise ValueError(
+                "`stop_strings` are looked for in decoded text; pass the model's `tokenizer=` too."
+            )
+        for criterion in self._criteria:
+            kind = type(criterion)
+            hint = _REFUSED_CRITERIA.get(kind.__name__)
+            if kind.__module__ == stopping_criteria.__name__ and hint:
+                raise ValueError(f"{kind.__name__} cannot stop parallel decoding: {hint}.")
+
+    @property
+    def need_padding(self) -> bool:
+        """Whether the caller asked for something that cuts rows off."""
+        return bool(self._strings or self._criteria)
+
+    @property
+    def stop_fn(self) -> StopFn | None:
+        """What `fill_masks` asks after each pass; None when nothing can stop a row."""
+        watches = len(self._sampler.end_ids) or self._strings or self._criteria
+        return self._stop if watches else None
+
+    def ends(self, text: Tensor, can_end: Tensor) -> Tensor:
+        """Mark where the rows end, (B, L) bool: an end of text, or the last token of a stop."""
+        return torch.isin(text, self._sampler.end_ids) & can_end | self._stops(text, self._new)
+
+    def ends_so_far(self, rows: Tensor, state: DecodingState) -> tuple[Tensor, Tensor]:
+        """Mark where these rows (R,) end as they stand, and what is certain, both (R, L) bool."""
+        certain = settled(state, self._sampler.remask)
+        ends = torch.isin(state.text, self._sampler.end_ids) & state.can_end
+        new = self._new[rows]
+        # Only the certain start of the new text can be read: what comes behind may still change it.
+        readable = new & ((certain | ~new).long().cumprod(1) == 1)
+        return ends | self._stops(state.text, readable), certain
+
+    def _stop(self, rows: Tensor, state: DecodingState) -> Tensor:
+        done = ended_rows(*self.ends_so_far(rows, state))
+        for criterion in self._criteria:
+            verdict = criterion(state.text, None)
+            done = done | torch.as_tensor(verdict, device=done.device).bool()
+        return done
+
+    def _stops(self, text: Tensor, readable: Tensor) -> Tensor:
+        marks = torch.zeros_like(readable)
+        if not self._strings or self._tokenizer is None:
+            return marks
+        for row, places in enumerate(readable):
+            ids = text[row, places].tolist()
+            count = tokens_until(ids, self._strings, self._tokenizer)
+            if count is not None:
+                marks[row, places.nonzero()[count - 1]] = True
+        return marks

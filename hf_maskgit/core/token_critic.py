@@ -1,0 +1,235 @@
+"""The token critic: which tokens of a filled text are wrong.
+
+Token-Critic (arXiv 2209.04439): the denoiser fills the masks of a training text, and the critic
+learns which tokens differ from the truth. It is either a second encoder ("separate") or a linear
+head on the denoiser's own hidden states ("self").
+
+Letters: B batch, L length, V vocabulary, N positions.
+"""
+
+import copy
+import inspect
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers.configuration_utils import PreTrainedConfig
+
+from .configuration_maskgit import MaskGitConfig
+from .encoder_kinds import (
+    PADDING_LEAKS,
+    adapt_to_generation,
+    beside,
+    check_encoder,
+    freeze_unused_parameters,
+    hidden_size,
+    refusal,
+    repair_dtype,
+    run_by_length,
+)
+from .losses import LossSum, at_least_float32, forbid
+from .sampler_scores import draw
+
+_COLDEST = 1e-3  # temperatures are drawn from this up: below it, float32 logits overflow
+
+
+def check_critic(critic: PreTrainedConfig, denoiser: PreTrainedConfig) -> None:
+    """Refuse an encoder that cannot judge the denoiser's texts.
+
+    Args:
+        critic: the configuration of the critic's encoder.
+        denoiser: that of the denoiser's.
+
+    Raises:
+        ValueError: for another vocabulary or padding id, and for an encoder that cannot be a
+            denoiser either.
+    """
+    check_encoder(critic)
+    for name, what in (("vocab_size", "vocabulary size"), ("pad_token_id", "padding id")):
+        wanted, found = (getattr(c.get_text_config(), name) for c in (denoiser, critic))
+        if found != wanted and None not in (found, wanted):
+            raise ValueError(
+                f"The critic reads the denoiser's tokens and needs its {what}, {name}={wanted}, "
+                f"got {found}. Use an encoder of the same tokenizer."
+            )
+
+
+def drop_unused_parts(critic: PreTrainedModel) -> None:
+    """Leave out what no token's hidden state depends on.
+
+    Not every way to load an encoder brings its pooler, and processes that train together would wait
+    for gradients of such parts.
+    """
+    if isinstance(getattr(critic, "pooler", None), nn.Module):
+        critic.pooler = nn.Identity()
+    freeze_unused_parameters(critic)
+
+
+def known_arguments(body: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the arguments that an encoder does not know."""
+    known = inspect.signature(body.forward).parameters
+    return {name: value for name, value in arguments.items() if name in known}
+
+
+def states_at(body: Any, arguments: dict[str, Any], positions: Tensor) -> Tensor:
+    """Return an encoder's last hidden states (N, H) at (B, L) bool.
+
+    Args:
+        body: an encoder without a head.
+        arguments: of its forward; those that it does not know are left out.
+        positions: where.
+    """
+
+    def run(of_rows: dict[str, Any], places: Tensor | None) -> Tensor:
+        hidden: Tensor = body(**of_rows, return_dict=True)[0]
+        return hidden if places is None else hidden[places]
+
+    mask = arguments.get("attention_mask")
+    arguments = known_arguments(body, arguments)
+    if body.config.model_type not in PADDING_LEAKS:
+        return run(arguments, positions)
+    arguments.pop("attention_mask", None)  # FNet does not even know it
+    if mask is None or bool(mask.all()):
+        return run(arguments, positions)
+    return run_by_length(run, arguments, mask, positions)
+
+
+@torch.no_grad()
+def fill_in(
+    logits: Tensor,
+    truth: Tensor,
+    chosen: Tensor,
+    forbidden_token_ids: Tensor,
+    temperature: float | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Fill the chosen positions of a true text with the denoiser's draws.
+
+    Args:
+        logits: (N, V) at the chosen positions.
+        truth: (B, L) long.
+        chosen: (B, L) bool.
+        forbidden_token_ids: (K,) long, never drawn.
+        temperature: of the draws, > 0; None draws one per text, uniform in (0, 1].
+        generator: draws tokens and temperatures; None is torch's global one, as for dropout.
+
+    Returns:
+        (B, L) long, a text without masks.
+    """
+    device = truth.device if generator is None else generator.device
+
+    def uniform(count: int) -> Tensor:
+        return torch.rand(count, generator=generator, device=device).to(truth.device)
+
+    if temperature is None:
+        heat = (1 - uniform(len(truth))).clamp_min(_COLDEST)
+    else:
+        heat = torch.full((len(truth),), float(temperature), device=truth.device)
+    warm = forbid(logits, forbidden_token_ids) / heat[chosen.nonzero()[:, 0], None]
+    return truth.masked_scatter(chosen, draw(warm, uniform(len(warm))))
+
+
+def critic_cross_entropy(logits: Tensor, wrong: Tensor) -> LossSum:
+    """Sum the binary cross-entropy of "this token is wrong".
+
+    Args:
+        logits: (N,) log-odds of being wrong.
+        wrong: (N,) bool, the token differs from the truth.
+
+    Returns:
+        The sum in nats and N.
+    """
+    logits = at_least_float32(logits)
+    loss = F.binary_cross_entropy_with_logits(logits, wrong.to(logits.dtype), reduction="sum")
+    return LossSum(loss, torch.tensor(wrong.numel(), device=wrong.device))
+
+
+def make_critic(
+    config: MaskGitConfig, denoiser: PreTrainedModel, critic: PreTrainedModel | None
+) -> tuple[PreTrainedModel | None, nn.Linear | None]:
+    """Make the critic's body, where it has one of its own, and its head.
+
+    Args:
+        config: says which kind of critic.
+        denoiser: beside which it stands.
+        critic: a separate critic to take; None builds one with random weights.
+    """
+    if config.token_critic is None:
+        return None, None
+    if config.token_critic == "self":
+        return None, beside(denoiser, nn.Linear(hidden_size(config.encoder_config), 1))
+    encoder = cast(PreTrainedConfig, config.critic_config)
+    check_critic(encoder, config.encoder_config)
+    if critic is None:
+        critic = AutoModel.from_config(encoder, dtype=torch.get_default_dtype())
+    else:
+        config.critic_config = critic.config  # one object, so that resizing keeps both in step
+    repair_dtype(critic)
+    drop_unused_parts(critic)
+    head = nn.Linear(hidden_size(encoder), 1)
+    return beside(denoiser, critic), beside(denoiser, head)
+
+
+def critic_beside(
+    critic: str | PreTrainedModel | None, denoiser: PreTrainedModel, fields: dict[str, Any]
+) -> PreTrainedModel | None:
+    """Load or copy a separate critic where one is asked for, and note it in the fields.
+
+    Args:
+        critic: name, path or model; None copies the denoiser's encoder where a critic is wanted.
+        denoiser: the encoder it will judge.
+        fields: of `MaskGitConfig`; `token_critic` and `critic_config` are set.
+
+    Raises:
+        ValueError: for fields that ask for something else, or a critic that cannot judge.
+    """
+    kind, described = fields.get("token_critic"), fields.get("critic_config") is not None
+    if critic is None and (kind != "separate" or described):
+        return None  # none at all, or a new one with random weights
+    if kind not in (None, "separate"):
+        raise ValueError(
+            f"`critic` is a second model, and token_critic={kind!r} asks for none; leave one of "
+            "the two out."
+        )
+    if described:
+        raise ValueError(
+            "`critic` brings its own configuration; leave `critic_config` out, or leave `critic` "
+            "out to start with random weights."
+        )
+    judge = load_critic(denoiser if critic is None else critic)
+    if critic is not None and judge is denoiser.base_model:
+        raise ValueError(
+            "The critic is the encoder itself. Leave `critic` out: token_critic='separate' starts "
+            "with a copy of the encoder, and token_critic='self' puts a head on it."
+        )
+    if critic is None:
+        judge = copy.deepcopy(judge)
+    adapt_to_generation(judge, fields["mask_token_id"])
+    check_critic(judge.config, denoiser.config)
+    fields["token_critic"], fields["critic_config"] = "separate", judge.config
+    return judge
+
+
+def load_critic(critic: str | PreTrainedModel) -> PreTrainedModel:
+    """Return the encoder without a head that a separate critic starts from.
+
+    Args:
+        critic: name, path, or a loaded model, whose encoder is then taken as it is.
+
+    Raises:
+        ValueError: for an encoder that cannot be a denoiser either, or a generator.
+    """
+    config = AutoConfig.from_pretrained(critic) if isinstance(critic, str) else critic.config
+    if isinstance(config, MaskGitConfig):
+        raise ValueError(
+            "The critic is a generator; give the encoder that it was made from, or its "
+            "`model.denoiser`."
+        )
+    reason = refusal(config)
+    if reason:
+        raise ValueError(reason)
+    if isinstance(critic, str):
+        return AutoModel.from_pretrained(critic)
+    return cast(PreTrainedModel, critic.base_model)

@@ -1,0 +1,1 @@
+"""To the Hub, with a card, and checked in a fresh process first."""

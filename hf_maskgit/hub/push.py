@@ -1,0 +1,285 @@
+"""To the Hub: who may push, whether what is pushed works elsewhere, and the push itself.
+
+Loading needs nothing of this: `from_pretrained` takes a name on the Hub and a revision.
+"""
+
+import logging
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, ModelCard, ModelCardData, get_token
+from huggingface_hub import errors as hub_errors
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # in its docs
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from yaml import YAMLError
+
+from ..core.configuration_maskgit import MaskGitConfig
+from ..core.modeling_maskgit import MaskGitForMaskedLM
+from .card import CARD_NAME, address_card, card_from_config, render_model_card
+from .reloading import answers_in_a_fresh_process, answers_of, differences
+
+logger = logging.getLogger(__name__)
+
+# Weights of a former push that this one does not replace. transformers would load a forgotten
+# `model.safetensors` before the shards that belong to the new index.
+_REPLACED = ["*.safetensors", "*.safetensors.index.json"]
+_FORBIDDEN = (401, 403)
+# Raised where no answer comes. The first is that of the httpx that huggingface_hub is built on.
+_NO_ANSWER = (hub_errors.HTTPError, ConnectionError)  # type: ignore[attr-defined]
+
+
+class HubError(RuntimeError):
+    """A push cannot go on; the message says what to do about it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Push:
+    """What goes to the Hub, and where it goes.
+
+    Attributes:
+        folder: holds a saved generator, its tokenizer and, after training, its card.
+        repo_id: name on the Hub, "owner/name".
+        private: whether a repository that is made for it is private; an existing one stays as it
+            is. None leaves that to the owner's settings.
+        branch: branch to push to, made where it is missing; None is the main one.
+        with_code: send the code along, so that the model loads without this package.
+        commit_message: of the one commit that holds all files.
+    """
+
+    folder: Path
+    repo_id: str
+    private: bool | None = None
+    branch: str | None = None
+    with_code: bool = False
+    commit_message: str = "Upload a masked-diffusion generator"
+
+
+def check_name(repo_id: str) -> None:
+    """Make sure that the Hub allows a repository of this name; asks nobody.
+
+    Raises:
+        HubError: when it does not.
+    """
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise HubError(
+            f"The Hub allows no repository named {repo_id!r}: give 'owner/name' or 'name', made of "
+            "letters, digits, '-', '_' and '.'."
+        ) from error
+
+
+def check_access(repo_id: str) -> str:
+    """Make sure that a push has a name, a token and a network; nothing is sent.
+
+    Args:
+        repo_id: "owner/name", or "name" for a repository of the token's owner.
+
+    Returns:
+        The whole name, "owner/name".
+
+    Raises:
+        HubError: for a name the Hub does not allow, without a token, for a token that is not valid,
+            or when the Hub cannot be reached.
+    """
+    check_name(repo_id)
+    if get_token() is None:
+        raise HubError(
+            "There is no token to push with. Make one with write access in the settings of your "
+            "account on the Hub, then run `hf auth login`, or put it into the environment variable "
+            "HF_TOKEN."
+        )
+    owner = _asking_the_hub(HfApi().whoami)["name"]
+    return repo_id if "/" in repo_id else f"{owner}/{repo_id}"
+
+
+def check_metadata(license: str | None, language: list[str] | None) -> None:
+    """Ask the Hub whether it knows a licence and languages, which go into the model card.
+
+    Raises:
+        HubError: when it does not, or cannot be reached.
+    """
+    data = ModelCardData(license=license, language=language)
+    _asking_the_hub(ModelCard(f"---\n{data.to_yaml()}\n---\n").validate)
+
+
+def open_repository(repo_id: str, private: bool | None = None) -> str:
+    """Make the repository where it is missing, which shows that the token may write there.
+
+    Args:
+        repo_id: as for `check_access`.
+        private: whether a new repository is private; None leaves it to the owner's settings.
+
+    Returns:
+        The whole name, "owner/name".
+
+    Raises:
+        HubError: when the token gives no right to write there, or the Hub cannot be reached.
+    """
+    api = HfApi()
+    made = _asking_the_hub(api.create_repo, repo_id, private=private, exist_ok=True)
+    # One that is there already passes, also if it is somebody else's: may this token write to it?
+    _asking_the_hub(api.auth_check, made.repo_id, write=True)
+    name: str = made.repo_id
+    return name
+
+
+def stage(push: Push, folder: Path) -> list[Path]:
+    """Write all that a push sends into an empty folder, and check it in a fresh process.
+
+    Args:
+        push: what is sent.
+        folder: exists.
+
+    Returns:
+        The files, each with its path.
+
+    Raises:
+        HubError: when `push.folder` holds no generator of this library or no tokenizer, or when
+            what was written is not the same generator after loading.
+    """
+    model, tokenizer = _load(push.folder)
+    model.save_pretrained(folder, with_code=push.with_code)
+    tokenizer.save_pretrained(folder)
+    _staged_card(push, model, tokenizer).save(folder / CARD_NAME)
+    try:
+        reloaded = answers_in_a_fresh_process(folder, with_package=not push.with_code)
+    except RuntimeError as error:
+        raise HubError(f"Nothing was pushed. {error}") from error
+    changed = differences(answers_of(model, tokenizer), reloaded)
+    if changed:
+        raise HubError(
+            "Nothing was pushed: loaded again in a fresh process, the model of "
+            f"{str(push.folder)!r} differs in {' and '.join(changed)}. It holds something that "
+            "saving does not keep; please report this with the folder's config.json."
+        )
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def upload(push: Push, staged: Path) -> str:
+    """Send a staged folder as one commit.
+
+    Args:
+        push: where it goes.
+        staged: folder that `stage` has filled.
+
+    Returns:
+        The address of the model's page.
+
+    Raises:
+        HubError: when the Hub refuses or cannot be reached.
+    """
+    repo_id = open_repository(push.repo_id, push.private)
+    api = HfApi()
+    if push.branch is not None:
+        _asking_the_hub(api.create_branch, repo_id, branch=push.branch, exist_ok=True)
+    _asking_the_hub(
+        api.upload_folder,
+        repo_id=repo_id,
+        folder_path=staged,
+        revision=push.branch,
+        commit_message=push.commit_message,
+        delete_patterns=_REPLACED,
+    )
+    page = f"{api.endpoint}/{repo_id}"
+    return page if push.branch is None else f"{page}/tree/{push.branch}"
+
+
+def publish(push: Push) -> str:
+    """Stage, check and upload in one go.
+
+    Returns:
+        The address of the model's page.
+
+    Raises:
+        HubError: as `check_access`, `stage` and `upload`; it says how to push later.
+    """
+    try:
+        check_access(push.repo_id)
+        with tempfile.TemporaryDirectory() as staged:
+            stage(push, Path(staged))
+            return upload(push, Path(staged))
+    except HubError as error:
+        raise HubError(
+            f"{error} The model is safe in {str(push.folder)!r}. To push it later: "
+            f"python scripts/push_to_hub.py {push.folder} --repo_id {push.repo_id}"
+        ) from error
+
+
+def _load(folder: Path) -> tuple[MaskGitForMaskedLM, PreTrainedTokenizerBase]:
+    if not (folder / "config.json").is_file():
+        raise HubError(
+            f"{str(folder)!r} is no folder with a saved model (it has no config.json); name the "
+            "output folder of scripts/train.py, or one that save_pretrained has written."
+        )
+    try:
+        MaskGitConfig.get_config_dict(folder)
+        model = MaskGitForMaskedLM.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise HubError(f"There is no generator of this library to push: {error}") from error
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise HubError(
+            f"{str(folder)!r} holds no tokenizer, without which nobody can use the model; save the "
+            "one it was trained with there: tokenizer.save_pretrained(folder)."
+        ) from error
+    return model, tokenizer
+
+
+def _staged_card(
+    push: Push, model: MaskGitForMaskedLM, tokenizer: PreTrainedTokenizerBase
+) -> ModelCard:
+    path = push.folder / CARD_NAME
+    if path.is_file():
+        card = _read_card(path)
+    else:
+        logger.warning(
+            "There is no %s in %s: a card was made from the configuration. It knows nothing of "
+            "data, training or results; add them on the Hub.",
+            CARD_NAME,
+            push.folder,
+        )
+        card = render_model_card(card_from_config(model, tokenizer, push.repo_id))
+    data: Any = card.data
+    if data.license is None:
+        logger.warning(
+            "The card names no licence, without which others may not use the model. Add a line "
+            "such as 'license: apache-2.0' to the metadata at the top of %s.",
+            CARD_NAME,
+        )
+    return address_card(card, push.repo_id, revision=push.branch, with_code=push.with_code)
+
+
+def _read_card(path: Path) -> ModelCard:
+    try:
+        return ModelCard.load(path)
+    except (ValueError, YAMLError) as error:
+        raise HubError(
+            f"The metadata at the top of {str(path)!r} cannot be read: {error} Repair it, or "
+            "remove the file to push a card made from the configuration."
+        ) from error
+
+
+def _asking_the_hub(request: Any, *args: Any, **kwargs: Any) -> Any:
+    """Make a request; what goes wrong is said in a sentence."""
+    try:
+        return request(*args, **kwargs)
+    except HfHubHTTPError as error:
+        if error.response.status_code in _FORBIDDEN:
+            raise HubError(
+                "The Hub refuses the token: it is not valid, has no write access, or belongs to "
+                f"somebody else than the repository's owner ({error.server_message}). Make another "
+                "one and run `hf auth login`, or name a repository of your own."
+            ) from error
+        raise HubError(f"The Hub refuses: {error}") from error
+    except ValueError as error:  # what it says of a card's metadata
+        raise HubError(f"The Hub refuses: {error}") from error
+    except _NO_ANSWER as error:
+        raise HubError(
+            f"The Hub at {HfApi().endpoint} cannot be reached ({error}). Check the network, and "
+            "that HF_HUB_OFFLINE is not set; the model stays where it is, so push it later."
+        ) from error

@@ -1,0 +1,1 @@
+"""From texts and options to a trained generator, with Accelerate."""

@@ -1,0 +1,280 @@
+"""Options of the training script, one declaration each: a dataclass field with a help text."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ..core.configuration_maskgit import CRITICS, MaskGitConfig, own_fields
+from ..core.schedules import SCHEDULES
+
+
+def _option(default: Any, help: str, **argparse: Any) -> Any:
+    return field(default=default, metadata={"help": help.replace("%", "%%"), **argparse})
+
+
+def _required(help: str) -> Any:
+    return field(metadata={"help": help})
+
+
+def _inherited(name: str, help: str, **argparse: Any) -> Any:
+    default = getattr(MaskGitConfig, name)
+    return _option(None, f"{help} Default: as in the checkpoint, else {default!r}.", **argparse)
+
+
+@dataclass
+class ModelArguments:
+    """What is trained."""
+
+    encoder: str = _required(
+        "Encoder to turn into a generator: a name on the Hub or a local folder, also a checkpoint "
+        "of this library. With from_scratch a configuration: name, folder, JSON file or model "
+        "type such as 'bert'."
+    )
+    tokenizer: str | None = _option(
+        None, "Tokenizer: a name on the Hub or a local folder. Default: the encoder's own."
+    )
+    revision: str = _option("main", "Branch, tag or commit of the encoder on the Hub.")
+    from_scratch: bool = _option(
+        False,
+        "Start from random weights; the vocabulary has the tokenizer's size. Needs `tokenizer`.",
+    )
+    encoder_overrides: str | None = _option(
+        None,
+        "Settings of a from-scratch encoder that differ from its configuration: a JSON object "
+        "such as '{\"hidden_size\": 256}', in a recipe also a mapping.",
+    )
+    schedule: str | None = _inherited(
+        "schedule", "How much of a text is masked at each time.", choices=list(SCHEDULES)
+    )
+    no_replace_prob: float | None = _inherited(
+        "no_replace_prob", "Probability that a chosen position keeps its token."
+    )
+    random_token_prob: float | None = _inherited(
+        "random_token_prob", "Probability that a chosen position gets a random token."
+    )
+    corruption_prob: float | None = _inherited(
+        "corruption_prob", "Probability, per example, that each of these two is on; 0 masks purely."
+    )
+    use_simple_mdlm_loss_weight: bool | None = _inherited(
+        "use_simple_mdlm_loss_weight",
+        "Weight the cross-entropy as in MDLM, a likelihood bound under pure masking; false gives "
+        "weight 1.",
+    )
+    self_cond: bool | None = _inherited(
+        "self_cond", "Feed what the encoder made of a text in the pass before back into it."
+    )
+    self_cond_train_prob: float | None = _inherited(
+        "self_cond_train_prob", "Probability, per example, of training with such a pass."
+    )
+    token_critic: str | None = _inherited(
+        "token_critic",
+        "A critic that learns which tokens of a filled text are wrong: a head on the encoder "
+        "itself, or a second encoder.",
+        choices=list(CRITICS),
+    )
+    critic: str | None = _option(
+        None,
+        "Encoder of a separate critic with the same tokenizer: a name on the Hub or a local "
+        "folder. Default: a copy of the encoder.",
+    )
+    critic_loss_weight: float | None = _inherited(
+        "critic_loss_weight", "Weight of the critic's loss beside the denoiser's."
+    )
+
+    def __post_init__(self) -> None:
+        """Check what belongs together."""
+        if self.from_scratch and self.tokenizer is None:
+            raise ValueError(
+                "`from_scratch` builds a new encoder and needs `tokenizer`, which decides its "
+                "vocabulary."
+            )
+        if self.encoder_overrides and not self.from_scratch:
+            raise ValueError(
+                "`encoder_overrides` changes the encoder's shape, which pretrained weights do not "
+                "allow; add `from_scratch` or leave it out."
+            )
+        if self.critic is not None and self.token_critic == "self":
+            raise ValueError(
+                "`critic` names the encoder of a separate critic, and token_critic='self' has "
+                "none; leave one of the two out."
+            )
+
+    @property
+    def maskgit_overrides(self) -> dict[str, Any]:
+        """The fields of `MaskGitConfig` that were given."""
+        given = {name: value for name, value in vars(self).items() if name in own_fields()}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass
+class DataArguments:
+    """What it learns from, and what it is judged by."""
+
+    dataset: str = _required(
+        "Texts: a name on the Hub, a folder written by save_to_disk, or a text (one text per "
+        "line), JSON, CSV, TSV or Parquet file; 'part-*.txt' stands for several files."
+    )
+    dataset_config: str | None = _option(None, "Configuration of a data set of the Hub.")
+    train_split: str = _option("train", "Split to learn from; slices such as 'train[:10%]' work.")
+    eval_dataset: str | None = _option(
+        None,
+        "Other data set to evaluate on, given like `dataset`; split `eval_split`, else 'train'.",
+    )
+    eval_split: str | None = _option(None, "Split to evaluate on.")
+    validation_fraction: float | None = _option(
+        None, "Share of the training texts, between 0 and 1, to hold out and evaluate on instead."
+    )
+    eval_examples: int = _option(
+        512, "Held-out examples to evaluate on, spread evenly; the same ones every time."
+    )
+    text_column: str = _option("text", "Column that holds the texts.")
+    max_length: int = _option(512, "Longest example, in tokens, special tokens included.")
+    pack: bool = _option(
+        False,
+        "Join the texts and cut blocks of `max_length` tokens (nothing is lost), instead of one "
+        "example per text (what exceeds `max_length` is cut off and counted).",
+    )
+    drop_empty_texts: bool = _option(
+        False, "Drop texts without any token instead of refusing them."
+    )
+    num_proc: int | None = _option(None, "Processes that tokenise. Default: only this one.")
+    num_workers: int = _option(
+        0, "Processes per device that prepare batches; 0 uses the training one."
+    )
+
+    def __post_init__(self) -> None:
+        """Check ranges and what excludes each other."""
+        _at_least(self, 1, "eval_examples", "max_length", "num_proc")
+        _at_least(self, 0, "num_workers")
+        if self.validation_fraction is not None and (self.eval_split or self.eval_dataset):
+            raise ValueError(
+                "`validation_fraction` holds out training texts; `eval_split` and `eval_dataset` "
+                "name others. Give one or the other."
+            )
+        if self.validation_fraction is not None and not 0 < self.validation_fraction < 1:
+            raise ValueError(
+                f"`validation_fraction` must lie between 0 and 1, got {self.validation_fraction}."
+            )
+
+
+@dataclass
+class TrainArguments:
+    """How it is trained. An update is one step of the optimizer."""
+
+    output_dir: str = _required("Folder for the model, its checkpoints and these options.")
+    overwrite_output_dir: bool = _option(
+        False, "Allow a folder that holds another run; its files go."
+    )
+    resume_from_checkpoint: str | None = _option(
+        None, "Checkpoint folder to go on from, or 'latest' for the newest in `output_dir`."
+    )
+    seed: int = _option(0, "Seed of weights, data order, masks and dropout; at least 0.")
+    num_train_epochs: float = _option(3.0, "Passes over the examples; the last may be a part.")
+    max_steps: int | None = _option(None, "Number of updates, instead of `num_train_epochs`.")
+    per_device_batch_size: int = _option(32, "Examples per device and forward pass.")
+    gradient_accumulation_steps: int = _option(
+        1,
+        "Forward passes per update; examples per update = devices x this x per_device_batch_size.",
+    )
+    learning_rate: float = _option(1e-4, "Highest learning rate of AdamW.")
+    lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup"] = _option(
+        "linear", "How the learning rate falls to 0 (or stays) after the warm-up."
+    )
+    warmup_steps: float = _option(
+        0.05, "Updates of linear warm-up; a value below 1 is a share of all updates."
+    )
+    choice: Literal["exact_count", "bernoulli"] = _option(
+        "exact_count",
+        "How masked positions are chosen: a drawn number of them, or each on its own.",
+    )
+    weight_decay: float = _option(0.01, "Decay of AdamW, not applied to biases and norms.")
+    adam_beta1: float = _option(0.9, "Decay of AdamW's mean of the gradient.")
+    adam_beta2: float = _option(0.98, "Decay of AdamW's mean of the squared gradient.")
+    adam_epsilon: float = _option(1e-8, "Term in AdamW's denominator.")
+    max_grad_norm: float = _option(1.0, "Norm to which gradients are clipped; 0 does not clip.")
+    train: Literal["both", "denoiser", "critic"] = _option(
+        "both",
+        "Which part learns where there is a token critic; the weights of the other stay as they "
+        "are. Of a critic of kind 'self', 'critic' trains the head alone.",
+    )
+    mixed_precision: Literal["no", "bf16", "fp16"] | None = _option(
+        None, "Number format of the forward pass. Default: what `accelerate launch` says."
+    )
+    gradient_checkpointing: bool = _option(False, "Save memory: compute activations a second time.")
+    find_unused_parameters: bool = _option(
+        False,
+        "For several processes: look for weights without gradient in every update. The encoders "
+        "of docs/encoders.md need none of it, since theirs are frozen.",
+    )
+    use_cpu: bool = _option(False, "Train on the CPU even where there is a GPU.")
+    log_every: int = _option(10, "Updates between two log lines.")
+    log_with: str | None = _option(
+        None, "Tracker: 'tensorboard', 'wandb', 'trackio', ..., or 'all' that are installed."
+    )
+    eval_every: int = _option(500, "Updates between two evaluations; there is one more at the end.")
+    eval_batch_size: int = _option(32, "Examples per device and forward pass of an evaluation.")
+    eval_samples: int = _option(
+        8, "Maskings per example that estimate its likelihood bound; even, at least 4."
+    )
+    checkpoint_every: int = _option(
+        500, "Updates between two checkpoints; there is one more at the end."
+    )
+    keep_checkpoints: int = _option(2, "Newest checkpoints that are kept.")
+    push_to_hub: bool = _option(
+        False, "Push model, tokenizer and card to the Hub at the end; needs a token from the start."
+    )
+    hub_model_id: str | None = _option(
+        None, "Name on the Hub, 'owner/name'. Default: one of your own named like `output_dir`."
+    )
+    hub_private_repo: bool = _option(False, "Make the repository private, if it is a new one.")
+    license: str | None = _option(
+        None, "Licence of the trained weights for the model card: the Hub's name for it."
+    )
+    language: list[str] | None = field(
+        default=None,
+        metadata={"help": "Languages of the texts for the model card: ISO 639 codes such as 'en'."},
+    )
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _at_least(
+            self,
+            1,
+            "max_steps",
+            "per_device_batch_size",
+            "gradient_accumulation_steps",
+            "log_every",
+            "eval_every",
+            "eval_batch_size",
+            "checkpoint_every",
+            "keep_checkpoints",
+        )
+        _at_least(self, 0, "seed", "warmup_steps", "weight_decay", "max_grad_norm")
+        _at_least(self, 4, "eval_samples")
+        for name in ("learning_rate", "num_train_epochs", "adam_epsilon"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"`{name}` must be greater than 0, got {getattr(self, name)}.")
+        for name in ("adam_beta1", "adam_beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must lie in [0, 1), got {getattr(self, name)}.")
+        if self.eval_samples % 2:
+            raise ValueError(
+                "`eval_samples` must be even (maskings come in opposite pairs), got "
+                f"{self.eval_samples}."
+            )
+        if not self.push_to_hub and (self.hub_model_id or self.hub_private_repo):
+            raise ValueError(
+                "`hub_model_id` and `hub_private_repo` say where to push; add `push_to_hub`, or "
+                "leave them out."
+            )
+        if self.overwrite_output_dir and self.resume_from_checkpoint:
+            raise ValueError(
+                "`overwrite_output_dir` deletes what `resume_from_checkpoint` continues; give one "
+                "of them."
+            )
+
+
+def _at_least(options: Any, smallest: int, *names: str) -> None:
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and not value >= smallest:
+            raise ValueError(f"`{name}` must be at least {smallest}, got {value}.")

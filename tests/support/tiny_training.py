@@ -1,0 +1,61 @@
+"""Texts, encoders and command lines at tiny size for the tests of data, training and scripts."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from transformers import BertConfig, BertForMaskedLM
+
+from hf_maskgit import MaskGitForMaskedLM
+from hf_maskgit.training.examples import prepare_examples
+from tests.support.tiny import WORDS, bert_config, word_tokenizer
+
+# Six small updates, told of one by one; nothing is evaluated or saved on the way.
+SMALL = {
+    "use_cpu": True,
+    "max_steps": 6,
+    "per_device_batch_size": 4,
+    "gradient_accumulation_steps": 2,
+    "learning_rate": 1e-2,
+    "log_every": 1,
+    "eval_every": 1000,
+    "checkpoint_every": 1000,
+}
+
+
+def repeated_symbols(num_texts: int, seed: int = 0) -> list[str]:
+    """Texts of one word repeated 4 to 11 times: easy to learn, and their lengths differ."""
+    random = np.random.default_rng(seed)
+    words = random.choice(WORDS[:20], size=num_texts)
+    return [" ".join([word] * int(random.integers(4, 12))) for word in words]
+
+
+def examples(num_texts: int = 64, seed: int = 0) -> Dataset:
+    """Framed and tokenised `repeated_symbols`."""
+    texts = Dataset.from_dict({"text": repeated_symbols(num_texts, seed)})
+    return prepare_examples(texts, word_tokenizer(), max_length=16)[0]
+
+
+def fresh_encoder_config(**changes: Any) -> BertConfig:
+    """An encoder as training starts with: small weights, and dropout unless it is changed."""
+    return bert_config(**{"initializer_range": 0.02, **changes})
+
+
+def fresh_model(**changes: Any) -> MaskGitForMaskedLM:
+    """A generator that has learned nothing; settings of its encoder as keywords."""
+    encoder = BertForMaskedLM(fresh_encoder_config(**changes))
+    return MaskGitForMaskedLM.from_encoder(encoder, tokenizer=word_tokenizer())
+
+
+def write_inputs(folder: Path, num_texts: int = 200, **changes: Any) -> list[str]:
+    """Write tokenizer, encoder configuration and texts; return the options that name them."""
+    word_tokenizer().save_pretrained(folder / "tokenizer")
+    fresh_encoder_config(**changes).save_pretrained(folder / "encoder")
+    (folder / "texts.txt").write_text("\n".join(repeated_symbols(num_texts)))
+    return [
+        *("--encoder", str(folder / "encoder"), "--from_scratch"),
+        *("--tokenizer", str(folder / "tokenizer")),
+        *("--dataset", str(folder / "texts.txt")),
+        *("--max_length", "16"),
+    ]

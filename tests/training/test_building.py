@@ -1,0 +1,194 @@
+"""From options to tokenizer, model and examples."""
+
+import json
+import logging
+
+import pytest
+import torch
+from datasets import Dataset
+
+from hf_maskgit.training.arguments import DataArguments, ModelArguments, TrainArguments
+from hf_maskgit.training.building import (
+    encoder_config,
+    load_examples,
+    load_model,
+    load_tokenizer,
+    make_accelerator,
+    start_from_frequencies,
+)
+from hf_maskgit.training.examples import prepare_examples
+from hf_maskgit.training.sources import load_texts
+from tests.support.tiny import tiny_encoder, tiny_model, word_tokenizer
+from tests.support.tiny_training import fresh_encoder_config, repeated_symbols
+
+
+@pytest.fixture
+def tokenizer():
+    return word_tokenizer()
+
+
+@pytest.fixture
+def texts(tmp_path):
+    path = tmp_path / "texts.txt"
+    path.write_text("\n".join(repeated_symbols(40)))
+    return str(path)
+
+
+def test_an_encoder_is_wrapped_in_float32_with_the_options_given(tmp_path, tokenizer):
+    encoder = tiny_encoder().bfloat16()  # as many a checkpoint is stored
+    encoder.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    options = ModelArguments(encoder=str(tmp_path), schedule="cosine", corruption_prob=0.0)
+    found = load_tokenizer(options)
+    model = load_model(options, found)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert (model.config.schedule, model.config.corruption_prob) == ("cosine", 0.0)
+    assert model.config.no_replace_prob == 0.15
+    assert found.get_vocab() == tokenizer.get_vocab()
+    weights = encoder.float().state_dict()
+    for name, weight in model.denoiser.state_dict().items():
+        assert torch.equal(weight, weights[name])
+
+
+def test_a_generator_goes_on_with_its_own_settings_unless_others_are_named(tmp_path, tokenizer):
+    saved = tiny_model(schedule="cosine", corruption_prob=0.25)
+    saved.save_pretrained(tmp_path)
+    model = load_model(ModelArguments(encoder=str(tmp_path)), tokenizer)
+    assert (model.config.schedule, model.config.corruption_prob) == ("cosine", 0.25)
+    assert all(map(torch.equal, model.state_dict().values(), saved.state_dict().values()))
+    model = load_model(ModelArguments(encoder=str(tmp_path), corruption_prob=0.0), tokenizer)
+    assert (model.config.schedule, model.config.corruption_prob) == ("cosine", 0.0)
+
+
+def test_a_new_encoder_takes_its_shape_from_any_description(tmp_path, tokenizer):
+    fresh_encoder_config(vocab_size=99).save_pretrained(tmp_path)
+    sizes = '{"hidden_size": 16, "hidden_dropout_prob": 0.0}'
+    for source in (str(tmp_path), str(tmp_path / "config.json")):
+        config = encoder_config(source, "main", sizes, tokenizer)
+        assert (config.hidden_size, config.num_hidden_layers) == (16, 2)
+        assert (config.vocab_size, config.pad_token_id) == (len(tokenizer), 0)
+        assert config.hidden_dropout_prob == 0.0
+    by_type = encoder_config("modernbert", "main", '{"num_hidden_layers": 3}', tokenizer)
+    assert (by_type.num_hidden_layers, len(by_type.layer_types)) == (3, 3)
+    options = ModelArguments(
+        encoder=str(tmp_path), from_scratch=True, tokenizer="words", encoder_overrides=sizes
+    )
+    torch.manual_seed(0)
+    model = load_model(options, tokenizer)
+    assert model.config.get_text_config().hidden_size == 16
+    torch.manual_seed(1)
+    other = load_model(options, tokenizer)
+    embedding = [m.get_input_embeddings().weight for m in (model, other)]
+    assert not torch.equal(*embedding)
+    assert embedding[0].shape == (len(tokenizer), 16)
+
+
+@pytest.mark.parametrize("overrides", ["hidden_size=8", "[8]", "8"])
+def test_overrides_that_are_no_mapping_are_refused(overrides, tokenizer):
+    with pytest.raises(ValueError, match="must be a JSON object such as"):
+        encoder_config("bert", "main", overrides, tokenizer)
+
+
+def test_overrides_of_settings_that_do_not_exist_are_refused(tokenizer):
+    overrides = json.dumps({"hidden_sizes": 8})
+    with pytest.raises(ValueError, match="names 'hidden_sizes', which a 'bert' encoder does not"):
+        encoder_config("bert", "main", overrides, tokenizer)
+
+
+@pytest.mark.usefixtures("_fresh_accelerate")
+def test_the_accelerator_is_set_up_as_the_options_say(tmp_path):
+    options = TrainArguments(
+        output_dir=str(tmp_path),
+        use_cpu=True,
+        seed=3,
+        find_unused_parameters=True,
+        mixed_precision="bf16",
+    )
+    accelerator = make_accelerator(options)
+    assert accelerator.device.type == "cpu"
+    assert accelerator.mixed_precision == "bf16"
+    assert accelerator.ddp_handler.find_unused_parameters
+    assert accelerator.dataloader_config.data_seed == 3
+    assert not accelerator.step_scheduler_with_optimizer
+
+
+def test_examples_longer_than_the_encoder_takes_are_refused(texts, tokenizer):
+    options = DataArguments(dataset=texts, max_length=65)
+    with pytest.raises(ValueError, match="`max_length` is 65 tokens, but the encoder takes 64"):
+        load_examples(options, tokenizer, tiny_model().max_positions, seed=0)
+    load_examples(options, tokenizer, None, seed=0)
+
+
+def test_without_held_out_texts_a_warning_says_so(texts, tokenizer, caplog):
+    train, held_out = load_examples(DataArguments(dataset=texts, max_length=16), tokenizer, 64, 0)
+    assert (len(train), held_out) == (40, None)
+    assert "No held-out texts: nothing will be evaluated" in caplog.text
+
+
+def test_held_out_texts_come_from_a_part_a_split_or_another_file(
+    tmp_path, texts, tokenizer, caplog
+):
+    caplog.set_level(logging.INFO)
+    part = DataArguments(dataset=texts, max_length=16, validation_fraction=0.25)
+    train, held_out = load_examples(part, tokenizer, 64, seed=0)
+    assert (len(train), len(held_out)) == (30, 10)
+    assert "Training data: 30 texts became 30 examples" in caplog.text
+    assert "Held-out data: 10 texts became 10 examples" in caplog.text
+    _, fewer = load_examples(
+        DataArguments(dataset=texts, max_length=16, validation_fraction=0.25, eval_examples=4),
+        tokenizer,
+        64,
+        seed=0,
+    )
+    assert len(fewer) == 4
+    assert all(row in held_out["input_ids"][:] for row in fewer["input_ids"][:])
+    (tmp_path / "other.txt").write_text("w1 w2")
+    other = DataArguments(dataset=texts, max_length=16, eval_dataset=str(tmp_path / "other.txt"))
+    _, held_out = load_examples(other, tokenizer, 64, seed=0)
+    assert held_out["input_ids"][:] == tokenizer(["w1 w2"])["input_ids"]
+    split = DataArguments(dataset=texts, max_length=16, eval_split="train[:3]")
+    _, held_out = load_examples(split, tokenizer, 64, seed=0)
+    assert len(held_out) == 3
+    missing = DataArguments(dataset=texts, max_length=16, eval_split="validation")
+    with pytest.raises(ValueError, match="no split 'validation'.*validation_fraction"):
+        load_examples(missing, tokenizer, 64, seed=0)
+
+
+def test_a_faulty_text_is_named_by_its_row_before_texts_are_held_out(tmp_path, tokenizer):
+    rows = ["w1"] * 20
+    rows[13] = ""
+    (tmp_path / "texts.txt").write_text("\n".join(rows))
+    options = DataArguments(
+        dataset=str(tmp_path / "texts.txt"), max_length=16, validation_fraction=0.5
+    )
+    with pytest.raises(ValueError, match="row 13 has no token"):
+        load_examples(options, tokenizer, 64, seed=0)
+
+
+def test_the_options_reach_the_preparation(texts, tokenizer):
+    options = DataArguments(dataset=texts, max_length=9, pack=True, num_proc=2)
+    train, _ = load_examples(options, tokenizer, 64, seed=0)
+    expected, _ = prepare_examples(load_texts(texts), tokenizer, max_length=9, pack=True)
+    assert train[:] == expected[:]
+
+
+def test_a_head_can_start_from_the_frequencies_of_the_tokens(tokenizer):
+    """With every weight of the last layer 0, the law is the smoothed frequencies themselves."""
+    model = tiny_model()
+    rows = [tokenizer("w1 w1 w2")["input_ids"], tokenizer("w1")["input_ids"]]
+    start_from_frequencies(model, Dataset.from_dict({"input_ids": rows}))
+    with torch.no_grad():
+        model.get_output_embeddings().weight.zero_()
+    law = model(input_ids=torch.tensor([rows[0]])).logits[0, 1].softmax(-1)
+    w1, w2, other = tokenizer.convert_tokens_to_ids(["w1", "w2", "w3"])
+    size = model.config.text_config.vocab_size
+    expected = {w1: 4, w2: 2, other: 1, tokenizer.sep_token_id: 1}
+    for token, count in expected.items():
+        assert law[token].item() == pytest.approx(count / (size + 4), rel=1e-5)
+
+
+def test_a_head_without_a_bias_cannot_hold_frequencies():
+    model = tiny_model()
+    model.get_output_embeddings().bias = None
+    with pytest.raises(ValueError, match="head of BertForMaskedLM has no bias to hold the freq"):
+        start_from_frequencies(model, Dataset.from_dict({"input_ids": [[5]]}))

@@ -1,0 +1,248 @@
+"""Data: what becomes of a text, and what every faulty data set is told."""
+
+import gzip
+import json
+
+import datasets
+import numpy as np
+import pytest
+from datasets import Dataset, DatasetDict
+
+from hf_maskgit.training.examples import evenly_spaced, hold_out, pack_bodies, prepare_examples
+from hf_maskgit.training.sources import load_texts, only_split
+from tests.support.oracles import word_piece_tokenizer
+from tests.support.tiny import WORDS, word_tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return word_tokenizer()
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+
+
+def texts(*rows, column="text"):
+    return Dataset.from_dict({column: list(rows)})
+
+
+def test_framed_examples_are_what_the_tokenizer_itself_makes(tokenizer):
+    rows = ["w1 w2", "w3", "w4 unheard w5 w6"]
+    examples, report = prepare_examples(texts(*rows), tokenizer, max_length=16)
+    assert examples["input_ids"][:] == tokenizer(rows)["input_ids"]
+    assert examples["example_id"][:] == [0, 1, 2]
+    assert examples.column_names == ["input_ids", "example_id"]
+    assert (report.texts, report.examples, report.tokens) == (3, 3, 4 + 3 + 6)
+    assert (report.empty_texts, report.cut_texts, report.cut_tokens) == (0, 0, 0)
+
+
+def test_what_is_cut_off_is_counted_and_the_closing_token_stays(tokenizer):
+    examples, report = prepare_examples(
+        texts("w1 w2 w3 w4", "w1", "w1 w2 w3"), tokenizer, max_length=4
+    )
+    expected = tokenizer(["w1 w2", "w1", "w1 w2"])["input_ids"]
+    assert examples["input_ids"][:] == expected
+    assert (report.cut_texts, report.cut_tokens) == (2, 3)
+    assert "3 texts became 3 examples of 11 tokens" in str(report)
+    assert "2 texts were too long and lost 3 tokens" in str(report)
+
+
+@pytest.mark.parametrize("max_length", [3, 4, 7, 50])
+def test_packing_loses_and_reorders_nothing(tokenizer, max_length):
+    random = np.random.default_rng(0)
+    rows = [" ".join(random.choice(WORDS, size=random.integers(1, 9))) for _ in range(40)]
+    examples, report = prepare_examples(texts(*rows), tokenizer, max_length=max_length, pack=True)
+    blocks = examples["input_ids"][:]
+    assert all(block[0] == 2 and block[-1] == 3 for block in blocks)
+    assert all(len(block) == max_length for block in blocks[:-1])
+    assert 3 <= len(blocks[-1]) <= max_length
+    stream = [token for block in blocks for token in block[1:-1]]
+    bodies = tokenizer(rows, add_special_tokens=False)["input_ids"]
+    assert stream == [token for body in bodies for token in [*body, tokenizer.sep_token_id]]
+    assert report.tokens == sum(map(len, blocks))
+    assert report.cut_tokens == 0
+
+
+def test_packing_keeps_the_rest_as_a_shorter_block():
+    assert pack_bodies([[7, 8], [9]], capacity=2, end_of_text=3) == [[7, 8], [3, 9], [3]]
+
+
+def test_packing_several_streams_keeps_every_token(tokenizer):
+    rows = ["w1 w2"] * 2500  # three streams of up to 1,000 texts
+    examples, report = prepare_examples(texts(*rows), tokenizer, max_length=66, pack=True)
+    assert report.tokens - 2 * len(examples) == 3 * 2500
+    assert sum(len(block) < 66 for block in examples["input_ids"][:]) <= 3
+    assert examples["example_id"][:] == list(range(len(examples)))
+
+
+def test_more_processes_tokenise_the_same(tokenizer):
+    rows = [f"w{i % 20} w{i % 7}" for i in range(50)]
+    alone, _ = prepare_examples(texts(*rows), tokenizer, max_length=8)
+    together, _ = prepare_examples(texts(*rows), tokenizer, max_length=8, num_proc=2)
+    assert alone[:] == together[:]
+
+
+def test_empty_texts_are_refused_by_row_or_dropped_and_counted(tokenizer):
+    rows = texts("w1", "", "w2", "   ")
+    with pytest.raises(
+        ValueError, match="row 1 has no token that could be masked.*drop_empty_texts"
+    ):
+        prepare_examples(rows, tokenizer, max_length=8)
+    examples, report = prepare_examples(rows, tokenizer, max_length=8, drop_empty_texts=True)
+    assert examples["input_ids"][:] == tokenizer(["w1", "w2"])["input_ids"]
+    assert (report.texts, report.empty_texts) == (2, 2)
+    assert examples["example_id"][:] == [0, 1]
+
+
+def test_a_text_of_framing_tokens_alone_counts_as_empty(tokenizer):
+    with pytest.raises(ValueError, match="row 0 has no token that could be masked"):
+        prepare_examples(texts("[CLS] [PAD]"), tokenizer, max_length=8)
+
+
+def test_faulty_texts_are_named(tokenizer):
+    with pytest.raises(ValueError, match=r"row 1 contains the mask token '\[MASK\]' itself"):
+        prepare_examples(texts("w1", "w2 [MASK] w3"), tokenizer, max_length=8)
+    with pytest.raises(ValueError, match="Row 1 of column 'text' holds NoneType, not a text"):
+        prepare_examples(texts("w1", None), tokenizer, max_length=8)
+    with pytest.raises(ValueError, match="Row 0 of column 'text' holds int"):
+        prepare_examples(texts(3), tokenizer, max_length=8)
+    with pytest.raises(ValueError, match="All 2 texts of column 'text' are empty"):
+        prepare_examples(texts("", ""), tokenizer, max_length=8, drop_empty_texts=True)
+
+
+def test_a_fault_behind_the_first_batch_is_named_by_its_row(tokenizer):
+    rows = ["w1"] * 1500 + [""]
+    with pytest.raises(ValueError, match="row 1500 "):
+        prepare_examples(texts(*rows), tokenizer, max_length=8)
+    with pytest.raises(ValueError, match="row 1500 "):
+        prepare_examples(texts(*rows), tokenizer, max_length=8, num_proc=2)
+
+
+def test_a_missing_column_is_answered_with_those_there_are(tokenizer):
+    data = Dataset.from_dict({"verse": ["w1"], "book": ["w2"]})
+    with pytest.raises(ValueError, match=r"no column 'text'; its columns are \['verse', 'book'\]"):
+        prepare_examples(data, tokenizer)
+    examples, _ = prepare_examples(data, tokenizer, text_column="verse")
+    assert examples["input_ids"][:] == [[2, 6, 3]]
+
+
+def test_a_block_without_room_for_a_text_is_refused(tokenizer):
+    for max_length in (0, 2):
+        with pytest.raises(ValueError, match=f"at least 3 tokens.*got {max_length}"):
+            prepare_examples(texts("w1"), tokenizer, max_length=max_length)
+    examples, _ = prepare_examples(texts("w1 w2"), tokenizer, max_length=3, pack=True)
+    assert examples["input_ids"][:] == [[2, 6, 3], [2, 7, 3], [2, 3, 3]]
+
+
+def test_a_tokenizer_without_the_tokens_needed_is_refused():
+    with pytest.raises(ValueError, match="has no mask token"):
+        prepare_examples(texts("w1"), word_piece_tokenizer(WORDS, mask_token=None))
+    endless = word_piece_tokenizer(WORDS, sep_token=None)
+    prepare_examples(texts("w1"), endless)
+    with pytest.raises(ValueError, match="neither an end-of-text nor a separator token"):
+        prepare_examples(texts("w1"), endless, pack=True)
+
+
+def test_local_files_of_every_kind_hold_the_same_texts(tmp_path):
+    rows = ["one text", 'with "quotes"']
+    (tmp_path / "a.txt").write_text("\n".join(rows))
+    with gzip.open(tmp_path / "a.txt.gz", "wt") as file:
+        file.write("\n".join(rows))
+    lines = [json.dumps({"text": row}) for row in rows]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    (tmp_path / "a.json").write_text("[" + ",".join(lines) + "]")
+    data = texts(*rows)
+    data.to_csv(tmp_path / "a.csv")
+    data.to_csv(tmp_path / "a.tsv", sep="\t")
+    data.to_parquet(tmp_path / "a.parquet")
+    data.save_to_disk(tmp_path / "saved")
+    DatasetDict({"train": data, "test": data.select([1])}).save_to_disk(tmp_path / "splits")
+    for name in "a.txt a.txt.gz a.jsonl a.json a.csv a.tsv a.parquet saved splits".split():
+        assert load_texts(str(tmp_path / name))["text"][:] == rows, name
+    assert load_texts(str(tmp_path / "splits"), split="test")["text"][:] == rows[1:]
+    assert load_texts(str(tmp_path / "a.txt"), split="train[:50%]")["text"][:] == rows[:1]
+
+
+def test_a_star_stands_for_several_files(tmp_path):
+    for name in "ab":
+        (tmp_path / f"part-{name}.txt").write_text(f"from {name}")
+    assert load_texts(str(tmp_path / "part-*.txt"))["text"][:] == ["from a", "from b"]
+
+
+def test_a_missing_split_is_answered_with_a_way_out(tmp_path):
+    (tmp_path / "a.txt").write_text("one")
+    texts("one").save_to_disk(tmp_path / "saved")
+    for name in ("a.txt", "saved"):
+        with pytest.raises(ValueError, match=r"no split 'validation'.*train.*validation_fraction"):
+            load_texts(str(tmp_path / name), split="validation")
+
+
+def test_the_only_split_needs_no_name(tmp_path):
+    texts("one").save_to_disk(tmp_path / "saved")
+    DatasetDict({"test": texts("one")}).save_to_disk(tmp_path / "test")
+    DatasetDict({"test": texts("one"), "dev": texts("two")}).save_to_disk(tmp_path / "splits")
+    (tmp_path / "folder").mkdir()
+    for name in ("train", "test"):
+        (tmp_path / "folder" / f"{name}.txt").write_text(name)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "validation.txt").write_text("one")
+    names = ("a.txt.gz", "saved", "test", "one")
+    found = [only_split(str(tmp_path / name)) for name in names]
+    assert found == ["train", "train", "test", "validation"]
+    assert load_texts(str(tmp_path / "one"), split="validation")["text"][:] == ["one"]
+    for name, splits in (("splits", "'dev', 'test'"), ("folder", "'train', 'test'")):
+        with pytest.raises(ValueError, match=f"has the splits {splits}; name the one that is mean"):
+            only_split(str(tmp_path / name))
+
+
+def test_data_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no file '.*b.txt'"):
+        load_texts(str(tmp_path / "b.txt"))
+    (tmp_path / "b.txt").write_text("")
+    with pytest.raises(ValueError, match="b.txt' is empty; nothing can be learned"):
+        load_texts(str(tmp_path / "b.txt"))
+    (tmp_path / "b.csv").write_text("text\n")
+    with pytest.raises(ValueError, match="split 'train' of '.*b.csv' is empty"):
+        load_texts(str(tmp_path / "b.csv"))
+    (tmp_path / "b.doc").write_text("text\n")
+    with pytest.raises(ValueError, match="no known kind; choose from .txt, .json"):
+        load_texts(str(tmp_path / "b.doc"))
+
+
+def test_held_out_texts_are_not_learned_from():
+    data = texts(*WORDS)
+    train, held_out = hold_out(data, 0.25, seed=3)
+    assert len(held_out) == 9
+    assert sorted(train["text"][:] + held_out["text"][:]) == sorted(WORDS)
+    assert hold_out(data, 0.25, seed=3)[1]["text"][:] == held_out["text"][:]
+    assert hold_out(data, 0.25, seed=4)[1]["text"][:] != held_out["text"][:]
+    assert len(hold_out(data, 0.001, seed=3)[1]) == 1
+    for few, fraction in ((texts("one"), 0.5), (data, 1.0), (data, 0.0), (data, 0.99)):
+        with pytest.raises(ValueError, match=f"got {fraction} of {len(few)} texts"):
+            hold_out(few, fraction, seed=0)
+
+
+def test_the_evaluated_rows_are_spread_and_always_the_same():
+    data = texts(*WORDS)
+    assert evenly_spaced(data, 5)["text"][:] == WORDS[::7]
+    assert len(evenly_spaced(data, 7)) == 7
+    assert evenly_spaced(data, None) is data
+    assert evenly_spaced(data, 99) is data
+
+
+def test_a_hub_data_set_goes_through_load_dataset(monkeypatch):
+    calls = []
+
+    def record(path, **options):
+        calls.append((path, options))
+        return texts("one")
+
+    monkeypatch.setattr("hf_maskgit.training.sources.load_dataset", record)
+    load_texts("org/name.v2", "plain", "train[:1%]")
+    load_texts("hf://datasets/org/name/a.csv.gz")
+    assert calls == [
+        ("org/name.v2", {"name": "plain", "split": "train[:1%]"}),
+        ("csv", {"data_files": "hf://datasets/org/name/a.csv.gz", "split": "train"}),
+    ]
