@@ -1,0 +1,109 @@
+"""How an option is declared once: its default, its help, its range, and the check of a value.
+
+A dataclass field made by `option` carries all of it. Whatever else knows the option (a stored
+configuration, the command line, the sentence of an error, the documentation) reads it from there.
+"""
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Option:
+    """What there is to know of one option.
+
+    Attributes:
+        help: what it is, its unit and its source, as sentences.
+        default: its value where nobody sets it.
+        kinds: exact types of a value: `(bool,)`, `(int,)` or `(int, float)`. () asks for none, so
+            that numbers of other libraries pass.
+        low, high: ends of the range of a number; None where it has none.
+        open_low, open_high: whether that end is itself refused.
+        choices: the values there are, where they can be counted.
+        noun: what a number is, for the sentence that refuses it: "probability".
+        hint: what to do instead, for the end of that sentence.
+    """
+
+    help: str
+    default: Any
+    kinds: tuple[type, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    open_low: bool = False
+    open_high: bool = False
+    choices: tuple[Any, ...] = ()
+    noun: str = ""
+    hint: str = ""
+
+    @property
+    def range(self) -> str:
+        """The range in words that follow "must": "lie in [0, 1)", "be at least 0"; "" if none."""
+        if self.low is None:
+            return ""
+        if self.high is None:
+            return f"be greater than {self.low}" if self.open_low else f"be at least {self.low}"
+        opening, closing = "(" if self.open_low else "[", ")" if self.open_high else "]"
+        return f"lie in {opening}{self.low}, {self.high}{closing}"
+
+    def spans(self, value: Any) -> bool:
+        """Tell whether a number lies in the range; one that is not a number (nan) lies in none."""
+        above = self.low is None or (value > self.low if self.open_low else value >= self.low)
+        below = self.high is None or (value < self.high if self.open_high else value <= self.high)
+        return bool(above and below)
+
+
+def option(default: Any, help: str, *kinds: type, **more: Any) -> Any:
+    """Declare a dataclass field that is an option.
+
+    Args:
+        default: its value where nobody sets it.
+        help: what it is, as sentences.
+        *kinds: exact types of a value, none to ask for none.
+        **more: the other attributes of `Option`.
+    """
+    declared = Option(help, default, kinds, **more)
+    return field(default=default, metadata={"option": declared})
+
+
+def option_of(source: type, name: str) -> Any:
+    """Declare a dataclass field as another dataclass declares it.
+
+    Args:
+        source: the dataclass whose option it is.
+        name: the option's name there.
+    """
+    declared = options_of(source)[name]
+    return field(default=declared.default, metadata={"option": declared})
+
+
+def options_of(source: type) -> dict[str, Option]:
+    """Return the options that a dataclass declares, by name and in their order."""
+    return {f.name: f.metadata["option"] for f in fields(source) if "option" in f.metadata}
+
+
+def check(name: str, value: Any, option: Option) -> None:
+    """Refuse a value that an option cannot have.
+
+    Args:
+        name: the option's name.
+        value: what was given; None is a value like every other, so leave out what is unset.
+        option: its declaration.
+
+    Raises:
+        ValueError: saying what was got and what is allowed.
+    """
+    if option.choices and value not in option.choices:
+        known = ", ".join(map(repr, option.choices))
+        raise ValueError(f"Unknown {name} {value!r}; choose from {known}.")
+    # True is an int to Python, hence `type` and not `isinstance`.
+    is_kind = not option.kinds or type(value) in option.kinds
+    if option.kinds == (bool,) and not is_kind:
+        raise ValueError(f"`{name}` must be True or False, got {value!r}.")
+    if option.kinds == (int,) and not (is_kind and option.spans(value)):
+        limit = "" if option.low is None else f" of at least {option.low}"
+        raise ValueError(f"`{name}` must be an integer{limit}, got {value!r}.")
+    if not is_kind:
+        raise ValueError(f"`{name}` must be a number, got {value!r}.")
+    if not option.spans(value):
+        noun = f"is a {option.noun} and " if option.noun else ""
+        raise ValueError(f"`{name}` {noun}must {option.range}, got {value}{option.hint}.")
