@@ -1,16 +1,17 @@
 """Configuration of a masked-diffusion model around any encoder of the masked-LM family."""
 
 import copy
-from collections.abc import Mapping
 from typing import Any, cast
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
+from .masking import Masking
+from .options import check, option, option_of, options_of
 from .schedules import SCHEDULES
+from .special_tokens import never_emitted
 
-CRITICS = ("self", "separate")
 _SINGLE_IDS = ("mask_token_id", "pad_token_id", "bos_token_id", "eos_token_id", "unk_token_id")
 
 # Keywords that transformers itself hands to a config and that no dataclass field declares.
@@ -36,20 +37,12 @@ class MaskGitConfig(PreTrainedConfig):
             `[CLS]` and `[SEP]`. Never masked.
         num_token_ids: number of ids the tokenizer knows; rows of the embedding table beyond it
             (padding of the table) are never emitted. None means all rows are real.
-        schedule: "linear" or "cosine". A function cannot be stored; give it to the collator or to
-            `generate` instead.
-        no_replace_prob: probability in [0, 1] that a chosen position keeps its token.
-        random_token_prob: probability in [0, 1] that a chosen position gets a random ordinary
-            token.
-        corruption_prob: probability in [0, 1], per example, that each of the two is switched on.
-        use_simple_mdlm_loss_weight: weight the cross-entropy as in MDLM (a likelihood bound when
-            masking is pure); False gives MaskGIT's plain masked cross-entropy.
-        self_cond: feed the last hidden state of the previous pass back into the embeddings.
-        self_cond_train_prob: probability in [0, 1], per example, of training with such a pass.
-        token_critic: None, "self" (a head on the denoiser's own hidden states) or "separate" (a
-            second encoder): judges which tokens of a filled text are wrong.
+        schedule, no_replace_prob, random_token_prob, corruption_prob, use_simple_mdlm_loss_weight:
+            how training hides tokens, as `Masking` declares it. A schedule is a name: a function
+            cannot be stored, so give it to the collator or to `generate` instead.
+        self_cond, self_cond_train_prob: self-conditioning, in [0, 1] the latter; declared below.
+        token_critic, critic_loss_weight: the token critic, of weight at least 0; declared below.
         critic_config: the separate critic's own configuration, an object or a dict.
-        critic_loss_weight: weight, at least 0, of the critic's loss beside the denoiser's.
         initializer_range: standard deviation for newly initialised weights.
 
     Raises:
@@ -75,16 +68,31 @@ class MaskGitConfig(PreTrainedConfig):
     prefix_ids: list[int] | None = None
     suffix_ids: list[int] | None = None
     num_token_ids: int | None = None
-    schedule: str = "linear"
-    no_replace_prob: float | int = 0.15
-    random_token_prob: float | int = 0.1
-    corruption_prob: float | int = 0.5
-    use_simple_mdlm_loss_weight: bool = True
-    self_cond: bool = False
-    self_cond_train_prob: float | int = 0.75
-    token_critic: str | None = None
+    schedule: str = option_of(Masking, "schedule")
+    no_replace_prob: float | int = option_of(Masking, "no_replace_prob")
+    random_token_prob: float | int = option_of(Masking, "random_token_prob")
+    corruption_prob: float | int = option_of(Masking, "corruption_prob")
+    use_simple_mdlm_loss_weight: bool = option_of(Masking, "use_simple_mdlm_loss_weight")
+    self_cond: bool = option(
+        False, "Feed what the encoder made of a text in the pass before back into it.", bool
+    )
+    self_cond_train_prob: float | int = option(
+        0.75,
+        "Probability, per example, of training with such a pass.",
+        low=0,
+        high=1,
+        noun="probability",
+    )
+    token_critic: str | None = option(
+        None,
+        "A critic that learns which tokens of a filled text are wrong: 'self', a head on the "
+        "encoder's own hidden states, or 'separate', a second encoder.",
+        choices=(None, "self", "separate"),
+    )
     critic_config: PreTrainedConfig | dict[str, Any] | None = None
-    critic_loss_weight: float | int = 1.0
+    critic_loss_weight: float | int = option(
+        1.0, "Weight of the critic's loss beside the denoiser's.", low=0
+    )
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -112,7 +120,7 @@ class MaskGitConfig(PreTrainedConfig):
 
     @property
     def forbidden_token_ids(self) -> list[int]:
-        """Ids that can never be emitted, sorted: their probability is 0 in every law of this model.
+        """Ids that can never be emitted, sorted: each has probability 0 in every pass.
 
         They are the mask, the padding, every special token except the end of text and the unknown
         token, and rows of the embedding table that the tokenizer does not know.
@@ -122,6 +130,11 @@ class MaskGitConfig(PreTrainedConfig):
         if self.num_token_ids is not None:
             ids |= set(range(self.num_token_ids, vocab_size))
         return sorted(ids)
+
+    def masking_options(self) -> dict[str, Any]:
+        """Return the options of `Masking` that a checkpoint stores, by name."""
+        stored = options_of(MaskGitConfig)
+        return {name: getattr(self, name) for name in options_of(Masking) if name in stored}
 
     # transformers sets this on the outer config (from JSON, from users); the encoder owns it.
     @property
@@ -181,15 +194,18 @@ class MaskGitConfig(PreTrainedConfig):
                 f"{', '.join(map(repr, SCHEDULES))}. Pass a function of your own to the collator "
                 "or to generate()."
             )
-        for name in (
-            "no_replace_prob",
-            "random_token_prob",
-            "corruption_prob",
-            "self_cond_train_prob",
-        ):
-            check_probability(name, getattr(self, name))
-        check_corruption(self.no_replace_prob, self.random_token_prob)
-        self._check_critic()
+        Masking(**self.masking_options())  # checks itself
+        for name, declared in options_of(MaskGitConfig).items():
+            check(name, getattr(self, name), declared)
+        if (self.token_critic == "separate") != (self.critic_config is not None):
+            raise ValueError(
+                "`critic_config` describes a separate critic: give it together with "
+                f"token_critic='separate' and only then, got token_critic={self.token_critic!r} "
+                f"{'without' if self.critic_config is None else 'with'} it."
+            )
+        self._check_ids()
+
+    def _check_ids(self) -> None:
         vocab_size = self.get_text_config().vocab_size
         for name in (*_SINGLE_IDS, "special_token_ids", "prefix_ids", "suffix_ids"):
             value = getattr(self, name)
@@ -208,97 +224,7 @@ class MaskGitConfig(PreTrainedConfig):
                 "grown."
             )
 
-    def _check_critic(self) -> None:
-        if self.token_critic not in (None, *CRITICS):
-            raise ValueError(
-                f"Unknown token_critic {self.token_critic!r}; choose from None, "
-                f"{', '.join(map(repr, CRITICS))}."
-            )
-        if (self.token_critic == "separate") != (self.critic_config is not None):
-            raise ValueError(
-                "`critic_config` describes a separate critic: give it together with "
-                f"token_critic='separate' and only then, got token_critic={self.token_critic!r} "
-                f"{'without' if self.critic_config is None else 'with'} it."
-            )
-        if not self.critic_loss_weight >= 0:
-            raise ValueError(
-                f"`critic_loss_weight` must be at least 0, got {self.critic_loss_weight}."
-            )
-
 
 def own_fields() -> list[str]:
     """Name the options that `MaskGitConfig` adds to those of every transformers config."""
     return list(MaskGitConfig.__annotations__)
-
-
-def check_probability(name: str, value: float) -> None:
-    """Raise a ValueError unless `value` lies in [0, 1]."""
-    if not 0 <= value <= 1:
-        raise ValueError(f"`{name}` is a probability and must lie in [0, 1], got {value}.")
-
-
-def check_corruption(no_replace_prob: float, random_token_prob: float) -> None:
-    """Raise a ValueError when the two ways of not masking leave less than nothing for the mask."""
-    if no_replace_prob + random_token_prob > 1:
-        raise ValueError(
-            "`no_replace_prob` + `random_token_prob` must not exceed 1 (the rest is masked), got "
-            f"{no_replace_prob} + {random_token_prob}."
-        )
-
-
-def never_emitted(fields: Mapping[str, Any]) -> set[int]:
-    """Return the special ids that are no prediction: all but the end of text and the unknown token.
-
-    Args:
-        fields: the token fields of `MaskGitConfig` by name, as `tokenizer_fields` returns them.
-    """
-    ids = set(fields["special_token_ids"] or [])
-    ids |= {fields["mask_token_id"], fields["pad_token_id"], fields["bos_token_id"]}
-    return ids - {fields["eos_token_id"], fields["unk_token_id"], None}
-
-
-def tokenizer_fields(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """Read off a tokenizer what `MaskGitConfig` stores about it.
-
-    `bos_token_id` and `eos_token_id` fall back to the classification and separator tokens, which
-    play these parts in BERT.
-
-    Raises:
-        ValueError: when the tokenizer has no mask token of its own.
-    """
-    if tokenizer.mask_token_id is None:
-        raise ValueError(
-            f"{type(tokenizer).__name__} has no mask token, without which nothing can be masked. "
-            'Add one with tokenizer.add_special_tokens({"mask_token": "[MASK]"}) and give the '
-            "encoder a row for it with resize_token_embeddings(len(tokenizer))."
-        )
-    if tokenizer.mask_token_id == tokenizer.unk_token_id:
-        raise ValueError(
-            f"The tokenizer names {tokenizer.mask_token!r} as its mask token but does not know "
-            "it: it becomes the unknown token, so that every unknown word would be a mask. Add it "
-            "with tokenizer.add_special_tokens."
-        )
-    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-    prefix_ids, suffix_ids = framing(tokenizer)
-    return {
-        "mask_token_id": tokenizer.mask_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": tokenizer.cls_token_id if bos is None else bos,
-        "eos_token_id": tokenizer.sep_token_id if eos is None else eos,
-        "unk_token_id": tokenizer.unk_token_id,
-        "special_token_ids": sorted(set(tokenizer.all_special_ids)),
-        "prefix_ids": prefix_ids,
-        "suffix_ids": suffix_ids,
-        "num_token_ids": max(tokenizer.get_vocab().values()) + 1,
-    }
-
-
-def framing(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """Return the ids that the tokenizer's template puts before and behind one text.
-
-    Found by asking, not by looking for special ids: an unknown token inside a text is no framing.
-    """
-    framed = list(tokenizer(tokenizer.mask_token)["input_ids"])
-    bare = list(tokenizer(tokenizer.mask_token, add_special_tokens=False)["input_ids"])
-    start = framed.index(bare[0])
-    return framed[:start], framed[start + len(bare) :]

@@ -16,7 +16,7 @@ from transformers import (
 )
 from transformers.utils import ModelOutput, logging
 
-from .configuration_maskgit import MaskGitConfig, own_fields, tokenizer_fields
+from .configuration_maskgit import MaskGitConfig, own_fields
 from .encoder_kinds import (
     PADDING_LEAKS,
     adapt_to_generation,
@@ -37,6 +37,7 @@ from .generation_maskgit import MaskGitGenerationMixin
 from .losses import IGNORED_LABEL, at_least_float32, masked_cross_entropy
 from .remote_code import saved_code
 from .self_conditioning import SelfConditioning, make_self_conditioning
+from .special_tokens import tokenizer_fields
 from .token_critic import (
     critic_beside,
     critic_cross_entropy,

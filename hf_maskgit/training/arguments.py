@@ -1,10 +1,13 @@
 """Options of the training script, one declaration each: a dataclass field with a help text."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from ..core.configuration_maskgit import CRITICS, MaskGitConfig, own_fields
-from ..core.schedules import SCHEDULES
+from ..core.configuration_maskgit import MaskGitConfig
+from ..core.masking import Masking
+from ..core.options import Option, options_of
+
+T = TypeVar("T")
 
 
 def _option(default: Any, help: str, **argparse: Any) -> Any:
@@ -15,14 +18,38 @@ def _required(help: str) -> Any:
     return field(metadata={"help": help})
 
 
-def _inherited(name: str, help: str, **argparse: Any) -> Any:
-    default = getattr(MaskGitConfig, name)
-    return _option(None, f"{help} Default: as in the checkpoint, else {default!r}.", **argparse)
+def _words(declared: Option) -> dict[str, Any]:
+    """Say to argparse which words an option can be; {} leaves that to its type."""
+    words = [choice for choice in declared.choices if choice is not None]
+    return {"choices": words} if words else {}
+
+
+def _option_of(source: type, name: str) -> Any:
+    """Declare an option as the library declares it, default and all."""
+    declared = options_of(source)[name]
+    return _option(declared.default, declared.help, **_words(declared))
+
+
+def _left_out(name: str) -> Any:
+    """Declare an option of `MaskGitConfig` that is the checkpoint's where it is not given."""
+    declared = options_of(MaskGitConfig)[name]
+    default = f"Default: as in the checkpoint, else {declared.default!r}."
+    return _option(None, f"{declared.help} {default}", **_words(declared))
+
+
+def _with_masking(arguments: type[T]) -> type[T]:
+    """Add to a class of options those of `Masking` that a checkpoint stores."""
+    for name, declared in options_of(Masking).items():
+        if name in options_of(MaskGitConfig):
+            arguments.__annotations__[name] = type(declared.default) | None
+            setattr(arguments, name, _left_out(name))
+    return arguments
 
 
 @dataclass
+@_with_masking
 class ModelArguments:
-    """What is trained."""
+    """What is trained, and how its tokens are hidden: the last options are those of `Masking`."""
 
     encoder: str = _required(
         "Encoder to turn into a generator: a name on the Hub or a local folder, also a checkpoint "
@@ -42,43 +69,15 @@ class ModelArguments:
         "Settings of a from-scratch encoder that differ from its configuration: a JSON object "
         "such as '{\"hidden_size\": 256}', in a recipe also a mapping.",
     )
-    schedule: str | None = _inherited(
-        "schedule", "How much of a text is masked at each time.", choices=list(SCHEDULES)
-    )
-    no_replace_prob: float | None = _inherited(
-        "no_replace_prob", "Probability that a chosen position keeps its token."
-    )
-    random_token_prob: float | None = _inherited(
-        "random_token_prob", "Probability that a chosen position gets a random token."
-    )
-    corruption_prob: float | None = _inherited(
-        "corruption_prob", "Probability, per example, that each of these two is on; 0 masks purely."
-    )
-    use_simple_mdlm_loss_weight: bool | None = _inherited(
-        "use_simple_mdlm_loss_weight",
-        "Weight the cross-entropy as in MDLM, a likelihood bound under pure masking; false gives "
-        "weight 1.",
-    )
-    self_cond: bool | None = _inherited(
-        "self_cond", "Feed what the encoder made of a text in the pass before back into it."
-    )
-    self_cond_train_prob: float | None = _inherited(
-        "self_cond_train_prob", "Probability, per example, of training with such a pass."
-    )
-    token_critic: str | None = _inherited(
-        "token_critic",
-        "A critic that learns which tokens of a filled text are wrong: a head on the encoder "
-        "itself, or a second encoder.",
-        choices=list(CRITICS),
-    )
+    self_cond: bool | None = _left_out("self_cond")
+    self_cond_train_prob: float | None = _left_out("self_cond_train_prob")
+    token_critic: str | None = _left_out("token_critic")
     critic: str | None = _option(
         None,
         "Encoder of a separate critic with the same tokenizer: a name on the Hub or a local "
         "folder. Default: a copy of the encoder.",
     )
-    critic_loss_weight: float | None = _inherited(
-        "critic_loss_weight", "Weight of the critic's loss beside the denoiser's."
-    )
+    critic_loss_weight: float | None = _left_out("critic_loss_weight")
 
     def __post_init__(self) -> None:
         """Check what belongs together."""
@@ -101,7 +100,7 @@ class ModelArguments:
     @property
     def maskgit_overrides(self) -> dict[str, Any]:
         """The fields of `MaskGitConfig` that were given."""
-        given = {name: value for name, value in vars(self).items() if name in own_fields()}
+        given = {name: getattr(self, name) for name in options_of(MaskGitConfig)}
         return {name: value for name, value in given.items() if value is not None}
 
 
@@ -182,10 +181,7 @@ class TrainArguments:
     warmup_steps: float = _option(
         0.05, "Updates of linear warm-up; a value below 1 is a share of all updates."
     )
-    choice: Literal["exact_count", "bernoulli"] = _option(
-        "exact_count",
-        "How masked positions are chosen: a drawn number of them, or each on its own.",
-    )
+    choice: str = _option_of(Masking, "choice")
     weight_decay: float = _option(0.01, "Decay of AdamW, not applied to biases and norms.")
     adam_beta1: float = _option(0.9, "Decay of AdamW's mean of the gradient.")
     adam_beta2: float = _option(0.98, "Decay of AdamW's mean of the squared gradient.")

@@ -14,25 +14,12 @@ from transformers import (
     TrainingArguments,
 )
 
-from ..core.configuration_maskgit import (
-    MaskGitConfig,
-    check_corruption,
-    check_probability,
-    never_emitted,
-    tokenizer_fields,
-)
+from ..core.configuration_maskgit import MaskGitConfig
 from ..core.losses import IGNORED_LABEL
-from ..core.masking import (
-    CHOICES,
-    exact_count_weights,
-    exact_counts,
-    maskable_positions,
-    stratified_times,
-    token_column,
-)
+from ..core.masking import Masking, maskable_positions, stratified_times, token_column
 from ..core.noise import keyed_generator
-from ..core.sampler_scores import highest
-from ..core.schedules import Schedule, get_schedule
+from ..core.schedules import Schedule
+from ..core.special_tokens import never_emitted, tokenizer_fields
 
 _SCALARS_PER_EXAMPLE = 4  # stratum, offset in the stratum, two corruption coins
 _UNIFORMS_PER_POSITION = 3  # choice, kind of corruption, random token
@@ -53,15 +40,9 @@ class DataCollatorForMaskGit:
 
     Args:
         tokenizer: gives the special ids and the framing.
-        schedule: "linear", "cosine", or a function from time to the fraction masked.
-        no_replace_prob: probability in [0, 1] that a chosen position keeps its token.
-        random_token_prob: probability in [0, 1] that it gets a random ordinary token.
-        corruption_prob: probability in [0, 1], per example, that each of these two is switched on.
-            With the default a quarter of the examples is purely masked; the fully masked state,
-            where generation starts, would otherwise never be seen. 0 means pure masking: only then
-            is the weighted loss a likelihood bound.
-        use_simple_mdlm_loss_weight: weight as in MDLM; False gives weight 1 (MaskGIT).
-        choice: "exact_count" (finite variance) or "bernoulli" (each position on its own).
+        schedule, no_replace_prob, random_token_prob, corruption_prob, use_simple_mdlm_loss_weight,
+            choice: how tokens are hidden, as `Masking` declares it. Only with `corruption_prob` 0
+            and the MDLM weight is the weighted loss a likelihood bound.
         seed: first part of the key of the noise.
         process_index, num_processes: this process among those that share an update.
         pad_to_multiple_of: round the padded length up to a multiple of this.
@@ -73,29 +54,26 @@ class DataCollatorForMaskGit:
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        schedule: str | Callable[[Tensor], Tensor] | Schedule = "linear",
+        schedule: str | Callable[[Tensor], Tensor] | Schedule = Masking.schedule,
         *,
-        no_replace_prob: float = 0.15,
-        random_token_prob: float = 0.1,
-        corruption_prob: float = 0.5,
-        use_simple_mdlm_loss_weight: bool = True,
-        choice: str = "exact_count",
+        no_replace_prob: float = Masking.no_replace_prob,
+        random_token_prob: float = Masking.random_token_prob,
+        corruption_prob: float = Masking.corruption_prob,
+        use_simple_mdlm_loss_weight: bool = Masking.use_simple_mdlm_loss_weight,
+        choice: str = Masking.choice,
         seed: int = 0,
         process_index: int = 0,
         num_processes: int = 1,
         pad_to_multiple_of: int | None = None,
     ) -> None:
-        for name, value in (
-            ("no_replace_prob", no_replace_prob),
-            ("random_token_prob", random_token_prob),
-            ("corruption_prob", corruption_prob),
-        ):
-            check_probability(name, value)
-        check_corruption(no_replace_prob, random_token_prob)
-        if choice not in CHOICES:
-            raise ValueError(
-                f"Unknown choice {choice!r}; choose from {', '.join(map(repr, CHOICES))}."
-            )
+        self.masking = Masking(
+            schedule=schedule,
+            no_replace_prob=no_replace_prob,
+            random_token_prob=random_token_prob,
+            corruption_prob=corruption_prob,
+            use_simple_mdlm_loss_weight=use_simple_mdlm_loss_weight,
+            choice=choice,
+        )
         if num_processes < 1:
             raise ValueError(f"`num_processes` must be at least 1, got {num_processes}.")
         if not 0 <= process_index < num_processes:
@@ -109,12 +87,6 @@ class DataCollatorForMaskGit:
                 'no batch. Add one with tokenizer.add_special_tokens({"pad_token": "[PAD]"}).'
             )
         self.tokenizer = tokenizer
-        self.schedule = get_schedule(schedule)
-        self.no_replace_prob = no_replace_prob
-        self.random_token_prob = random_token_prob
-        self.corruption_prob = corruption_prob
-        self.use_simple_mdlm_loss_weight = use_simple_mdlm_loss_weight
-        self.choice = choice
         self.seed = seed
         self.process_index = process_index
         self.num_processes = num_processes
@@ -147,14 +119,7 @@ class DataCollatorForMaskGit:
                 f"The tokenizer's mask token has id {tokenizer.mask_token_id}, the model's config "
                 f"says {config.mask_token_id}; use the tokenizer that the model was made with."
             )
-        options: dict[str, Any] = {
-            "schedule": config.schedule,
-            "no_replace_prob": config.no_replace_prob,
-            "random_token_prob": config.random_token_prob,
-            "corruption_prob": config.corruption_prob,
-            "use_simple_mdlm_loss_weight": config.use_simple_mdlm_loss_weight,
-        }
-        return cls(tokenizer, **{**options, **overrides})
+        return cls(tokenizer, **{**config.masking_options(), **overrides})
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch, the second part of the key of the noise."""
@@ -186,9 +151,16 @@ class DataCollatorForMaskGit:
         scalars, uniforms = self._noise(features, batch["attention_mask"])
         ranks = scalars[:, 0].argsort().argsort()
         times = stratified_times(ranks, scalars[:, 1], self.process_index, self.num_processes)
-        chosen, weights = self._choose(times, maskable, uniforms[..., 0])
+        chosen, weights = self.masking.choose(times, maskable, uniforms[..., 0])
         labels = batch["input_ids"].masked_fill(~maskable, IGNORED_LABEL)
-        batch["input_ids"] = self._corrupt(batch["input_ids"], chosen, scalars[:, 2:], uniforms)
+        batch["input_ids"] = self.masking.corrupt(
+            batch["input_ids"],
+            chosen,
+            scalars[:, 2:],
+            uniforms[..., 1:],
+            self._token_ids["mask_token_id"],
+            self._ordinary_ids,
+        )
         return {
             **batch,
             "labels": labels,
@@ -266,34 +238,6 @@ class DataCollatorForMaskGit:
             scalars[row] = drawn[:_SCALARS_PER_EXAMPLE]
             uniforms[row, real] = drawn[_SCALARS_PER_EXAMPLE:].view(-1, _UNIFORMS_PER_POSITION)
         return scalars, uniforms
-
-    def _choose(self, times: Tensor, maskable: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
-        """Choose positions (B, L) and give each row its weight (B,)."""
-        num_maskable = maskable.sum(1)
-        if self.choice == "exact_count":
-            counts = exact_counts(times, num_maskable, self.schedule)
-            chosen = highest(uniforms, maskable, counts)
-            weights = exact_count_weights(counts, num_maskable, self.schedule)
-        else:
-            chosen = maskable & (uniforms < self.schedule.mask_rate(times)[:, None])
-            weights = self.schedule.loss_weight(times)
-        if not self.use_simple_mdlm_loss_weight:
-            weights = torch.ones_like(weights)
-        return chosen, weights
-
-    def _corrupt(
-        self, input_ids: Tensor, chosen: Tensor, coins: Tensor, uniforms: Tensor
-    ) -> Tensor:
-        """Show the mask, the true token or a random one at the chosen positions."""
-        switched_on = (coins < self.corruption_prob).double()  # (B, 2)
-        keep_below = switched_on[:, :1] * self.no_replace_prob
-        random_below = keep_below + switched_on[:, 1:] * self.random_token_prob
-        kind, place = uniforms[..., 1], uniforms[..., 2]
-        random_ids = self._ordinary_ids[(place * len(self._ordinary_ids)).long()]
-        shown = torch.full_like(input_ids, self.tokenizer.mask_token_id)
-        shown = torch.where(kind < random_below, random_ids, shown)
-        shown = torch.where(kind < keep_below, input_ids, shown)
-        return torch.where(chosen, shown, input_ids)
 
 
 class SetEpochCallback(TrainerCallback):

@@ -18,7 +18,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from ..core.configuration_maskgit import never_emitted, tokenizer_fields
+from ..core.special_tokens import never_emitted, tokenizer_fields
 
 logger = logging.getLogger(__name__)
 

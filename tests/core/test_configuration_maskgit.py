@@ -8,7 +8,7 @@ from huggingface_hub.errors import StrictDataclassFieldValidationError
 from transformers import AutoConfig, BertConfig, RobertaConfig
 
 from hf_maskgit import MaskGitConfig, MaskGitForMaskedLM
-from hf_maskgit.core.configuration_maskgit import framing, tokenizer_fields
+from hf_maskgit.core.special_tokens import framing, tokenizer_fields
 from tests.support.tiny import (
     ENCODERS,
     bert_config,

@@ -12,7 +12,7 @@ from transformers import (
 from transformers.generation import ConfidenceCriteria
 
 from hf_maskgit import MaskGitConfig
-from hf_maskgit.core.configuration_maskgit import tokenizer_fields
+from hf_maskgit.core.special_tokens import tokenizer_fields
 from hf_maskgit.core.decoding_stops import StopRules, tokens_until
 from tests.support.combinations import LEGAL, choices
 from tests.support.prompts import CLS, MASK, PAD, SEP

@@ -10,7 +10,7 @@ from scipy import stats
 from transformers import AutoTokenizer, BertConfig
 
 from hf_maskgit import DataCollatorForMaskGit, MaskGitConfig, get_schedule
-from hf_maskgit.training.collator import (
+from hf_maskgit.core.masking import (
     exact_count_weights,
     exact_counts,
     maskable_positions,

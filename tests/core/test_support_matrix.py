@@ -26,7 +26,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 
 from hf_maskgit import MaskGitConfig, MaskGitForMaskedLM
 from hf_maskgit.core import encoder_kinds as encoders
-from hf_maskgit.core.configuration_maskgit import tokenizer_fields
+from hf_maskgit.core.special_tokens import tokenizer_fields
 from tests.support import support_matrix
 from tests.support.support_matrix import (
     PAGE,

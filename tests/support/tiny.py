@@ -31,7 +31,7 @@ from transformers import (
 )
 
 from hf_maskgit import MaskGitConfig, MaskGitForMaskedLM, MaskGitGenerationConfig
-from hf_maskgit.core.configuration_maskgit import tokenizer_fields
+from hf_maskgit.core.special_tokens import tokenizer_fields
 from hf_maskgit.core.generation_maskgit import MaskGitGenerationMixin
 
 BERT_SPECIALS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}

@@ -18,7 +18,7 @@ from tokenizers import (
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from hf_maskgit import MaskGitConfig, MaskGitForMaskedLM
-from hf_maskgit.core.configuration_maskgit import tokenizer_fields
+from hf_maskgit.core.special_tokens import tokenizer_fields
 from tests.support.tiny import BERT_SPECIALS, ROBERTA_SPECIALS, bert_config, protein_tokenizer
 
 SENTENCES = [
