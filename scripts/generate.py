@@ -27,7 +27,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from hf_maskgit import MaskGitForMaskedLM, MaskGitGenerationConfig
 from hf_maskgit.core.noise import mix
 from hf_maskgit.core.pipeline_infilling import holds_blank
-from hf_maskgit.core.sampler import ORDERS, PACES, REMASKS
+from hf_maskgit.core.sampler_rules import ORDERS, PACES, REMASKS
 from hf_maskgit.core.sampler_presets import PRESETS
 from hf_maskgit.core.schedules import SCHEDULES
 from hf_maskgit.training.recipes import json_object, parse_options, run_program

@@ -1,4 +1,4 @@
-"""Which tokens may stand where: vocabularies of single positions.
+"""Which tokens may stand where, and which processors of scores mean something here.
 
 Letters: B rows, W columns of the returned rows, V vocabulary.
 """
@@ -10,10 +10,41 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 from transformers.generation import logits_process
 
+from .decoding_layout import PackedRows
+from .decoding_turn import DecodingState
+from .sampler import Sampler
+
 # For every filled position; by column of the returned rows; or that for each row.
 AllowedTokens = (
     Sequence[int] | Mapping[int, Sequence[int]] | Sequence[Mapping[int, Sequence[int]] | None]
 )
+
+
+def start_state(
+    rows: PackedRows, sampler: Sampler, allowed: AllowedTokens | None, vocab_size: int
+) -> DecodingState:
+    """Make the state before the first pass, with the caller's constraints in packed order.
+
+    Args:
+        rows: the B packed rows.
+        sampler: its blocks, and what it suppresses anyway.
+        allowed: ids that may be emitted, see `AllowedTokens`; None allows all.
+        vocab_size: V.
+
+    Raises:
+        ValueError: for constraints that do not fit or leave nothing to emit.
+    """
+    if allowed is None:
+        return DecodingState.start(rows.text, rows.masked, rows.can_end, sampler.block_length)
+    num_rows, width = rows.columns.shape
+    index, table = allowed_tables(allowed, num_rows, width, sampler.suppressed, vocab_size)
+    index, table = index.to(rows.text.device), table.to(rows.text.device)
+    # The caller counts columns of the returned rows, the denoiser places of the packed ones.
+    packed = rows.layout.pack_arranged(index)
+    check_ends(packed, table, sampler.end_ids, rows.masked, rows.can_end)
+    return DecodingState.start(
+        rows.text, rows.masked, rows.can_end, sampler.block_length, packed, table
+    )
 
 
 def allowed_tables(

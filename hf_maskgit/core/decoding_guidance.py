@@ -3,11 +3,78 @@
 Letters: R rows, L length of the text, M length of the other text, V vocabulary, N positions.
 """
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
-from .decoding import LogitsFn
+from .configuration_maskgit import MaskGitConfig
+from .decoding_prompts import Prompts, mask_token_id_of, pack_negative_prompts
+from .decoding_turn import LogitsFn
 from .losses import at_least_float32
+
+
+class Denoiser(Protocol):
+    """What guidance asks of a model: `MaskGitGenerationMixin` has it."""
+
+    config: MaskGitConfig
+
+    @property
+    def max_positions(self) -> int | None:
+        """Longest text in tokens that it takes; None when it sets no limit."""
+
+    def logits_fn(self, real: Tensor, token_type_ids: Tensor | None) -> LogitsFn:
+        """Return the denoiser of rows (R, L) whose tokens are `real`, with a memory of its own."""
+
+
+def denoiser_of(
+    model: Denoiser,
+    prompts: Prompts,
+    scale: float | None,
+    negative_prompt_ids: Tensor | None,
+    negative_prompt_attention_mask: Tensor | None,
+) -> LogitsFn:
+    """Return what `fill_masks` asks for logits: the denoiser, guided where that is asked for.
+
+    Args:
+        model: gives the denoisers.
+        prompts: the R rows that are decoded.
+        scale: w, see `guided`; None and 1 ask for none.
+        negative_prompt_ids: (.., Q) long, the prompts to push away from; None pushes away from the
+            text with its prompt masked.
+        negative_prompt_attention_mask: (.., Q), 1 at their real tokens.
+
+    Raises:
+        ValueError: for negative prompts that cannot be read, do not fit, or have no scale.
+    """
+    rows = prompts.rows
+    denoise = model.logits_fn(rows.real, prompts.token_type_ids)
+    if scale is None or scale == 1:
+        if negative_prompt_ids is not None:
+            raise ValueError(
+                "`negative_prompt_ids` needs a `guidance_scale` other than 1, for example 1.5."
+            )
+        return denoise
+    if negative_prompt_ids is None:
+        # A word that the tokenizer does not know is no frame, special as its id may be.
+        frame = {*(model.config.special_token_ids or [])} - {model.config.unk_token_id}
+        special = torch.tensor(sorted(frame), dtype=torch.long, device=rows.text.device)
+        prompt = rows.real & ~rows.masked & ~torch.isin(rows.text, special)
+        # A denoiser of its own, since each remembers its own previous pass.
+        unconditional = model.logits_fn(rows.real, prompts.token_type_ids)
+        other = without_prompt(unconditional, prompt, mask_token_id_of(model.config))
+    else:
+        others = pack_negative_prompts(
+            model.config,
+            prompts,
+            negative_prompt_ids,
+            negative_prompt_attention_mask,
+            model.max_positions,
+        )
+        other = with_other_prompt(
+            model.logits_fn(others.real, None), rows.masked, others.text, others.masked
+        )
+    return guided(denoise, other, scale)
 
 
 def guided(logits_fn: LogitsFn, other_logits_fn: LogitsFn, scale: float) -> LogitsFn:

@@ -5,9 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .decoding import DecodingState, StepCallback
+from .decoding import StepCallback
 from .decoding_layout import PackedRows, behind_first
 from .decoding_stops import StopRules
+from .decoding_turn import DecodingState
 from .sampler import Sampler
 
 

@@ -11,8 +11,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.generation import stopping_criteria
 
-from .decoding import DecodingState, StopFn
-from .sampler import COMPETING, REMDM, Sampler
+from .decoding import StopFn
+from .decoding_turn import DecodingState
+from .sampler import Sampler
+from .sampler_rules import REMASKS
 
 # Criteria of transformers that measure something parallel decoding does not have, with what does.
 _REFUSED_CRITERIA = {
@@ -26,9 +28,9 @@ _REFUSED_CRITERIA = {
 def settled(state: DecodingState, remask: str) -> Tensor:
     """Mark the places (R, L) bool that will not change any more: where no remasking can reach."""
     known = state.block < 0
-    if remask in REMDM:
+    if REMASKS[remask].rate is not None:
         return known
-    if remask in COMPETING:
+    if REMASKS[remask].competes:
         return known | (state.block < state.active_block)
     return ~state.masked
 
@@ -112,10 +114,26 @@ class StopRules:
             if kind.__module__ == stopping_criteria.__name__ and hint:
                 raise ValueError(f"{kind.__name__} cannot stop parallel decoding: {hint}.")
 
-    @property
-    def need_padding(self) -> bool:
-        """Whether the caller asked for something that cuts rows off."""
-        return bool(self._strings or self._criteria)
+    def check(self, num_new: int, pad_token_id: int | None) -> None:
+        """Refuse rules that this batch has no use or no padding for.
+
+        Args:
+            num_new: tokens that are appended to each row.
+            pad_token_id: what fills a row that is cut off.
+
+        Raises:
+            ValueError: for stop strings where nothing is appended, or no padding.
+        """
+        if self._strings and not num_new:
+            raise ValueError(
+                "`stop_strings` end appended text, and nothing is appended here; leave them out, "
+                "or ask for `max_new_tokens`."
+            )
+        if (self._strings or self._criteria) and pad_token_id is None:
+            raise ValueError(
+                "`pad_token_id` is not set, which fills a row that `stopping_criteria` or "
+                "`stop_strings` cut off; pass it, or set it in model.generation_config."
+            )
 
     @property
     def stop_fn(self) -> StopFn | None:

@@ -1,74 +1,101 @@
-"""The options of `generate`, their defaults and their ranges."""
+"""The options of `generate`: whose option counts, and what goes together."""
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from transformers import GenerationConfig
 
-from .sampler import (
-    ORDERS,
-    P2_PLANNERS,
-    PACES,
-    REMASKS,
-    SCORED_ORDERS,
-    resolve_choices,
-)
+from .options import Option, check, option, options_of
+from .sampler import Sampler
+from .sampler_choices import P2_PLANNERS, TABLES, readers_of, resolve_choices, what_draws
 from .sampler_presets import PRESETS
+from .sampler_rules import ORDERS
 from .schedules import SCHEDULES
 
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a call of `generate` asks for besides its sampler; declares options and holds none."""
+
+    max_new_tokens: int = option(
+        64, "masks appended behind each row's last real token, at least 0.", int, low=0
+    )
+    schedule: str = option(
+        "linear",
+        '"linear" or "cosine", how fast masks are revealed; unset, it is the model\'s own.',
+        choices=tuple(SCHEDULES),
+    )
+    can_mask_prev_unmasked: bool = option(
+        False,
+        'the ancestor\'s word for remask="confidence", or "critic" where the order is.',
+        bool,
+    )
+    top_k: int | None = option(
+        None, "keep the likeliest k tokens, at least 0; 0 keeps all.", int, low=0
+    )
+    top_p: float | None = option(
+        None,
+        "keep the smallest set of tokens of this total probability, in (0, 1]; 1 keeps all.",
+        int,
+        float,
+        low=0,
+        high=1,
+        open_low=True,
+    )
+    repetition_penalty: float | None = option(
+        None,
+        "above 0, makes tokens that a row holds less likely (above 1) or likelier.",
+        int,
+        float,
+        low=0,
+        open_low=True,
+    )
+    suppress_tokens: list[int] | None = option(
+        None, "ids never emitted, besides those the model forbids."
+    )
+    bad_words_ids: list[list[int]] | None = option(
+        None,
+        "the same as lists of one id each; longer words cannot be kept out of texts that are not "
+        "written from left to right.",
+    )
+    guidance_scale: float | None = option(
+        None,
+        "w of u + w (c - u) with the log-probabilities c of the text and u of the text without "
+        "its prompt, or with the negative prompt; at least 0, 1 changes nothing.",
+        int,
+        float,
+        low=0,
+    )
+    p2_planner: str = option(
+        "self", 'who judges in remask="p2": "self" or "critic".', choices=tuple(P2_PLANNERS)
+    )
+    stop_strings: str | list[str] | None = option(
+        None, "a row ends behind the first of these in its new text; needs `tokenizer=`."
+    )
+    num_return_sequences: int = option(1, "texts per row, at least 1.", int, low=1)
+    return_dict_in_generate: bool = option(False, "return a `MaskGitGenerationOutput`.", bool)
+    output_history: bool = option(False, "let that hold the text after every pass.", bool)
+    pad_token_id: int | None = option(
+        None, "id that fills a row behind its end; unset, it is the model's."
+    )
+    bos_token_id: int | None = option(None, "id that begins a text; unset, it is the model's.")
+    eos_token_id: int | list[int] | None = option(
+        None, "id, or ids, that end a text; unset, it is the model's."
+    )
+
+
+# Every option of `generate` by name; those that pick a row of a table may have its names.
+OPTIONS: dict[str, Option] = {
+    name: replace(declared, choices=tuple(TABLES[name])) if name in TABLES else declared
+    for name, declared in (options_of(Request) | options_of(Sampler)).items()
+}
+# An order, a pace or a remasking that nobody sets follows from the other two.
 DEFAULTS: dict[str, Any] = {
-    "max_new_tokens": 64,
-    "steps": 18,
-    "schedule": "linear",
-    "order": None,
-    "pace": None,
-    "remask": None,
-    "can_mask_prev_unmasked": False,
-    "block_length": None,
-    "do_sample": True,
-    "temperature": 1.0,
-    "anneal_temperature": True,
-    "choice_temperature": 0.0,
-    "noise_level_scale": 1.0,
-    "top_k": None,
-    "top_p": None,
-    "repetition_penalty": None,
-    "suppress_tokens": None,
-    "bad_words_ids": None,
-    "guidance_scale": None,
-    "confidence_threshold": 0.9,
-    "threshold_factor": None,
-    "entropy_budget": 0.1,
-    "remdm_eta": 0.02,
-    "remdm_t_on": 0.55,
-    "remdm_t_off": 0.05,
-    "remdm_alpha_on": 0.9,
-    "p2_eta": 1.0,
-    "p2_planner": "self",
-    "stop_strings": None,
-    "num_return_sequences": 1,
-    "return_dict_in_generate": False,
-    "output_history": False,
-    "pad_token_id": None,
-    "bos_token_id": None,
-    "eos_token_id": None,
+    name: None if name in TABLES else declared.default for name, declared in OPTIONS.items()
 }
 METADATA = ("transformers_version", "_from_model_config", "_commit_hash", "_original_object_hash")
-
-# Options that only one choice looks at, and which.
-_READ_BY = {
-    "confidence_threshold": ("pace", ("threshold",)),
-    "threshold_factor": ("pace", ("threshold",)),
-    "entropy_budget": ("pace", ("entropy_bound",)),
-    "remdm_eta": ("remask", ("remdm_cap", "remdm_rescale", "remdm_loop")),
-    "remdm_t_on": ("remask", ("remdm_loop",)),
-    "remdm_t_off": ("remask", ("remdm_loop",)),
-    "remdm_alpha_on": ("remask", ("remdm_loop",)),
-    "p2_eta": ("remask", ("p2",)),
-    "p2_planner": ("remask", ("p2",)),
-    "noise_level_scale": ("order", ("critic",)),
-}
 
 # Words of left-to-right generation, and what to write in their place.
 _INSTEAD = {
@@ -82,156 +109,24 @@ _INSTEAD = {
 }
 
 # Options that make up one sampler together: mixed from two sources they would seldom go together.
-SAMPLER_CHOICES = (
-    "order",
-    "pace",
-    "remask",
-    "can_mask_prev_unmasked",
-    "choice_temperature",
-    "block_length",
-)
-
-_NAMES = {
-    "order": ORDERS,
-    "pace": PACES,
-    "remask": REMASKS,
-    "p2_planner": P2_PLANNERS,
-    "schedule": tuple(SCHEDULES),
-}
-_INTEGERS_FROM = {
-    "steps": 1,
-    "max_new_tokens": 0,
-    "num_return_sequences": 1,
-    "top_k": 0,
-    "block_length": 1,
-}
-# Ends of the range, and whether each belongs to it.
-_NUMBERS = {
-    "temperature": (0, False, None, False),
-    "choice_temperature": (0, True, None, False),
-    "noise_level_scale": (0, True, None, False),
-    "top_p": (0, False, 1, True),
-    "repetition_penalty": (0, False, None, False),
-    "guidance_scale": (0, True, None, False),
-    "confidence_threshold": (0, True, 1, True),
-    "threshold_factor": (0, False, None, False),
-    "entropy_budget": (0, True, None, False),
-    "remdm_eta": (0, True, 1, True),
-    "remdm_t_on": (0, False, 1, True),
-    "remdm_t_off": (0, True, 1, False),
-    "remdm_alpha_on": (0, False, 1, False),
-    "p2_eta": (0, False, None, False),
-}
-_FLAGS = (
-    "can_mask_prev_unmasked",
-    "do_sample",
-    "anneal_temperature",
-    "return_dict_in_generate",
-    "output_history",
-)
+SAMPLER_CHOICES = (*TABLES, "can_mask_prev_unmasked", "choice_temperature", "block_length")
 
 
 class MaskGitGenerationConfig(GenerationConfig):
     """Options of `generate`; unset ones are None and fall back to the model's, then the library's.
-
-    Args:
-        max_new_tokens: masks appended behind each row's last real token (64).
-        steps: number of denoiser passes at most, S >= 1 (18). All blocks together share them. The
-            paces `first_hitting`, `threshold` and `entropy_bound` take the passes they need.
-        schedule: "linear" or "cosine", how fast masks are revealed (the model's own).
-        order: which masked positions go first. Scores of a position, known before a token is drawn:
-            "top_probability" of the likeliest token (the default), "margin" over the second
-            likeliest (arXiv 2502.06768), "entropy", lowest first. "confidence": probability of the
-            token drawn (MaskGIT and the ancestor; its texts repeat more). "critic": the token
-            critic's view of the token drawn. "random", "left_to_right".
-        pace: how many per step. "schedule" (the default) follows `steps` and `schedule`;
-            "ancestral" flips a coin per mask, as MDLM samples (arXiv 2406.07524); "first_hitting"
-            reveals one (arXiv 2409.02908); "threshold" all of a probability of
-            `confidence_threshold` or by `threshold_factor` (Fast-dLLM, arXiv 2505.22618);
-            "entropy_bound" as many as lose at most `entropy_budget` nats (EB-Sampler, 2505.24857).
-        remask: which revealed tokens are masked again. "never" (the default); "confidence": those
-            the denoiser now believes least; "critic": those the critic believes least
-            (arXiv 2209.04439); "p2" (arXiv 2502.03540); "remdm_cap", "remdm_rescale", "remdm_conf",
-            "remdm_loop" (arXiv 2503.00307).
-        can_mask_prev_unmasked: the ancestor's word for remask="confidence", or "critic" where the
-            order is (False).
-        block_length: decode blocks of that many masks, at least 1, from left to right (None: all
-            at once).
-        do_sample: draw tokens (True); False takes the likeliest.
-        temperature: divides the logits before a token is drawn, > 0 (1.0).
-        anneal_temperature: scale the temperature down to 0 over the steps (True). This sharpens:
-            the last pass is greedy. For samples from the model's own law set it to False.
-        choice_temperature: scale of the Gumbel noise on the order, >= 0, annealed to 0 over the
-            steps (0.0).
-        noise_level_scale: the same for scores of the critic (1.0).
-        top_k, top_p: keep the likeliest k >= 0 tokens, or the smallest set of total probability p
-            in (0, 1]; 0 and 1 keep all.
-        repetition_penalty: > 0, makes tokens that a row holds less likely (above 1) or likelier.
-        suppress_tokens: ids never emitted, besides those the model forbids.
-        bad_words_ids: the same as lists of one id each; longer words cannot be kept out of texts
-            that are not written from left to right.
-        guidance_scale: w of u + w (c - u) with the log-probabilities c of the text and u of the
-            text without its prompt, or with the negative prompt; w >= 0, 1 changes nothing (None).
-        confidence_threshold: probability in [0, 1], of pace "threshold" (0.9).
-        threshold_factor: f > 0 of Fast-dLLM's rule (n + 1)(1 - p_n) < f, instead of the threshold.
-        entropy_budget: nats, >= 0, of pace "entropy_bound" (0.1).
-        remdm_eta: remask rate of ReMDM, in [0, 1] (0.02).
-        remdm_t_on, remdm_t_off: times between which ReMDM-loop remasks, 0 <= off < on <= 1 (0.55,
-            0.05).
-        remdm_alpha_on: share of tokens revealed meanwhile, in (0, 1) (0.9).
-        p2_eta: > 0, scales the log-probability of revealed tokens; above 1 remasks more (1.0).
-        p2_planner: "self" or "critic" ("self").
-        stop_strings: a row ends behind the first of these in its new text; needs `tokenizer=`.
-        num_return_sequences: texts per row (1).
-        return_dict_in_generate: return a `MaskGitGenerationOutput` (False).
-        output_history: let that hold the text after every pass (False).
-        pad_token_id, bos_token_id, eos_token_id: special ids (the model's).
 
     Raises:
         ValueError: for an unknown option, a value out of its range, or choices that do not go
             together.
     """
 
-    # Types of the resolved options; an unset one is None.
-    max_new_tokens: int
-    steps: int
-    schedule: str
-    order: str
-    pace: str
-    remask: str
-    can_mask_prev_unmasked: bool
-    block_length: int | None
-    do_sample: bool
-    temperature: float
-    anneal_temperature: bool
-    choice_temperature: float
-    noise_level_scale: float
-    top_k: int | None
-    top_p: float | None
-    repetition_penalty: float | None
-    suppress_tokens: list[int] | None
-    bad_words_ids: list[list[int]] | None
-    guidance_scale: float | None
-    confidence_threshold: float
-    threshold_factor: float | None
-    entropy_budget: float
-    remdm_eta: float
-    remdm_t_on: float
-    remdm_t_off: float
-    remdm_alpha_on: float
-    p2_eta: float
-    p2_planner: str
-    stop_strings: str | list[str] | None
-    num_return_sequences: int
-    return_dict_in_generate: bool
-    output_history: bool
-    pad_token_id: int | None
-    bos_token_id: int | None
-    eos_token_id: int | list[int] | None
+    if TYPE_CHECKING:  # every option is an attribute
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def __init__(self, **kwargs: Any) -> None:
         # transformers' own __init__ would add some sixty options of left-to-right decoding.
-        for name in DEFAULTS:
+        for name in OPTIONS:
             setattr(self, name, kwargs.pop(name, None))
         self._from_model_config = False
         self.transformers_version = kwargs.pop("transformers_version", None)
@@ -268,22 +163,9 @@ class MaskGitGenerationConfig(GenerationConfig):
         Raises:
             ValueError: naming the option, what was got and what is allowed.
         """
-        for name, known in _NAMES.items():
-            value = getattr(self, name)
-            if value is not None and value not in known:
-                raise ValueError(
-                    f"Unknown {name} {value!r}; choose from {', '.join(map(repr, known))}."
-                )
-        for name, low in _INTEGERS_FROM.items():
-            value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < low):
-                raise ValueError(f"`{name}` must be an integer of at least {low}, got {value!r}.")
-        for name, limits in _NUMBERS.items():
-            _check_number(name, getattr(self, name), *limits)
-        for name in _FLAGS:
-            value = getattr(self, name)
-            if value is not None and type(value) is not bool:
-                raise ValueError(f"`{name}` must be True or False, got {value!r}.")
+        for name, declared in OPTIONS.items():
+            if getattr(self, name) is not None:
+                check(name, getattr(self, name), declared)
         self._check_lists()
         self._check_pairs()
         if self.do_sample is False:
@@ -295,7 +177,7 @@ class MaskGitGenerationConfig(GenerationConfig):
             "confidence_threshold": self.threshold_factor,
             "threshold_factor": self.confidence_threshold,
         }
-        for name in DEFAULTS:
+        for name in OPTIONS:
             if getattr(self, name) is None and other_rule.get(name) is None:
                 setattr(self, name, source.get(name))
 
@@ -309,25 +191,24 @@ class MaskGitGenerationConfig(GenerationConfig):
         if self.names_a_sampler:
             kept = {k: v for k, v in kept.items() if k not in SAMPLER_CHOICES}
         if self.do_sample is False:
-            drawing = set(_what_draws(kept))
-            if drawing & {"order", "pace", "remask"}:
+            drawing = set(what_draws(kept))
+            if drawing & TABLES.keys():
                 drawing |= set(SAMPLER_CHOICES)
             kept = {k: v for k, v in kept.items() if k not in drawing}
-        elif self.do_sample is None and _what_draws(vars(self)):
+        elif self.do_sample is None and what_draws(vars(self)):
             kept.pop("do_sample", None)
         return kept
 
     @property
     def names_a_sampler(self) -> bool:
         """Whether an order, a pace or a remasking is set."""
-        choices = (self.order, self.pace, self.remask)
-        return any(choices) or bool(self.can_mask_prev_unmasked)
+        return bool(any(getattr(self, choice) for choice in (*TABLES, "can_mask_prev_unmasked")))
 
     def resolve_choices(self) -> None:
         """Complete `order`, `pace` and `remask` where unset, and check that they go together."""
         remask = self.remask
         if self.can_mask_prev_unmasked:
-            meant = "critic" if self.order == "critic" else "confidence"
+            meant = ORDERS[self.order or OPTIONS["order"].default].competing
             if remask not in (None, meant):
                 raise ValueError(
                     f"can_mask_prev_unmasked=True means remask={meant!r} here, got remask="
@@ -336,7 +217,7 @@ class MaskGitGenerationConfig(GenerationConfig):
             remask = meant
         planner = self.p2_planner or DEFAULTS["p2_planner"]
         choices = resolve_choices(self.order, self.pace, remask, planner)
-        self.order, self.pace, self.remask = choices
+        vars(self).update(choices._asdict())
 
     def _check_lists(self) -> None:
         ids = self.suppress_tokens
@@ -380,16 +261,18 @@ class MaskGitGenerationConfig(GenerationConfig):
             )
         if None not in (self.order, self.pace, self.remask):
             self.resolve_choices()
-        scored = self.order in (None, *SCORED_ORDERS) and self.pace in (None, "schedule")
-        if self.choice_temperature and not scored:
+        # A pace with a rule of its own goes by the scores as they are.
+        noisy = [name for name, row in ORDERS.items() if row.noise == "choice_temperature"]
+        takes_noise = self.order in (None, *noisy) and self.pace in (None, OPTIONS["pace"].default)
+        if self.choice_temperature and not takes_noise:
             raise ValueError(
                 "`choice_temperature` is noise on the scores of an order, and "
                 f"order={self.order!r} with pace={self.pace!r} leaves it nothing to change; set it "
-                f"to 0, or the order to one of {', '.join(map(repr, SCORED_ORDERS))}."
+                f"to 0, or the order to one of {', '.join(map(repr, noisy))}."
             )
 
     def _check_greedy(self) -> None:
-        drawing = _what_draws(vars(self))
+        drawing = what_draws(vars(self))
         if drawing:
             name = drawing[0]
             value = getattr(self, name)
@@ -423,16 +306,13 @@ class MaskGitGenerationConfig(GenerationConfig):
         )
 
 
-def _what_draws(options: Mapping[str, Any]) -> list[str]:
-    """Name the options that draw at random, besides the tokens themselves."""
-    draws = {
-        "order": options.get("order") == "random",
-        "pace": options.get("pace") in ("ancestral", "first_hitting"),
-        "remask": (options.get("remask") or "").startswith("remdm"),
-        "choice_temperature": bool(options.get("choice_temperature")),
-        "num_return_sequences": (options.get("num_return_sequences") or 1) > 1,
-    }
-    return [name for name, is_drawn in draws.items() if is_drawn]
+# The declared sentences are the class's documentation, too.
+MaskGitGenerationConfig.__doc__ = str(MaskGitGenerationConfig.__doc__).replace(
+    "    Raises:",
+    "    Args:\n"
+    + "".join(f"        {name}: {o.help} ({o.default!r})\n" for name, o in OPTIONS.items())
+    + "\n    Raises:",
+)
 
 
 def without_effect(options: MaskGitGenerationConfig, named: Iterable[str]) -> list[str]:
@@ -442,48 +322,30 @@ def without_effect(options: MaskGitGenerationConfig, named: Iterable[str]) -> li
         options: resolved.
         named: what the call set.
     """
-    return [
-        f"`{name}` has no effect with {choice}={getattr(options, choice)!r}; it belongs to "
-        f"{choice} {' or '.join(map(repr, readers))}."
-        for name in named
-        if name in _READ_BY
-        for choice, readers in [_READ_BY[name]]
-        if getattr(options, choice) not in readers
-    ]
+    sentences = []
+    for name in named:
+        choice, readers = readers_of(name) or ("", [])
+        if choice and getattr(options, choice) not in readers:
+            sentences.append(
+                f"`{name}` has no effect with {choice}={getattr(options, choice)!r}; it belongs to "
+                f"{choice} {' or '.join(map(repr, readers))}."
+            )
+    return sentences
 
 
 def unknown_options(names: Sequence[str]) -> str:
     """Say in a sentence that masked decoding has no such options."""
     hints = []
     for name in sorted(names):
-        close = difflib.get_close_matches(name, DEFAULTS, n=1)
+        close = difflib.get_close_matches(name, OPTIONS, n=1)
         if name in _INSTEAD:
             hints.append(f" Instead of `{name}` {_INSTEAD[name]}.")
         elif close:
             hints.append(f" Did you mean `{close[0]}`?")
     return (
         f"Masked decoding has no option {', '.join(map(repr, sorted(names)))}; its options are "
-        f"{', '.join(DEFAULTS)}.{''.join(hints)}"
+        f"{', '.join(OPTIONS)}.{''.join(hints)}"
     )
-
-
-def _check_number(
-    name: str, value: Any, low: float, with_low: bool, high: float | None, with_high: bool
-) -> None:
-    if value is None:
-        return
-    if type(value) not in (int, float):
-        raise ValueError(f"`{name}` must be a number, got {value!r}.")
-    above = value >= low if with_low else value > low
-    below = high is None or (value <= high if with_high else value < high)
-    if above and below:
-        return
-    if high is None:
-        allowed = f"be at least {low}" if with_low else f"be greater than {low}"
-    else:
-        allowed = f"lie in {'[' if with_low else '('}{low}, {high}{']' if with_high else ')'}"
-    hint = "; for the likeliest token set do_sample=False" if name == "temperature" else ""
-    raise ValueError(f"`{name}` must {allowed}, got {value}{hint}.")
 
 
 def _is_list_of_ids(value: Any) -> bool:

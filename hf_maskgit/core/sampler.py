@@ -1,174 +1,164 @@
-"""Every sampler is three choices: `order`, `pace`, `remask`. Which go together stands here.
-
-- `order`: which masked positions go first;
-- `pace`: how many per pass;
-- `remask`: which revealed tokens are masked again.
-
-The functions behind the names are in `sampling`, `pacing` and `remasking`; `decoding` puts them
-together.
-"""
+"""Every option of a sampler, declared once: default, range, and what it means."""
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
 
 from torch import Tensor
 from transformers import LogitsProcessorList
 
-from .sampler_paces import annealing
-from .sampler_scores import POSITION_SCORES
+from .options import option
 from .schedules import Schedule
 
-SCORED_ORDERS = (*POSITION_SCORES, "confidence")  # by the denoiser's law
-BLIND_ORDERS = ("random", "left_to_right")  # known without a look at the logits
-ORDERS = (*SCORED_ORDERS, "critic", *BLIND_ORDERS)
-PACES = ("schedule", "ancestral", "first_hitting", "threshold", "entropy_bound")
-REMDM = ("remdm_cap", "remdm_rescale", "remdm_conf", "remdm_loop")
-COMPETING = ("confidence", "critic", "p2")  # revealed tokens compete with masks for their place
-REMASKS = ("never", *COMPETING, *REMDM)
-P2_PLANNERS = ("self", "critic")
 
-# What goes with what; the first entry is what an unset choice becomes. An order of tokens that
-# cannot be compared with the score of a token that stands there, a pace that brings its own rule,
-# or remasking that is defined for independent coin flips leaves nothing else that makes sense.
-ORDERS_OF_PACE = {
-    "schedule": ORDERS,
-    "ancestral": ("random",),
-    "first_hitting": ("random",),
-    "threshold": ("top_probability", "confidence"),
-    "entropy_bound": ("entropy", "margin", "top_probability"),
-}
-PACES_OF_REMASK = {
-    "never": PACES,
-    **dict.fromkeys(COMPETING, ("schedule",)),
-    **dict.fromkeys(REMDM, ("ancestral",)),
-}
-ORDERS_OF_REMASK = {
-    "never": ORDERS,
-    "confidence": ("top_probability", "confidence"),
-    "critic": ("critic",),
-    "p2": ("top_probability", "confidence", "critic"),
-    **dict.fromkeys(REMDM, ("random",)),
-}
-
-
-class Choices(NamedTuple):
-    """A legal combination."""
-
-    order: str
-    pace: str
-    remask: str
-
-
-def resolve_choices(
-    order: str | None, pace: str | None, remask: str | None, p2_planner: str = "self"
-) -> Choices:
-    """Complete the three choices, where unset from those that are set, and check the combination.
-
-    Raises:
-        ValueError: for a combination that makes no sense, naming what goes together.
-    """
-    remask = remask or "never"
-    paces = PACES_OF_REMASK[remask]
-    pace = pace or paces[0]
-    if pace not in paces:
-        raise ValueError(
-            f"remask={remask!r} goes with pace {_listed(paces)}, got pace={pace!r}; leave `pace` "
-            "unset or choose another remasking."
-        )
-    orders = [name for name in ORDERS_OF_PACE[pace] if name in ORDERS_OF_REMASK[remask]]
-    if remask == "p2":
-        orders = [name for name in orders if (name == "critic") == (p2_planner == "critic")]
-    order = order or orders[0]
-    if order not in orders:
-        planner = f" and p2_planner={p2_planner!r}" if remask == "p2" else ""
-        raise ValueError(
-            f"pace={pace!r} with remask={remask!r}{planner} goes with order {_listed(orders)}, got "
-            f"order={order!r}; leave `order` unset or choose another pace or remasking."
-        )
-    return Choices(order, pace, remask)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """The choices of one decoding, every field resolved.
+    """How one batch is decoded, every option resolved.
 
-    Ranges are those of `MaskGitGenerationConfig`, which has checked them.
+    A sampler is three choices, `order`, `pace` and `remask`, whose rows stand in the tables of
+    `sampler_rules`, and the numbers that these rows read. `MaskGitGenerationConfig` takes its
+    options, their defaults and their ranges from here, and has checked them.
 
-    Attributes:
-        steps: S, passes at most (where the pace goes by steps).
-        schedule: how much is left masked after each of them.
+    Args:
+        schedule: how much is left masked after each pass.
         mask_token_id: what stands at a masked position.
         suppressed: (K,) long, ids that are never emitted.
         end_ids: (E,) long, ids that end a text; emitted only where nothing known stands behind.
-        order, pace, remask: a legal combination, see `resolve_choices`.
-        block_length: masks per block, decoded from left to right; None is one block of all.
-        do_sample: draw tokens; False takes the likeliest.
-        temperature: divides the logits before a token is drawn.
-        anneal_temperature: scale it down to 0 towards the end.
-        choice_temperature: scale of the Gumbel noise on the order, annealed likewise.
-        noise_level_scale: the same for an order by critic.
-        confidence_threshold, threshold_factor, entropy_budget: of the paces of these names.
-        remdm_eta, remdm_t_on, remdm_t_off, remdm_alpha_on: of ReMDM.
-        p2_eta: scales the scores of revealed tokens in P2.
         processors: change the scores (N, V) of the positions about to be drawn, given their rows'
             text (N, L); applied before the temperature.
         warpers: the same, applied after it.
         records_probabilities: keep each token's log-probability at its reveal.
+        steps, order, ...: the options of `generate` of that name; each says below what it is.
     """
 
-    steps: int
     schedule: Schedule
     mask_token_id: int
     suppressed: Tensor
     end_ids: Tensor
-    order: str = "top_probability"
-    pace: str = "schedule"
-    remask: str = "never"
-    block_length: int | None = None
-    do_sample: bool = True
-    temperature: float = 1.0
-    anneal_temperature: bool = True
-    choice_temperature: float = 0.0
-    noise_level_scale: float = 1.0
-    confidence_threshold: float = 0.9
-    threshold_factor: float | None = None
-    entropy_budget: float = 0.1
-    remdm_eta: float = 0.02
-    remdm_t_on: float = 0.55
-    remdm_t_off: float = 0.05
-    remdm_alpha_on: float = 0.9
-    p2_eta: float = 1.0
     processors: LogitsProcessorList = field(default_factory=LogitsProcessorList)
     warpers: LogitsProcessorList = field(default_factory=LogitsProcessorList)
     records_probabilities: bool = False
 
-    @property
-    def goes_by_steps(self) -> bool:
-        """Whether `steps` limits the passes; the other paces need as many as they need."""
-        return self.pace in ("schedule", "ancestral")
+    steps: int = option(
+        18,
+        "number of denoiser passes at most, S >= 1. All blocks together share them. The paces "
+        "`first_hitting`, `threshold` and `entropy_bound` take the passes they need.",
+        int,
+        low=1,
+    )
+    order: str = option(
+        "top_probability",
+        "which masked positions go first. Scores of a position, known before a token is drawn: "
+        '"top_probability" of the likeliest token (the default), "margin" over the second '
+        'likeliest (arXiv 2502.06768), "entropy", lowest first. "confidence": probability of the '
+        'token drawn (MaskGIT and the ancestor; its texts repeat more). "critic": the token '
+        'critic\'s view of the token drawn. "random", "left_to_right".',
+    )
+    pace: str = option(
+        "schedule",
+        'how many per step. "schedule" (the default) follows `steps` and `schedule`; "ancestral" '
+        'flips a coin per mask, as MDLM samples (arXiv 2406.07524); "first_hitting" reveals one '
+        '(arXiv 2409.02908); "threshold" all of a probability of `confidence_threshold` or by '
+        '`threshold_factor` (Fast-dLLM, arXiv 2505.22618); "entropy_bound" as many as lose at '
+        "most `entropy_budget` nats (EB-Sampler, arXiv 2505.24857).",
+    )
+    remask: str = option(
+        "never",
+        'which revealed tokens are masked again. "never" (the default); "confidence": those the '
+        'denoiser now believes least; "critic": those the critic believes least '
+        '(arXiv 2209.04439); "p2" (arXiv 2502.03540); "remdm_cap", "remdm_rescale", "remdm_conf", '
+        '"remdm_loop" (arXiv 2503.00307).',
+    )
+    block_length: int | None = option(
+        None,
+        "decode blocks of that many masks, at least 1, from left to right; None decodes all at "
+        "once.",
+        int,
+        low=1,
+    )
+    do_sample: bool = option(True, "draw tokens; False takes the likeliest.", bool)
+    temperature: float = option(
+        1.0,
+        "divides the logits before a token is drawn, above 0.",
+        int,
+        float,
+        low=0,
+        open_low=True,
+        hint="; for the likeliest token set do_sample=False",
+    )
+    anneal_temperature: bool = option(
+        True,
+        "scale the temperature down to 0 over the steps. This sharpens: the last pass is greedy. "
+        "For samples from the model's own distribution set it to False.",
+        bool,
+    )
+    choice_temperature: float = option(
+        0.0,
+        "scale of the Gumbel noise on the order, at least 0, annealed to 0 over the steps.",
+        int,
+        float,
+        low=0,
+    )
+    noise_level_scale: float = option(1.0, "the same for scores of the critic.", int, float, low=0)
+    confidence_threshold: float = option(
+        0.9, 'probability in [0, 1], of pace "threshold".', int, float, low=0, high=1
+    )
+    threshold_factor: float | None = option(
+        None,
+        "f > 0 of Fast-dLLM's rule (n + 1)(1 - p_n) < f, instead of the threshold.",
+        int,
+        float,
+        low=0,
+        open_low=True,
+    )
+    entropy_budget: float = option(
+        0.1, 'nats, at least 0, of pace "entropy_bound".', int, float, low=0
+    )
+    remdm_eta: float = option(0.02, "remask rate of ReMDM, in [0, 1].", int, float, low=0, high=1)
+    remdm_t_on: float = option(
+        0.55,
+        "time from which ReMDM-loop remasks, in (0, 1]; time runs from 1 down to 0.",
+        int,
+        float,
+        low=0,
+        high=1,
+        open_low=True,
+    )
+    remdm_t_off: float = option(
+        0.05,
+        "time until which it does, in [0, 1) and less than `remdm_t_on`.",
+        int,
+        float,
+        low=0,
+        high=1,
+        open_high=True,
+    )
+    remdm_alpha_on: float = option(
+        0.9,
+        "share of tokens revealed meanwhile, in (0, 1).",
+        int,
+        float,
+        low=0,
+        high=1,
+        open_low=True,
+        open_high=True,
+    )
+    p2_eta: float = option(
+        1.0,
+        "scales the log-probability of revealed tokens in P2, above 0; above 1 remasks more.",
+        int,
+        float,
+        low=0,
+        open_low=True,
+    )
 
     @property
     def changes_scores(self) -> bool:
         """Whether processors or warpers look at the scores before a token is drawn."""
         return bool(self.processors or self.warpers)
 
-    @property
-    def needs_probabilities(self) -> bool:
-        """Whether a token's log-probability at its reveal is looked at later."""
-        return self.records_probabilities or self.remask == "remdm_conf"
 
-    def heat(self, step: int, progress: Tensor) -> Tensor:
-        """Return each row's temperature scale for this pass, (R,) float64, falling to 0.
+def annealing(step: int, steps: int) -> float:
+    """Return the fraction of steps still to come after this one, (S - 1) / S falling to 0.
 
-        Args:
-            step: passes done before this one.
-            progress: (R,) float64, what this pass leaves masked at most, as a share of the masks at
-                the start; used where the number of passes is not known beforehand.
-        """
-        if self.goes_by_steps:
-            return progress.new_full(progress.shape, max(annealing(step, self.steps), 0.0))
-        return progress
-
-
-def _listed(names: Any) -> str:
-    return ", ".join(map(repr, names))
+    The ancestor's `steps_until_x0 / steps`; scales the temperature and the noise on the order.
+    """
+    return (steps - 1 - step) / steps

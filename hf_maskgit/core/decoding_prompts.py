@@ -1,0 +1,249 @@
+"""From what a caller gives `generate` to packed rows, with every check on the way.
+
+Letters: B rows, R returned rows, P prompt columns, Q columns of negative prompts, L length.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .configuration_maskgit import MaskGitConfig
+from .decoding_layout import PackedRows, check_no_padding, pack_rows
+from .noise import row_seeds
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """A batch that is ready to be decoded.
+
+    Attributes:
+        rows: the R returned rows as the denoiser sees them.
+        token_type_ids: (R, L) long, packed likewise, where some were given.
+        seeds: one per returned row.
+        repeats: returned rows per row that was given.
+        holds_masks: masks were given, so that the text is filled.
+        from_nothing: there is no prompt but the framing.
+    """
+
+    rows: PackedRows
+    token_type_ids: Tensor | None
+    seeds: Sequence[int]
+    repeats: int
+    holds_masks: bool
+    from_nothing: bool
+
+
+def pack_prompts(
+    config: MaskGitConfig,
+    input_ids: Tensor | None,
+    attention_mask: Tensor | None,
+    token_type_ids: Tensor | None,
+    *,
+    num_new: int,
+    length_is_named: bool,
+    repeats: int,
+    seed: int | Sequence[int] | None,
+    generator: torch.Generator | None,
+    do_sample: bool,
+    max_positions: int | None,
+    device: torch.device,
+) -> Prompts:
+    """Check the rows, give each its seed, append masks and pack them to right padding.
+
+    Args:
+        config: the model's vocabulary and framing.
+        input_ids: (B, P) long; None or no columns is one text, or B, from nothing.
+        attention_mask: (B, P), 1 at real tokens; None means that all are.
+        token_type_ids: (B, P) long.
+        num_new: masks to append where masks are appended.
+        length_is_named: the call itself names that number; only then are masks appended to rows
+            that hold masks.
+        repeats: texts per row.
+        seed: see `row_seeds`.
+        generator: likewise.
+        do_sample: likewise.
+        max_positions: longest row that the denoiser takes; None when it sets no limit.
+        device: where rows from nothing are made.
+
+    Raises:
+        ValueError: for rows that cannot be read, are too long, or of which it cannot be told
+            whether they are filled or continued.
+    """
+    from_nothing = input_ids is None or input_ids.shape[-1] == 0
+    if input_ids is None or from_nothing:
+        input_ids = _frames(config, 1 if input_ids is None else len(input_ids), device)
+        attention_mask = token_type_ids = None
+    attention_mask = check_rows(config, input_ids, attention_mask, token_type_ids)
+    seeds = row_seeds(len(input_ids), repeats, seed, generator, do_sample)
+    input_ids = input_ids.long().repeat_interleave(repeats, 0)
+    attention_mask = attention_mask.repeat_interleave(repeats, 0)
+    masks = (input_ids == config.mask_token_id) & (attention_mask == 1)
+    holds_masks = bool(masks.any())
+    if holds_masks and not length_is_named:
+        _check_all_hold_masks(masks)
+        num_new = 0
+    rows = _pack(config, input_ids, attention_mask, num_new, max_positions, from_nothing)
+    if token_type_ids is not None:
+        token_type_ids = token_type_ids.repeat_interleave(repeats, 0)
+        token_type_ids = rows.pack_types(token_type_ids, attention_mask)
+    return Prompts(rows, token_type_ids, seeds, repeats, holds_masks, from_nothing)
+
+
+def pack_negative_prompts(
+    config: MaskGitConfig,
+    prompts: Prompts,
+    input_ids: Tensor,
+    attention_mask: Tensor | None,
+    max_positions: int | None,
+) -> PackedRows:
+    """Pack the prompts that guidance pushes away from, with room for the same new tokens.
+
+    Args:
+        config: the model's vocabulary and framing.
+        prompts: the rows that are decoded.
+        input_ids: (1, Q), (B, Q) or (R, Q) long.
+        attention_mask: (.., Q), 1 at real tokens; None means that all are.
+        max_positions: see `pack_prompts`.
+
+    Raises:
+        ValueError: for rows that cannot be read or do not fit those that are decoded.
+    """
+    rows = prompts.rows
+    if prompts.holds_masks or not rows.num_new:
+        raise ValueError(
+            "`negative_prompt_ids` stand in for a prompt that is continued; this text holds "
+            "masks of its own. Leave them out to push away from the text with what is known "
+            "masked."
+        )
+    attention_mask = check_rows(config, input_ids, attention_mask, None, "negative_prompt_")
+    given, returned = len(input_ids), len(rows.text)
+    num_prompts = returned // prompts.repeats
+    if given not in (1, num_prompts, returned):
+        raise ValueError(
+            f"`negative_prompt_ids` have {given} rows for {num_prompts} prompts and "
+            f"{returned} returned texts; give one for all, or one per prompt or returned text."
+        )
+    others = _pack(
+        config,
+        input_ids.long().repeat_interleave(returned // given, 0),
+        attention_mask.repeat_interleave(returned // given, 0),
+        rows.num_new,
+        max_positions,
+    )
+    if int(others.masked.sum()) != int(rows.masked.sum()):
+        raise ValueError("`negative_prompt_ids` hold masks; a prompt must be whole.")
+    return others
+
+
+def mask_token_id_of(config: MaskGitConfig) -> int:
+    """Return the id of the mask.
+
+    Raises:
+        ValueError: when the config has none.
+    """
+    if config.mask_token_id is None:
+        raise ValueError(
+            "The model's config has no `mask_token_id`, so nothing can be filled; set "
+            "model.config.mask_token_id = tokenizer.mask_token_id."
+        )
+    return config.mask_token_id
+
+
+def check_rows(
+    config: MaskGitConfig,
+    input_ids: Tensor,
+    attention_mask: Tensor | None,
+    token_type_ids: Tensor | None,
+    prefix: str = "",
+) -> Tensor:
+    """Check what the caller gave and return the attention mask, (B, P) long.
+
+    Args:
+        config: gives the vocabulary and the padding id.
+        input_ids: (B, P) integers.
+        attention_mask: (B, P), 1 at real tokens, or None.
+        token_type_ids: (B, P) integers, or None.
+        prefix: of the arguments' names in the caller's call.
+
+    Raises:
+        ValueError: for a wrong shape, ids outside the vocabulary, padding that nothing marks, or a
+            row that is all padding.
+    """
+    ids_name, mask_name = f"{prefix or 'input_'}ids", f"{prefix}attention_mask"
+    if input_ids.ndim != 2 or len(input_ids) == 0 or input_ids.is_floating_point():
+        raise ValueError(
+            f"`{ids_name}` must be integers of shape (batch, length), got dtype "
+            f"{input_ids.dtype} and shape {tuple(input_ids.shape)}."
+        )
+    vocab_size = config.get_text_config().vocab_size
+    if bool(((input_ids < 0) | (input_ids >= vocab_size)).any()):
+        raise ValueError(
+            f"`{ids_name}` run from {int(input_ids.min())} to {int(input_ids.max())}; the "
+            f"vocabulary has 0 to {vocab_size - 1}. Is this the model's own tokenizer?"
+        )
+    for name, tensor in ((mask_name, attention_mask), ("token_type_ids", token_type_ids)):
+        if tensor is not None and tensor.shape != input_ids.shape:
+            raise ValueError(
+                f"`{name}` must have the shape of `{ids_name}`, {tuple(input_ids.shape)}, got "
+                f"{tuple(tensor.shape)}."
+            )
+    if attention_mask is None:
+        check_no_padding(input_ids, config.pad_token_id, ids_name, mask_name)
+        return torch.ones_like(input_ids)
+    if not bool(((attention_mask == 0) | (attention_mask == 1)).all()):
+        raise ValueError(f"`{mask_name}` must hold 0 (padding) and 1 (real tokens) only.")
+    empty = (attention_mask.sum(1) == 0).nonzero()
+    if len(empty):
+        raise ValueError(
+            f"Row {int(empty[0])} of `{ids_name}` is all padding; give it at least one "
+            "real token, or call generate() without input_ids to write from nothing."
+        )
+    return attention_mask.long()
+
+
+def _check_all_hold_masks(masks: Tensor) -> None:
+    """Refuse a batch of which it cannot be told whether its rows are filled or continued."""
+    without = (~masks.any(1)).nonzero()
+    if len(without):
+        raise ValueError(
+            f"Row {int(without[0])} of the batch holds no mask and other rows do. Name "
+            "`max_new_tokens` in the call: every row is then continued by as many tokens, 0 "
+            "only fills masks. Or pass texts to fill and texts to continue in calls of their "
+            "own."
+        )
+
+
+def _frames(config: MaskGitConfig, num_rows: int, device: torch.device) -> Tensor:
+    """Return empty texts in their framing, (B, P) long."""
+    frame = [*(config.prefix_ids or []), *(config.suffix_ids or [])]
+    return torch.tensor([frame] * num_rows, dtype=torch.long, device=device)
+
+
+def _pack(
+    config: MaskGitConfig,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    num_new: int,
+    max_positions: int | None,
+    from_nothing: bool = False,
+) -> PackedRows:
+    # RoBERTa and its kin derive positions from the padding id, so their own must stand there.
+    pad_token_id = config.get_text_config().pad_token_id
+    rows = pack_rows(
+        input_ids,
+        attention_mask,
+        num_new=num_new,
+        mask_token_id=mask_token_id_of(config),
+        pad_token_id=config.pad_token_id or 0 if pad_token_id is None else pad_token_id,
+        suffix_ids=config.suffix_ids or [],
+        from_nothing=from_nothing,
+    )
+    longest = int(rows.layout.lengths.max())
+    if max_positions is not None and longest > max_positions:
+        raise ValueError(
+            f"The longest row comes to {longest} tokens ({rows.num_new} of them new), the "
+            f"encoder takes {max_positions}. Shorten the prompt or ask for fewer `max_new_tokens`."
+        )
+    return rows

@@ -1,0 +1,115 @@
+"""What follows from the rows of a sampler: what goes together, what reads an option, what draws."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from .sampler import Sampler
+from .sampler_paces import block_sizes
+from .sampler_rules import ORDERS, PACES, REMASKS, Order, Pace, Remask, rules_of
+
+# The tables by the option that picks a row of them.
+TABLES: dict[str, Mapping[str, Order | Pace | Remask]] = {
+    "order": ORDERS,
+    "pace": PACES,
+    "remask": REMASKS,
+}
+# Who judges in P2, and whether that is a critic.
+P2_PLANNERS = {"self": False, "critic": True}
+
+
+class Choices(NamedTuple):
+    """A legal combination."""
+
+    order: str
+    pace: str
+    remask: str
+
+
+def paces_with(remask: str) -> tuple[str, ...]:
+    """Name the paces that a remasking goes with; the first is what an unset one becomes."""
+    return REMASKS[remask].paces or tuple(PACES)
+
+
+def orders_with(pace: str, remask: str, p2_planner: str = "self") -> list[str]:
+    """Name the orders that both go with; the first is what an unset one becomes."""
+    rule = REMASKS[remask]
+    of_both = [n for n in PACES[pace].orders or ORDERS if n in (rule.orders or ORDERS)]
+    asks = P2_PLANNERS[p2_planner]
+    return [n for n in of_both if not rule.planned or ORDERS[n].asks_critic == asks]
+
+
+def resolve_choices(
+    order: str | None, pace: str | None, remask: str | None, p2_planner: str = "self"
+) -> Choices:
+    """Complete the three choices, where unset from those that are set, and check the combination.
+
+    Raises:
+        ValueError: for a combination that makes no sense, naming what goes together.
+    """
+    remask = remask or next(iter(REMASKS))
+    paces = paces_with(remask)
+    pace = pace or paces[0]
+    if pace not in paces:
+        raise ValueError(
+            f"remask={remask!r} goes with pace {_listed(paces)}, got pace={pace!r}; leave `pace` "
+            "unset or choose another remasking."
+        )
+    orders = orders_with(pace, remask, p2_planner)
+    order = order or orders[0]
+    if order not in orders:
+        planner = f" and p2_planner={p2_planner!r}" if REMASKS[remask].planned else ""
+        raise ValueError(
+            f"pace={pace!r} with remask={remask!r}{planner} goes with order {_listed(orders)}, got "
+            f"order={order!r}; leave `order` unset or choose another pace or remasking."
+        )
+    return Choices(order, pace, remask)
+
+
+def check_blocks(sampler: Sampler, most: int) -> None:
+    """Refuse blocks that the steps or the remasking have no room for.
+
+    Args:
+        sampler: its options and rows.
+        most: masks of the row that has most of them.
+
+    Raises:
+        ValueError: for fewer steps than blocks, or a remasking that plans over the whole text.
+    """
+    rules = rules_of(sampler)
+    if sampler.block_length is None or not rules.pace.by_steps:
+        return
+    num_blocks = len(block_sizes(most, sampler.block_length))
+    if sampler.steps < num_blocks:
+        raise ValueError(
+            f"{most} masks make {num_blocks} blocks of block_length={sampler.block_length}, and "
+            f"each needs a step of its own, got steps={sampler.steps}."
+        )
+    if rules.remask.plan is not None:
+        raise ValueError(
+            f"remask={sampler.remask!r} plans its time over the whole text; leave `block_length` "
+            "unset."
+        )
+
+
+def readers_of(name: str) -> tuple[str, list[str]] | None:
+    """Return the choice that an option belongs to, and its values that read it; None for any."""
+    for choice, table in TABLES.items():
+        readers = [value for value, row in table.items() if name in row.reads]
+        if readers:
+            return choice, readers
+    return None
+
+
+def what_draws(options: Mapping[str, Any]) -> list[str]:
+    """Name the options that draw at random, besides the tokens themselves."""
+    rows = {name: table.get(options.get(name) or "") for name, table in TABLES.items()}
+    draws = {
+        **{name: row is not None and row.draws for name, row in rows.items()},
+        "choice_temperature": bool(options.get("choice_temperature")),
+        "num_return_sequences": (options.get("num_return_sequences") or 1) > 1,
+    }
+    return [name for name, is_drawn in draws.items() if is_drawn]
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names))
