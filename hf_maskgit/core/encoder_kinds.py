@@ -10,12 +10,10 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging
-
-from .configuration_maskgit import own_fields
 
 logger = logging.get_logger(__name__)
 
@@ -56,10 +54,6 @@ UNUSED_PARAMETERS = {
     "ultravbert": r"\.(vision_model|connector)\.",
     "xlm": r"\.lang_embeddings\.",
 }
-
-_SOURCE_OPTIONS = frozenset(
-    "cache_dir force_download local_files_only revision subfolder token trust_remote_code".split()
-)
 
 
 def _setting(config: PreTrainedConfig, name: str) -> Any:
@@ -147,90 +141,6 @@ def check_encoder(config: PreTrainedConfig) -> None:
         raise ValueError(fault)
 
 
-def check_denoiser(denoiser: PreTrainedModel) -> None:
-    """Refuse a loaded model that has no masked-LM head.
-
-    Raises:
-        ValueError: saying how to load one that has.
-    """
-    reason = refusal(denoiser.config)
-    if reason:
-        raise ValueError(reason)
-    mapping: Any = AutoModelForMaskedLM._model_mapping
-    kind = type(denoiser.config)
-    if kind not in mapping or not isinstance(denoiser, mapping[kind]):
-        raise ValueError(
-            f"{type(denoiser).__name__} predicts no masked tokens. Load the encoder with "
-            "AutoModelForMaskedLM.from_pretrained(), or give its name or path."
-        )
-
-
-def source_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Return those options of `from_pretrained` that say where the files of a checkpoint lie."""
-    return {name: value for name, value in options.items() if name in _SOURCE_OPTIONS}
-
-
-def load_encoder(name: str, options: dict[str, Any]) -> PreTrainedModel:
-    """Load a pretrained encoder; a head that its checkpoint lacks is made anew, with a warning.
-
-    Args:
-        name: name or path of a checkpoint: of a masked-LM model, or of its body alone.
-        options: of `AutoModelForMaskedLM.from_pretrained`.
-
-    Raises:
-        ValueError: for an encoder that cannot be a denoiser, before its weights are loaded, and
-            for a checkpoint that lacks weights of the encoder's body.
-    """
-    if "config" not in options:  # else it is looked at once the model is loaded
-        config = AutoConfig.from_pretrained(name, **source_options(options))
-        reason = refusal(config) or _no_masked_lm(name, config)
-        if reason:
-            raise ValueError(reason)
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # what is missing is told below, and in our words
-    try:
-        denoiser, info = AutoModelForMaskedLM.from_pretrained(
-            name, output_loading_info=True, **options
-        )
-    except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
-            raise
-        raise TypeError(
-            f"Neither MaskGitConfig nor the encoder knows an option that from_encoder() was given "
-            f"({error}). Options of MaskGitConfig are {', '.join(own_fields())}."
-        ) from error
-    finally:
-        logging.set_verbosity(verbosity)
-    missing = sorted(key for key in info["missing_keys"] if not _is_unused(denoiser, key))
-    body = [key for key in missing if key.startswith(f"{denoiser.base_model_prefix}.")]
-    if body:
-        raise ValueError(
-            f"{name!r} lacks weights of the encoder itself, {len(body)} in all, such as {body[0]}; "
-            f"it does not hold a {type(denoiser).__name__}."
-        )
-    if missing:
-        _start_as_identity(denoiser, missing)
-        logger.warning(
-            "%r comes without a complete LM head. Newly initialised, to be learned in training: "
-            "%s.",
-            name,
-            ", ".join(missing),
-        )
-    return denoiser
-
-
-def _no_masked_lm(name: str, config: PreTrainedConfig) -> str | None:
-    """Say in a sentence that a checkpoint is of no type that fills masks."""
-    mapping: Any = AutoModelForMaskedLM._model_mapping
-    remote: dict[str, str] = getattr(config, "auto_map", None) or {}
-    if type(config) in mapping or "AutoModelForMaskedLM" in remote:
-        return None
-    return (
-        f"{name!r} is a {config.model_type!r}, which transformers does not load as a masked LM; "
-        "masks are filled by encoders such as BERT, RoBERTa, ModernBERT or ESM."
-    )
-
-
 def adapt_to_generation(denoiser: PreTrainedModel, mask_token_id: int) -> None:
     """Change settings with which a pretrained encoder cannot fill masks, without changing it else.
 
@@ -272,7 +182,7 @@ def freeze_unused_parameters(encoder: PreTrainedModel) -> None:
         encoder: with or without its LM head, changed in place.
     """
     for name, parameter in encoder.named_parameters():
-        if _is_unused(encoder, f".{name}"):
+        if is_unused(encoder, f".{name}"):
             parameter.requires_grad_(False)
 
 
@@ -318,82 +228,15 @@ def fit_head_bias(denoiser: PreTrainedModel) -> None:
         owner.bias = nn.Parameter(fitted, requires_grad=bias.requires_grad)
 
 
-def run_by_length(
-    run: Callable[[dict[str, Any], Tensor | None], Tensor],
-    arguments: dict[str, Any],
-    attention_mask: Tensor,
-    positions: Tensor | None,
-) -> Tensor:
-    """Run a batch without its padding: rows of one length after rows of another.
+def is_unused(denoiser: PreTrainedModel, name: str) -> bool:
+    """Tell whether a parameter takes no part in predicting a token.
 
     Args:
-        run: given arguments and positions of some rows, (b, l) bool or None, returns their logits,
-            (n, V) or (b, l, V).
-        arguments: of the encoder, each (B, L) or (B, L, ...).
-        attention_mask: (B, L), 1 at real tokens, on any side.
-        positions: (B, L) bool, where logits are wanted; None means everywhere.
-
-    Returns:
-        Logits of the same dtype, (N, V) at the positions or (B, L, V); 0 at padding.
-
-    Raises:
-        ValueError: for an argument without a value per token.
+        denoiser: the encoder.
+        name: of the parameter, with a dot or another part of its path before it.
     """
-    real = attention_mask.bool()
-    for name, value in arguments.items():
-        if not isinstance(value, Tensor) or value.shape[:2] != real.shape:
-            raise ValueError(
-                f"`{name}` must be of shape (batch, length) = {tuple(real.shape)} for this encoder "
-                "where a batch is padded: it runs rows of each length on their own."
-            )
-    lengths = real.sum(1)
-    different = lengths[lengths > 0].unique().tolist()
-    if not different:
-        raise ValueError("`attention_mask` marks no real token (1) in any row of the batch.")
-    if len(different) > 1:
-        logger.warning_once(
-            "This encoder runs without padding: rows of each length of a batch run on their own. "
-            "Batches of texts of similar length are faster."
-        )
-    wanted = torch.ones_like(real) if positions is None else positions
-    place = wanted.flatten().cumsum(0).view_as(wanted) - 1  # among the logits, row by row
-    logits, places = [], []
-    for length in different:
-        rows = lengths == length
-        chosen = _without_padding(wanted[rows], real[rows])
-        part = run(
-            {name: _without_padding(value[rows], real[rows]) for name, value in arguments.items()},
-            None if positions is None else chosen,
-        )
-        logits.append(part.flatten(0, -2))
-        places.append(_without_padding(place[rows], real[rows])[chosen])
-    found = torch.cat(logits)
-    result = found.new_zeros(int(wanted.sum()), found.shape[-1])
-    result = result.index_copy(0, torch.cat(places), found)
-    return result.unflatten(0, real.shape) if positions is None else result
-
-
-def _without_padding(rows: Tensor, real: Tensor) -> Tensor:
-    """Keep the real tokens of rows that have equally many, (b, L, ...) -> (b, l, ...)."""
-    return rows[real].unflatten(0, (len(rows), -1))
-
-
-def _is_unused(denoiser: PreTrainedModel, name: str) -> bool:
     patterns = (UNUSED_PARAMETERS.get(kind) for kind in ("", denoiser.config.model_type))
     return any(pattern and re.search(pattern, name) for pattern in patterns)
-
-
-def _start_as_identity(denoiser: PreTrainedModel, names: list[str]) -> None:
-    """Let new square layers of the head pass on what the encoder says.
-
-    Random ones would first have to be unlearned: after 200 updates of 32 King James verses the
-    held-out bound of MiniLM came to 4.72 nats per token from the identity and to 4.86 from random
-    weights.
-    """
-    for name in names:
-        weight = denoiser.get_parameter(name)
-        if weight.ndim == 2 and weight.shape[0] == weight.shape[1]:
-            nn.init.eye_(weight)
 
 
 def _switch_off_token_dropout(denoiser: PreTrainedModel, mask_token_id: int) -> None:

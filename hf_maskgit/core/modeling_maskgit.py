@@ -1,53 +1,44 @@
 """The model: any encoder of the masked-LM family, wrapped as the denoiser of a masked diffusion."""
 
 import contextlib
-import inspect
-import os
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    AutoModelForMaskedLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
-from transformers.utils import ModelOutput, logging
+from transformers import AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import ModelOutput
 
-from .configuration_maskgit import MaskGitConfig, own_fields
+from .configuration_maskgit import MaskGitConfig
 from .encoder_kinds import (
-    PADDING_LEAKS,
-    adapt_to_generation,
-    check_denoiser,
     check_encoder,
     fit_head_bias,
     freeze_unused_parameters,
-    load_encoder,
     max_positions,
-    min_positions,
     repair_dtype,
-    run_by_length,
-    source_options,
 )
-from .encoder_pass import EncoderPass, hook_encoder, running
+from .encoder_loading import generator_from
+from .encoder_pass import (
+    EncoderPass,
+    argument_names,
+    hook_encoder,
+    predict,
+    states_at,
+    states_of_denoiser,
+)
 from .generation_config_maskgit import MaskGitGenerationConfig
 from .generation_maskgit import MaskGitGenerationMixin
-from .losses import IGNORED_LABEL, at_least_float32, masked_cross_entropy
-from .remote_code import saved_code
-from .self_conditioning import SelfConditioning, make_self_conditioning
-from .special_tokens import tokenizer_fields
-from .token_critic import (
-    critic_beside,
-    critic_cross_entropy,
-    fill_in,
-    known_arguments,
-    make_critic,
-    states_at,
+from .losses import at_least_float32, masked_cross_entropy
+from .modeling_checks import (
+    Targets,
+    check_judging,
+    check_looking_back,
+    check_targets,
+    encoder_arguments,
 )
-
-logger = logging.get_logger(__name__)
+from .remote_code import CarriesCode
+from .self_conditioning import SelfConditioning, make_self_conditioning
+from .token_critic import critic_cross_entropy, fill_in, make_critic
 
 
 @dataclass
@@ -72,7 +63,7 @@ class MaskGitOutput(ModelOutput):
     attentions: tuple[Tensor, ...] | None = None
 
 
-class MaskGitPreTrainedModel(PreTrainedModel):
+class MaskGitPreTrainedModel(CarriesCode):
     """What transformers needs to know of every model here."""
 
     config: MaskGitConfig
@@ -105,7 +96,6 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
     """
 
     generation_config_class = MaskGitGenerationConfig
-    _push_with_code: bool | None = None  # while `push_to_hub` calls `save_pretrained`
 
     def __init__(
         self,
@@ -128,12 +118,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
             )
         self.denoiser = denoiser
         self.supports_gradient_checkpointing = denoiser.supports_gradient_checkpointing
-        parameters = inspect.signature(denoiser.forward).parameters.values()
-        self._denoiser_arguments = frozenset(
-            parameter.name for parameter in parameters if parameter.kind != parameter.VAR_KEYWORD
-        )
-        self._padding_leaks = config.encoder_config.model_type in PADDING_LEAKS
-        self._min_positions = min_positions(config.encoder_config)
+        self._denoiser_arguments = argument_names(denoiser)
         repair_dtype(denoiser)
         freeze_unused_parameters(denoiser)
         self.self_conditioning = make_self_conditioning(config, denoiser)
@@ -167,52 +152,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
                 not fit the encoder.
             TypeError: for an option that neither knows.
         """
-        overrides = {k: kwargs.pop(k) for k in list(kwargs) if k in own_fields()}
-        if "text_config" in overrides:
-            raise TypeError(
-                "from_encoder() takes the encoder's own configuration; to change it, load the "
-                "encoder yourself and pass the model."
-            )
-        if isinstance(tokenizer, str):
-            tokenizer = AutoTokenizer.from_pretrained(tokenizer)
-        if isinstance(encoder, PreTrainedModel):
-            if kwargs:
-                raise TypeError(
-                    f"from_encoder() has no option {', '.join(map(repr, sorted(kwargs)))} for a "
-                    f"loaded model; options of MaskGitConfig are {', '.join(own_fields())}."
-                )
-            if tokenizer is None:
-                raise ValueError(
-                    "Pass `tokenizer=`: a loaded model does not say which ids are special."
-                )
-            denoiser = encoder
-        else:
-            if tokenizer is None:
-                tokenizer = AutoTokenizer.from_pretrained(encoder, **source_options(kwargs))
-            denoiser = load_encoder(encoder, kwargs)
-        if isinstance(denoiser, MaskGitPreTrainedModel):
-            raise ValueError(
-                "This is a generator already; load it with MaskGitForMaskedLM.from_pretrained()."
-            )
-        check_denoiser(denoiser)
-        fields = {**tokenizer_fields(tokenizer), **overrides}
-        num_rows = denoiser.config.get_text_config().vocab_size
-        if fields["num_token_ids"] < 0.9 * num_rows:
-            logger.warning(
-                "The tokenizer knows %d ids and the encoder has rows for %d; is it the encoder's "
-                "own tokenizer?",
-                fields["num_token_ids"],
-                num_rows,
-            )
-        judge = critic_beside(critic, denoiser, fields)
-        config = MaskGitConfig(text_config=denoiser.config, **fields)
-        adapt_to_generation(denoiser, cast(int, config.mask_token_id))
-        config.text_config = denoiser.config  # one object, so that resizing keeps both in step
-        for loaded in [denoiser] if judge is None else [denoiser, judge]:
-            module: Any
-            for module in loaded.modules():  # or post_init would draw its weights anew
-                module._is_hf_initialized = True
-        return cls(config, denoiser, judge).eval()
+        return generator_from(cls, encoder, tokenizer, critic, kwargs)
 
     @property
     def max_positions(self) -> int | None:
@@ -245,7 +185,11 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
     ) -> MaskGitOutput | tuple[Tensor, ...]:
         """Predict the tokens, and with labels the loss.
 
-        The LM head runs only at the positions whose logits are needed.
+        1. Check what is asked, before the encoder works.
+        2. Look back on a pass before this one, where the model conditions on its own thoughts.
+        3. Predict at the chosen places; the LM head runs nowhere else.
+        4. Take the losses of denoiser and critic.
+        5. Pack what was asked for.
 
         Args:
             input_ids: (B, L) long, corrupted as the collator does.
@@ -282,76 +226,44 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
                 that this model does not have.
             TypeError: for an argument that the encoder does not take.
         """
-        if labels is not None:
-            _check_shapes(input_ids, labels, masked_positions, loss_weights)
-            labelled = labels != IGNORED_LABEL
-            if masked_positions is None:
-                masked_positions = labelled
-        elif loss_weights is not None:
-            raise ValueError(
-                "`loss_weights` came without `labels`, so there is no loss to weigh. If "
-                "transformers.Trainer took the labels away, it is for a loss of its own "
-                "(`label_smoothing_factor`, `compute_loss_func`), which is not the one of masked "
-                "diffusion; leave these options out."
-            )
-        self._check_parts(
-            previous_hidden_states, has_previous, self_condition, train, critic_temperature
+        # 1. Check what is asked, before the encoder works.
+        forbidden = self.config.forbidden_token_ids
+        targets = check_targets(
+            labels, input_ids, masked_positions, loss_weights, num_items_in_batch, forbidden
         )
-        unknown = sorted(set(kwargs) - self._denoiser_arguments)
-        if unknown:
-            known = ", ".join(sorted(self._denoiser_arguments))
-            raise TypeError(
-                f"forward() got {', '.join(map(repr, unknown))}, which the encoder "
-                f"{type(self.denoiser).__name__} does not take; it takes {known}."
-            )
-        given = {
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            "token_type_ids": token_type_ids,
-            "inputs_embeds": inputs_embeds,
-            **kwargs,
-        }
-        arguments = {
-            k: v for k, v in given.items() if v is not None and k in self._denoiser_arguments
-        }
+        own = {"input_ids": input_ids, "attention_mask": attention_mask}
+        own |= {"token_type_ids": token_type_ids, "inputs_embeds": inputs_embeds}
+        arguments = encoder_arguments(self._denoiser_arguments, self.denoiser, own, kwargs)
+        looks_back = (previous_hidden_states, has_previous, self_condition)
+        check_looking_back(self.self_conditioning, arguments, *looks_back)
+        check_judging(self.critic_head, arguments, train, critic_temperature, targets is not None)
+
+        # 2. Look back on a pass before this one, where the model conditions on its own thoughts.
+        if previous_hidden_states is None and self.self_conditioning is not None:
+            share = self._share_that_looks_back(self_condition, targets is not None)
+            previous_hidden_states, has_previous = self._look_back(arguments, share)
+
+        # 3. Predict at the chosen places; the LM head runs nowhere else.
+        places = masked_positions if targets is None else targets.chosen
+        this_pass = EncoderPass(
+            places, previous_hidden_states, has_previous, output_last_hidden_state
+        )
         details = {
             "output_hidden_states": _or(output_hidden_states, self.config.output_hidden_states),
             "output_attentions": _or(output_attentions, self.config.output_attentions),
         }
-        if previous_hidden_states is None and self.self_conditioning is not None:
-            share = self._share_that_looks_first(self_condition, labels is not None)
-            if share > 0:
-                previous_hidden_states, has_previous = self._look_first(arguments, share)
-        if previous_hidden_states is not None:
-            _check_hidden_states(
-                previous_hidden_states, arguments, cast(SelfConditioning, self.self_conditioning)
-            )
-        this_pass = EncoderPass(
-            masked_positions, previous_hidden_states, has_previous, output_last_hidden_state
-        )
-        only_critic = labels is not None and train == "critic"
+        only_critic = targets is not None and train == "critic"
         with torch.no_grad() if only_critic else contextlib.nullcontext():
-            if self._padding_leaks and attention_mask is not None:
-                logits, output = self._predict_unpadded(
-                    arguments, attention_mask, this_pass, details
-                )
-            else:
-                logits, output = self._predict(arguments, this_pass, details)
-        loss = denoiser_loss = critic_loss = None
-        if labels is not None:
-            count = labelled.sum() if num_items_in_batch is None else num_items_in_batch
-            chosen = cast(Tensor, masked_positions)
-            loss = denoiser_loss = self._loss(logits, labels, chosen, loss_weights, count)
-            if self.critic_head is not None and train != "denoiser":
-                critic_loss = self._critic_loss(
-                    arguments, logits, labels, chosen, critic_temperature, count
-                )
-                weighted = self.config.critic_loss_weight * critic_loss
-                loss = weighted if train == "critic" else denoiser_loss + weighted
+            logits, output = predict(
+                this_pass, self.denoiser, self.self_conditioning, arguments, attention_mask, details
+            )
+
+        # 4. Take the losses of denoiser and critic.
+        losses = self._losses(arguments, logits, targets, train, critic_temperature)
+
+        # 5. Pack what was asked for.
         result = MaskGitOutput(
-            loss=loss,
-            denoiser_loss=denoiser_loss,
-            critic_loss=critic_loss,
+            **losses,
             logits=logits,
             last_hidden_state=this_pass.last_hidden_state,
             hidden_states=output.get("hidden_states"),
@@ -359,99 +271,70 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         )
         return result if _or(return_dict, self.config.return_dict) else result.to_tuple()
 
-    def resize_token_embeddings(
-        self,
-        new_num_tokens: int | None = None,
-        pad_to_multiple_of: int | None = None,
-        mean_resizing: bool = True,
-    ) -> nn.Embedding:
-        """Resize the encoder's embeddings and head; it knows best how its own are built.
+    def _share_that_looks_back(self, self_condition: bool | None, has_labels: bool) -> float:
+        """Return the probability with which a text gets a pass to look back on; see `forward`."""
+        if self_condition is not None:
+            return float(self_condition)
+        if not has_labels:
+            return 0.0
+        return self.config.self_cond_train_prob if self.training else 1.0
 
-        Args:
-            new_num_tokens: tokens of the grown tokenizer; all of them can be emitted from now on.
-            pad_to_multiple_of: round the tables up to a multiple of this; the rest is never
-                emitted.
-            mean_resizing: draw new rows around the mean of the old ones.
-        """
-        options: dict[str, Any] = {}  # some encoders know none of them
-        if pad_to_multiple_of is not None:
-            options["pad_to_multiple_of"] = pad_to_multiple_of
-        if not mean_resizing:
-            options["mean_resizing"] = False
-        embeddings = self.denoiser.resize_token_embeddings(new_num_tokens, **options)
-        fit_head_bias(self.denoiser)
-        if self.critic is not None:
-            self.critic.resize_token_embeddings(new_num_tokens, **options)
-        hook_encoder(self.denoiser, self.self_conditioning)
-        if new_num_tokens is not None:
-            self.config.num_token_ids = new_num_tokens
-        return embeddings
+    def _look_back(
+        self, arguments: dict[str, Any], share: float
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Make the pass that self-conditioning looks back on.
 
-    def save_pretrained(
-        self,
-        save_directory: str | os.PathLike[str],
-        *args: Any,
-        with_code: bool | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Save the model, and with it the code that it needs.
-
-        A checkpoint with code loads without this package where `trust_remote_code=True` is given:
-        by the Auto classes, and as a "text-generation", "fill-mask" or "infilling" pipeline. With
-        the package it loads as any other, but the first and the last of these pipelines still want
-        `trust_remote_code=True`.
-
-        Args:
-            save_directory: the folder.
-            *args: as in transformers.
-            with_code: carry the code. None carries it if the model itself was loaded from a
-                checkpoint's code.
-            **kwargs: as in transformers.
-
-        Raises:
-            ValueError: with code, for a subclass of the user's own.
-        """
-        if with_code is None:
-            with_code = self._push_with_code
-        with saved_code(self, with_code):
-            super().save_pretrained(save_directory, *args, **kwargs)
-
-    def push_to_hub(  # type: ignore[override]
-        self, repo_id: str, *, with_code: bool | None = None, **kwargs: Any
-    ) -> str:
-        """Save the model to the Hub.
-
-        Args:
-            repo_id: "owner/name".
-            with_code: see `save_pretrained`.
-            **kwargs: as in transformers: `commit_message`, `private`, `revision`, `token`, ...
+        For all texts, although some may not use it: every process then does the same work, and
+        shapes do not change from batch to batch.
 
         Returns:
-            Where the commit is.
+            Hidden states (B, L, H), None for a share of 0, and which rows (B,) bool use them, None
+            for all.
         """
-        self._push_with_code = with_code
-        try:
-            push: Any = super().push_to_hub
-            return str(push(repo_id, **kwargs))
-        finally:
-            self._push_with_code = None
+        if share == 0:
+            return None, None
+        with torch.no_grad():
+            states = states_of_denoiser(self.denoiser, self.self_conditioning, arguments)
+        if share == 1:
+            return states, None  # and torch's generator is left alone
+        return states, torch.rand(len(states), device=states.device) < share
 
-    def get_input_embeddings(self) -> nn.Module:
-        """Return the encoder's token embeddings."""
-        return self.denoiser.get_input_embeddings()
+    def _losses(
+        self,
+        arguments: dict[str, Any],
+        logits: Tensor,
+        targets: Targets | None,
+        train: str,
+        critic_temperature: float | None,
+    ) -> dict[str, Tensor]:
+        """Return the losses of `MaskGitOutput` by name, each divided by the update's count."""
+        if targets is None:
+            return {}
+        true_ids = targets.labels[targets.chosen]
+        summed = masked_cross_entropy(logits, true_ids, targets.weights, targets.forbidden)
+        loss = denoiser_loss = summed.sum / targets.count
+        if self.critic_head is None or train == "denoiser":
+            return {"loss": loss, "denoiser_loss": denoiser_loss}
+        critic_loss = self._critic_loss(arguments, logits, targets, critic_temperature)
+        weighted = self.config.critic_loss_weight * critic_loss
+        loss = weighted if train == "critic" else denoiser_loss + weighted
+        return {"loss": loss, "denoiser_loss": denoiser_loss, "critic_loss": critic_loss}
 
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the encoder's token embeddings."""
-        self.denoiser.set_input_embeddings(value)
-        hook_encoder(self.denoiser, self.self_conditioning)
-
-    def get_output_embeddings(self) -> nn.Module | None:
-        """Return the last layer of the encoder's LM head."""
-        return self.denoiser.get_output_embeddings()
-
-    def set_output_embeddings(self, value: nn.Module) -> None:
-        """Replace the last layer of the encoder's LM head."""
-        self.denoiser.set_output_embeddings(value)
+    def _critic_loss(
+        self,
+        arguments: dict[str, Any],
+        logits: Tensor,
+        targets: Targets,
+        temperature: float | None,
+    ) -> Tensor:
+        """Let the critic judge the text as the denoiser fills it, at every maskable position."""
+        maskable = targets.maskable
+        truth = torch.where(maskable, targets.labels, arguments["input_ids"])
+        # Detached: the critic learns from the denoiser's mistakes and does not teach it any.
+        drawn_from = logits.detach()
+        filled = fill_in(drawn_from, truth, targets.chosen, targets.forbidden, temperature)
+        suspicion = self._suspicion({**arguments, "input_ids": filled}, maskable)
+        return critic_cross_entropy(suspicion, (filled != truth)[maskable]).sum / targets.count
 
     @property
     def has_token_critic(self) -> bool:
@@ -488,190 +371,53 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         if self.critic is not None:
             states = states_at(self.critic, arguments, positions)
         else:
-            with self._running(EncoderPass(), arguments) as arguments:
-                states = states_at(self.denoiser.base_model, arguments, positions)
+            states = states_of_denoiser(self.denoiser, self.self_conditioning, arguments, positions)
         return at_least_float32(cast(nn.Linear, self.critic_head)(states).squeeze(-1))
 
-    def _critic_loss(
+    def resize_token_embeddings(
         self,
-        arguments: dict[str, Any],
-        logits: Tensor,
-        labels: Tensor,
-        chosen: Tensor,
-        temperature: float | None,
-        count: Tensor | int,
-    ) -> Tensor:
-        """Let the critic judge the text as the denoiser fills it, at every maskable position."""
-        if "input_ids" not in arguments:
-            raise ValueError("A token critic reads tokens: pass `input_ids`, not `inputs_embeds`.")
-        labelled = labels != IGNORED_LABEL
-        truth = torch.where(labelled, labels, arguments["input_ids"])
-        filled = fill_in(logits.detach(), truth, chosen, self._forbidden(logits), temperature)
-        suspicion = self._suspicion({**arguments, "input_ids": filled}, labelled)
-        return critic_cross_entropy(suspicion, (filled != truth)[labelled]).sum / count
+        new_num_tokens: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        mean_resizing: bool = True,
+    ) -> nn.Embedding:
+        """Resize the encoder's embeddings and head; it knows best how its own are built.
 
-    def _share_that_looks_first(self, self_condition: bool | None, has_labels: bool) -> float:
-        """Return the probability with which a text gets a pass to look back on; see `forward`."""
-        if self_condition is not None:
-            return float(self_condition)
-        if not has_labels:
-            return 0.0
-        return self.config.self_cond_train_prob if self.training else 1.0
-
-    def _look_first(self, arguments: dict[str, Any], share: float) -> tuple[Tensor, Tensor | None]:
-        """Make the pass that self-conditioning looks back on.
-
-        For all texts, although some may not use it: every process then does the same work, and
-        shapes do not change from batch to batch.
-
-        Returns:
-            Hidden states (B, L, H), and which rows (B,) bool use them, None for all.
+        Args:
+            new_num_tokens: tokens of the grown tokenizer; all of them can be emitted from now on.
+            pad_to_multiple_of: round the tables up to a multiple of this; the rest is never
+                emitted.
+            mean_resizing: draw new rows around the mean of the old ones.
         """
-        body: Any = self.denoiser.base_model
-        with torch.no_grad(), self._running(EncoderPass(), arguments) as arguments:
-            states = body(**known_arguments(body, arguments), return_dict=True)[0]
-        if share == 1:
-            return states, None  # and torch's generator is left alone
-        return states, torch.rand(len(states), device=states.device) < share
+        options: dict[str, Any] = {}  # some encoders know none of them
+        if pad_to_multiple_of is not None:
+            options["pad_to_multiple_of"] = pad_to_multiple_of
+        if not mean_resizing:
+            options["mean_resizing"] = False
+        embeddings = self.denoiser.resize_token_embeddings(new_num_tokens, **options)
+        fit_head_bias(self.denoiser)
+        if self.critic is not None:
+            self.critic.resize_token_embeddings(new_num_tokens, **options)
+        hook_encoder(self.denoiser, self.self_conditioning)
+        if new_num_tokens is not None:
+            self.config.num_token_ids = new_num_tokens
+        return embeddings
 
-    def _check_parts(
-        self,
-        previous_hidden_states: Tensor | None,
-        has_previous: Tensor | None,
-        self_condition: bool | None,
-        train: str,
-        critic_temperature: float | None,
-    ) -> None:
-        """Check the arguments of parts that this model may not have."""
-        if previous_hidden_states is not None and self_condition:
-            raise ValueError(
-                "`self_condition=True` makes a pass to look back on, and `previous_hidden_states` "
-                "are those of one; give one of the two."
-            )
-        if has_previous is not None and previous_hidden_states is None:
-            raise ValueError(
-                "`has_previous` says which rows of `previous_hidden_states` count; pass them too."
-            )
-        if self.self_conditioning is None and (
-            previous_hidden_states is not None or self_condition
-        ):
-            raise ValueError(
-                "The model has no self-conditioning to give previous hidden states to; set "
-                "self_cond=True in its config and train it."
-            )
-        if train not in ("both", "denoiser", "critic"):
-            raise ValueError(f"`train` must be 'both', 'denoiser' or 'critic', got {train!r}.")
-        if self.critic_head is None and (train == "critic" or critic_temperature is not None):
-            raise ValueError(
-                "train='critic' and `critic_temperature` need a token critic, and the model has "
-                "none; set token_critic='self' or 'separate' in its config."
-            )
-        if critic_temperature is not None and not critic_temperature > 0:
-            raise ValueError(
-                f"`critic_temperature` must be greater than 0, got {critic_temperature}."
-            )
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the encoder's token embeddings."""
+        return self.denoiser.get_input_embeddings()
 
-    def _predict(
-        self, arguments: dict[str, Any], this_pass: EncoderPass, details: dict[str, bool]
-    ) -> tuple[Tensor, Any]:
-        """Run the encoder; return logits (N, V) or (B, L, V), and all that it returned."""
-        text = arguments.get("input_ids", arguments.get("inputs_embeds"))
-        if text is not None and text.shape[1] < self._min_positions:
-            raise ValueError(
-                f"The encoder {type(self.denoiser).__name__} takes texts of at least "
-                f"{self._min_positions} tokens with their framing, got one of {text.shape[1]}."
-            )
-        with self._running(this_pass, arguments) as arguments:
-            output = self.denoiser(**arguments, **details, return_dict=True)
-        everywhere = this_pass.head_positions is None
-        return output.logits if everywhere else output.logits.squeeze(0), output
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the encoder's token embeddings."""
+        self.denoiser.set_input_embeddings(value)
+        hook_encoder(self.denoiser, self.self_conditioning)
 
-    def _predict_unpadded(
-        self,
-        arguments: dict[str, Any],
-        attention_mask: Tensor,
-        this_pass: EncoderPass,
-        details: dict[str, bool],
-    ) -> tuple[Tensor, Any]:
-        """Do as `_predict` for an encoder that would confuse padding with text."""
-        arguments = {k: v for k, v in arguments.items() if k != "attention_mask"}
-        if attention_mask.all():
-            return self._predict(arguments, this_pass, details)
-        if any(details.values()) or this_pass.keeps_hidden_state:
-            kind = self.config.encoder_config.model_type
-            raise ValueError(
-                f"Hidden states and attentions of a padded batch are not available from {kind!r}, "
-                f"which runs without padding ({PADDING_LEAKS[kind]}); pass texts of one length."
-            )
-        logits = run_by_length(
-            lambda of_rows, places: self._predict(of_rows, EncoderPass(places), details)[0],
-            arguments,
-            attention_mask,
-            this_pass.head_positions,
-        )
-        return logits, {}
+    def get_output_embeddings(self) -> nn.Module | None:
+        """Return the last layer of the encoder's LM head."""
+        return self.denoiser.get_output_embeddings()
 
-    def _loss(
-        self,
-        logits: Tensor,
-        labels: Tensor,
-        chosen: Tensor,
-        loss_weights: Tensor | None,
-        count: Tensor | int,
-    ) -> Tensor:
-        if count == 0:
-            raise ValueError(
-                "The labels hold no maskable token (all are -100), so there is no loss."
-            )
-        weights = None if loss_weights is None else loss_weights[chosen]
-        forbidden = self._forbidden(logits)
-        true_ids = labels[chosen]
-        impossible = true_ids[torch.isin(true_ids, forbidden)]
-        if len(impossible):
-            raise ValueError(
-                f"The labels hold the id {int(impossible[0])}, which can never be emitted (it is "
-                "special), so its loss is infinite. Label such positions -100, as "
-                "DataCollatorForMaskGit does."
-            )
-        return masked_cross_entropy(logits, true_ids, weights, forbidden).sum / count
-
-    def _forbidden(self, logits: Tensor) -> Tensor:
-        ids = self.config.forbidden_token_ids
-        return torch.tensor(ids, dtype=torch.long, device=logits.device)
-
-    def _running(self, this_pass: EncoderPass, arguments: dict[str, Any]) -> Any:
-        return running(this_pass, self.denoiser, self.self_conditioning, arguments)
-
-
-def _check_hidden_states(
-    previous: Tensor, arguments: dict[str, Any], conditioning: SelfConditioning
-) -> None:
-    text = arguments["input_ids"] if "input_ids" in arguments else arguments["inputs_embeds"]
-    wanted = (*text.shape[:2], len(conditioning.null))
-    if previous.shape != wanted:
-        raise ValueError(
-            f"`previous_hidden_states` must be of shape (batch, length, hidden size) = {wanted}, "
-            f"got {tuple(previous.shape)}."
-        )
-
-
-def _check_shapes(
-    input_ids: Tensor | None,
-    labels: Tensor,
-    masked_positions: Tensor | None,
-    loss_weights: Tensor | None,
-) -> None:
-    others = {
-        "input_ids": input_ids,
-        "masked_positions": masked_positions,
-        "loss_weights": loss_weights,
-    }
-    for name, tensor in others.items():
-        if tensor is not None and tensor.shape != labels.shape:
-            raise ValueError(
-                f"`labels` have shape {tuple(labels.shape)} and `{name}` {tuple(tensor.shape)}; "
-                "both must be (batch, length)."
-            )
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        """Replace the last layer of the encoder's LM head."""
+        self.denoiser.set_output_embeddings(value)
 
 
 def _or(value: bool | None, fallback: bool | None) -> bool:

@@ -1,6 +1,7 @@
 """Checkpoints that carry this library's code and load without it."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,61 @@ _PIPELINES = {
 }
 _MODEL_CLASSES = ("AutoModelForMaskedLM", "AutoModelForCausalLM")
 _ABSENT = object()  # no attribute of that name
+
+
+class CarriesCode(PreTrainedModel):
+    """A model that is saved with the code that it needs, where that is asked for."""
+
+    _push_with_code: bool | None = None  # while `push_to_hub` calls `save_pretrained`
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        *args: Any,
+        with_code: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Save the model, and with it the code that it needs.
+
+        A checkpoint with code loads without this package where `trust_remote_code=True` is given:
+        by the Auto classes, and as a "text-generation", "fill-mask" or "infilling" pipeline. With
+        the package it loads as any other, but the first and the last of these pipelines still want
+        `trust_remote_code=True`.
+
+        Args:
+            save_directory: the folder.
+            *args: as in transformers.
+            with_code: carry the code. None carries it if the model itself was loaded from a
+                checkpoint's code.
+            **kwargs: as in transformers.
+
+        Raises:
+            ValueError: with code, for a subclass of the user's own.
+        """
+        if with_code is None:
+            with_code = self._push_with_code
+        with saved_code(self, with_code):
+            super().save_pretrained(save_directory, *args, **kwargs)
+
+    def push_to_hub(  # type: ignore[override]
+        self, repo_id: str, *, with_code: bool | None = None, **kwargs: Any
+    ) -> str:
+        """Save the model to the Hub.
+
+        Args:
+            repo_id: "owner/name".
+            with_code: see `save_pretrained`.
+            **kwargs: as in transformers: `commit_message`, `private`, `revision`, `token`, ...
+
+        Returns:
+            Where the commit is.
+        """
+        self._push_with_code = with_code
+        try:
+            push: Any = super().push_to_hub
+            return str(push(repo_id, **kwargs))
+        finally:
+            self._push_with_code = None
 
 
 @contextlib.contextmanager

@@ -7,27 +7,21 @@ head on the denoiser's own hidden states ("self").
 Letters: B batch, L length, V vocabulary, N positions.
 """
 
-import copy
-import inspect
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig
 
 from .configuration_maskgit import MaskGitConfig
 from .encoder_kinds import (
-    PADDING_LEAKS,
-    adapt_to_generation,
     beside,
     check_encoder,
     freeze_unused_parameters,
     hidden_size,
-    refusal,
     repair_dtype,
-    run_by_length,
 )
 from .losses import LossSum, at_least_float32, forbid
 from .sampler_scores import draw
@@ -65,35 +59,6 @@ def drop_unused_parts(critic: PreTrainedModel) -> None:
     if isinstance(getattr(critic, "pooler", None), nn.Module):
         critic.pooler = nn.Identity()
     freeze_unused_parameters(critic)
-
-
-def known_arguments(body: Any, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Leave out the arguments that an encoder does not know."""
-    known = inspect.signature(body.forward).parameters
-    return {name: value for name, value in arguments.items() if name in known}
-
-
-def states_at(body: Any, arguments: dict[str, Any], positions: Tensor) -> Tensor:
-    """Return an encoder's last hidden states (N, H) at (B, L) bool.
-
-    Args:
-        body: an encoder without a head.
-        arguments: of its forward; those that it does not know are left out.
-        positions: where.
-    """
-
-    def run(of_rows: dict[str, Any], places: Tensor | None) -> Tensor:
-        hidden: Tensor = body(**of_rows, return_dict=True)[0]
-        return hidden if places is None else hidden[places]
-
-    mask = arguments.get("attention_mask")
-    arguments = known_arguments(body, arguments)
-    if body.config.model_type not in PADDING_LEAKS:
-        return run(arguments, positions)
-    arguments.pop("attention_mask", None)  # FNet does not even know it
-    if mask is None or bool(mask.all()):
-        return run(arguments, positions)
-    return run_by_length(run, arguments, mask, positions)
 
 
 @torch.no_grad()
@@ -170,66 +135,3 @@ def make_critic(
     drop_unused_parts(critic)
     head = nn.Linear(hidden_size(encoder), 1)
     return beside(denoiser, critic), beside(denoiser, head)
-
-
-def critic_beside(
-    critic: str | PreTrainedModel | None, denoiser: PreTrainedModel, fields: dict[str, Any]
-) -> PreTrainedModel | None:
-    """Load or copy a separate critic where one is asked for, and note it in the fields.
-
-    Args:
-        critic: name, path or model; None copies the denoiser's encoder where a critic is wanted.
-        denoiser: the encoder it will judge.
-        fields: of `MaskGitConfig`; `token_critic` and `critic_config` are set.
-
-    Raises:
-        ValueError: for fields that ask for something else, or a critic that cannot judge.
-    """
-    kind, described = fields.get("token_critic"), fields.get("critic_config") is not None
-    if critic is None and (kind != "separate" or described):
-        return None  # none at all, or a new one with random weights
-    if kind not in (None, "separate"):
-        raise ValueError(
-            f"`critic` is a second model, and token_critic={kind!r} asks for none; leave one of "
-            "the two out."
-        )
-    if described:
-        raise ValueError(
-            "`critic` brings its own configuration; leave `critic_config` out, or leave `critic` "
-            "out to start with random weights."
-        )
-    judge = load_critic(denoiser if critic is None else critic)
-    if critic is not None and judge is denoiser.base_model:
-        raise ValueError(
-            "The critic is the encoder itself. Leave `critic` out: token_critic='separate' starts "
-            "with a copy of the encoder, and token_critic='self' puts a head on it."
-        )
-    if critic is None:
-        judge = copy.deepcopy(judge)
-    adapt_to_generation(judge, fields["mask_token_id"])
-    check_critic(judge.config, denoiser.config)
-    fields["token_critic"], fields["critic_config"] = "separate", judge.config
-    return judge
-
-
-def load_critic(critic: str | PreTrainedModel) -> PreTrainedModel:
-    """Return the encoder without a head that a separate critic starts from.
-
-    Args:
-        critic: name, path, or a loaded model, whose encoder is then taken as it is.
-
-    Raises:
-        ValueError: for an encoder that cannot be a denoiser either, or a generator.
-    """
-    config = AutoConfig.from_pretrained(critic) if isinstance(critic, str) else critic.config
-    if isinstance(config, MaskGitConfig):
-        raise ValueError(
-            "The critic is a generator; give the encoder that it was made from, or its "
-            "`model.denoiser`."
-        )
-    reason = refusal(config)
-    if reason:
-        raise ValueError(reason)
-    if isinstance(critic, str):
-        return AutoModel.from_pretrained(critic)
-    return cast(PreTrainedModel, critic.base_model)

@@ -12,7 +12,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from hf_maskgit import DataCollatorForMaskGit, MaskGitForMaskedLM
-from hf_maskgit.core.encoder_pass import EncoderPass
+from hf_maskgit.core.encoder_pass import EncoderPass, running
 from tests.support.tiny import tiny_config, tiny_encoder, tiny_model, tokenizer_for, word_tokenizer
 
 PAD, UNK, CLS, SEP, MASK = range(5)
@@ -205,7 +205,8 @@ def test_a_copy_is_its_own_model():
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
-    with model._running(EncoderPass(TEXT == MASK), {}):  # the original in the middle of a pass
+    # the original in the middle of a pass
+    with running(EncoderPass(TEXT == MASK), model.denoiser, None, {}):
         assert_same_model(twin, expected)
     del model
     assert_same_model(twin, expected)
@@ -237,7 +238,7 @@ def test_replicas_see_their_own_positions():
     model = tiny_model()
     replica = replicate(model)
     batch = {**INPUTS, "labels": torch.where(TEXT == MASK, 9, -100)}
-    with model._running(EncoderPass(torch.ones_like(TEXT, dtype=torch.bool)), {}):  # another's pass
+    with running(EncoderPass(TEXT >= 0), model.denoiser, None, {}):  # another's pass
         found = replica(**batch)
     expected = model(**batch)
     assert torch.equal(found.logits, expected.logits)
