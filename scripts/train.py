@@ -62,13 +62,6 @@ SETTINGS_ON_THE_CARD = (
     "choice",
     "seed",
 )
-MASKING_ON_THE_CARD = (
-    "schedule",
-    "corruption_prob",
-    "no_replace_prob",
-    "random_token_prob",
-    "use_simple_mdlm_loss_weight",
-)
 DECODING_ON_THE_CARD = (
     "max_new_tokens",
     "steps",
@@ -240,7 +233,7 @@ def settings_of(
         "optimizer": "AdamW",
         "mixed precision": loop.accelerator.mixed_precision,
         **{name.replace("_", " "): getattr(options, name) for name in SETTINGS_ON_THE_CARD},
-        **{name.replace("_", " "): getattr(config, name) for name in MASKING_ON_THE_CARD},
+        **{name.replace("_", " "): value for name, value in config.masking_options().items()},
         **parts_on_the_card(config, options.train),
     }
 

@@ -37,9 +37,9 @@ class MaskGitConfig(PreTrainedConfig):
             `[CLS]` and `[SEP]`. Never masked.
         num_token_ids: number of ids the tokenizer knows; rows of the embedding table beyond it
             (padding of the table) are never emitted. None means all rows are real.
-        schedule, no_replace_prob, random_token_prob, corruption_prob, use_simple_mdlm_loss_weight:
-            how training hides tokens, as `Masking` declares it. A schedule is a name: a function
-            cannot be stored, so give it to the collator or to `generate` instead.
+        schedule: how much of a text is masked at each time, a name: a function cannot be stored,
+            so give it to the collator or to `generate` instead. This and the options that follow,
+            to `self_cond`, are those of `Masking`, which says what each of them is.
         self_cond, self_cond_train_prob: self-conditioning, in [0, 1] the latter; declared below.
         token_critic, critic_loss_weight: the token critic, of weight at least 0; declared below.
         critic_config: the separate critic's own configuration, an object or a dict.

@@ -5,7 +5,7 @@ from typing import Any, Literal, TypeVar
 
 from ..core.configuration_maskgit import MaskGitConfig
 from ..core.masking import Masking
-from ..core.options import Option, options_of
+from ..core.options import Option, check, options_of
 
 T = TypeVar("T")
 
@@ -38,7 +38,10 @@ def _left_out(name: str) -> Any:
 
 
 def _with_masking(arguments: type[T]) -> type[T]:
-    """Add to a class of options those of `Masking` that a checkpoint stores."""
+    """Add to a class of options those of `Masking` that a checkpoint stores.
+
+    No line of the training script reads one by its name, so a list of them would only repeat.
+    """
     for name, declared in options_of(Masking).items():
         if name in options_of(MaskGitConfig):
             arguments.__annotations__[name] = type(declared.default) | None
@@ -80,7 +83,9 @@ class ModelArguments:
     critic_loss_weight: float | None = _left_out("critic_loss_weight")
 
     def __post_init__(self) -> None:
-        """Check what belongs together."""
+        """Check ranges and what belongs together."""
+        for name, value in self.maskgit_overrides.items():
+            check(name, value, options_of(MaskGitConfig)[name])
         if self.from_scratch and self.tokenizer is None:
             raise ValueError(
                 "`from_scratch` builds a new encoder and needs `tokenizer`, which decides its "

@@ -40,9 +40,8 @@ class DataCollatorForMaskGit:
 
     Args:
         tokenizer: gives the special ids and the framing.
-        schedule, no_replace_prob, random_token_prob, corruption_prob, use_simple_mdlm_loss_weight,
-            choice: how tokens are hidden, as `Masking` declares it. Only with `corruption_prob` 0
-            and the MDLM weight is the weighted loss a likelihood bound.
+        schedule: how much of a text is masked at each time. This and the options that follow, to
+            `choice`, are those of `Masking`, which says what each of them is.
         seed: first part of the key of the noise.
         process_index, num_processes: this process among those that share an update.
         pad_to_multiple_of: round the padded length up to a multiple of this.

@@ -8,12 +8,11 @@ from huggingface_hub.errors import StrictDataclassFieldValidationError
 from transformers import AutoConfig, BertConfig, RobertaConfig
 
 from hf_maskgit import MaskGitConfig, MaskGitForMaskedLM
-from hf_maskgit.core.special_tokens import framing, tokenizer_fields
+from hf_maskgit.core.masking import Masking
+from hf_maskgit.core.options import options_of
 from tests.support.tiny import (
     ENCODERS,
     bert_config,
-    protein_tokenizer,
-    roberta_tokenizer,
     tiny_config,
     tiny_encoder,
     word_tokenizer,
@@ -22,7 +21,7 @@ from tests.support.tiny import (
 BOOKKEEPING = {"architectures", "transformers_version", "dtype", "_name_or_path"}
 
 
-def options_of(config):
+def values_of(config):
     """All options, the encoder's included, without what transformers notes on saving."""
     values = {k: v for k, v in config.to_dict().items() if k not in BOOKKEEPING}
     values["text_config"] = {k: v for k, v in values["text_config"].items() if k not in BOOKKEEPING}
@@ -41,7 +40,7 @@ def test_options_round_trip_through_a_folder(tmp_path, kind):
     for loaded in (MaskGitConfig.from_pretrained(tmp_path), AutoConfig.from_pretrained(tmp_path)):
         assert type(loaded) is MaskGitConfig
         assert type(loaded.text_config) is type(config.text_config)
-        assert options_of(loaded) == options_of(config)
+        assert values_of(loaded) == values_of(config)
 
 
 def test_a_loaded_option_can_be_overridden(tmp_path):
@@ -125,64 +124,6 @@ def test_without_a_tokenizer_mask_and_padding_are_forbidden():
     assert config.forbidden_token_ids == [0, 4]
 
 
-# --- what it reads off a tokenizer ---------------------------------------------------------------
-
-
-def test_fields_of_a_bert_tokenizer():
-    assert tokenizer_fields(word_tokenizer()) == {
-        "mask_token_id": 4,
-        "pad_token_id": 0,
-        "bos_token_id": 2,  # [CLS] and [SEP] play these parts
-        "eos_token_id": 3,
-        "unk_token_id": 1,
-        "special_token_ids": [0, 1, 2, 3, 4],
-        "prefix_ids": [2],
-        "suffix_ids": [3],
-        "num_token_ids": 40,
-    }
-
-
-def test_fields_of_a_roberta_tokenizer():
-    fields = tokenizer_fields(roberta_tokenizer())
-    assert (fields["bos_token_id"], fields["pad_token_id"], fields["eos_token_id"]) == (0, 1, 2)
-    assert (fields["prefix_ids"], fields["suffix_ids"]) == ([0], [2])
-
-
-def test_fields_of_a_protein_tokenizer():
-    tokenizer = protein_tokenizer()
-    fields = tokenizer_fields(tokenizer)
-    assert (fields["prefix_ids"], fields["suffix_ids"]) == ([0], [2])
-    assert fields["mask_token_id"] == 32
-    assert fields["num_token_ids"] == 33
-    assert set(fields["special_token_ids"]) == {0, 1, 2, 3, 32}
-
-
-def test_bos_and_eos_are_the_tokenizers_own_where_it_has_them():
-    tokenizer = word_tokenizer()
-    tokenizer.add_special_tokens({"bos_token": "w1", "eos_token": "w2"})
-    fields = tokenizer_fields(tokenizer)
-    assert (fields["bos_token_id"], fields["eos_token_id"]) == (6, 7)
-
-
-def test_a_tokenizer_without_a_template_frames_nothing():
-    tokenizer = word_tokenizer()
-    tokenizer.backend_tokenizer.post_processor = None
-    assert framing(tokenizer) == ([], [])
-
-
-def test_ids_that_were_added_last_are_counted():
-    tokenizer = word_tokenizer()
-    tokenizer.add_tokens(["new"])
-    assert tokenizer_fields(tokenizer)["num_token_ids"] == 41
-
-
-def test_no_mask_token():
-    tokenizer = word_tokenizer()
-    tokenizer.mask_token = None
-    with pytest.raises(ValueError, match="has no mask token, without which nothing can be masked"):
-        tokenizer_fields(tokenizer)
-
-
 # --- what it refuses -----------------------------------------------------------------------------
 
 
@@ -225,6 +166,13 @@ def test_values_out_of_range(options, message):
 def test_values_of_a_wrong_type(options, field):
     with pytest.raises(StrictDataclassFieldValidationError, match=f"field '{field}'"):
         MaskGitConfig(**options)
+
+
+@pytest.mark.parametrize("name", [name for name in options_of(Masking) if name != "choice"])
+def test_what_is_stored_of_masking_is_declared_by_masking(name):
+    assert options_of(MaskGitConfig)[name] is options_of(Masking)[name]
+    assert getattr(MaskGitConfig, name) is options_of(Masking)[name].default
+    assert MaskGitConfig().masking_options()[name] is options_of(Masking)[name].default
 
 
 def test_the_ends_of_a_probability_are_allowed():

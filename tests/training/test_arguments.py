@@ -7,6 +7,8 @@ import yaml
 
 from hf_maskgit import MaskGitConfig
 from hf_maskgit.core.configuration_maskgit import own_fields
+from hf_maskgit.core.masking import Masking
+from hf_maskgit.core.options import options_of
 from hf_maskgit.training.arguments import DataArguments, ModelArguments, TrainArguments
 from hf_maskgit.training.recipes import given_options, load_recipe, parse_options, save_recipe
 from tests.support.project import ROOT
@@ -175,6 +177,29 @@ def test_what_is_not_given_is_left_to_the_checkpoint_or_the_configuration():
     help_texts = {f.name: f.metadata["help"] for f in dataclasses.fields(ModelArguments)}
     for name in set(own_fields()) & set(help_texts):
         assert repr(getattr(MaskGitConfig, name)) in help_texts[name]
+
+
+def test_options_of_the_library_are_declared_by_the_library():
+    """Default and help; those of the configuration are left to the checkpoint where not given."""
+    own = {field.name: field for option_type in TYPES for field in dataclasses.fields(option_type)}
+    stored = options_of(MaskGitConfig)
+    assert set(options_of(Masking)) - set(stored) == {"choice"}
+    assert own["choice"].default is Masking.choice
+    for name, declared in {**options_of(Masking), **stored}.items():
+        assert own[name].metadata["help"].startswith(declared.help)
+        assert own[name].default is (None if name in stored else declared.default)
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("--no_replace_prob=2", "`no_replace_prob` is a probability and must lie in [0, 1], got 2"),
+        ("--self_cond_train_prob=-1", "`self_cond_train_prob` is a probability and must lie in"),
+        ("--critic_loss_weight=-1", "`critic_loss_weight` must be at least 0, got -1.0"),
+    ],
+)
+def test_ranges_of_the_library_hold_before_anything_is_loaded(word, sentence, capsys):
+    assert sentence in refusal(capsys, *NEEDED, word)
 
 
 def test_trackers_get_options_that_have_a_value():
