@@ -1,8 +1,11 @@
 """Turn any Hugging Face encoder into a generator by masked diffusion."""
 
+import sys
+
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from .core import modeling_maskgit
 from .core.configuration_maskgit import MaskGitConfig
 from .core.generation_config_maskgit import MaskGitGenerationConfig
 from .core.modeling_maskgit import MaskGitForMaskedLM
@@ -24,6 +27,10 @@ __all__ = [
     "get_schedule",
     "nelbo",
 ]
+
+# PEFT writes into an adapter from which module its model's class is, and imports that to load it.
+# Adapters from before there were folders name this one.
+sys.modules[f"{__name__}.modeling_maskgit"] = modeling_maskgit
 
 AutoConfig.register(MaskGitConfig.model_type, MaskGitConfig, exist_ok=True)
 AutoModelForMaskedLM.register(MaskGitConfig, MaskGitForMaskedLM, exist_ok=True)

@@ -1,5 +1,7 @@
 """Low-rank adapters: PEFT's, and transformers' own way to them."""
 
+import json
+
 import pytest
 import torch
 from peft import (
@@ -161,10 +163,25 @@ def test_an_adapter_without_a_task_names_the_class_to_import(tmp_path, base):
     model.save_pretrained(tmp_path / "adapter")
     with pytest.raises(ValueError, match=r"import_allowlist=\['hf_maskgit.core.mod"):
         AutoPeftModel.from_pretrained(tmp_path / "adapter")
-    again = AutoPeftModel.from_pretrained(
-        tmp_path / "adapter", import_allowlist=["hf_maskgit.core.modeling_maskgit"]
-    )
-    assert torch.equal(logits_of(again), logits_of(model))
+    for allowed in ("hf_maskgit", "hf_maskgit.core.modeling_maskgit"):
+        again = AutoPeftModel.from_pretrained(tmp_path / "adapter", import_allowlist=[allowed])
+        assert torch.equal(logits_of(again), logits_of(model))
+
+
+def test_an_adapter_from_before_the_folders_is_found(tmp_path, base):
+    """It names a module that is no file any more."""
+    model = get_peft_model(load(base), LoraConfig(target_modules=ATTENTION))
+    train(model, steps=2)
+    model.save_pretrained(tmp_path / "adapter")
+    file = tmp_path / "adapter" / "adapter_config.json"
+    stored = json.loads(file.read_text())
+    assert stored["auto_mapping"]["parent_library"] == "hf_maskgit.core.modeling_maskgit"
+    stored["auto_mapping"]["parent_library"] = "hf_maskgit.modeling_maskgit"
+    file.write_text(json.dumps(stored))
+    for allowed in ("hf_maskgit", "hf_maskgit.modeling_maskgit"):
+        again = AutoPeftModel.from_pretrained(tmp_path / "adapter", import_allowlist=[allowed])
+        assert type(again.get_base_model()) is MaskGitForMaskedLM
+        assert torch.equal(logits_of(again), logits_of(model))
 
 
 def test_modules_to_adapt_must_be_named(base):
