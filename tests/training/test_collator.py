@@ -538,7 +538,7 @@ def test_the_collator_hands_every_option_on():
         {"schedule": lambda t: t / 2},
         {"use_simple_mdlm_loss_weight": "no"},
     ],
-    ids=str,
+    ids=" and ".join,
 )
 def test_masking_collator_and_configuration_refuse_with_the_same_sentence(options):
     """A configuration stores no choice, and of schedules names alone, which it says itself."""
