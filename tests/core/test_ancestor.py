@@ -16,8 +16,10 @@ import torch
 from torch import nn
 
 import hf_maskgit.core.decoding
-from hf_maskgit.core.decoding import DecodingState, fill_masks, row_uniforms
-from hf_maskgit.core.sampler import Sampler, resolve_choices
+from hf_maskgit.core.decoding import fill_masks, row_uniforms
+from hf_maskgit.core.decoding_turn import DecodingState
+from hf_maskgit.core.sampler import Sampler
+from hf_maskgit.core.sampler_choices import resolve_choices
 from hf_maskgit.core.sampler_paces import remaining_by_blocks
 from hf_maskgit.core.sampler_scores import draw, gumbel
 from hf_maskgit.core.schedules import get_schedule

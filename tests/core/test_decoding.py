@@ -1,12 +1,14 @@
 """Laws of one pass, with the noise given by hand: who goes first, and what is drawn there."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import LogitsProcessorList, TopKLogitsWarper, TopPLogitsWarper
 
-from hf_maskgit.core.decoding import DecodingState, Pass, fill_masks, reveal_step, row_uniforms
-from hf_maskgit.core.sampler import Sampler
-from hf_maskgit.core.sampler_paces import annealing
+from hf_maskgit.core.decoding import Planner, fill_masks, reveal_step, row_uniforms
+from hf_maskgit.core.decoding_turn import DecodingState, Pass
+from hf_maskgit.core.sampler import Sampler, annealing
 from hf_maskgit.core.schedules import get_schedule
 from tests.support.oracles_sampling import chi_square
 
@@ -31,8 +33,10 @@ def make_pass(logits_fn, state, counts, uniforms, sampler, step=0):
     """One pass that reveals `counts` (R,) masks of each row; `logits_fn` takes text and places."""
     masked = state.masked.sum(1)
     none = torch.zeros(len(masked), 1, dtype=torch.float64)
-    plan = Pass(
-        heat=torch.full(masked.shape, annealing(step, sampler.steps), dtype=torch.float64),
+    asked = Pass(
+        temperature_scale=torch.full(
+            masked.shape, annealing(step, sampler.steps), dtype=torch.float64
+        ),
         masked=masked,
         remaining=masked - counts,
         reveal_rate=none,
@@ -43,7 +47,7 @@ def make_pass(logits_fn, state, counts, uniforms, sampler, step=0):
         lambda rows, text, positions: logits_fn(text, positions),
         torch.arange(len(masked)),
         state,
-        plan,
+        asked,
         uniforms,
         sampler,
     )
@@ -212,13 +216,21 @@ def test_greedy_takes_the_likeliest_whatever_the_noise(order):
 
 
 def test_temperatures_are_annealed_to_zero_over_the_steps_or_the_masks():
-    progress = torch.tensor([0.75, 0.0], dtype=torch.float64)
+    text = torch.full((2, 4), MASK)
+    start = DecodingState.start(text, text == MASK, text == MASK)
+    # The first row still holds its 4 masks, the second one of them.
+    left = replace(start, masked=torch.tensor([[True] * 4, [False] * 3 + [True]]))
+
+    def scales(sampler, step):
+        plan = Planner(start, sampler).plan(left, torch.arange(2), step)
+        return plan.temperature_scale.tolist()
+
     by_steps = make_sampler(steps=4)
-    assert [by_steps.heat(step, progress).tolist() for step in range(4)] == [
-        [heat] * 2 for heat in (0.75, 0.5, 0.25, 0.0)
+    assert [scales(by_steps, step) for step in range(4)] == [
+        [scale] * 2 for scale in (0.75, 0.5, 0.25, 0.0)
     ]
     by_masks = make_sampler(steps=4, pace="first_hitting", order="random")
-    assert by_masks.heat(3, progress).tolist() == [0.75, 0.0]
+    assert scales(by_masks, 3) == [0.75, 0.0]
 
 
 @pytest.mark.parametrize("step", [0, 1, 2])

@@ -10,6 +10,7 @@ sampler that breaks the law. Annealing is off throughout, the temperature 1.
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -22,7 +23,8 @@ from hf_maskgit.core.sampler_paces import (
     reveal_probability,
 )
 from hf_maskgit.core.sampler_remasks import loop_mask_rates
-from hf_maskgit.core.sampler_scores import POSITION_SCORES
+from hf_maskgit.core.sampler_rules import PACES, REMASKS
+from hf_maskgit.core.sampler_scores import POSITION_SCORES, highest
 from hf_maskgit.core.schedules import get_schedule
 from tests.support.oracles_sampling import (
     CHAIN,
@@ -146,9 +148,11 @@ def test_first_hitting_samples_the_chain(monkeypatch):
     filled = run(ORACLE, SAMPLES, pace="first_hitting", steps=1)
     assert p_value(filled) > ACCEPT
     assert filled.passes.tolist() == [LENGTH] * SAMPLES
-    monkeypatch.setattr(
-        hf_maskgit.core.decoding, "_counts", lambda plan, sampler: 2 * torch.ones_like(plan.masked)
-    )
+
+    def two(turn, look, places):
+        return highest(look.scores, places, 2 * torch.ones_like(turn.asked.masked))
+
+    monkeypatch.setitem(PACES, "first_hitting", replace(PACES["first_hitting"], choose=two))
     assert p_value(run(ORACLE, SAMPLES, pace="first_hitting")) < REJECT
 
 
@@ -436,9 +440,10 @@ def test_the_mask_rate_shows_when_reveals_do_not_make_up_for_remasking(options, 
 
 def test_the_mask_rate_shows_when_more_is_remasked_than_can_be_made_up_for(monkeypatch):
     """sigma = 0.9 is above sigma_max from the third of five steps on."""
-    monkeypatch.setattr(
-        hf_maskgit.core.decoding, "capped", lambda before, after, eta: torch.full_like(before, 0.9)
+    too_many = replace(
+        REMASKS["remdm_cap"], rate=lambda sampler, before, *_: torch.full_like(before, 0.9)
     )
+    monkeypatch.setitem(REMASKS, "remdm_cap", too_many)
     assert p_value_of_mask_counts(planned_rates(5)[:-1], steps=5, **CAP) < REJECT
 
 

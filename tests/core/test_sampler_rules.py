@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_maskgit import MaskGitGenerationConfig
-from hf_maskgit.core.sampler import ORDERS, P2_PLANNERS, PACES, REMASKS
+from hf_maskgit.core.sampler_choices import P2_PLANNERS
+from hf_maskgit.core.sampler_rules import ORDERS, PACES, REMASKS
 from tests.support.combinations import LEGAL, REMDM, choices
 from tests.support.prompts import CLS, MASK, PAD, SEP, WORDS, collate, padded_batches
 from tests.support.tiny import TableModel, tiny_config

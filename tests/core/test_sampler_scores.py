@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from hf_maskgit.core.sampler import ORDERS, PACES
-from hf_maskgit.core.sampler_paces import annealing, remaining_counts
+from hf_maskgit.core.sampler import annealing
+from hf_maskgit.core.sampler_paces import remaining_counts
+from hf_maskgit.core.sampler_rules import ORDERS, PACES
 from hf_maskgit.core.sampler_scores import (
     POSITION_SCORES,
     draw,
@@ -131,7 +132,7 @@ def test_scores_survive_logits_beyond_the_range_of_exp():
 
 def test_the_closed_tables():
     assert set(POSITION_SCORES) < set(ORDERS) >= {"confidence", "random"}
-    assert PACES[0] == "schedule"
+    assert next(iter(PACES)) == "schedule"
 
 
 # --- drawing -------------------------------------------------------------------------------------

@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from hf_maskgit.core.sampler import ORDERS, P2_PLANNERS, PACES, REMASKS, resolve_choices
+from hf_maskgit.core.sampler_choices import P2_PLANNERS, resolve_choices
+from hf_maskgit.core.sampler_rules import ORDERS, PACES, REMASKS
 from tests.support import sampler_table
 
 PAGE = sampler_table.PAGE.read_text(encoding="utf-8")

@@ -11,15 +11,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from hf_maskgit.core.sampler import (
-    ORDERS_OF_PACE,
-    ORDERS_OF_REMASK,
-    P2_PLANNERS,
-    PACES,
-    PACES_OF_REMASK,
-    REMASKS,
-    resolve_choices,
-)
+from hf_maskgit.core.sampler_choices import P2_PLANNERS, orders_with, paces_with
+from hf_maskgit.core.sampler_rules import PACES, REMASKS
 from tests.support.oracles_sampling import (
     CHAIN,
     Oracle,
@@ -99,17 +92,13 @@ def legal_combinations() -> str:
         "|---|---|---|",
     ]
     for remask in REMASKS:
-        for pace in PACES_OF_REMASK[remask]:
-            for planner in P2_PLANNERS if remask == "p2" else ("self",):
-                first = resolve_choices(None, pace, remask, planner).order
-                orders = [first]
-                for order in ORDERS_OF_PACE[pace]:
-                    mine = (order == "critic") == (planner == "critic") or remask != "p2"
-                    if order in ORDERS_OF_REMASK[remask] and mine and order != first:
-                        orders.append(order)
+        planned = REMASKS[remask].planned
+        for pace in paces_with(remask):
+            for planner in P2_PLANNERS if planned else ("self",):
                 shown = f'`"{remask}"`'
-                if remask == "p2":
+                if planned:
                     shown += f' with `p2_planner="{planner}"`'
+                orders = orders_with(pace, remask, planner)
                 listed = ", ".join(f'`"{order}"`' for order in orders)
                 lines.append(f'| {shown} | `"{pace}"` | {listed} |')
     assert len(lines) > len(PACES) + len(REMASKS)
