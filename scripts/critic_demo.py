@@ -30,7 +30,7 @@ from datasets import Dataset, DatasetDict, load_from_disk
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from hf_maskgit import MaskGitForMaskedLM
-from hf_maskgit.evaluation.bound import CriticAuroc, NelboOutput, critic_auroc, evaluate_nelbo
+from hf_maskgit.evaluation import CriticAuroc, NelboOutput, critic_auroc, evaluate_nelbo
 from hf_maskgit.training.arguments import ModelArguments, TrainArguments
 from hf_maskgit.training.building import load_model
 from hf_maskgit.training.recipes import parse_options, run_program

@@ -30,7 +30,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, pipeline
 from transformers.utils import logging as transformers_logging
 
 from hf_maskgit import MaskGitForMaskedLM
-from hf_maskgit.evaluation.bound import (
+from hf_maskgit.evaluation import (
     NelboOutput,
     evaluate_nelbo,
     text_statistics,

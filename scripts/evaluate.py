@@ -25,7 +25,7 @@ from datasets import Dataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from hf_maskgit import MaskGitForMaskedLM
-from hf_maskgit.evaluation.bound import NelboOutput, critic_auroc, evaluate_nelbo, masked_accuracy
+from hf_maskgit.evaluation import NelboOutput, critic_auroc, evaluate_nelbo, masked_accuracy
 from hf_maskgit.training.examples import check_max_length, evenly_spaced, prepare_examples
 from hf_maskgit.training.recipes import parse_options, run_program
 from hf_maskgit.training.sources import load_texts, only_split

@@ -1,23 +1,16 @@
 """How good a model is."""
 
-from .bound import (
-    ONE_PASS,
-    TWO_PASSES,
-    CriticAuroc,
-    NelboOutput,
-    TextStatistics,
-    critic_auroc,
-    evaluate_nelbo,
-    masked_accuracy,
-    nelbo,
-    text_statistics,
-    unigram_cross_entropy,
-)
+from .accuracy import masked_accuracy
+from .batches import EvaluatedGenerator
+from .bound import ONE_PASS, TWO_PASSES, NelboOutput, evaluate_nelbo, nelbo
+from .counting import TextStatistics, text_statistics, unigram_cross_entropy
+from .critic import CriticAuroc, critic_auroc
 
 __all__ = [
     "ONE_PASS",
     "TWO_PASSES",
     "CriticAuroc",
+    "EvaluatedGenerator",
     "NelboOutput",
     "TextStatistics",
     "critic_auroc",

@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ..core.modeling_maskgit import MaskGitForMaskedLM
-from ..evaluation.bound import CriticAuroc, NelboOutput, critic_auroc, evaluate_nelbo
+from ..evaluation import CriticAuroc, NelboOutput, critic_auroc, evaluate_nelbo
 from .arguments import TrainArguments
 from .checkpoints import BEST_FOLDER, LOG_NAME, Progress, save_checkpoint
 from .collator import DataCollatorForMaskGit

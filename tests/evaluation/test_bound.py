@@ -9,7 +9,7 @@ from datasets import Dataset
 from scipy import stats
 
 from hf_maskgit import nelbo
-from hf_maskgit.evaluation.bound import (
+from hf_maskgit.evaluation import (
     NelboOutput,
     evaluate_nelbo,
     masked_accuracy,

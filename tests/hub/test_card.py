@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import hf_maskgit
-from hf_maskgit.evaluation.bound import NelboOutput
+from hf_maskgit.evaluation import NelboOutput
 from hf_maskgit.hub.card import (
     GeneratorCard,
     address_card,

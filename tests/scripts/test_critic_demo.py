@@ -7,7 +7,7 @@ import torch
 from datasets import Dataset, DatasetDict
 
 from hf_maskgit import MaskGitForMaskedLM
-from hf_maskgit.evaluation.bound import ONE_PASS, TWO_PASSES, NelboOutput
+from hf_maskgit.evaluation import ONE_PASS, TWO_PASSES, NelboOutput
 from scripts import critic_demo
 from tests.support.tiny import tiny_model, word_tokenizer
 from tests.support.tiny_training import repeated_symbols

@@ -19,7 +19,7 @@ from torch.optim import AdamW
 
 import hf_maskgit.training.loop as training
 from hf_maskgit import DataCollatorForMaskGit, MaskGitForMaskedLM
-from hf_maskgit.evaluation.bound import NelboOutput, masked_accuracy
+from hf_maskgit.evaluation import NelboOutput, masked_accuracy
 from hf_maskgit.training.arguments import TrainArguments
 from hf_maskgit.training.building import make_accelerator
 from hf_maskgit.training.examples import prepare_examples

@@ -11,7 +11,7 @@ from transformers import BertForMaskedLM
 
 import hf_maskgit.training.loop as training
 from hf_maskgit import MaskGitForMaskedLM
-from hf_maskgit.evaluation.bound import ONE_PASS, TWO_PASSES, CriticAuroc
+from hf_maskgit.evaluation import ONE_PASS, TWO_PASSES, CriticAuroc
 from hf_maskgit.training.arguments import ModelArguments, TrainArguments
 from hf_maskgit.training.building import load_model, make_accelerator
 from hf_maskgit.training.loop import TrainingLoop

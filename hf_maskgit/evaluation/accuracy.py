@@ -1,0 +1,69 @@
+"""How often the likeliest token is the true one, by the share of tokens that is hidden."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from ..core.losses import forbid
+from ..core.noise import keyed_generator
+from .batches import (
+    EvaluatedGenerator,
+    check_mask_rates,
+    choose_share,
+    evaluating,
+    forbidden_ids,
+    looks_twice,
+    predict_masked,
+    text_batches,
+)
+
+
+@torch.no_grad()
+def masked_accuracy(
+    model: EvaluatedGenerator,
+    texts: Sequence[Any],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    mask_rates: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9),
+    batch_size: int = 32,
+    seed: int = 0,
+    progress: bool = True,
+    self_condition: bool | None = None,
+) -> dict[float, float]:
+    """Measure how often the likeliest token is the masked one.
+
+    Args:
+        model: a `MaskGitForMaskedLM`.
+        texts: examples with `input_ids` (framed).
+        tokenizer: its padding.
+        mask_rates: fractions of the maskable tokens to hide, each in (0, 1]; at least one is
+            hidden.
+        batch_size: texts per pass.
+        seed: of the masks.
+        progress: show a progress bar.
+        self_condition: see `nelbo`.
+
+    Returns:
+        The fraction of hidden tokens predicted right, by mask rate.
+
+    Raises:
+        ValueError: for a mask rate out of its range, no text, or one that cannot be measured.
+    """
+    check_mask_rates(mask_rates)
+    right: Counter[float] = Counter()
+    total: Counter[float] = Counter()
+    generator, forbidden = keyed_generator(seed), forbidden_ids(model.config)
+    self_condition = looks_twice(model.config, self_condition)
+    with evaluating(model):
+        for batch in text_batches(texts, tokenizer, batch_size, progress, model.device):
+            ids, judged = batch.input_ids, batch.judged(model.config)
+            for rate in mask_rates:
+                chosen = choose_share(judged, rate, generator)
+                logits = predict_masked(model, ids, batch.attention_mask, chosen, self_condition)
+                predicted = forbid(logits, forbidden).argmax(-1)
+                right[rate] += int((predicted == ids[chosen]).sum())
+                total[rate] += int(chosen.sum())
+    return {rate: right[rate] / total[rate] for rate in mask_rates}

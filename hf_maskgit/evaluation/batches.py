@@ -1,0 +1,245 @@
+"""What every evaluation shares: a generator to measure, batches of texts, and their masked tokens.
+
+Letters: B batch, L length, V vocabulary, N masked positions.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from ..core.configuration_maskgit import MaskGitConfig
+from ..core.masking import maskable_positions, token_column
+from ..core.sampler_scores import highest
+
+
+class EvaluatedGenerator(Protocol):
+    """What a model must have to be measured; a `MaskGitForMaskedLM` has it.
+
+    Called with ids (B, L) long, an attention mask (B, L) and `masked_positions` (B, L) bool, it
+    returns something whose `logits` are (N, V).
+    """
+
+    training: bool
+
+    @property
+    def config(self) -> MaskGitConfig:
+        """Mask, framing, and the tokens without probability."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where texts have to lie."""
+
+    def train(self, mode: bool = True) -> Any:
+        """Switch dropout on, or off."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Predict the masked tokens."""
+
+
+class TextBatch:
+    """Some texts of a data set, padded to one length, and the tokens they are judged by.
+
+    Attributes:
+        index: number of each text in the data set.
+        input_ids: (B, L) long, clean texts.
+        attention_mask: (B, L) long, 1 at real tokens.
+        allowed: (B, L) bool, False where the data set conditions on a token, and at padding.
+    """
+
+    def __init__(
+        self,
+        index: list[int],
+        examples: Sequence[Mapping[str, Any]],
+        pad_token_id: int,
+        device: torch.device,
+    ) -> None:
+        self.index = index
+        self.input_ids = _stack(examples, "input_ids", pad_token_id).to(device)
+        self.attention_mask = _stack(examples, "attention_mask", 0).to(device)
+        self.allowed = _stack(examples, "maskable", 0).bool().to(device)
+
+    def judged(self, config: MaskGitConfig) -> Tensor:
+        """Mark the tokens to judge a generator by, (B, L) bool.
+
+        Raises:
+            ValueError: for a text that holds the mask token, or has nothing to judge.
+        """
+        judged = judged_positions(config, self.input_ids, self.attention_mask, self.allowed)
+        check_texts(config, self.input_ids, judged)
+        return judged
+
+
+def text_batches(
+    texts: Sequence[Any],
+    tokenizer: PreTrainedTokenizerBase,
+    batch_size: int,
+    progress: bool,
+    device: torch.device,
+) -> Iterator[TextBatch]:
+    """Yield all texts in batches of similar length, the shortest first.
+
+    Args:
+        texts: examples with `input_ids`; `attention_mask` and `maskable` where they are not 1
+            everywhere.
+        tokenizer: its padding.
+        batch_size: texts per batch.
+        progress: show a progress bar.
+        device: where the batches go.
+
+    Raises:
+        ValueError: for no text at all, or a column that is not as long as its text.
+    """
+    if len(texts) == 0:
+        raise ValueError("There is no text to evaluate.")
+    # Sorting costs nothing and saves most of the padding; who needs the old order has `index`.
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]["input_ids"]))
+    pad_token_id = tokenizer.pad_token_id or 0
+    with tqdm(total=len(texts), desc="evaluate", unit="text", disable=not progress) as bar:
+        for start in range(0, len(order), batch_size):
+            index = order[start : start + batch_size]
+            yield TextBatch(index, [texts[i] for i in index], pad_token_id, device)
+            bar.update(len(index))
+
+
+def _stack(examples: Sequence[Mapping[str, Any]], name: str, padding: int) -> Tensor:
+    """Stack one column of some examples, 1 everywhere where an example has none."""
+    columns = [token_column(example, name, 1) for example in examples]
+    return pad_sequence(columns, batch_first=True, padding_value=padding)
+
+
+@contextlib.contextmanager
+def evaluating(model: EvaluatedGenerator) -> Iterator[None]:
+    """Put a model into eval mode, and back into the mode it was in."""
+    was_training = model.training
+    model.train(False)
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def forbidden_ids(config: MaskGitConfig) -> Tensor:
+    """Return the ids that can never be emitted, (K,) long."""
+    return torch.tensor(config.forbidden_token_ids, dtype=torch.long)
+
+
+def judged_positions(
+    config: MaskGitConfig, input_ids: Tensor, attention_mask: Tensor, allowed: Tensor | None
+) -> Tensor:
+    """Mark the tokens a text is judged by: never framing, and only where the caller allows it.
+
+    Args:
+        config: knows the framing.
+        input_ids: (B, L) long.
+        attention_mask: (B, L), 1 at real tokens.
+        allowed: (B, L), 1 or True at tokens that may be masked; None allows all.
+
+    Returns:
+        (B, L) bool.
+    """
+    maskable = maskable_positions(
+        input_ids,
+        attention_mask,
+        config.prefix_ids or [],
+        config.suffix_ids or [],
+        config.forbidden_token_ids,
+    )
+    return maskable if allowed is None else maskable & allowed.bool()
+
+
+def check_texts(config: MaskGitConfig, input_ids: Tensor, judged: Tensor) -> None:
+    """Refuse texts that cannot be measured.
+
+    Args:
+        config: knows the mask, which no clean text holds.
+        input_ids: (B, L) long.
+        judged: (B, L) bool, from `judged_positions`.
+
+    Raises:
+        ValueError: naming the first text of the batch that holds a mask or has nothing to judge.
+    """
+    holds_mask = (input_ids == cast(int, config.mask_token_id)).any(1)
+    for bad, what in (
+        (holds_mask, "holds the mask token; evaluation needs clean texts"),
+        (~judged.any(1), "has no maskable token"),
+    ):
+        if bool(bad.any()):
+            raise ValueError(f"Text {int(bad.nonzero()[0])} of the batch {what}.")
+
+
+def check_mask_rates(mask_rates: Sequence[float]) -> None:
+    """Refuse shares of hidden tokens outside (0, 1].
+
+    Raises:
+        ValueError: naming the first of them.
+    """
+    bad = [rate for rate in mask_rates if not 0 < rate <= 1]
+    if bad:
+        raise ValueError(f"Every mask rate must lie in (0, 1], got {bad[0]}.")
+
+
+def choose_share(judged: Tensor, mask_rate: float, generator: torch.Generator) -> Tensor:
+    """Choose a share of each row's positions at random, at least one.
+
+    Args:
+        judged: (B, L) bool, where to choose; at least one per row.
+        mask_rate: the share, in (0, 1].
+        generator: draws them, on the CPU.
+
+    Returns:
+        (B, L) bool.
+    """
+    counts = (judged.sum(1) * mask_rate).round().long().clamp_min(1)
+    noise = torch.rand(judged.shape, generator=generator).to(judged.device)
+    return highest(noise, judged, counts)
+
+
+def looks_twice(config: MaskGitConfig, self_condition: bool | None) -> bool:
+    """Decide whether each masked text gets two passes.
+
+    Raises:
+        ValueError: when it should, and the model has no self-conditioning.
+    """
+    has = bool(getattr(config, "self_cond", False))
+    if self_condition and not has:
+        raise ValueError(
+            "`self_condition=True` asks for a second pass that looks back on the first, and the "
+            "model has no self-conditioning; leave it out."
+        )
+    return has if self_condition is None else self_condition
+
+
+def predict_masked(
+    model: EvaluatedGenerator,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    chosen: Tensor,
+    self_condition: bool,
+    token_type_ids: Tensor | None = None,
+) -> Tensor:
+    """Mask the chosen tokens of clean texts and predict them.
+
+    Args:
+        model: predicts.
+        input_ids: (B, L) long, clean texts.
+        attention_mask: (B, L), 1 at real tokens.
+        chosen: (B, L) bool, what is masked: every masked token is judged, and only masked ones
+            are, which is what makes the weighted cross-entropy a bound.
+        self_condition: whether a second pass looks back on the first.
+        token_type_ids: (B, L) long, where the encoder knows them.
+
+    Returns:
+        (N, V) logits, row by row.
+    """
+    shown = input_ids.masked_fill(chosen, cast(int, model.config.mask_token_id))
+    given: dict[str, Any] = {"self_condition": True} if self_condition else {}
+    if token_type_ids is not None:
+        given["token_type_ids"] = token_type_ids
+    logits: Tensor = model(shown, attention_mask, masked_positions=chosen, **given).logits
+    return logits

@@ -1,0 +1,74 @@
+"""What mere counting says of texts: a unigram model's cross-entropy, and how much they repeat."""
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+def unigram_cross_entropy(
+    train: Iterable[Sequence[int]],
+    held_out: Iterable[Sequence[int]],
+    num_ordinary: int,
+    smoothing: float = 1.0,
+) -> float:
+    """Cross-entropy of a smoothed unigram model, the least a model of text has to beat.
+
+    Args:
+        train: maskable token ids of each training text.
+        held_out: maskable token ids of each held-out text.
+        num_ordinary: number of tokens that can be emitted.
+        smoothing: pseudo-count added to every token (Lidstone), above 0.
+
+    Returns:
+        Nats per held-out token.
+
+    Raises:
+        ValueError: when there is no held-out token.
+    """
+    counts: Counter[int] = Counter()
+    for ids in train:
+        counts.update(ids)
+    total = sum(counts.values()) + smoothing * num_ordinary
+    nats, tokens = 0.0, 0
+    for ids in held_out:
+        nats -= sum(math.log((counts[i] + smoothing) / total) for i in ids)
+        tokens += len(ids)
+    if tokens == 0:
+        raise ValueError("There is no held-out token to measure the unigram model on.")
+    return nats / tokens
+
+
+@dataclass(frozen=True)
+class TextStatistics:
+    """How varied texts are.
+
+    Attributes:
+        repeated_bigrams: share of the word pairs inside a text that occurred earlier in it, in [0,
+            1].
+        distinct_words: distinct words of a text over its words, mean over texts, in (0, 1].
+    """
+
+    repeated_bigrams: float
+    distinct_words: float
+
+
+def text_statistics(texts: Iterable[str]) -> TextStatistics:
+    """Measure repetition within each of the texts; words are separated by blanks.
+
+    Raises:
+        ValueError: when no text has a word.
+    """
+    repeated = pairs = 0
+    distinct = []
+    for text in texts:
+        words = text.lower().split()
+        bigrams = list(itertools.pairwise(words))
+        repeated += len(bigrams) - len(set(bigrams))
+        pairs += len(bigrams)
+        if words:
+            distinct.append(len(set(words)) / len(words))
+    if not distinct:
+        raise ValueError("There is no text with words to measure.")
+    return TextStatistics(repeated / max(pairs, 1), sum(distinct) / len(distinct))
