@@ -1,4 +1,4 @@
-"""Evaluation: the bound against its enumeration, accuracy, baselines, and what is left alone."""
+"""The bound against its enumeration, and what is no text for it."""
 
 import math
 
@@ -6,58 +6,27 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from scipy import stats
 
-from hf_maskgit import nelbo
-from hf_maskgit.evaluation import (
-    NelboOutput,
-    evaluate_nelbo,
-    masked_accuracy,
-    text_statistics,
-    unigram_cross_entropy,
-)
+from hf_maskgit.evaluation import NelboOutput, evaluate_nelbo, nelbo
 from tests.support.oracles import (
-    CLS,
-    FIRST_WORD,
     MASK,
     PAD,
-    SEP,
     TableDenoiser,
     all_texts,
     bound,
     negative_log_likelihood,
-    word_piece_tokenizer,
+)
+from tests.support.table_texts import (
+    TEXT,
+    TEXTS_OF_ALL_LENGTHS,
+    UNIFORM,
+    examples,
+    framed_denoiser,
+    ids,
+    keyed,
 )
 from tests.support.tiny import tiny_model
 from tests.support.tiny import word_tokenizer as tiny_tokenizer
-
-TEXT = (0, 2, 1, 1)
-TEXTS_OF_ALL_LENGTHS = [(0, 1, 2, 0), (1,), (2, 2, 1), (0, 2), (1, 1, 1, 1), (2,), (0, 0)]
-UNIFORM = [1 / 3] * 3
-
-
-def ids(*texts, framed=False):
-    """Token ids of texts of equal length."""
-    rows = [[FIRST_WORD + token for token in text] for text in texts]
-    return torch.tensor([[CLS, *row, SEP] for row in rows] if framed else rows)
-
-
-def examples(*texts):
-    """Framed examples of any lengths."""
-    return [{"input_ids": ids(text, framed=True)[0].tolist()} for text in texts]
-
-
-def keyed(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def framed_denoiser(probabilities=UNIFORM):
-    return TableDenoiser.context_free(probabilities, [1, 2, 3, 4], framed=True)
-
-
-@pytest.fixture
-def tokenizer():
-    return word_piece_tokenizer("abc")
 
 
 def test_nelbo_is_the_mean_over_the_orders_within_its_standard_errors():
@@ -218,70 +187,6 @@ def test_a_fixed_prompt_in_a_data_set_is_a_condition(tokenizer):
     assert found.nats.tolist() == pytest.approx([4 * math.log(3), 2 * math.log(3)])
 
 
-def test_examples_that_are_already_padded_are_the_same_examples(tokenizer):
-    padded = examples((1, 2), TEXT)
-    padded[0]["input_ids"] += [PAD, PAD]
-    padded[0]["attention_mask"] = [1, 1, 1, 1, 0, 0]
-    padded[1]["attention_mask"] = [1] * 6
-    found = evaluate_nelbo(framed_denoiser(), padded, tokenizer, progress=False)
-    assert found.num_tokens.tolist() == [2, 4]
-    assert found.nats.tolist() == pytest.approx([2 * math.log(3), 4 * math.log(3)])
-
-
-@pytest.mark.parametrize("measure", [evaluate_nelbo, masked_accuracy])
-@pytest.mark.parametrize("name", ["maskable", "attention_mask"])
-def test_a_column_that_is_not_as_long_as_the_text_is_refused(tokenizer, measure, name):
-    texts = examples((1, 2), TEXT)
-    texts[0][name] = [1, 1]
-    with pytest.raises(ValueError, match=f"`{name}` has 2 entries for a text of 4 tokens"):
-        measure(framed_denoiser(), texts, tokenizer, progress=False)
-
-
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("measure", [evaluate_nelbo, masked_accuracy])
-def test_evaluation_leaves_the_mode_and_the_global_generator_as_they_were(
-    tokenizer, measure, training
-):
-    denoiser = framed_denoiser().train(training)
-    modes = []
-    denoiser.register_forward_hook(lambda *_: modes.append(denoiser.training))
-    before = torch.get_rng_state()
-    texts = examples(*TEXTS_OF_ALL_LENGTHS)
-    first, second = (measure(denoiser, texts, tokenizer, progress=False) for _ in range(2))
-    assert denoiser.training == training
-    assert modes
-    assert not any(modes)
-    assert torch.equal(torch.get_rng_state(), before)
-    if measure is masked_accuracy:
-        assert first == second
-    else:
-        assert torch.equal(first.nats, second.nats)
-
-
-@pytest.mark.parametrize("measure", [evaluate_nelbo, masked_accuracy])
-def test_a_failed_evaluation_still_restores_the_mode(tokenizer, measure):
-    denoiser = framed_denoiser().train()
-    with pytest.raises(ValueError, match="holds the mask token"):
-        measure(denoiser, [{"input_ids": [CLS, 5, MASK, SEP]}], tokenizer, progress=False)
-    assert denoiser.training
-
-
-@pytest.mark.parametrize("measure", [evaluate_nelbo, masked_accuracy])
-def test_an_empty_data_set_is_refused(tokenizer, measure):
-    with pytest.raises(ValueError, match="There is no text to evaluate"):
-        measure(framed_denoiser(), [], tokenizer, progress=False)
-
-
-def test_gradients_are_not_recorded(tokenizer):
-    denoiser = framed_denoiser()
-    recorded = []
-    denoiser.register_forward_hook(lambda *_: recorded.append(torch.is_grad_enabled()))
-    evaluate_nelbo(denoiser, examples(TEXT), tokenizer, progress=False)
-    masked_accuracy(denoiser, examples(TEXT), tokenizer, progress=False)
-    assert recorded
-    assert not any(recorded)
-
-
 def test_results_of_batches_are_joined_in_their_order():
     a, b = (
         NelboOutput(torch.tensor([x]), torch.tensor([3 * x]), torch.tensor([2])) for x in (1.0, 4.0)
@@ -291,77 +196,6 @@ def test_results_of_batches_are_joined_in_their_order():
     assert joined.num_tokens.tolist() == [2, 2]
     assert joined.nats_per_token == pytest.approx(5 / 4)
     assert joined.nats_per_token_std_error == pytest.approx(math.hypot(3, 12) / 4)
-
-
-def accuracy(denoiser, texts, tokenizer, rates, **options):
-    return masked_accuracy(
-        denoiser, examples(*texts), tokenizer, mask_rates=rates, progress=False, **options
-    )
-
-
-def test_accuracy_is_the_share_of_hidden_tokens_that_are_the_likeliest(tokenizer):
-    always_b = framed_denoiser([0.2, 0.5, 0.3])
-    rates = (0.25, 0.5, 1.0)
-    assert accuracy(always_b, [(1, 1, 1, 1), (1,)], tokenizer, rates) == dict.fromkeys(rates, 1.0)
-    assert accuracy(always_b, [(0, 2, 2, 0)], tokenizer, rates) == dict.fromkeys(rates, 0.0)
-    everything = accuracy(always_b, [(1, 0, 1, 2), (1, 1)], tokenizer, (1.0,))
-    assert everything == {1.0: pytest.approx(4 / 6)}
-
-
-def test_the_share_hidden_is_the_mask_rate_and_at_least_one(tokenizer):
-    """Read off the inputs of the denoiser: texts of 4 and of 1 words."""
-    denoiser, hidden = framed_denoiser(), []
-    denoiser.register_forward_pre_hook(lambda _, args: hidden.append((args[0] == MASK).sum(1)))
-    accuracy(denoiser, [TEXT, (1,)], tokenizer, (0.1, 0.5, 0.75, 1.0))
-    found = [sorted(counts.tolist()) for counts in hidden]
-    assert found == [[1, 1], [1, 2], [1, 3], [1, 4]]
-
-
-def test_hidden_words_are_chosen_uniformly(tokenizer):
-    """False alarm: p < 1e-6. Of the 4 words only the first is predicted right."""
-    texts = [(1, 0, 2, 0)] * 2000
-    always_b = framed_denoiser([0.2, 0.5, 0.3])
-    found = accuracy(always_b, texts, tokenizer, (0.5,), batch_size=500)[0.5]
-    right = round(found * 4000)
-    assert right == pytest.approx(found * 4000)
-    assert stats.binomtest(right, 2000, 0.5).pvalue > 1e-6
-
-
-@pytest.mark.parametrize("rate", [0.0, -0.5, 1.01])
-def test_a_mask_rate_outside_its_range_is_refused(tokenizer, rate):
-    with pytest.raises(ValueError, match=rf"Every mask rate must lie in \(0, 1\], got {rate}"):
-        accuracy(framed_denoiser(), [TEXT], tokenizer, (0.5, rate))
-
-
-def test_the_unigram_cross_entropy_is_that_of_counting_by_hand():
-    train, held_out = [[5, 5], [6]], [[5, 7], [6]]
-    # With one pseudo-count each: 5 has 3 of 6, 6 has 2 of 6, 7 has 1 of 6.
-    found = unigram_cross_entropy(train, held_out, num_ordinary=3)
-    assert found == pytest.approx(-math.log(3 / 6 * 1 / 6 * 2 / 6) / 3)
-    # With half a pseudo-count: 2.5, 1.5 and 0.5 of 4.5.
-    found = unigram_cross_entropy(train, held_out, num_ordinary=3, smoothing=0.5)
-    assert found == pytest.approx(-math.log(2.5 * 0.5 * 1.5 / 4.5**3) / 3)
-    assert unigram_cross_entropy([], held_out, num_ordinary=8) == pytest.approx(math.log(8))
-
-
-def test_repetition_is_that_of_counting_by_hand():
-    found = text_statistics(["a b a b", "The the the", "c"])
-    # Word pairs: ab ba ab | the-the twice; distinct words: 2 of 4, 1 of 3, 1 of 1.
-    assert found.repeated_bigrams == pytest.approx((1 + 1) / (3 + 2))
-    assert found.distinct_words == pytest.approx((2 / 4 + 1 / 3 + 1) / 3)
-    assert text_statistics(["x y z", ""]).repeated_bigrams == 0
-    assert text_statistics(["one"]) == text_statistics(["two"])
-
-
-@pytest.mark.parametrize("texts", [[], ["", "  "]])
-def test_texts_without_words_have_no_statistics(texts):
-    with pytest.raises(ValueError, match="There is no text with words to measure"):
-        text_statistics(texts)
-
-
-def test_a_unigram_needs_something_to_be_measured_on():
-    with pytest.raises(ValueError, match="held"):
-        unigram_cross_entropy([[5]], [[], []], num_ordinary=3)
 
 
 @pytest.mark.parametrize("padding_side", ["left", "right"])

@@ -1,0 +1,74 @@
+"""What every evaluation shares: batches of any examples, and what is left as it was."""
+
+import math
+
+import pytest
+import torch
+
+from hf_maskgit.evaluation import evaluate_nelbo, masked_accuracy
+from tests.support.oracles import CLS, MASK, PAD, SEP
+from tests.support.table_texts import TEXT, TEXTS_OF_ALL_LENGTHS, examples, framed_denoiser
+
+
+@pytest.mark.parametrize("measure", [evaluate_nelbo, masked_accuracy])
+@pytest.mark.parametrize("name", ["maskable", "attention_mask"])
+def test_a_column_that_is_not_as_long_as_the_text_is_refused(tokenizer, measure, name):
+    texts = examples((1, 2), TEXT)
+    texts[0][name] = [1, 1]
+    with pytest.raises(ValueError, match=f"`{name}` has 2 entries for a text of 4 tokens"):
+        measure(framed_denoiser(), texts, tokenizer, progress=False)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("measure", [evaluate_nelbo, masked_accuracy])
+def test_evaluation_leaves_the_mode_and_the_global_generator_as_they_were(
+    tokenizer, measure, training
+):
+    denoiser = framed_denoiser().train(training)
+    modes = []
+    denoiser.register_forward_hook(lambda *_: modes.append(denoiser.training))
+    before = torch.get_rng_state()
+    texts = examples(*TEXTS_OF_ALL_LENGTHS)
+    first, second = (measure(denoiser, texts, tokenizer, progress=False) for _ in range(2))
+    assert denoiser.training == training
+    assert modes
+    assert not any(modes)
+    assert torch.equal(torch.get_rng_state(), before)
+    if measure is masked_accuracy:
+        assert first == second
+    else:
+        assert torch.equal(first.nats, second.nats)
+
+
+@pytest.mark.parametrize("measure", [evaluate_nelbo, masked_accuracy])
+def test_a_failed_evaluation_still_restores_the_mode(tokenizer, measure):
+    denoiser = framed_denoiser().train()
+    with pytest.raises(ValueError, match="holds the mask token"):
+        measure(denoiser, [{"input_ids": [CLS, 5, MASK, SEP]}], tokenizer, progress=False)
+    assert denoiser.training
+
+
+@pytest.mark.parametrize("measure", [evaluate_nelbo, masked_accuracy])
+def test_an_empty_data_set_is_refused(tokenizer, measure):
+    with pytest.raises(ValueError, match="There is no text to evaluate"):
+        measure(framed_denoiser(), [], tokenizer, progress=False)
+
+
+def test_gradients_are_not_recorded(tokenizer):
+    denoiser = framed_denoiser()
+    recorded = []
+    denoiser.register_forward_hook(lambda *_: recorded.append(torch.is_grad_enabled()))
+    evaluate_nelbo(denoiser, examples(TEXT), tokenizer, progress=False)
+    masked_accuracy(denoiser, examples(TEXT), tokenizer, progress=False)
+    assert recorded
+    assert not any(recorded)
+
+
+def test_examples_that_are_already_padded_are_the_same_examples(tokenizer):
+    padded = examples((1, 2), TEXT)
+    padded[0]["input_ids"] += [PAD, PAD]
+    padded[0]["attention_mask"] = [1, 1, 1, 1, 0, 0]
+    padded[1]["attention_mask"] = [1] * 6
+    found = evaluate_nelbo(framed_denoiser(), padded, tokenizer, progress=False)
+    assert found.num_tokens.tolist() == [2, 4]
+    assert found.nats.tolist() == pytest.approx([2 * math.log(3), 4 * math.log(3)])
