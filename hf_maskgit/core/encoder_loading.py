@@ -156,6 +156,7 @@ def load_encoder(name: str, options: dict[str, Any]) -> PreTrainedModel:
         ) from error
     finally:
         logging.set_verbosity(verbosity)
+    # A pooler and the like predict no token, so nobody misses them.
     missing = sorted(key for key in info["missing_keys"] if not is_unused(denoiser, key))
     body = [key for key in missing if key.startswith(f"{denoiser.base_model_prefix}.")]
     if body:

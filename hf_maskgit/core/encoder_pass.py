@@ -45,7 +45,12 @@ class EncoderPass:
 
 
 def hook_encoder(denoiser: PreTrainedModel, self_conditioning: SelfConditioning | None) -> None:
-    """Register what `running` relies on; again after the token embeddings were replaced."""
+    """Register what `running` relies on; again after the token embeddings were replaced.
+
+    Args:
+        denoiser: changed in place.
+        self_conditioning: of the model, if it has any.
+    """
     _hook(denoiser.base_model, _gather_hidden_states)
     if self_conditioning is not None:
         _hook(denoiser.get_input_embeddings(), _add_to_embeddings)
@@ -88,6 +93,7 @@ def running(
     try:
         yield arguments
     finally:
+        # Also after an error: a later pass of the encoder alone must find nothing of this one.
         body._pass = embeddings._addition = None
 
 
@@ -121,6 +127,7 @@ def predict(
         _check_length(of_rows, denoiser)
         with running(about, denoiser, self_conditioning, of_rows) as of_rows:
             output = denoiser(**of_rows, **details, return_dict=True)
+        # At some positions the hook made one text of all, so the logits are (1, N, V).
         everywhere = about.head_positions is None
         return output.logits if everywhere else output.logits.squeeze(0), output
 
@@ -284,6 +291,7 @@ def _gather_hidden_states(body: nn.Module, args: Any, output: Any) -> Any:
     # The hidden state comes first, whatever its name.
     if this_pass.keeps_hidden_state:
         this_pass.last_hidden_state = output[0]
+    # One text of N tokens: a head treats all tokens alike and need not know whose they are.
     if this_pass._places is not None:
         output[next(iter(output.keys()))] = output[0][this_pass._places].unsqueeze(0)
     return output

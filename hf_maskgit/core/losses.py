@@ -35,7 +35,8 @@ class LossSum:
 def forbid(logits: Tensor, token_ids: Tensor) -> Tensor:
     """Return the logits in float32 with -inf at the ids that can never be emitted.
 
-    Training, `nelbo` and the sampler all pass through here, so that they speak of one law.
+    Training, `nelbo` and the sampler all pass through here, so that they speak of one
+    distribution.
 
     Args:
         logits: (..., V), any float dtype; left untouched.

@@ -61,6 +61,7 @@ def encoder_arguments(
             f"forward() got {', '.join(map(repr, unknown))}, which the encoder "
             f"{type(encoder).__name__} does not take; it takes {', '.join(sorted(known))}."
         )
+    # None stands for "not given": an encoder's own default need not be None.
     given = {**own, **others}
     return {name: value for name, value in given.items() if value is not None and name in known}
 
@@ -100,10 +101,11 @@ def check_targets(
     labelled = labels != IGNORED_LABEL
     chosen = labelled if masked_positions is None else masked_positions
     count = labelled.sum() if num_items_in_batch is None else num_items_in_batch
+    # Looked at before the encoder's kernels are queued, a GPU's answer is soon there.
     if count == 0:
         raise ValueError("The labels hold no maskable token (all are -100), so there is no loss.")
     forbidden = torch.tensor(forbidden_token_ids, dtype=torch.long, device=labels.device)
-    true_ids = labels[chosen]
+    true_ids = labels[chosen]  # (N,); -100 where a position without a label is chosen, at no cost
     impossible = true_ids[torch.isin(true_ids, forbidden)]
     if len(impossible):
         raise ValueError(
@@ -153,7 +155,7 @@ def check_looking_back(
     text = arguments.get("input_ids", arguments.get("inputs_embeds"))
     if previous_hidden_states is None or text is None:
         return
-    wanted = (*text.shape[:2], len(conditioning.null))
+    wanted = (*text.shape[:2], len(conditioning.null))  # the null state is one hidden state, (H,)
     if previous_hidden_states.shape != wanted:
         raise ValueError(
             f"`previous_hidden_states` must be of shape (batch, length, hidden size) = {wanted}, "

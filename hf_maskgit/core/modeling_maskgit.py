@@ -186,7 +186,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         """Predict the tokens, and with labels the loss.
 
         1. Check what is asked, before the encoder works.
-        2. Look back on a pass before this one, where the model conditions on its own thoughts.
+        2. Look back on a pass before this one, where the model has self-conditioning.
         3. Predict at the chosen places; the LM head runs nowhere else.
         4. Take the losses of denoiser and critic.
         5. Pack what was asked for.
@@ -238,7 +238,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         check_looking_back(self.self_conditioning, arguments, *looks_back)
         check_judging(self.critic_head, arguments, train, critic_temperature, targets is not None)
 
-        # 2. Look back on a pass before this one, where the model conditions on its own thoughts.
+        # 2. Look back on a pass before this one, where the model has self-conditioning.
         if previous_hidden_states is None and self.self_conditioning is not None:
             share = self._share_that_looks_back(self_condition, targets is not None)
             previous_hidden_states, has_previous = self._look_back(arguments, share)
@@ -252,6 +252,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
             "output_hidden_states": _or(output_hidden_states, self.config.output_hidden_states),
             "output_attentions": _or(output_attentions, self.config.output_attentions),
         }
+        # Nothing of the denoiser's own pass is kept for a gradient that nobody will ask for.
         only_critic = targets is not None and train == "critic"
         with torch.no_grad() if only_critic else contextlib.nullcontext():
             logits, output = predict(
@@ -397,7 +398,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         fit_head_bias(self.denoiser)
         if self.critic is not None:
             self.critic.resize_token_embeddings(new_num_tokens, **options)
-        hook_encoder(self.denoiser, self.self_conditioning)
+        hook_encoder(self.denoiser, self.self_conditioning)  # these are new embeddings
         if new_num_tokens is not None:
             self.config.num_token_ids = new_num_tokens
         return embeddings

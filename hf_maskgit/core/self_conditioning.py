@@ -1,10 +1,12 @@
-"""Self-conditioning: the denoiser sees what it thought in the pass before.
+"""Self-conditioning: the denoiser sees what it predicted in the pass before.
 
-The last hidden state of the previous pass is projected into the input embeddings (Analog Bits,
-arXiv 2208.04202; the ancestor feeds hidden states, as here). The projection starts at zero, so that
-a pretrained encoder is unchanged at first.
+The last hidden states of the previous pass are projected and added to the input embeddings (Analog
+Bits, arXiv 2208.04202, feeds predictions; the ancestor feeds hidden states, as here). The
+projection starts at zero, so that a pretrained encoder is unchanged at first. Between the passes of
+a decoding, a memory keeps the states of each row.
 
-Letters: B batch, L length, H width of the hidden states, E width of the embeddings.
+Letters: B batch, L length, H width of the hidden states, E width of the embeddings, R rows of a
+pass.
 """
 
 from typing import Any, cast
@@ -54,49 +56,10 @@ class SelfConditioning(nn.Module):
         if previous is not None:
             if has_previous is None:
                 has_previous = previous.new_ones(len(previous), dtype=torch.bool)
+            # Kept states may come from a pass under autocast, in its number format.
             states = previous.to(self.null.dtype)
             states = torch.where(has_previous[:, None, None], states, self.null)
         return F.linear(states, self.weight)
-
-
-def embedding_size(encoder: PreTrainedConfig, embeddings: Any) -> int:
-    """Return the width E of an encoder's token embeddings.
-
-    Raises:
-        ValueError: for an encoder whose embeddings cannot be added to.
-    """
-    kind = encoder.model_type
-    if kind in PADDING_LEAKS:
-        raise ValueError(
-            f"Self-conditioning is not available for {kind!r}, which runs without padding: the "
-            "states of rows of different lengths cannot be handed on. Set self_cond=False."
-        )
-    if not isinstance(embeddings, nn.Embedding):
-        raise ValueError(
-            f"Self-conditioning adds to the token embeddings, and those of {kind!r} are a "
-            f"{type(embeddings).__name__}, to which nothing can be added. Set self_cond=False."
-        )
-    return embeddings.embedding_dim
-
-
-def add_to_embeddings(embeddings: Tensor, addition: Tensor) -> Tensor:
-    """Add (B, L, E) or (E,) to embeddings, (B, L', E); an encoder may have padded L to L'."""
-    if addition.ndim == 3 and embeddings.shape[1] > addition.shape[1]:
-        addition = F.pad(addition, (0, 0, 0, embeddings.shape[1] - addition.shape[1]))
-    return embeddings + addition.to(embeddings.dtype)
-
-
-def spare_padding(addition: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """Return (B, L, E) that is 0 at padding, as some encoders (MobileBERT) let a token see it.
-
-    Args:
-        addition: (B, L, E) or (E,).
-        attention_mask: (B, L), 1 at real tokens; None and masks of other shapes change nothing.
-    """
-    if attention_mask is None or attention_mask.ndim != 2:
-        return addition
-    padding = attention_mask[:, :, None] == 0
-    return addition.expand(*attention_mask.shape, -1).masked_fill(padding, 0.0)
 
 
 def make_self_conditioning(
@@ -118,6 +81,9 @@ def make_self_conditioning(
 class Memory:
     """Keeps the last hidden states of the pass before, row by row.
 
+    A pass need not run all rows of a decoding: finished ones are left out. So each row has the
+    states of its own last pass, and none before its first.
+
     Args:
         real: (B, L) bool, the rows of the decoding.
     """
@@ -127,7 +93,15 @@ class Memory:
         self._states: Tensor | None = None
 
     def recall(self, rows: Tensor) -> dict[str, Tensor]:
-        """Return what `forward` wants to know of these rows, (R,) long, about their last pass."""
+        """Return the arguments of `forward` that say what these rows' last pass was.
+
+        Args:
+            rows: (R,) long.
+
+        Returns:
+            Nothing before any pass; else `previous_hidden_states` (R, L, H) and `has_previous`
+            (R,) bool.
+        """
         if self._states is None:
             return {}
         return {
@@ -136,8 +110,54 @@ class Memory:
         }
 
     def keep(self, rows: Tensor, states: Tensor) -> None:
-        """Remember the states (R, L, H) of this pass."""
-        if self._states is None:
+        """Remember what a pass made of some rows.
+
+        Args:
+            rows: (R,) long.
+            states: (R, L, H), its last hidden states.
+        """
+        if self._states is None:  # their width is known from the first pass on
             self._states = states.new_zeros(len(self._has), *states.shape[1:])
         self._states[rows] = states
         self._has[rows] = True
+
+
+def add_to_embeddings(embeddings: Tensor, addition: Tensor) -> Tensor:
+    """Add (B, L, E) or (E,) to embeddings, (B, L', E); an encoder may have padded L to L'."""
+    if addition.ndim == 3 and embeddings.shape[1] > addition.shape[1]:
+        addition = F.pad(addition, (0, 0, 0, embeddings.shape[1] - addition.shape[1]))
+    return embeddings + addition.to(embeddings.dtype)
+
+
+def spare_padding(addition: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """Return (B, L, E) that is 0 at padding, as some encoders (MobileBERT) let a token see it.
+
+    Args:
+        addition: (B, L, E) or (E,).
+        attention_mask: (B, L), 1 at real tokens; None and masks of other shapes change nothing.
+    """
+    if attention_mask is None or attention_mask.ndim != 2:
+        return addition
+    # An addition (E,) is widened first: one vector cannot be 0 at padding alone.
+    padding = attention_mask[:, :, None] == 0
+    return addition.expand(*attention_mask.shape, -1).masked_fill(padding, 0.0)
+
+
+def embedding_size(encoder: PreTrainedConfig, embeddings: Any) -> int:
+    """Return the width E of an encoder's token embeddings.
+
+    Raises:
+        ValueError: for an encoder whose embeddings cannot be added to.
+    """
+    kind = encoder.model_type
+    if kind in PADDING_LEAKS:
+        raise ValueError(
+            f"Self-conditioning is not available for {kind!r}, which runs without padding: the "
+            "states of rows of different lengths cannot be handed on. Set self_cond=False."
+        )
+    if not isinstance(embeddings, nn.Embedding):
+        raise ValueError(
+            f"Self-conditioning adds to the token embeddings, and those of {kind!r} are a "
+            f"{type(embeddings).__name__}, to which nothing can be added. Set self_cond=False."
+        )
+    return embeddings.embedding_dim

@@ -26,39 +26,7 @@ from .encoder_kinds import (
 from .losses import LossSum, at_least_float32, forbid
 from .sampler_scores import draw
 
-_COLDEST = 1e-3  # temperatures are drawn from this up: below it, float32 logits overflow
-
-
-def check_critic(critic: PreTrainedConfig, denoiser: PreTrainedConfig) -> None:
-    """Refuse an encoder that cannot judge the denoiser's texts.
-
-    Args:
-        critic: the configuration of the critic's encoder.
-        denoiser: that of the denoiser's.
-
-    Raises:
-        ValueError: for another vocabulary or padding id, and for an encoder that cannot be a
-            denoiser either.
-    """
-    check_encoder(critic)
-    for name, what in (("vocab_size", "vocabulary size"), ("pad_token_id", "padding id")):
-        wanted, found = (getattr(c.get_text_config(), name) for c in (denoiser, critic))
-        if found != wanted and None not in (found, wanted):
-            raise ValueError(
-                f"The critic reads the denoiser's tokens and needs its {what}, {name}={wanted}, "
-                f"got {found}. Use an encoder of the same tokenizer."
-            )
-
-
-def drop_unused_parts(critic: PreTrainedModel) -> None:
-    """Leave out what no token's hidden state depends on.
-
-    Not every way to load an encoder brings its pooler, and processes that train together would wait
-    for gradients of such parts.
-    """
-    if isinstance(getattr(critic, "pooler", None), nn.Module):
-        critic.pooler = nn.Identity()
-    freeze_unused_parameters(critic)
+_LEAST_TEMPERATURE = 1e-3  # of those drawn: below it the likeliest token comes anyway
 
 
 @torch.no_grad()
@@ -88,12 +56,15 @@ def fill_in(
     def uniform(count: int) -> Tensor:
         return torch.rand(count, generator=generator, device=device).to(truth.device)
 
-    if temperature is None:
-        heat = (1 - uniform(len(truth))).clamp_min(_COLDEST)
+    if temperature is None:  # (B,): the critic will meet texts of any
+        temperatures = (1 - uniform(len(truth))).clamp_min(_LEAST_TEMPERATURE)
     else:
-        heat = torch.full((len(truth),), float(temperature), device=truth.device)
-    warm = forbid(logits, forbidden_token_ids) / heat[chosen.nonzero()[:, 0], None]
-    return truth.masked_scatter(chosen, draw(warm, uniform(len(warm))))
+        temperatures = torch.full((len(truth),), float(temperature), device=truth.device)
+    # The N logits stand in the order of `chosen` read row by row: so `nonzero` names the text of
+    # each, and `masked_scatter` puts the tokens back where they belong.
+    rows = chosen.nonzero()[:, 0]
+    scores = forbid(logits, forbidden_token_ids) / temperatures[rows, None]
+    return truth.masked_scatter(chosen, draw(scores, uniform(len(scores))))
 
 
 def critic_cross_entropy(logits: Tensor, wrong: Tensor) -> LossSum:
@@ -135,3 +106,36 @@ def make_critic(
     drop_unused_parts(critic)
     head = nn.Linear(hidden_size(encoder), 1)
     return beside(denoiser, critic), beside(denoiser, head)
+
+
+def check_critic(critic: PreTrainedConfig, denoiser: PreTrainedConfig) -> None:
+    """Refuse an encoder that cannot judge the denoiser's texts.
+
+    Args:
+        critic: the configuration of the critic's encoder.
+        denoiser: that of the denoiser's.
+
+    Raises:
+        ValueError: for another vocabulary or padding id, and for an encoder that cannot be a
+            denoiser either.
+    """
+    check_encoder(critic)
+    # An encoder that names no padding id contradicts none.
+    for name, what in (("vocab_size", "vocabulary size"), ("pad_token_id", "padding id")):
+        wanted, found = (getattr(c.get_text_config(), name) for c in (denoiser, critic))
+        if found != wanted and None not in (found, wanted):
+            raise ValueError(
+                f"The critic reads the denoiser's tokens and needs its {what}, {name}={wanted}, "
+                f"got {found}. Use an encoder of the same tokenizer."
+            )
+
+
+def drop_unused_parts(critic: PreTrainedModel) -> None:
+    """Leave out what no token's hidden state depends on.
+
+    Not every way to load an encoder brings its pooler, and processes that train together would wait
+    for gradients of such parts.
+    """
+    if isinstance(getattr(critic, "pooler", None), nn.Module):
+        critic.pooler = nn.Identity()
+    freeze_unused_parameters(critic)

@@ -92,9 +92,9 @@ def test_forbidden_ids_have_probability_zero_and_no_gradient(dtype):
     assert not loud.grad[:, FORBIDDEN].any()
     assert torch.equal(loud.grad, logits.grad)
     assert bool(forbid(loud, FORBIDDEN)[:, FORBIDDEN].isneginf().all())
-    law = forbid(loud, FORBIDDEN).softmax(-1)
-    assert not law[:, FORBIDDEN].any()
-    torch.testing.assert_close(law.sum(-1), torch.ones(7))
+    probability = forbid(loud, FORBIDDEN).softmax(-1)
+    assert not probability[:, FORBIDDEN].any()
+    torch.testing.assert_close(probability.sum(-1), torch.ones(7))
     assert bool((loud[:, FORBIDDEN] > 9e3).all())  # what was given is left as it was
 
 
@@ -185,7 +185,8 @@ def test_a_part_without_chosen_positions_still_reaches_every_parameter(model_and
 
 
 # What follows is the mathematics of the objective, on V = 3 and L = 4, where the bound is a mean
-# over the 24 orders. The denoiser's conditionals belong to no joint law, as a trained network's.
+# over the 24 orders. The denoiser's conditionals belong to no joint distribution, as a trained
+# network's.
 
 
 def losses_by_set(denoiser, text):
@@ -287,7 +288,7 @@ def test_for_independent_uniform_tokens_the_loss_is_the_logarithm_of_their_numbe
 
 
 def test_the_expected_loss_bounds_the_negative_log_likelihood_from_above():
-    """Strictly where the orders disagree, with equality for the conditionals of a joint law."""
+    """Strictly where the orders disagree, with equality for conditionals of one distribution."""
     denoiser, texts = TableDenoiser.inconsistent(), all_texts(3, N)
     true = [negative_log_likelihood(denoiser, text) for text in texts]
     assert math.fsum(math.exp(-nats) for nats in true) == pytest.approx(1, abs=1e-12)

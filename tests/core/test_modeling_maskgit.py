@@ -101,8 +101,8 @@ def test_plain_labels_are_a_plain_masked_language_models(model):
     out = model(input_ids=text, labels=labels)
     logits = model(input_ids=text).logits.detach().double()
     logits[..., FORBIDDEN] = -torch.inf
-    law = logits.log_softmax(-1)
-    expected = -(law[0, 2, 8] + law[0, 4, 10]) / 2
+    log_probability = logits.log_softmax(-1)
+    expected = -(log_probability[0, 2, 8] + log_probability[0, 4, 10]) / 2
     assert out.loss.item() == pytest.approx(expected.item(), rel=1e-5)
     assert out.logits.shape == (2, 40)
 
@@ -198,6 +198,25 @@ def test_labels_that_can_never_be_emitted(model):
     """Their loss would be infinite."""
     with pytest.raises(ValueError, match="can never be emitted"):
         model(input_ids=ids([CLS, 7, SEP]), labels=ids([CLS, 7, SEP]))
+
+
+REFUSED = {
+    "weights without labels": {"loss_weights": torch.ones(1, 4)},
+    "no maskable token": {"labels": ids([-100] * 4)},
+    "a label never emitted": {"labels": ids([-100, CLS, -100, -100])},
+    "another shape": {"labels": ids([7])},
+    "states without the part": {"previous_hidden_states": torch.zeros(1, 4, 32)},
+    "a part that is missing": {"train": "critic"},
+    "no such part": {"train": "generator"},
+}
+
+
+@pytest.mark.parametrize("options", REFUSED.values(), ids=list(REFUSED))
+def test_what_is_refused_is_refused_before_the_encoder_works(monkeypatch, options):
+    model = tiny_model()
+    monkeypatch.setattr(model.denoiser, "forward", lambda **_: pytest.fail("the encoder works"))
+    with pytest.raises(ValueError, match="labels|`train`|self_cond=True|train=.critic"):
+        model(input_ids=ids([CLS, MASK, 7, SEP]), **options)
 
 
 # --- the head ------------------------------------------------------------------------------------

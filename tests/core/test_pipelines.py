@@ -339,8 +339,8 @@ def test_fill_mask_ranks_as_the_model_does(folder):
     out = fill(f"w1 {mask} w3")
     text = fill.tokenizer(f"w1 {mask} w3", return_tensors="pt")["input_ids"]
     model = MaskGitForMaskedLM.from_pretrained(folder)
-    law = model(input_ids=text).logits[0, 2].softmax(-1)
-    best = law.topk(5)
+    probability = model(input_ids=text).logits[0, 2].softmax(-1)
+    best = probability.topk(5)
     assert [o["token"] for o in out] == best.indices.tolist()
     assert [o["score"] for o in out] == pytest.approx(best.values.tolist(), rel=1e-4)
 

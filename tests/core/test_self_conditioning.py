@@ -11,7 +11,7 @@ from transformers import AutoModelForMaskedLM
 
 from hf_maskgit import DataCollatorForMaskGit, MaskGitConfig, MaskGitForMaskedLM, nelbo
 from hf_maskgit.core.self_conditioning import Memory, SelfConditioning, add_to_embeddings
-from hf_maskgit.evaluation.bound import ONE_PASS, TWO_PASSES, NelboOutput, evaluate_nelbo
+from hf_maskgit.evaluation import ONE_PASS, TWO_PASSES, NelboOutput, evaluate_nelbo
 from tests.support.oracles import TableDenoiser, all_texts, bound, negative_log_likelihood
 from tests.support.support_matrix import tiny_encoder_config, tiny_generator
 from tests.support.tiny import (
@@ -399,14 +399,14 @@ def three_words():
         with torch.no_grad():
             logits = model(input_ids=shown, self_condition=looks_twice).logits[..., 5:]
         table = np.empty((4, 4, 4, 4, 4, 3))
-        for state, law in zip(states, logits.log_softmax(-1).numpy(), strict=True):
-            table[state] = law
+        for state, scores in zip(states, logits.log_softmax(-1).numpy(), strict=True):
+            table[state] = scores
         oracles[looks_twice] = TableDenoiser({4: table})
     return model, oracles
 
 
-def test_both_estimators_bound_the_law_of_the_sampler_that_makes_their_passes(three_words):
-    """By enumeration: each is a law over all 81 texts, and its bound lies above everywhere."""
+def test_both_estimators_bound_the_distribution_of_the_sampler_that_makes_their_passes(three_words):
+    """By enumeration: each is a distribution over all 81 texts, its bound lies above everywhere."""
     _, oracles = three_words
     for oracle in oracles.values():
         texts = all_texts(3, 4)

@@ -10,7 +10,7 @@ from transformers import AutoModel, AutoModelForMaskedLM, BertForMaskedLM, BertM
 from hf_maskgit import DataCollatorForMaskGit, MaskGitForMaskedLM
 from hf_maskgit.core import token_critic
 from hf_maskgit.core.token_critic import critic_cross_entropy, fill_in
-from hf_maskgit.evaluation.bound import CriticAuroc, critic_auroc
+from hf_maskgit.evaluation import CriticAuroc, critic_auroc
 from hf_maskgit.training.updates import freeze_left_out
 from tests.support.support_matrix import tiny_encoder_config, tiny_generator
 from tests.support.tiny import bert_config, encoder_config, tiny_config, tiny_model, word_tokenizer
@@ -66,29 +66,29 @@ def test_nothing_chosen_leaves_the_text():
 
 def test_each_text_has_a_temperature_of_its_own(monkeypatch):
     """Uniform in (0, 1]: a false alarm of the mean (5 standard deviations) is 1 in 1.7 million."""
-    warm = []
-    monkeypatch.setattr(token_critic, "draw", lambda x, u: warm.append(x) or x.argmax(-1))
+    scores = []
+    monkeypatch.setattr(token_critic, "draw", lambda x, u: scores.append(x) or x.argmax(-1))
     truth = torch.full((2000, 3), 9)
     chosen = torch.tensor([True, False, True]).expand(2000, 3)
     fill_in(torch.ones(4000, 12), truth, chosen, torch.tensor([0]))
-    heat = 1 / warm[0][:, 1].view(2000, 2)
-    assert torch.equal(heat[:, 0], heat[:, 1])
-    assert 0 < heat.min() < 0.01
-    assert 0.99 < heat.max() <= 1 + 1e-6
-    assert abs(heat[:, 0].mean().item() - 0.5) < 5 * math.sqrt(1 / 12 / 2000)
-    assert len(heat[:, 0].unique()) > 1900
+    temperatures = 1 / scores[0][:, 1].view(2000, 2)
+    assert torch.equal(temperatures[:, 0], temperatures[:, 1])
+    assert 0 < temperatures.min() < 0.01
+    assert 0.99 < temperatures.max() <= 1 + 1e-6
+    assert abs(temperatures[:, 0].mean().item() - 0.5) < 5 * math.sqrt(1 / 12 / 2000)
+    assert len(temperatures[:, 0].unique()) > 1900
     fill_in(torch.ones(4000, 12), truth, chosen, torch.tensor([0]), temperature=0.25)
-    assert bool((warm[1][:, 1] == 4).all())
+    assert bool((scores[1][:, 1] == 4).all())
 
 
-def test_draws_follow_the_law():
-    """20,000 draws of a law of three: 5 standard deviations, 1 false alarm in 500,000."""
+def test_draws_follow_the_distribution():
+    """20,000 draws from three tokens: 5 standard deviations, 1 false alarm in 500,000."""
     logits = torch.tensor([0.0, 1.0, 2.0]).expand(20000, 3)
     everywhere = torch.ones(1, 20000, dtype=torch.bool)
-    law = (logits[0] / 0.5).softmax(0)
+    wanted = (logits[0] / 0.5).softmax(0)
     filled = fill_in(logits, everywhere.long(), everywhere, torch.tensor([]).long(), 0.5)
     shares = torch.bincount(filled[0], minlength=3) / 20000
-    assert bool(((shares - law).abs() < 5 * (law * (1 - law) / 20000).sqrt()).all())
+    assert bool(((shares - wanted).abs() < 5 * (wanted * (1 - wanted) / 20000).sqrt()).all())
 
 
 # --- the loss ------------------------------------------------------------------------------------
