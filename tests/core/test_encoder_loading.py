@@ -1,403 +1,391 @@
-"""A generator under what torch and transformers do to models: load, move, copy, compile."""
+"""From a pretrained encoder to a generator: what is kept, made anew, warned of and refused."""
 
-import copy
-import pickle
+import json
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from torch._dynamo.testing import CompileCounter
-from transformers import AttentionInterface, AutoModelForMaskedLM, BertForMaskedLM
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    logging,
+)
 
-from hf_maskgit import DataCollatorForMaskGit, MaskGitForMaskedLM
-from hf_maskgit.core.encoder_pass import EncoderPass, running
-from tests.support.tiny import tiny_config, tiny_encoder, tiny_model, tokenizer_for, word_tokenizer
+from hf_maskgit import MaskGitForMaskedLM
+from tests.support.kind_texts import masked_text
+from tests.support.support_matrix import tiny_encoder_config, tokenizer_of
+from tests.support.tiny import (
+    ENCODERS,
+    bert_config,
+    encoder_config,
+    tiny_encoder,
+    tiny_model,
+    tokenizer_for,
+    word_tokenizer,
+)
 
-PAD, UNK, CLS, SEP, MASK = range(5)
-TEXT = torch.tensor([[CLS, MASK, 7, MASK, MASK, SEP], [CLS, 8, MASK, SEP, PAD, PAD]])
-INPUTS = {"input_ids": TEXT, "attention_mask": (TEXT != PAD).long()}
-SLOW = pytest.mark.slow
-HALVES = [torch.bfloat16, torch.float16]
+KINDS = list(ENCODERS)
+NEWLY_MADE_HEAD = {
+    "bert": "cls.predictions",
+    "roberta": "lm_head",
+    "distilbert": "vocab_transform",
+    "albert": "predictions",
+    "electra": "generator_predictions",
+    "modernbert": "head.dense",
+    "esm": "lm_head",
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def kind(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def tokenizer(kind):
+    return tokenizer_for(kind)
+
+
+@pytest.fixture(autouse=True)
+def _no_progress_bars():
+    logging.disable_progress_bar()
+    yield
+    logging.enable_progress_bar()
+
+
+# --- from a pretrained encoder -------------------------------------------------------------------
 
 
 @pytest.fixture
-def folder(tmp_path):
-    tiny_model().save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
+def saved_encoder(kind, tokenizer, tmp_path):
+    """A folder as one would download it: a plain masked-LM model and its tokenizer."""
+    encoder = tiny_encoder(kind)
+    encoder.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    return encoder, str(tmp_path)
 
 
-@torch.no_grad()
-def logits_of(model):
-    return model(**INPUTS).logits
+def test_from_encoder_keeps_every_logit(kind, saved_encoder, tokenizer):
+    encoder, folder = saved_encoder
+    model = MaskGitForMaskedLM.from_encoder(folder)
+    assert not model.training
+    text = masked_text(kind, tokenizer)
+    assert torch.equal(model(input_ids=text).logits, encoder(input_ids=text).logits)
+    assert model.config.mask_token_id == tokenizer.mask_token_id
+    assert model.config.prefix_ids == tokenizer("")["input_ids"][:1]
+    assert model.config.forbidden_token_ids == tiny_model(kind).config.forbidden_token_ids
 
 
-@torch.no_grad()
-def assert_same_model(found, expected):
-    """The same logits everywhere and at chosen positions, and the same texts, to the last bit."""
-    assert torch.equal(logits_of(found), logits_of(expected))
-    chosen = {**INPUTS, "masked_positions": TEXT == MASK}
-    assert torch.equal(found(**chosen).logits, expected(**chosen).logits)
-    assert torch.equal(found.generate(**INPUTS, seed=1), expected.generate(**INPUTS, seed=1))
-    assert torch.equal(found.generate(seed=1), expected.generate(seed=1))
+def test_a_loaded_encoder_is_wrapped_as_it_is(kind, tokenizer):
+    encoder, text = tiny_encoder(kind), masked_text(kind, tokenizer)
+    expected = encoder(input_ids=text).logits
+    model = MaskGitForMaskedLM.from_encoder(encoder, tokenizer=tokenizer, schedule="cosine")
+    assert model.denoiser is encoder
+    assert model.config.schedule == "cosine"
+    assert model.config.text_config is encoder.config
+    assert torch.equal(model(input_ids=text).logits, expected)
 
 
-def assert_text_is_filled(before, after):
-    """Known tokens and padding stay, and no mask, padding or framing token is written."""
-    masked = before == MASK
-    assert torch.equal(after[~masked], before[~masked])
-    assert not torch.isin(after[masked], torch.tensor([PAD, CLS, MASK, UNK])).any()
+def test_an_encoder_with_a_layer_of_ones_own_keeps_it():
+    """Modules that transformers did not make itself must not be drawn anew."""
+    encoder = tiny_encoder()
+    encoder.bert.encoder.layer[0].attention.self.query = torch.nn.Linear(32, 32)
+    text = torch.tensor([[2, 4, 7, 3]])
+    expected = encoder(input_ids=text).logits
+    model = MaskGitForMaskedLM.from_encoder(encoder, tokenizer=word_tokenizer())
+    assert torch.equal(model(input_ids=text).logits, expected)
 
 
-# Number formats
+def test_a_headless_checkpoint_gets_a_new_head_and_a_warning(kind, tokenizer, tmp_path, caplog):
+    body = AutoModel.from_config(encoder_config(kind)).eval()
+    body.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    model = MaskGitForMaskedLM.from_encoder(str(tmp_path))
+    (warning,) = [r.getMessage() for r in caplog.records if "LM head" in r.getMessage()]
+    assert "Newly initialised" in warning
+    assert NEWLY_MADE_HEAD[kind] in warning
+    square = [
+        parameter
+        for name, parameter in model.denoiser.named_parameters()
+        if name in warning and parameter.ndim == 2 and len(set(parameter.shape)) == 1
+    ]
+    assert all(torch.equal(weight, torch.eye(len(weight))) for weight in square)
+    own = dict(model.denoiser.base_model.named_parameters())
+    assert own
+    assert own.keys() <= dict(body.named_parameters()).keys()
+    for name, parameter in body.named_parameters():
+        if name in own:
+            assert torch.equal(own[name], parameter), name
+    text = masked_text(kind, tokenizer)
+    hidden = model(input_ids=text, output_hidden_states=True).hidden_states[-1]
+    assert torch.allclose(hidden, body(input_ids=text)[0], atol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", HALVES)
-@pytest.mark.parametrize("as_name", [False, True])
-def test_loading_in_half_precision(folder, dtype, as_name):
-    name = str(dtype).removeprefix("torch.")
-    model = MaskGitForMaskedLM.from_pretrained(folder, dtype=name if as_name else dtype)
-    assert {p.dtype for p in model.parameters()} == {dtype}
-    configs = (model.config, model.config.text_config, model.denoiser.config)
-    assert {config.dtype for config in configs} == {dtype}
-    torch.testing.assert_close(logits_of(model).float(), logits_of(tiny_model()), atol=0.3, rtol=0)
-    assert_text_is_filled(TEXT, model.generate(**INPUTS, seed=1))
+def _saved_by_auto_model(body, folder):
+    body.save_pretrained(folder)
+    return {}
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
-def test_the_stored_format_is_found(tmp_path, dtype):
-    tiny_model().to(dtype).save_pretrained(tmp_path)
-    assert {w.dtype for w in load_file(tmp_path / "model.safetensors").values()} == {dtype}
-    for wanted in ({}, {"dtype": "auto"}):
-        model = MaskGitForMaskedLM.from_pretrained(tmp_path, **wanted)
-        assert {p.dtype for p in model.parameters()} == {dtype}
-        assert model.config.dtype == model.config.text_config.dtype == dtype
-    whole = MaskGitForMaskedLM.from_pretrained(tmp_path, dtype=torch.float32)
-    assert {p.dtype for p in whole.parameters()} == {torch.float32}
+def _saved_by_sentence_transformers(body, folder):
+    """Their layout: the body at the root, and what they do with its output around it."""
+    body.save_pretrained(folder)
+    parts = ["Transformer", "Pooling", "Normalize"]
+    modules = [
+        {
+            "idx": i,
+            "path": f"{i}_{part}" if i else "",
+            "type": f"sentence_transformers.models.{part}",
+        }
+        for i, part in enumerate(parts)
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 64}))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": 32}))
+    return {}
 
 
-@pytest.mark.parametrize("kind", ["bert", "modernbert", "esm", "roberta"])
-@pytest.mark.parametrize("dtype", HALVES)
-@pytest.mark.parametrize("do_sample", [True, False])
-def test_writing_in_half_precision(kind, dtype, do_sample):
-    """The laws of `generate` hold in every number format; only the texts differ."""
-    tokenizer = tokenizer_for(kind)
-    model = tiny_model(kind).half() if dtype is torch.float16 else tiny_model(kind).bfloat16()
-    assert model.dtype == dtype
-    mask, pad = tokenizer.mask_token_id, tokenizer.pad_token_id
-    words = [i for i in range(len(tokenizer)) if i not in tokenizer.all_special_ids][:2]
-    frame = tokenizer.build_inputs_with_special_tokens if kind == "esm" else lambda ids: ids
-    text = torch.tensor([frame([words[0], mask, mask, words[1], mask, words[0]])])
-    options = {"seed": 1, "do_sample": do_sample, "steps": 2}
-    written = model.generate(text, **options)
-    known = text != mask
-    assert torch.equal(written[known], text[known])
-    assert not torch.isin(written[~known], torch.tensor([mask, pad])).any()
-    assert torch.equal(model.generate(text, **options), written)
-    longer = model.generate(text, max_new_tokens=4, **options)
-    assert longer.shape[1] == text.shape[1] + 4
-    assert torch.equal(longer[:, : text.shape[1]][known], text[known])
+def _saved_in_a_subfolder(body, folder):
+    """As their first releases did."""
+    body.save_pretrained(folder / "0_Transformer")
+    word_tokenizer().save_pretrained(folder / "0_Transformer")
+    return {"subfolder": "0_Transformer"}
 
 
-def test_a_half_precision_model_has_a_finite_loss_and_gradient():
-    batch = DataCollatorForMaskGit(word_tokenizer())(
-        [{"input_ids": row[row != PAD].tolist(), "example_id": i} for i, row in enumerate(FULL)]
-    )
-    whole = tiny_model()(**batch).loss
-    for dtype in HALVES:
-        model = tiny_model().to(dtype)
-        loss = model(**batch).loss
-        assert loss.dtype == torch.float32
-        assert loss.item() == pytest.approx(whole.item(), rel=0.05)
-        loss.backward()
-        gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        assert all(bool(g.isfinite().all()) and g.dtype == dtype for g in gradients)
-
-
-FULL = torch.tensor([[CLS, 9, 7, 12, 30, SEP], [CLS, 8, 11, SEP, PAD, PAD]])
-
-
-# Devices
-
-
-@pytest.mark.parametrize("device_map", ["cpu", "auto", {"": "cpu"}])
-def test_device_maps(folder, device_map):
-    model = MaskGitForMaskedLM.from_pretrained(folder, device_map=device_map)
-    assert_same_model(model, tiny_model())
+def _saved_by_hand(body, folder):
+    """Bare weights, and a configuration that names no class."""
+    config = body.config.to_diff_dict()
+    config.pop("architectures", None)
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "bert"}))
+    save_file(body.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
+    return {}
 
 
 @pytest.mark.parametrize(
-    "on_disk",
-    [
-        ["denoiser"],
-        ["denoiser.bert.encoder.layer.1"],
-        ["denoiser.bert.encoder.layer.0", "denoiser.bert.encoder.layer.1"],
-    ],
+    "save",
+    [_saved_by_auto_model, _saved_by_sentence_transformers, _saved_in_a_subfolder, _saved_by_hand],
 )
-def test_layers_that_lie_on_disk(folder, tmp_path, on_disk):
-    parts = ["denoiser.bert.embeddings", "denoiser.cls"]
-    parts += [f"denoiser.bert.encoder.layer.{i}" for i in range(2)]
-    device_map = dict.fromkeys(parts if on_disk != ["denoiser"] else [], "cpu")
-    device_map.update(dict.fromkeys(on_disk, "disk"))
-    model = MaskGitForMaskedLM.from_pretrained(
-        folder, device_map=device_map, offload_folder=tmp_path / "offload"
+def test_every_form_of_a_headless_checkpoint(save, tmp_path, caplog):
+    body = AutoModel.from_config(bert_config())
+    assert "pooler.dense.weight" in body.state_dict()
+    options = save(body, tmp_path)
+    if not options:
+        word_tokenizer().save_pretrained(tmp_path)
+    model = MaskGitForMaskedLM.from_encoder(str(tmp_path), **options)
+    (warning,) = [r.getMessage() for r in caplog.records if "LM head" in r.getMessage()]
+    assert "cls.predictions.transform.dense.weight" in warning
+    assert "pooler" not in warning
+    saved = body.state_dict()
+    own = model.denoiser.base_model.state_dict()
+    assert len(own) == len(saved) - 2
+    assert all(torch.equal(own[name], saved[name]) for name in own)
+
+
+def _without(folder, *names):
+    """Rewrite the checkpoint without some of its weights."""
+    weights = load_file(folder / "model.safetensors")
+    for name in names:
+        del weights[name]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_a_missing_pooler_is_nobodys_concern(tmp_path, caplog):
+    """BigBird's masked-LM model has one and never asks it."""
+    encoder = AutoModelForMaskedLM.from_config(tiny_encoder_config("big_bird"))
+    encoder.save_pretrained(tmp_path)
+    _without(tmp_path, "bert.pooler.weight", "bert.pooler.bias")
+    MaskGitForMaskedLM.from_encoder(str(tmp_path), tokenizer=tokenizer_of("big_bird"))
+    assert "Newly initialised" not in caplog.text
+
+
+def test_a_missing_weight_of_the_body_is_refused(tmp_path):
+    tiny_encoder().save_pretrained(tmp_path)
+    lost = "bert.encoder.layer.1.output.dense.weight"
+    _without(tmp_path, lost)
+    with pytest.raises(ValueError, match=f"itself, 1 in all, such as {lost}; it does"):
+        MaskGitForMaskedLM.from_encoder(str(tmp_path), tokenizer=word_tokenizer())
+
+
+def test_a_missing_weight_of_a_generator_is_named(tmp_path, caplog):
+    tiny_model().save_pretrained(tmp_path)
+    lost = "denoiser.bert.encoder.layer.1.output.dense.weight"
+    _without(tmp_path, lost)
+    MaskGitForMaskedLM.from_pretrained(tmp_path)
+    (report,) = [r for r in caplog.records if lost in r.getMessage()]
+    assert report.levelname == "WARNING"
+    assert "MISSING" in report.getMessage()
+
+
+def test_esm_keeps_its_view_of_the_mask(tmp_path):
+    """Its scale is 1 where 12 % of the tokens are masks: 3 of 25. There all logits stay the same.
+
+    Only the mask's own column differs: the embedding that becomes zero is also its row in the head.
+    """
+    encoder, tokenizer = tiny_encoder("esm", token_dropout=True), tokenizer_for("esm")
+    text = torch.tensor([tokenizer("LAGVSERTIDPKQNFYMHWCLAG")["input_ids"]])
+    text[0, [3, 10, 20]] = tokenizer.mask_token_id
+    assert text.shape == (1, 25)
+    expected = encoder(input_ids=text).logits.detach()
+    encoder.save_pretrained(tmp_path)
+    model = MaskGitForMaskedLM.from_encoder(str(tmp_path), tokenizer=tokenizer)
+    logits = model(input_ids=text).logits
+    others = [i for i in range(33) if i != tokenizer.mask_token_id]
+    assert torch.allclose(logits[..., others], expected[..., others], atol=1e-5)
+    assert model.config.text_config.token_dropout is False
+    fully_masked = torch.full((1, 9), tokenizer.mask_token_id)
+    assert bool(model(input_ids=fully_masked).logits.isfinite().all())
+    model.save_pretrained(tmp_path / "own")
+    reloaded = MaskGitForMaskedLM.from_pretrained(tmp_path / "own")
+    assert torch.equal(reloaded(input_ids=text).logits, logits)
+
+
+def test_options_of_the_config_and_of_loading_part_ways(tmp_path):
+    tiny_encoder().save_pretrained(tmp_path)
+    word_tokenizer().save_pretrained(tmp_path)
+    model = MaskGitForMaskedLM.from_encoder(
+        str(tmp_path),
+        schedule="cosine",
+        corruption_prob=0.0,
+        dtype=torch.bfloat16,
+        attn_implementation="eager",
     )
-    assert any(p.device.type == "meta" for p in model.parameters())
-    assert_same_model(model, tiny_model())
+    assert (model.config.schedule, model.config.corruption_prob) == ("cosine", 0.0)
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert model.denoiser.config._attn_implementation == "eager"
 
 
-def test_layers_that_must_stay_together_are_the_encoders():
-    """They decide where "auto" may cut a model in two."""
-    assert tiny_model()._no_split_modules == tiny_encoder()._no_split_modules != set()
+def test_a_tokenizer_of_ones_own_goes_before_the_encoders(tmp_path):
+    tiny_encoder().save_pretrained(tmp_path)
+    tokenizer = word_tokenizer()
+    tokenizer.save_pretrained(tmp_path)
+    other = AutoTokenizer.from_pretrained(tmp_path)
+    other.mask_token = "w30"
+    model = MaskGitForMaskedLM.from_encoder(str(tmp_path), tokenizer=other)
+    assert model.config.mask_token_id == other.mask_token_id != tokenizer.mask_token_id
 
 
-@pytest.mark.parametrize("kind", ["bert", "modernbert", "esm", "distilbert"])
-def test_a_model_without_memory_can_be_built(kind):
-    with torch.device("meta"):
-        model = MaskGitForMaskedLM(tiny_config(kind))
-    assert {p.device.type for p in model.parameters()} == {"meta"}
-    shapes = {name: weight.shape for name, weight in model.state_dict().items()}
-    assert shapes == {name: w.shape for name, w in tiny_model(kind).state_dict().items()}
+# --- from_encoder refuses ------------------------------------------------------------------------
 
 
-def test_moving_between_formats_and_devices():
-    model = tiny_model()
-    assert_same_model(copy.deepcopy(model).to("cpu", torch.float64).to(torch.float32), model)
+def test_an_unknown_option(tmp_path):
+    with pytest.raises(
+        TypeError, match="has no option 'foo' for a loaded model; options of MaskGi"
+    ):
+        MaskGitForMaskedLM.from_encoder(tiny_encoder(), tokenizer=word_tokenizer(), foo=1)
+    tiny_encoder().save_pretrained(tmp_path)
+    with pytest.raises(TypeError, match="'foo'"):
+        MaskGitForMaskedLM.from_encoder(str(tmp_path), tokenizer=word_tokenizer(), foo=1)
 
 
-# Saving
+def test_a_misspelt_option_of_the_config(tmp_path):
+    tiny_encoder().save_pretrained(tmp_path)
+    with pytest.raises(TypeError, match="knows an option .*'corruption_probs'.*corruption_prob, "):
+        MaskGitForMaskedLM.from_encoder(
+            str(tmp_path), tokenizer=word_tokenizer(), corruption_probs=0.0
+        )
 
 
-def test_weights_in_several_files(tmp_path):
-    tiny_model().save_pretrained(tmp_path, max_shard_size="10KB")
-    files = sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".json")
-    assert len(files) > 5
-    assert all(name.endswith(".safetensors") for name in files)
-    assert_same_model(MaskGitForMaskedLM.from_pretrained(tmp_path), tiny_model())
+def test_a_tokenizer_by_its_name(tmp_path):
+    word_tokenizer().save_pretrained(tmp_path)
+    model = MaskGitForMaskedLM.from_encoder(tiny_encoder(), tokenizer=str(tmp_path))
+    assert model.config.mask_token_id == word_tokenizer().mask_token_id
 
 
-def test_nothing_that_is_saved_runs_code(folder):
-    names = sorted(path.name for path in folder.iterdir())
-    assert names == ["config.json", "generation_config.json", "model.safetensors"]
+def test_a_tokenizer_that_knows_few_of_the_encoders_ids(caplog):
+    tokenizer = word_tokenizer(words=["w0", "w1"])
+    MaskGitForMaskedLM.from_encoder(tiny_encoder(), tokenizer=tokenizer)
+    assert "The tokenizer knows 7 ids and the encoder has rows for 40; is it the" in caplog.text
 
 
-def test_weights_given_as_a_dict(folder):
-    model = tiny_model(seed=5)
-    fresh = tiny_model(seed=0)
-    assert fresh.load_state_dict(model.state_dict()).missing_keys == []
-    assert_same_model(fresh, model)
-    loaded = MaskGitForMaskedLM.from_pretrained(
-        None, config=model.config, state_dict=model.state_dict()
+def test_whole_numbers_are_probabilities_too():
+    model = MaskGitForMaskedLM.from_encoder(
+        tiny_encoder(), tokenizer=word_tokenizer(), corruption_prob=0, critic_loss_weight=2
     )
-    assert_same_model(loaded, model)
+    assert model.config.corruption_prob == 0
+    with pytest.raises(ValueError, match=r"`corruption_prob` is a probability and must lie in"):
+        MaskGitForMaskedLM.from_encoder(
+            tiny_encoder(), tokenizer=word_tokenizer(), corruption_prob=2
+        )
 
 
-# Copies
+def test_another_encoders_configuration():
+    with pytest.raises(
+        TypeError, match="takes the encoder's own configuration; to change it, load"
+    ):
+        MaskGitForMaskedLM.from_encoder(
+            tiny_encoder(), tokenizer=word_tokenizer(), text_config=bert_config()
+        )
 
 
-def test_a_copy_is_its_own_model():
-    """Nothing that happens to the original reaches it."""
-    model, expected = tiny_model(), tiny_model()
-    twin = copy.deepcopy(model)
-    assert twin.config is not model.config
-    assert twin.denoiser.config is twin.config.text_config
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()
-    # the original in the middle of a pass
-    with running(EncoderPass(TEXT == MASK), model.denoiser, None, {}):
-        assert_same_model(twin, expected)
-    del model
-    assert_same_model(twin, expected)
-    twin.resize_token_embeddings(48)
-    assert twin.config.text_config.vocab_size == 48
+def test_a_loaded_model_without_a_tokenizer():
+    with pytest.raises(
+        ValueError, match="Pass `tokenizer=`: a loaded model does not say which ids"
+    ):
+        MaskGitForMaskedLM.from_encoder(tiny_encoder())
 
 
-def test_a_copy_of_a_copy_and_of_a_trained_model():
-    model = tiny_model().train()
-    model(**INPUTS, labels=TEXT.masked_fill(TEXT < 5, -100)).loss.backward()
-    twin = copy.deepcopy(copy.deepcopy(model)).eval()
-    assert_same_model(twin, tiny_model())
+def test_a_tokenizer_without_a_mask():
+    tokenizer = word_tokenizer()
+    tokenizer.mask_token = None
+    with pytest.raises(ValueError, match="has no mask token"):
+        MaskGitForMaskedLM.from_encoder(tiny_encoder(), tokenizer=tokenizer)
 
 
-def replicate(network):
-    """What torch.nn.DataParallel does for each of several devices, on this one."""
-    modules = list(network.modules())
-    replicas = {module: module._replicate_for_data_parallel() for module in modules}
-    for module, replica in replicas.items():
-        for name, child in module.named_children():
-            setattr(replica, name, replicas[child])
-        for name, parameter in module.named_parameters(recurse=False):
-            setattr(replica, name, parameter.clone())
-    return replicas[network]
+def test_a_tokenizer_that_has_outgrown_the_encoder():
+    tokenizer = word_tokenizer()
+    tokenizer.add_tokens(["new"])
+    with pytest.raises(ValueError, match="vocabulary"):
+        MaskGitForMaskedLM.from_encoder(tiny_encoder(), tokenizer=tokenizer)
+    tokenizer = word_tokenizer()
+    tokenizer.add_special_tokens({"mask_token": "<another mask>"})
+    with pytest.raises(ValueError, match="vocabulary"):
+        MaskGitForMaskedLM.from_encoder(tiny_encoder(), tokenizer=tokenizer)
 
 
-def test_replicas_see_their_own_positions():
-    """Trainer on a machine of several GPUs, without a launcher, replicates the model."""
+def test_a_mask_token_that_the_tokenizer_does_not_know():
+    """Named but never added, it would be the unknown token: every rare word would be a mask."""
+    tokenizer = word_tokenizer()
+    tokenizer.mask_token = "<another mask>"
+    assert tokenizer.mask_token_id == tokenizer.unk_token_id
+    with pytest.raises(ValueError, match="mask token"):
+        MaskGitForMaskedLM.from_encoder(tiny_encoder(), tokenizer=tokenizer)
+
+
+def test_a_checkpoint_of_another_architecture(tmp_path):
+    tiny_encoder("bert").save_pretrained(tmp_path)
+    encoder_config("roberta").save_pretrained(tmp_path)  # over BERT's weights
+    with pytest.raises(
+        ValueError,
+        match=r"lacks weights of the encoder itself, \d+ in all, such as roberta\.emb.*"
+        "it does not hold a RobertaForMaskedLM",
+    ):
+        MaskGitForMaskedLM.from_encoder(str(tmp_path), tokenizer=tokenizer_for("roberta"))
+
+
+def test_a_checkpoint_that_is_no_masked_language_model(tmp_path):
+    GPT2LMHeadModel(GPT2Config(vocab_size=40, n_embd=8, n_layer=1, n_head=1)).save_pretrained(
+        tmp_path
+    )
+    with pytest.raises(ValueError, match="is a 'gpt2', which transformers does not load as a mask"):
+        MaskGitForMaskedLM.from_encoder(str(tmp_path), tokenizer=word_tokenizer())
+
+
+@pytest.mark.parametrize("auto", [AutoModel, AutoModelForSequenceClassification])
+def test_a_loaded_model_that_predicts_no_tokens(auto):
+    encoder = auto.from_config(bert_config())
+    with pytest.raises(ValueError, match=type(encoder).__name__):
+        MaskGitForMaskedLM.from_encoder(encoder, tokenizer=word_tokenizer())
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_a_generator_is_no_encoder(tmp_path, loaded):
     model = tiny_model()
-    replica = replicate(model)
-    batch = {**INPUTS, "labels": torch.where(TEXT == MASK, 9, -100)}
-    with running(EncoderPass(TEXT >= 0), model.denoiser, None, {}):  # another's pass
-        found = replica(**batch)
-    expected = model(**batch)
-    assert torch.equal(found.logits, expected.logits)
-    assert torch.equal(found.loss, expected.loss)
-
-
-def test_a_configuration_survives_pickle():
-    """Data loaders and launchers hand configurations from process to process."""
-    config = tiny_config(schedule="cosine")
-    again = pickle.loads(pickle.dumps(config))
-    assert again.to_dict() == config.to_dict()
-    assert type(again.text_config) is type(config.text_config)
-    options = tiny_model().generation_config
-    assert pickle.loads(pickle.dumps(options)).to_dict() == options.to_dict()
-
-
-# Attention
-
-
-@pytest.mark.parametrize("kind", ["bert", "roberta", "modernbert", "esm"])
-def test_attention_can_be_chosen(kind):
-    model = tiny_model(kind)
-    mask = tokenizer_for(kind).mask_token_id
-    text = torch.tensor([[mask, 7, mask, mask, 8, 9]])
-    logits = {}
-    for name in ("eager", "sdpa"):
-        model.set_attn_implementation(name)
-        assert model.denoiser.config._attn_implementation == name
-        logits[name] = model(input_ids=text).logits
-        logits[name, "loaded"] = loaded(model, name)(input_ids=text).logits
-    for found in logits.values():
-        torch.testing.assert_close(found, logits["eager"], atol=1e-4, rtol=1e-4)
-
-
-def loaded(model, attention):
-    other = MaskGitForMaskedLM._from_config(model.config, attn_implementation=attention).eval()
-    other.load_state_dict(model.state_dict())
-    assert other.denoiser.config._attn_implementation == attention
-    return other
-
-
-@pytest.mark.parametrize("kind", ["bert", "modernbert"])
-def test_attention_of_ones_own_reaches_the_encoder(kind, monkeypatch):
-    calls = []
-
-    def counting(module, query, key, value, *arguments, **options):
-        calls.append(tuple(query.shape))
-        return sdpa_attention_forward(module, query, key, value, *arguments, **options)
-
-    monkeypatch.setitem(AttentionInterface._global_mapping, "counting", counting)
-    monkeypatch.setitem(AttentionMaskInterface._global_mapping, "counting", sdpa_mask)
-    model = tiny_model(kind)
-    expected = logits_of(model)
-    model.set_attn_implementation("counting")
-    assert torch.equal(logits_of(model), expected)
-    assert calls == [(2, 2, 6, 16)] * 2  # rows, heads, columns, width of a head; in both layers
-    model.generate(**INPUTS, steps=1)
-    assert len(calls) == 4
-
-
-# Compilation
-
-
-@pytest.fixture
-def compiler():
-    """Counts the graphs that are compiled."""
-    torch._dynamo.reset()
-    yield CompileCounter()
-    torch._dynamo.reset()
-
-
-@pytest.mark.parametrize(
-    "kind", ["bert", *(pytest.param(k, marks=SLOW) for k in ("modernbert", "esm", "roberta"))]
-)
-def test_a_pass_is_one_graph(kind, compiler):
-    """And stays one, whatever the number of chosen positions."""
-    model = tiny_model(kind)
-    compiled = torch.compile(model, backend=compiler, fullgraph=True)
-    inputs = {"input_ids": TEXT % 30 + 3, "attention_mask": torch.ones_like(TEXT)}
-    with torch.no_grad():
-        assert torch.equal(compiled(**inputs).logits, model(**inputs).logits)
-        assert compiler.frame_count == 1
-        for n in (3, 1, 2, 5, 6):
-            chosen = torch.zeros_like(TEXT, dtype=torch.bool)
-            chosen[:, :n] = True
-            found = compiled(**inputs, masked_positions=chosen).logits
-            expected = model(**inputs, masked_positions=chosen).logits
-            torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-    assert compiler.frame_count == 2
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("fullgraph", [False, True])
-def test_generate_with_a_compiled_model(fullgraph, compiler):
-    """The same texts; and two texts of different sizes compile all there is to compile."""
-    model, expected = tiny_model(), tiny_model()
-    model.compile(backend=compiler, fullgraph=fullgraph)
-    graphs = []
-    for num_new in (None, 3, 9, 1, 20, None):
-        options = {"seed": 1} if num_new is None else {"seed": 1, "max_new_tokens": num_new}
-        found = model.generate(**INPUTS, **options)
-        assert torch.equal(found, expected.generate(**INPUTS, **options))
-        graphs.append(compiler.frame_count)
-    assert 1 <= graphs[0] <= graphs[1] <= 6
-    assert graphs[2:] == [graphs[1]] * 4
-
-
-@pytest.mark.slow
-def test_training_a_compiled_model(compiler):
-    """Checks of the labels cut the pass into a few graphs; their number does not grow."""
-    model, expected = tiny_model(), tiny_model()
-    compiled = torch.compile(model, backend=compiler)
-    counts = []
-    for seed in range(4):
-        collator = DataCollatorForMaskGit(word_tokenizer(), seed=seed)
-        batch = collator([{"input_ids": row.tolist(), "example_id": 0} for row in FULL[:1]] * 3)
-        losses = [one(**batch).loss for one in (compiled, expected)]
-        for loss in losses:
-            loss.backward()
-        torch.testing.assert_close(*losses, atol=1e-5, rtol=1e-5)
-        counts.append(compiler.frame_count)
-    assert counts[1] == counts[2] == counts[3], "the second number of positions was one for all"
-    for (name, one), other in zip(model.named_parameters(), expected.parameters(), strict=True):
-        torch.testing.assert_close(one.grad, other.grad, atol=1e-4, rtol=1e-3, msg=name)
-
-
-@pytest.mark.slow
-def test_inductor_gives_the_same_logits():
-    torch._dynamo.reset()
-    model = tiny_model()
-    compiled = torch.compile(model, fullgraph=True)
-    chosen = {**INPUTS, "masked_positions": TEXT == MASK}
-    with torch.no_grad():
-        for inputs in (INPUTS, chosen):
-            found, expected = compiled(**inputs).logits, model(**inputs).logits
-            torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-    torch._dynamo.reset()
-
-
-# The encoder
-
-
-def test_the_inputs_of_every_pass_go_through_one_method(monkeypatch):
-    """Where tools that wrap a writing model look for them."""
-    model, calls = tiny_model(), []
-
-    def prepare(input_ids, **inputs):
-        calls.append(sorted(inputs))
-        return {"input_ids": input_ids, **inputs}
-
-    expected = model.generate(**INPUTS, seed=1, return_dict_in_generate=True)
-    monkeypatch.setattr(model, "prepare_inputs_for_generation", prepare)
-    assert torch.equal(model.generate(**INPUTS, seed=1), expected.sequences)
-    assert calls == [["attention_mask", "masked_positions"]] * int(expected.denoiser_passes.max())
-
-
-def test_the_encoder_can_be_had_back(tmp_path):
-    """It was wrapped, not changed."""
-    tiny_model().denoiser.save_pretrained(tmp_path)
-    encoder = AutoModelForMaskedLM.from_pretrained(tmp_path)
-    assert type(encoder) is BertForMaskedLM
-    assert torch.equal(logits_of(encoder), logits_of(tiny_model()))
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="from_pretrained"):
+        MaskGitForMaskedLM.from_encoder(
+            model if loaded else str(tmp_path), tokenizer=word_tokenizer()
+        )
