@@ -26,16 +26,13 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from glob import glob
 from pathlib import Path
-from typing import Any
 
 from accelerate.utils import set_seed
 
-from hf_maskgit import MaskGitConfig, MaskGitGenerationConfig
-from hf_maskgit.core.generation_config_maskgit import DEFAULTS
-from hf_maskgit.hub.card import GeneratorCard, own_examples, write_model_card
+from hf_maskgit.hub.card import write_model_card
 from hf_maskgit.hub.push import Push, check_access, check_metadata, open_repository, publish
+from hf_maskgit.hub.training_card import describe
 from hf_maskgit.training.arguments import DataArguments, ModelArguments, TrainArguments
 from hf_maskgit.training.building import load_examples, load_model, load_tokenizer, make_accelerator
 from hf_maskgit.training.checkpoints import (
@@ -51,30 +48,6 @@ from hf_maskgit.training.recipes import (
     parse_options,
     run_program,
     save_recipe,
-)
-
-SETTINGS_ON_THE_CARD = (
-    "learning_rate",
-    "lr_scheduler_type",
-    "warmup_steps",
-    "weight_decay",
-    "max_grad_norm",
-    "choice",
-    "seed",
-)
-DECODING_ON_THE_CARD = (
-    "max_new_tokens",
-    "steps",
-    "schedule",
-    "order",
-    "temperature",
-    "anneal_temperature",
-)
-SAMPLES_ON_THE_CARD = 4
-NO_LICENSE = "Those who trained the weights named no licence for them."
-OWN_LICENSE = (
-    "The weights are under `%s`, chosen by those who trained them. The encoder and the data have "
-    "licences of their own."
 )
 
 
@@ -158,106 +131,6 @@ def claim_repository(options: TrainArguments) -> str:
     repo_id = check_access(options.hub_model_id or Path(options.output_dir).resolve().name)
     check_metadata(options.license, options.language)
     return open_repository(repo_id, private=True if options.hub_private_repo else None)
-
-
-def describe(
-    loop: TrainingLoop,
-    model_options: ModelArguments,
-    data_options: DataArguments,
-    options: TrainArguments,
-) -> GeneratorCard:
-    """Gather what the model card says; its examples are the model's own words, not the data's."""
-    model, tokenizer = loop.accelerator.unwrap_model(loop.model).eval(), loop.tokenizer
-    masked, prompt = own_examples(model, tokenizer, options.seed)
-    written: Any = model.generate(
-        num_return_sequences=SAMPLES_ON_THE_CARD, return_dict_in_generate=False, seed=options.seed
-    )
-    held_out = data_options.eval_dataset or data_options.dataset
-    pretrained = not model_options.from_scratch and on_the_hub(model_options.encoder)
-    weights = " with random weights" if model_options.from_scratch else ""
-    return GeneratorCard(
-        model_id=options.output_dir,
-        encoder=f"`{public_name(model_options.encoder)}`{weights}",
-        base_model=model_options.encoder if pretrained else None,
-        num_parameters=model.num_parameters(),
-        license=options.license,
-        license_note=NO_LICENSE if options.license is None else OWN_LICENSE % options.license,
-        language=options.language or [],
-        training_data=f"{loop.progress.setting['training_examples']:,} examples of "
-        f"`{public_name(data_options.dataset)}`, split `{data_options.train_split}`.",
-        training=settings_of(loop, model_options, data_options, options),
-        datasets=[data_options.dataset] if on_the_hub(data_options.dataset) else [],
-        held_out_data=f"{public_name(held_out)}, held out",
-        held_out_dataset=held_out if on_the_hub(held_out) else None,
-        bound=loop.bound,
-        masked_example=masked,
-        prompt_example=prompt,
-        samples=tokenizer.batch_decode(written, skip_special_tokens=True),
-        sampling=sampling_of(model.generation_config),
-        limits=[f"It has seen texts of at most {data_options.max_length} tokens."],
-    )
-
-
-def sampling_of(stored: MaskGitGenerationConfig) -> str:
-    """Say how the samples were drawn: what the model's file of options holds, and what not."""
-    used = MaskGitGenerationConfig()
-    used.complete(stored.to_dict())
-    used.complete(DEFAULTS)
-    used.resolve_choices()
-    kept = [name for name in DECODING_ON_THE_CARD if getattr(stored, name) is not None]
-    other = [name for name in DECODING_ON_THE_CARD if name not in kept]
-    told, rest = (
-        ", ".join(f"`{name}={getattr(used, name)!r}`" for name in names) for names in (kept, other)
-    )
-    by_default = f", and with the library's defaults {rest}" if rest else ""
-    return (
-        "Written from nothing, not selected, with the options stored in `generation_config.json`: "
-        f"{told}{by_default}."
-    )
-
-
-def settings_of(
-    loop: TrainingLoop,
-    model_options: ModelArguments,
-    data_options: DataArguments,
-    options: TrainArguments,
-) -> dict[str, Any]:
-    """Collect what the card's table says of the training."""
-    config = loop.accelerator.unwrap_model(loop.model).config
-    return {
-        "encoder's revision": model_options.revision,
-        "updates": loop.num_updates,
-        "examples per update": loop.progress.setting["examples_per_update"],
-        "longest example in tokens": data_options.max_length,
-        "packed": data_options.pack,
-        "optimizer": "AdamW",
-        "mixed precision": loop.accelerator.mixed_precision,
-        **{name.replace("_", " "): getattr(options, name) for name in SETTINGS_ON_THE_CARD},
-        **{name.replace("_", " "): value for name, value in config.masking_options().items()},
-        **parts_on_the_card(config, options.train),
-    }
-
-
-def parts_on_the_card(config: MaskGitConfig, train: str) -> dict[str, Any]:
-    """Name the parts that not every model has."""
-    parts: dict[str, Any] = {}
-    if config.self_cond:
-        parts["share of texts with self-conditioning"] = config.self_cond_train_prob
-    if config.token_critic is not None:
-        parts["token critic"] = config.token_critic
-        parts["weight of the critic's loss"] = config.critic_loss_weight
-        parts["trained part"] = train
-    return parts
-
-
-def on_the_hub(name: str) -> bool:
-    """Tell a name on the Hub from files and addresses."""
-    return not glob(name) and "://" not in name
-
-
-def public_name(name: str) -> str:
-    """Leave out of a card where on this machine something lies."""
-    return name if on_the_hub(name) else Path(name).name
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 What a process still holds in memory (registered classes, imported modules, files in a cache) can
 hide that something was not saved. A fresh process has none of it.
 
-    python -m hf_maskgit.reloading FOLDER answers.json      # with the package
-    python -P hf_maskgit/reloading.py FOLDER answers.json   # with the code in the folder alone
+    python -m hf_maskgit.hub.reloading FOLDER answers.json      # with the package
+    python -P hf_maskgit/hub/reloading.py FOLDER answers.json   # with the code in the folder alone
 """
 
 import hashlib

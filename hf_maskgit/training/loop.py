@@ -9,29 +9,27 @@ the number of loader workers or on whether the run was killed and resumed.
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator, skip_first_batches
-from accelerate.utils import gather_object
 from datasets import Dataset
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ..core.modeling_maskgit import MaskGitForMaskedLM
-from ..evaluation import CriticAuroc, NelboOutput, critic_auroc, evaluate_nelbo
+from ..evaluation.bound import NelboOutput
+from ..evaluation.critic import CriticAuroc
 from .arguments import TrainArguments
 from .checkpoints import BEST_FOLDER, LOG_NAME, Progress, save_checkpoint
 from .collator import DataCollatorForMaskGit
 from .updates import (
-    Update,
     examples_per_update,
     freeze_left_out,
     make_optimizer,
@@ -39,6 +37,7 @@ from .updates import (
     total_updates,
     updates_per_epoch,
 )
+from .watching import Window, evaluate_bound, evaluate_critic
 
 # A checkpoint restores these with the order of the data and the optimizer, whatever is asked for.
 _FIXED_OPTIONS = (
@@ -74,54 +73,6 @@ def update_batches(
         with kept_random_state(device):
             first = next(batches)
         yield from chain([first], batches)
-
-
-def evaluate_bound(
-    accelerator: Accelerator,
-    model: nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
-    examples: Dataset,
-    *,
-    batch_size: int,
-    num_samples: int,
-    seed: int,
-) -> NelboOutput:
-    """Estimate the bound of every example; each process takes a share and gets the whole result.
-
-    The masks are the same every time, and torch's global generator is left as it was.
-    """
-    measure = partial(evaluate_nelbo, num_samples=num_samples, batch_size=batch_size, seed=seed)
-    return NelboOutput.concatenate(_in_shares(accelerator, model, tokenizer, examples, measure))
-
-
-def evaluate_critic(
-    accelerator: Accelerator,
-    model: nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
-    examples: Dataset,
-    *,
-    batch_size: int,
-    seed: int,
-) -> CriticAuroc:
-    """Measure the token critic on every example, shared among processes as in `evaluate_bound`."""
-    measure = partial(critic_auroc, batch_size=batch_size, seed=seed)
-    return CriticAuroc.add(_in_shares(accelerator, model, tokenizer, examples, measure))
-
-
-def _in_shares(
-    accelerator: Accelerator,
-    model: nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
-    examples: Dataset,
-    measure: Callable[..., Any],
-) -> list[Any]:
-    """Measure every process's share of the examples; return the results of all that had one."""
-    rows = range(accelerator.process_index, len(examples), accelerator.num_processes)
-    parts = []
-    if len(rows):
-        plain, share = accelerator.unwrap_model(model), examples.select(rows)
-        parts = [measure(plain, share, tokenizer, progress=accelerator.is_main_process)]
-    return list(gather_object(parts))
 
 
 class TrainingLoop:
@@ -228,7 +179,7 @@ class TrainingLoop:
         """Take the updates that are left; log, evaluate and save at their times and at the end."""
         options, progress = self.options, self.progress
         batches = update_batches(self.loader, self.collator, progress, self.accelerator.device)
-        window = _Window()
+        window = Window()
         self.model.train()
         with tqdm(
             desc="Training",
@@ -254,7 +205,7 @@ class TrainingLoop:
                 bar.update()
                 if self._due(options.log_every):
                     bar.set_postfix(self._log_training(window))
-                    window = _Window()
+                    window = Window()
                 if self._due(options.eval_every):
                     self._evaluate()
                 if self._due(options.checkpoint_every):
@@ -280,7 +231,7 @@ class TrainingLoop:
     def _due(self, every: int) -> bool:
         return self.progress.step % every == 0 or self.progress.step == self.num_updates
 
-    def _log_training(self, window: "_Window") -> dict[str, float]:
+    def _log_training(self, window: Window) -> dict[str, float]:
         values = {
             **{
                 name: float(self.accelerator.reduce(total, "sum")) / window.num_updates
@@ -358,22 +309,3 @@ class TrainingLoop:
         if self.accelerator.is_main_process:
             with self._log_file.open("a", encoding="utf-8") as lines:
                 lines.write(json.dumps({"step": self.progress.step, **values}) + "\n")
-
-
-class _Window:
-    """Sums over the updates between two log lines."""
-
-    def __init__(self) -> None:
-        self.num_updates, self.seconds = 0, 0.0
-        self.losses: dict[str, Tensor] = {}
-        self.num_tokens: Tensor | int = 0
-
-    def add(self, update: Update, seconds: float) -> None:
-        """Add one update; sums stay on the device, so that nothing waits for it."""
-        self.num_updates += 1
-        self.seconds += seconds
-        for name in ("loss", "denoiser_loss", "critic_loss"):
-            loss = getattr(update, name)
-            if loss is not None:
-                self.losses[name] = self.losses.get(name, 0) + loss
-        self.num_tokens = self.num_tokens + update.num_tokens

@@ -15,6 +15,7 @@ from huggingface_hub import ModelCard
 
 from hf_maskgit import MaskGitForMaskedLM, MaskGitGenerationConfig, nelbo
 from hf_maskgit.core.sampler_scores import highest
+from hf_maskgit.hub import training_card
 from hf_maskgit.training.arguments import DataArguments, ModelArguments, TrainArguments
 from hf_maskgit.training.checkpoints import save_checkpoint
 from hf_maskgit.training.loop import TrainingLoop
@@ -102,13 +103,13 @@ def test_the_card_is_one_the_hub_can_read(trained):
 
 def test_the_card_tells_stored_options_from_those_of_the_library():
     stored = MaskGitGenerationConfig(max_new_tokens=9, steps=3, schedule="cosine", temperature=0.7)
-    assert train.sampling_of(stored).endswith(
+    assert training_card.sampling_of(stored).endswith(
         "with the options stored in `generation_config.json`: `max_new_tokens=9`, `steps=3`, "
         "`schedule='cosine'`, `temperature=0.7`, and with the library's defaults "
         "`order='top_probability'`, `anneal_temperature=True`."
     )
     stored.order, stored.anneal_temperature = "random", False
-    said = train.sampling_of(stored)
+    said = training_card.sampling_of(stored)
     assert said.endswith("`order='random'`, `temperature=0.7`, `anneal_temperature=False`.")
 
 

@@ -23,7 +23,9 @@ from hf_maskgit.evaluation import NelboOutput, masked_accuracy
 from hf_maskgit.training.arguments import TrainArguments
 from hf_maskgit.training.building import make_accelerator
 from hf_maskgit.training.examples import prepare_examples
-from hf_maskgit.training.loop import TrainingLoop, evaluate_bound
+from hf_maskgit.training.loop import TrainingLoop
+from hf_maskgit.training.updates import Update
+from hf_maskgit.training.watching import evaluate_bound
 from scripts.train import main
 from tests.support.project import ROOT
 from tests.support.tiny import word_tokenizer
@@ -145,7 +147,7 @@ def recorded_updates(monkeypatch, *arguments, **options):
         updates.append(
             [(ids[ids >= 0].tolist(), chosen[ids >= 0].tolist()) for ids, chosen in rows]
         )
-        return training.Update(torch.zeros(()), torch.ones(()))
+        return Update(torch.zeros(()), torch.ones(()))
 
     monkeypatch.setattr(training, "take_update", record)
     train(*arguments, **options)

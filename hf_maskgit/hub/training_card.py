@@ -1,0 +1,170 @@
+"""The card of a model that was just trained: what its options and its run say about it.
+
+    card = describe(loop, model_options, data_options, options)
+    write_model_card(options.output_dir, card)
+
+Nothing of the data stands in it, and nothing of where things lie on this machine.
+"""
+
+from collections.abc import Mapping
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+from ..core.configuration_maskgit import MaskGitConfig
+from ..core.generation_config_maskgit import DEFAULTS, MaskGitGenerationConfig
+from ..training.arguments import DataArguments, ModelArguments, TrainArguments
+from ..training.loop import TrainingLoop
+from .card import GeneratorCard, own_examples
+
+# What somebody needs who wants to train such a model again; the rest is in training_options.yaml.
+_SETTINGS = (
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "weight_decay",
+    "max_grad_norm",
+    "choice",
+    "seed",
+)
+# What shapes a text most; a card that listed every option would be read by nobody.
+_DECODING = (
+    "max_new_tokens",
+    "steps",
+    "schedule",
+    "order",
+    "temperature",
+    "anneal_temperature",
+)
+_NUM_SAMPLES = 4
+_NO_LICENSE = "Those who trained the weights named no licence for them."
+_OWN_LICENSE = (
+    "The weights are under `%s`, chosen by those who trained them. The encoder and the data have "
+    "licences of their own."
+)
+
+
+def describe(
+    loop: TrainingLoop,
+    model_options: ModelArguments,
+    data_options: DataArguments,
+    options: TrainArguments,
+) -> GeneratorCard:
+    """Gather what the model card says; its examples are the model's own words, not the data's.
+
+    Args:
+        loop: after its run; the model is left in eval mode.
+        model_options: what it was made from.
+        data_options: what it learned from.
+        options: how.
+    """
+    model, tokenizer = loop.accelerator.unwrap_model(loop.model).eval(), loop.tokenizer
+    masked, prompt = own_examples(model, tokenizer, options.seed)
+    written: Any = model.generate(
+        num_return_sequences=_NUM_SAMPLES, return_dict_in_generate=False, seed=options.seed
+    )
+    held_out = data_options.eval_dataset or data_options.dataset
+    pretrained = not model_options.from_scratch and on_the_hub(model_options.encoder)
+    weights = " with random weights" if model_options.from_scratch else ""
+    return GeneratorCard(
+        model_id=options.output_dir,
+        encoder=f"`{public_name(model_options.encoder)}`{weights}",
+        base_model=model_options.encoder if pretrained else None,
+        num_parameters=model.num_parameters(),
+        license=options.license,
+        license_note=_NO_LICENSE if options.license is None else _OWN_LICENSE % options.license,
+        language=options.language or [],
+        training_data=f"{loop.progress.setting['training_examples']:,} examples of "
+        f"`{public_name(data_options.dataset)}`, split `{data_options.train_split}`.",
+        training=settings_of(loop, model_options, data_options, options),
+        datasets=[data_options.dataset] if on_the_hub(data_options.dataset) else [],
+        held_out_data=f"{public_name(held_out)}, held out",
+        held_out_dataset=held_out if on_the_hub(held_out) else None,
+        bound=loop.bound,
+        masked_example=masked,
+        prompt_example=prompt,
+        samples=tokenizer.batch_decode(written, skip_special_tokens=True),
+        sampling=sampling_of(model.generation_config),
+        limits=[f"It has seen texts of at most {data_options.max_length} tokens."],
+    )
+
+
+def sampling_of(stored: MaskGitGenerationConfig) -> str:
+    """Say how the samples were drawn: what the model's file of options holds, and what not."""
+    used = MaskGitGenerationConfig()
+    used.complete(stored.to_dict())
+    used.complete(DEFAULTS)
+    used.resolve_choices()
+    values = {name: getattr(used, name) for name in _DECODING}
+    kept = [name for name in _DECODING if getattr(stored, name) is not None]
+    told = written_out({name: values[name] for name in kept})
+    rest = written_out({name: value for name, value in values.items() if name not in kept})
+    by_default = f", and with the library's defaults {rest}" if rest else ""
+    return (
+        "Written from nothing, not selected, with the options stored in `generation_config.json`: "
+        f"{told}{by_default}."
+    )
+
+
+def written_out(options: Mapping[str, Any]) -> str:
+    """Write options as a sentence lists them: "`steps=3`, `schedule='cosine'`"."""
+    return ", ".join(f"`{name}={value!r}`" for name, value in options.items())
+
+
+def settings_of(
+    loop: TrainingLoop,
+    model_options: ModelArguments,
+    data_options: DataArguments,
+    options: TrainArguments,
+) -> dict[str, Any]:
+    """Collect what the card's table says of the training, by name."""
+    config = loop.accelerator.unwrap_model(loop.model).config
+    return {
+        "encoder's revision": model_options.revision,
+        "updates": loop.num_updates,
+        "examples per update": loop.progress.setting["examples_per_update"],
+        "longest example in tokens": data_options.max_length,
+        "packed": data_options.pack,
+        **learning_settings(config, options, loop.accelerator.mixed_precision),
+    }
+
+
+def learning_settings(
+    config: MaskGitConfig, options: TrainArguments, mixed_precision: str
+) -> dict[str, Any]:
+    """Collect what a card says of optimizer, masking and parts, whatever the data was.
+
+    Args:
+        config: of the model.
+        options: how it was trained.
+        mixed_precision: number format of the forward passes; `options` may leave it to the launch.
+    """
+    return {
+        "optimizer": "AdamW",
+        "mixed precision": mixed_precision,
+        **{name.replace("_", " "): getattr(options, name) for name in _SETTINGS},
+        **{name.replace("_", " "): value for name, value in config.masking_options().items()},
+        **parts_on_the_card(config, options.train),
+    }
+
+
+def parts_on_the_card(config: MaskGitConfig, train: str) -> dict[str, Any]:
+    """Name the parts that not every model has, and which part learned ("both", "critic", ...)."""
+    parts: dict[str, Any] = {}
+    if config.self_cond:
+        parts["share of texts with self-conditioning"] = config.self_cond_train_prob
+    if config.token_critic is not None:
+        parts["token critic"] = config.token_critic
+        parts["weight of the critic's loss"] = config.critic_loss_weight
+        parts["trained part"] = train
+    return parts
+
+
+def on_the_hub(name: str) -> bool:
+    """Tell a name on the Hub from files and addresses."""
+    return not glob(name) and "://" not in name
+
+
+def public_name(name: str) -> str:
+    """Leave out of a card where on this machine something lies."""
+    return name if on_the_hub(name) else Path(name).name

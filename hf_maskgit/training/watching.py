@@ -1,0 +1,111 @@
+"""How a run is going: bound and critic measured by all processes, losses summed for the log."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from datasets import Dataset
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from ..evaluation.bound import NelboOutput, evaluate_nelbo
+from ..evaluation.critic import CriticAuroc, critic_auroc
+from .updates import Update
+
+
+def evaluate_bound(
+    accelerator: Accelerator,
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Dataset,
+    *,
+    batch_size: int,
+    num_samples: int,
+    seed: int,
+) -> NelboOutput:
+    """Estimate the bound of every example; each process takes a share and gets the whole result.
+
+    The masks are the same every time, and torch's global generator is left as it was.
+
+    Args:
+        accelerator: knows the processes.
+        model: as `accelerator` prepared it.
+        tokenizer: its padding.
+        examples: column `input_ids`, framed; at least one example.
+        batch_size: examples per device and pass.
+        num_samples: passes per example, even and at least 4.
+        seed: of the masks.
+
+    Returns:
+        One bound per example, on the CPU; ordered by process.
+    """
+    measure = partial(evaluate_nelbo, num_samples=num_samples, batch_size=batch_size, seed=seed)
+    return NelboOutput.concatenate(_in_shares(accelerator, model, tokenizer, examples, measure))
+
+
+def evaluate_critic(
+    accelerator: Accelerator,
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Dataset,
+    *,
+    batch_size: int,
+    seed: int,
+) -> CriticAuroc:
+    """Measure the token critic on every example, shared among processes as in `evaluate_bound`.
+
+    Args:
+        accelerator: as for `evaluate_bound`, and so are the others.
+        model: has a critic.
+        tokenizer: its padding.
+        examples: column `input_ids`, framed.
+        batch_size: examples per device and pass.
+        seed: of masks and draws.
+    """
+    measure = partial(critic_auroc, batch_size=batch_size, seed=seed)
+    return CriticAuroc.add(_in_shares(accelerator, model, tokenizer, examples, measure))
+
+
+def _in_shares(
+    accelerator: Accelerator,
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Dataset,
+    measure: Callable[..., Any],
+) -> list[Any]:
+    """Measure every process's share of the examples; return the results of all that had one."""
+    rows = range(accelerator.process_index, len(examples), accelerator.num_processes)
+    parts = []
+    if len(rows):
+        plain, share = accelerator.unwrap_model(model), examples.select(rows)
+        parts = [measure(plain, share, tokenizer, progress=accelerator.is_main_process)]
+    return list(gather_object(parts))
+
+
+class Window:
+    """Sums over the updates between two log lines.
+
+    Attributes:
+        num_updates: how many.
+        seconds: the time they took together.
+        losses: sums of this process's parts of the losses by name, float32 scalars.
+        num_tokens: maskable tokens of all processes, a long scalar once there was an update.
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.num_updates, self.seconds = 0, 0.0
+        self.losses: dict[str, Tensor] = {}
+        self.num_tokens: Tensor | int = 0
+
+    def add(self, update: Update, seconds: float) -> None:
+        """Add one update; sums stay on the device, so that nothing waits for it."""
+        self.num_updates += 1
+        self.seconds += seconds
+        for name in ("loss", "denoiser_loss", "critic_loss"):
+            loss = getattr(update, name)
+            if loss is not None:
+                self.losses[name] = self.losses.get(name, 0) + loss
+        self.num_tokens = self.num_tokens + update.num_tokens
