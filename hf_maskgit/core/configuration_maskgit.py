@@ -107,6 +107,8 @@ class MaskGitConfig(PreTrainedConfig):
         self.critic_config = copy.deepcopy(self.critic_config)
         super().__post_init__(**kwargs)
         encoder = self.get_text_config()
+        # The encoder's own config may know ids that were not given here. It may list several ends
+        # of text, of which one can be written behind a text: the first.
         for name in _SINGLE_IDS:
             if getattr(self, name) is None:
                 inherited = getattr(encoder, name, None)
@@ -134,6 +136,7 @@ class MaskGitConfig(PreTrainedConfig):
     def masking_options(self) -> dict[str, Any]:
         """Return the options of `Masking` that a checkpoint stores, by name."""
         stored = options_of(MaskGitConfig)
+        # `choice` is not stored: both choices train the same model, so it belongs to the run.
         return {name: getattr(self, name) for name in options_of(Masking) if name in stored}
 
     # transformers sets this on the outer config (from JSON, from users); the encoder owns it.

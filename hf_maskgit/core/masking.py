@@ -36,7 +36,7 @@ class Masking:
             nothing.
     """
 
-    schedule: str | Callable[[Tensor], Tensor] | Schedule = option(  # noqa: RUF009  # a field
+    schedule: str | Callable[[Tensor], Tensor] | Schedule = option(
         "linear",
         "How much of a text is masked at each time. In Python also a function from times in [0, 1] "
         "to fractions masked.",

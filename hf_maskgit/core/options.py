@@ -99,6 +99,7 @@ def check(name: str, value: Any, option: Option) -> None:
     is_kind = not option.kinds or type(value) in option.kinds
     if option.kinds == (bool,) and not is_kind:
         raise ValueError(f"`{name}` must be True or False, got {value!r}.")
+    # Of an integer, type and range are one sentence, since it is mostly a count.
     if option.kinds == (int,) and not (is_kind and option.spans(value)):
         limit = "" if option.low is None else f" of at least {option.low}"
         raise ValueError(f"`{name}` must be an integer{limit}, got {value!r}.")

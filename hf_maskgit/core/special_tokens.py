@@ -49,6 +49,7 @@ def tokenizer_fields(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
         "special_token_ids": sorted(set(tokenizer.all_special_ids)),
         "prefix_ids": prefix_ids,
         "suffix_ids": suffix_ids,
+        # The highest id and not the number of tokens, because a vocabulary may have gaps.
         "num_token_ids": max(tokenizer.get_vocab().values()) + 1,
     }
 
@@ -60,5 +61,7 @@ def framing(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     """
     framed = list(tokenizer(tokenizer.mask_token)["input_ids"])
     bare = list(tokenizer(tokenizer.mask_token, add_special_tokens=False)["input_ids"])
+    # [CLS] [MASK] [SEP] beside [MASK]: what stands before and behind it is the template. The mask
+    # alone may become more than one id, where a tokenizer puts a space of its own before a text.
     start = framed.index(bare[0])
     return framed[:start], framed[start + len(bare) :]

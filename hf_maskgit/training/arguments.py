@@ -11,6 +11,7 @@ T = TypeVar("T")
 
 
 def _option(default: Any, help: str, **argparse: Any) -> Any:
+    # argparse fills in what stands behind a %, so one that is meant as such is doubled.
     return field(default=default, metadata={"help": help.replace("%", "%%"), **argparse})
 
 
@@ -44,6 +45,7 @@ def _with_masking(arguments: type[T]) -> type[T]:
     """
     for name, declared in options_of(Masking).items():
         if name in options_of(MaskGitConfig):
+            # The default has the type that a command line can give: a schedule's is a name.
             arguments.__annotations__[name] = type(declared.default) | None
             setattr(arguments, name, _left_out(name))
     return arguments
@@ -84,6 +86,7 @@ class ModelArguments:
 
     def __post_init__(self) -> None:
         """Check ranges and what belongs together."""
+        # Said here already, because the configuration is built only once the encoder is loaded.
         for name, value in self.maskgit_overrides.items():
             check(name, value, options_of(MaskGitConfig)[name])
         if self.from_scratch and self.tokenizer is None:
@@ -251,6 +254,7 @@ class TrainArguments:
         )
         _at_least(self, 0, "seed", "warmup_steps", "weight_decay", "max_grad_norm")
         _at_least(self, 4, "eval_samples")
+        # "not greater" and not "at most", so that nan is refused too.
         for name in ("learning_rate", "num_train_epochs", "adam_epsilon"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` must be greater than 0, got {getattr(self, name)}.")

@@ -148,6 +148,9 @@ class DataCollatorForMaskGit:
         batch, maskable = self._pad(features)
         self._check(features, batch["input_ids"], batch["attention_mask"], maskable)
         scalars, uniforms = self._noise(features, batch["attention_mask"])
+        # The first argsort lists the examples in the order of their draws, the second turns that
+        # list into each one's rank: draws 0.7 0.1 0.4 -> 1 2 0 -> ranks 2 0 1, a permutation that
+        # depends on the draws alone and not on where an example stands in the batch.
         ranks = scalars[:, 0].argsort().argsort()
         times = stratified_times(ranks, scalars[:, 1], self.process_index, self.num_processes)
         chosen, weights = self.masking.choose(times, maskable, uniforms[..., 0])
@@ -176,6 +179,8 @@ class DataCollatorForMaskGit:
             name: [token_column(feature, name, value) for feature in features]
             for name, value in absent.items()
         }
+        # Padded on the right, whatever the tokenizer does: so each text begins at position 0,
+        # and an encoder that counts positions from the left sees the same in every batch.
         width = max(map(len, columns["input_ids"]))
         if self.pad_to_multiple_of:
             width += -width % self.pad_to_multiple_of
@@ -231,6 +236,8 @@ class DataCollatorForMaskGit:
             generator = None
             if "example_id" in feature:
                 generator = keyed_generator(self.seed, self.epoch, int(feature["example_id"]))
+            # As many draws as the example has tokens, so that padding, which its neighbours decide,
+            # shifts none of them: an example alone and in a batch gets the same masks.
             real = attention_mask[row].bool()
             size = _SCALARS_PER_EXAMPLE + _UNIFORMS_PER_POSITION * int(real.sum())
             drawn = torch.rand(size, generator=generator, dtype=torch.float64)
@@ -284,5 +291,6 @@ def _with_maskable(feature: dict[str, Any]) -> dict[str, Any]:
             "An example's `labels` must repeat its `input_ids`, or be -100 at fixed tokens: masked "
             "diffusion learns to restore the text itself."
         )
+    # Either column can only fix a token, never free one that the other has fixed.
     both = allowed & token_column(feature, "maskable", 1).bool()
     return {**feature, "maskable": both.long()}
