@@ -8,20 +8,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .configuration_maskgit import MaskGitConfig
-from .decoding_prompts import Prompts, mask_token_id_of, pack_negative_prompts
+from .decoding_prompts import Prompts, Reader, mask_token_id_of, pack_negative_prompts
 from .decoding_turn import LogitsFn
 from .losses import at_least_float32
 
 
-class Denoiser(Protocol):
-    """What guidance asks of a model: `MaskGitGenerationMixin` has it."""
-
-    config: MaskGitConfig
-
-    @property
-    def max_positions(self) -> int | None:
-        """Longest text in tokens that it takes; None when it sets no limit."""
+class Denoiser(Reader, Protocol):
+    """What guidance asks of a model besides: `MaskGitGenerationMixin` has it."""
 
     def logits_fn(self, real: Tensor, token_type_ids: Tensor | None) -> LogitsFn:
         """Return the denoiser of rows (R, L) whose tokens are `real`, with a memory of its own."""
@@ -65,11 +58,7 @@ def denoiser_of(
         other = without_prompt(unconditional, prompt, mask_token_id_of(model.config))
     else:
         others = pack_negative_prompts(
-            model.config,
-            prompts,
-            negative_prompt_ids,
-            negative_prompt_attention_mask,
-            model.max_positions,
+            model, prompts, negative_prompt_ids, negative_prompt_attention_mask
         )
         other = with_other_prompt(
             model.logits_fn(others.real, None), rows.masked, others.text, others.masked

@@ -165,6 +165,13 @@ def plan_layout(
 ) -> Layout:
     """Plan both orders of the columns.
 
+    A prompt padded on its right that is continued by two tokens m, its closing token staying behind
+    them while decoding:
+
+        columns   [CLS] a b [SEP] .  m m     0 1 2 3 4  5 6
+        packed    [CLS] a b m m [SEP] .      0 1 2 5 6 3 4
+        arranged  [CLS] a b [SEP] m m .      0 1 2 3 5 6 4
+
     Args:
         attention_mask: (B, P), 1 at real tokens.
         num_new: n, columns to add to each row.
@@ -182,6 +189,8 @@ def plan_layout(
 
     from_the_end = real.sum(1, keepdim=True) - real.cumsum(1)  # real tokens behind this one
     closing = real & (from_the_end < num_closing[:, None])
+    # Sorting by one key: text and new columns by their number, then closing tokens, then padding.
+    # In the example above the keys are 0 1 2 10 18 and, of the new ones, 5 6.
     key = place + total * closing + 2 * total * ~real
     packed = torch.cat([key, new], 1).argsort(1)
 
@@ -189,6 +198,8 @@ def plan_layout(
         return Layout(packed, packed, real.sum(1) + num_new)
     last_real = torch.where(real, place, -1).amax(1, keepdim=True)
     spread = num_new + 1  # room for the new columns between two old ones
+    # In the example every column c has the key 3c and the new ones have 10 11, behind the 9 of the
+    # last real token and before the 12 of the padding.
     key = torch.cat([place * spread, last_real * spread + 1 + new - width], 1)
     return Layout(packed, key.argsort(1), real.sum(1) + num_new)
 

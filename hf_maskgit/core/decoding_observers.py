@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from .decoding import StepCallback
-from .decoding_layout import PackedRows, behind_first
+from .decoding_layout import behind_first
+from .decoding_prompts import Prompts
 from .decoding_stops import StopRules
 from .decoding_turn import DecodingState
 from .sampler import Sampler
@@ -16,43 +17,48 @@ class Observer:
     """Looks on after every pass.
 
     Args:
-        rows: the batch, which it knows how to put back into the caller's columns.
+        prompts: the batch, whose rows it knows how to put back into the caller's columns.
         sampler: its mask and remasking.
         stops: when a row ends.
+        vocab_size: V; a callback writes no other ids.
         callback: of the caller's, see `generate`.
         streamer: of transformers, see `generate`.
-        vocab_size: V; a callback writes no other ids.
-        keeps_history: remember the rows after every pass.
-        prompt_is_fixed: nothing in the prompt is filled, so it is streamed first.
+
+    Raises:
+        ValueError: for a streamer that cannot show this batch.
     """
 
     def __init__(
         self,
-        rows: PackedRows,
+        prompts: Prompts,
         sampler: Sampler,
         stops: StopRules,
-        callback: StepCallback | None,
-        streamer: Any,
-        *,
         vocab_size: int,
-        keeps_history: bool,
-        prompt_is_fixed: bool,
+        callback: StepCallback | None = None,
+        streamer: Any = None,
     ) -> None:
-        self._rows, self._sampler, self._stops, self._callback = rows, sampler, stops, callback
-        self._vocab_size = vocab_size
-        self._history: list[Tensor] | None = [] if keeps_history else None
+        self._rows, self._sampler, self._stops = prompts.rows, sampler, stops
+        self._vocab_size, self._callback = vocab_size, callback
+        self._history: list[Tensor] | None = None
         self._feed = None
         if streamer is not None:
+            rows = prompts.rows
+            check_streamable(streamer, len(rows.text))
             # The prompt is streamed first, and once; padding around the text is not.
             real = rows.restore(rows.real.long(), 0)[0].nonzero()[:, 0]
-            num_prompt = len(real) - rows.num_new if prompt_is_fixed else 0
+            num_prompt = len(real) - rows.num_new if prompts.is_continued else 0
             self._streamed = real[num_prompt:]
             self._feed = StreamFeed(streamer, rows.restore(rows.text)[0, real[:num_prompt]])
 
+    def keep_history(self) -> None:
+        """Remember the rows after every pass."""
+        self._history = []
+
     @property
-    def is_needed(self) -> bool:
-        """Whether there is anything to do after a pass."""
-        return not (self._callback is None and self._history is None and self._feed is None)
+    def on_step_end(self) -> StepCallback | None:
+        """What `fill_masks` calls after a pass; None when there is nothing to do."""
+        idle = self._callback is None and self._history is None and self._feed is None
+        return None if idle else self
 
     @property
     def history(self) -> Tensor | None:

@@ -5,13 +5,44 @@ Letters: B rows, R returned rows, P prompt columns, Q columns of negative prompt
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from .configuration_maskgit import MaskGitConfig
 from .decoding_layout import PackedRows, check_no_padding, pack_rows
+from .generation_config_maskgit import MaskGitGenerationConfig
 from .noise import row_seeds
+
+
+class Reader(Protocol):
+    """What is asked of the model that is to read the prompts: `MaskGitGenerationMixin` has it."""
+
+    config: MaskGitConfig
+    device: Any
+
+    @property
+    def max_positions(self) -> int | None:
+        """Longest text in tokens that it takes; None when it sets no limit."""
+
+
+class Given(NamedTuple):
+    """What a caller gives `generate` to start from, under its names there.
+
+    Attributes:
+        input_ids: (B, P) long; None or no columns is one text, or B, from nothing.
+        attention_mask: (B, P), 1 at real tokens; None means that all are.
+        token_type_ids: (B, P) long.
+        seed: one int, or one per row or returned row.
+        generator: draws the seeds where there are none.
+    """
+
+    input_ids: Tensor | None
+    attention_mask: Tensor | None = None
+    token_type_ids: Tensor | None = None
+    seed: int | Sequence[int] | None = None
+    generator: torch.Generator | None = None
 
 
 @dataclass(frozen=True)
@@ -34,78 +65,78 @@ class Prompts:
     holds_masks: bool
     from_nothing: bool
 
+    @property
+    def is_continued(self) -> bool:
+        """Whether there is a prompt in which nothing is filled."""
+        return not self.holds_masks and not self.from_nothing
+
 
 def pack_prompts(
-    config: MaskGitConfig,
-    input_ids: Tensor | None,
-    attention_mask: Tensor | None,
-    token_type_ids: Tensor | None,
-    *,
-    num_new: int,
-    length_is_named: bool,
-    repeats: int,
-    seed: int | Sequence[int] | None,
-    generator: torch.Generator | None,
-    do_sample: bool,
-    max_positions: int | None,
-    device: torch.device,
+    model: Reader, given: Given, options: MaskGitGenerationConfig, *, length_is_named: bool
 ) -> Prompts:
     """Check the rows, give each its seed, append masks and pack them to right padding.
 
     Args:
-        config: the model's vocabulary and framing.
-        input_ids: (B, P) long; None or no columns is one text, or B, from nothing.
-        attention_mask: (B, P), 1 at real tokens; None means that all are.
-        token_type_ids: (B, P) long.
-        num_new: masks to append where masks are appended.
+        model: its vocabulary, framing and longest text.
+        given: the B rows.
+        options: how many texts per row, and how many masks where some are appended.
         length_is_named: the call itself names that number; only then are masks appended to rows
             that hold masks.
-        repeats: texts per row.
-        seed: see `row_seeds`.
-        generator: likewise.
-        do_sample: likewise.
-        max_positions: longest row that the denoiser takes; None when it sets no limit.
-        device: where rows from nothing are made.
 
     Raises:
         ValueError: for rows that cannot be read, are too long, or of which it cannot be told
             whether they are filled or continued.
     """
+    config, repeats = model.config, options.num_return_sequences
+    input_ids, attention_mask, token_type_ids, seed, generator = given
     from_nothing = input_ids is None or input_ids.shape[-1] == 0
     if input_ids is None or from_nothing:
-        input_ids = _frames(config, 1 if input_ids is None else len(input_ids), device)
+        num_rows = 1 if input_ids is None else len(input_ids)
+        input_ids = _frames(config, num_rows, input_device(model, input_ids))
         attention_mask = token_type_ids = None
     attention_mask = check_rows(config, input_ids, attention_mask, token_type_ids)
-    seeds = row_seeds(len(input_ids), repeats, seed, generator, do_sample)
+    seeds = row_seeds(len(input_ids), repeats, seed, generator, options.do_sample)
     input_ids = input_ids.long().repeat_interleave(repeats, 0)
     attention_mask = attention_mask.repeat_interleave(repeats, 0)
     masks = (input_ids == config.mask_token_id) & (attention_mask == 1)
-    holds_masks = bool(masks.any())
+    holds_masks, num_new = bool(masks.any()), options.max_new_tokens
     if holds_masks and not length_is_named:
         _check_all_hold_masks(masks)
         num_new = 0
-    rows = _pack(config, input_ids, attention_mask, num_new, max_positions, from_nothing)
+    rows = _pack(config, input_ids, attention_mask, num_new, model.max_positions, from_nothing)
     if token_type_ids is not None:
         token_type_ids = token_type_ids.repeat_interleave(repeats, 0)
         token_type_ids = rows.pack_types(token_type_ids, attention_mask)
     return Prompts(rows, token_type_ids, seeds, repeats, holds_masks, from_nothing)
 
 
+def input_device(model: Reader, input_ids: Tensor | None) -> torch.device:
+    """Return where tokens lie; offloaded weights may lie nowhere until they are used.
+
+    Raises:
+        TypeError: for `input_ids` that are no tensor.
+    """
+    if input_ids is None:
+        return torch.device("cpu") if model.device.type == "meta" else model.device
+    if not isinstance(input_ids, Tensor):
+        raise TypeError(
+            f"`input_ids` must be a tensor of token ids, got {type(input_ids).__name__}. Of "
+            "texts write model.generate(**tokenizer(texts, padding=True, "
+            'return_tensors="pt")).'
+        )
+    return input_ids.device
+
+
 def pack_negative_prompts(
-    config: MaskGitConfig,
-    prompts: Prompts,
-    input_ids: Tensor,
-    attention_mask: Tensor | None,
-    max_positions: int | None,
+    model: Reader, prompts: Prompts, input_ids: Tensor, attention_mask: Tensor | None
 ) -> PackedRows:
     """Pack the prompts that guidance pushes away from, with room for the same new tokens.
 
     Args:
-        config: the model's vocabulary and framing.
+        model: its vocabulary, framing and longest text.
         prompts: the rows that are decoded.
         input_ids: (1, Q), (B, Q) or (R, Q) long.
         attention_mask: (.., Q), 1 at real tokens; None means that all are.
-        max_positions: see `pack_prompts`.
 
     Raises:
         ValueError: for rows that cannot be read or do not fit those that are decoded.
@@ -117,7 +148,7 @@ def pack_negative_prompts(
             "masks of its own. Leave them out to push away from the text with what is known "
             "masked."
         )
-    attention_mask = check_rows(config, input_ids, attention_mask, None, "negative_prompt_")
+    attention_mask = check_rows(model.config, input_ids, attention_mask, None, "negative_prompt_")
     given, returned = len(input_ids), len(rows.text)
     num_prompts = returned // prompts.repeats
     if given not in (1, num_prompts, returned):
@@ -126,11 +157,11 @@ def pack_negative_prompts(
             f"{returned} returned texts; give one for all, or one per prompt or returned text."
         )
     others = _pack(
-        config,
+        model.config,
         input_ids.long().repeat_interleave(returned // given, 0),
         attention_mask.repeat_interleave(returned // given, 0),
         rows.num_new,
-        max_positions,
+        model.max_positions,
     )
     if int(others.masked.sum()) != int(rows.masked.sum()):
         raise ValueError("`negative_prompt_ids` hold masks; a prompt must be whole.")

@@ -21,8 +21,8 @@ from .decoding import Filled, StepCallback, fill_masks
 from .decoding_constraints import AllowedTokens, asked_processors, asked_warpers, start_state
 from .decoding_guidance import denoiser_of
 from .decoding_layout import PackedRows
-from .decoding_observers import Observer, check_streamable
-from .decoding_prompts import mask_token_id_of, pack_prompts
+from .decoding_observers import Observer
+from .decoding_prompts import Given, input_device, mask_token_id_of, pack_prompts
 from .decoding_stops import StopRules
 from .decoding_turn import CriticFn, LogitsFn
 from .encoder_pass import warn_of_dropout
@@ -55,7 +55,7 @@ class MaskGitGenerationOutput(ModelOutput):
         reveal_steps: (B, P + n) long, the pass that revealed each token, from 0; -1 for known ones
             and padding.
         reveal_log_probabilities: (B, P + n) float32, log-probability of each token when it was
-            revealed, under the denoiser's law without temperature and filters; 0 where
+            revealed, by the denoiser's distribution without temperature and filters; 0 where
             `reveal_steps` is -1.
         history: (passes, B, P + n) long with `output_history`, the rows after every pass, masks and
             all.
@@ -174,27 +174,15 @@ class MaskGitGenerationMixin:
         # 1. Resolve the options.
         options = self._resolve(generation_config, preset, kwargs)
         warn_of_dropout(self, "what it generates")
-        device = self._input_device(input_ids)
+        device = input_device(self, input_ids)
         sampler = _make_sampler(self.config, options, schedule, logits_processor, device)
         # 2. Pack the prompts.
-        prompts = pack_prompts(
-            self.config,
-            input_ids,
-            attention_mask,
-            token_type_ids,
-            num_new=options.max_new_tokens,
-            length_is_named=kwargs.get("max_new_tokens") is not None,
-            repeats=options.num_return_sequences,
-            seed=seed,
-            generator=generator,
-            do_sample=sampler.do_sample,
-            max_positions=self.max_positions,
-            device=device,
-        )
+        given = Given(input_ids, attention_mask, token_type_ids, seed, generator)
+        named = kwargs.get("max_new_tokens") is not None
+        prompts = pack_prompts(self, given, options, length_is_named=named)
         rows, vocab_size = prompts.rows, self.config.get_text_config().vocab_size
         # 3. Say who is asked, what may stand where, when a row ends and who looks on.
         check_blocks(sampler, int(rows.masked.sum(1).max()))
-        check_streamable(streamer, len(rows.text))
         stops = StopRules(sampler, rows.new, options.stop_strings, tokenizer, stopping_criteria)
         stops.check(rows.num_new, options.pad_token_id)
         denoise = denoiser_of(
@@ -205,16 +193,9 @@ class MaskGitGenerationMixin:
             negative_prompt_attention_mask,
         )
         state = start_state(rows, sampler, allowed_token_ids, vocab_size)
-        observer = Observer(
-            rows,
-            sampler,
-            stops,
-            callback_on_step_end,
-            streamer,
-            vocab_size=vocab_size,
-            keeps_history=options.output_history,
-            prompt_is_fixed=not prompts.holds_masks and not prompts.from_nothing,
-        )
+        observer = Observer(prompts, sampler, stops, vocab_size, callback_on_step_end, streamer)
+        if options.output_history:
+            observer.keep_history()
         # 4. Decode.
         filled = fill_masks(
             denoise,
@@ -224,7 +205,7 @@ class MaskGitGenerationMixin:
             prompts.seeds,
             critic_fn=self._critic_fn(rows.real, prompts.token_type_ids),
             stop_fn=stops.stop_fn,
-            on_step_end=observer if observer.is_needed else None,
+            on_step_end=observer.on_step_end,
         )
         # 5. Put every token back.
         ends = stops.ends(filled.text, rows.can_end)
@@ -311,18 +292,6 @@ class MaskGitGenerationMixin:
                 "(MaskGitConfig(token_critic='self') or 'separate') or choose another."
             )
         return options
-
-    def _input_device(self, input_ids: Tensor | None) -> torch.device:
-        """Return where tokens lie; offloaded weights may lie nowhere until they are used."""
-        if input_ids is None:
-            return torch.device("cpu") if self.device.type == "meta" else self.device
-        if not isinstance(input_ids, Tensor):
-            raise TypeError(
-                f"`input_ids` must be a tensor of token ids, got {type(input_ids).__name__}. Of "
-                "texts write model.generate(**tokenizer(texts, padding=True, "
-                'return_tensors="pt")).'
-            )
-        return input_ids.device
 
     def logits_fn(self, real: Tensor, token_type_ids: Tensor | None) -> LogitsFn:
         """Return the denoiser of the packed rows (R, L) whose tokens are `real`, as a callable.

@@ -23,7 +23,7 @@ class Preset(NamedTuple):
     use: str
 
 
-# What every preset says unless it says otherwise, so that nothing a model stores changes its law.
+# What every preset says unless it says otherwise, so that nothing a model stores changes it.
 PLAIN: dict[str, Any] = {
     "remask": "never",
     "do_sample": True,
@@ -52,7 +52,7 @@ PRESETS: dict[str, Preset] = {
         "arXiv 2406.07524",
         _of("ancestral", "random", schedule="linear", steps=128),
         "a coin for each mask; the reverse process of masked diffusion",
-        "samples of the law that `nelbo` bounds, with many steps",
+        "samples of the distribution that `nelbo` bounds, with many steps",
     ),
     "llada": Preset(
         "arXiv 2502.09992",

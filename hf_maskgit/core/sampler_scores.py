@@ -34,10 +34,13 @@ def ranks(scores: Tensor, candidates: Tensor) -> Tensor:
     Returns:
         (B, L) long; of equal scores the leftmost comes first.
     """
-    # A candidate may itself score -inf and still goes before every other place.
+    # A row scored 5 2 9 7, with the third place no candidate: best first stand the places 0 3 1 2,
+    # so that the places rank 0 2 3 1. A candidate may itself score -inf and still goes before
+    # every place that is none.
     finite = scores.clamp_min(torch.finfo(scores.dtype).min).masked_fill(~candidates, -torch.inf)
     best_first = finite.argsort(dim=1, descending=True, stable=True)
     places = torch.arange(scores.shape[1], device=scores.device).expand_as(best_first)
+    # The inverse of the permutation: who stands at place i of the order has rank i.
     return torch.empty_like(best_first).scatter_(1, best_first, places)
 
 
@@ -51,13 +54,14 @@ def margin(logits: Tensor) -> Tensor:
 
     The difference of the two highest probabilities (arXiv 2502.06768).
     """
+    # With a vocabulary of one token it leads by its whole probability.
     two = logits.topk(min(2, logits.shape[-1]), -1).values
     probabilities = (two - logits.logsumexp(-1, keepdim=True)).exp()
     return 2 * probabilities[:, 0] - probabilities.sum(-1)
 
 
 def negative_entropy(logits: Tensor) -> Tensor:
-    """Score each position by the certainty of its law in nats, (N, V) -> (N,), at most 0."""
+    """Score each position by its entropy with a minus sign, (N, V) -> (N,) nats, at most 0."""
     return -torch.special.entr(logits.softmax(-1)).sum(-1)
 
 
@@ -80,10 +84,12 @@ def draw(logits: Tensor, uniforms: Tensor) -> Tensor:
         distribution, and one that rounds to the total takes the last token that has any
         probability.
     """
+    # Probabilities .2 0 .8 cumulate to .2 .2 1: a uniform below .2 finds id 0, any other id 2.
     cumulative = logits.softmax(-1).cumsum(-1)  # (N, V)
     if cumulative.device.type != "cpu":
         # A parallel sum may fall by a rounding error where a token has no probability.
         cumulative = cumulative.cummax(-1).values
+    # A float32 total may be 0.99999994, so the uniform is measured against it and not against 1.
     total = cumulative[:, -1:].contiguous()
     target = uniforms.to(cumulative.dtype)[:, None] * total
     tokens = torch.searchsorted(cumulative, target, right=True)
@@ -93,6 +99,7 @@ def draw(logits: Tensor, uniforms: Tensor) -> Tensor:
 
 def gumbel(uniforms: Tensor) -> Tensor:
     """Turn uniforms in [0, 1) into standard Gumbel noise, same shape, always finite."""
+    # A uniform of exactly 0, and a logarithm that rounds to 0, would give an infinity.
     tiny = torch.finfo(uniforms.dtype).tiny
     return -(-uniforms.clamp_min(tiny).log()).clamp_min(tiny).log()
 
@@ -100,8 +107,8 @@ def gumbel(uniforms: Tensor) -> Tensor:
 PositionScore = Callable[[Tensor], Tensor]
 
 # Scores of a position that are known before a token is drawn there, (N, V) -> (N,). They, and the
-# orders that look at no logits, keep the law of an exact denoiser at one reveal per pass; a score
-# of the drawn token does not (arXiv 2510.04525).
+# orders that look at no logits, keep the distribution of an exact denoiser at one reveal per pass;
+# a score of the drawn token does not (arXiv 2510.04525).
 POSITION_SCORES: dict[str, PositionScore] = {
     "top_probability": top_log_probability,
     "margin": margin,
