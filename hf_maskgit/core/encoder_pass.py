@@ -170,6 +170,36 @@ def states_of_denoiser(
         return states_at(denoiser.base_model, arguments, positions)
 
 
+def look_back(
+    share: float,
+    denoiser: PreTrainedModel,
+    self_conditioning: SelfConditioning,
+    arguments: dict[str, Any],
+) -> tuple[Tensor | None, Tensor | None]:
+    """Make the pass that self-conditioning looks back on, without gradient.
+
+    For all texts, although some may not use it: every process then does the same work, and shapes
+    do not change from batch to batch.
+
+    Args:
+        share: probability in [0, 1] with which a text uses it.
+        denoiser: hooked by `hook_encoder`.
+        self_conditioning: of the model.
+        arguments: of the encoder.
+
+    Returns:
+        Hidden states (B, L, H), None for a share of 0, and which rows (B,) bool use them, None for
+        all.
+    """
+    if share == 0:
+        return None, None
+    with torch.no_grad():
+        states = states_of_denoiser(denoiser, self_conditioning, arguments)
+    if share == 1:
+        return states, None  # and torch's generator is left alone
+    return states, torch.rand(len(states), device=states.device) < share
+
+
 def states_at(body: Any, arguments: dict[str, Any], positions: Tensor | None) -> Tensor:
     """Return an encoder's last hidden states.
 

@@ -1,4 +1,4 @@
-"""What `forward` refuses, each fault in a sentence.
+"""What the model and its `forward` refuse, each fault in a sentence.
 
 All is looked at before the encoder works. Only what depends on how a batch reaches the encoder,
 with or without its padding, is refused in the pass itself.
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .configuration_maskgit import MaskGitConfig
 from .losses import IGNORED_LABEL
 from .self_conditioning import SelfConditioning
 
@@ -38,6 +39,23 @@ class Targets:
     def maskable(self) -> Tensor:
         """Where a label is, (B, L) bool; the critic judges all of these."""
         return self.labels != IGNORED_LABEL
+
+
+def check_config(config: Any) -> None:
+    """Refuse a configuration that is not one of a generator.
+
+    Args:
+        config: a `MaskGitConfig`, also one whose class came with a checkpoint.
+
+    Raises:
+        TypeError: saying how to make one.
+    """
+    if getattr(config, "model_type", None) != MaskGitConfig.model_type:
+        raise TypeError(
+            f"MaskGitForMaskedLM takes a MaskGitConfig, got {type(config).__name__}. Wrap an "
+            "encoder's configuration in MaskGitConfig(text_config=...), or start from a "
+            "pretrained encoder with MaskGitForMaskedLM.from_encoder()."
+        )
 
 
 def encoder_arguments(

@@ -22,6 +22,7 @@ from .encoder_pass import (
     EncoderPass,
     argument_names,
     hook_encoder,
+    look_back,
     predict,
     states_at,
     states_of_denoiser,
@@ -31,6 +32,7 @@ from .generation_maskgit import MaskGitGenerationMixin
 from .losses import at_least_float32, masked_cross_entropy
 from .modeling_checks import (
     Targets,
+    check_config,
     check_judging,
     check_looking_back,
     check_targets,
@@ -103,12 +105,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         denoiser: PreTrainedModel | None = None,
         critic: PreTrainedModel | None = None,
     ) -> None:
-        if getattr(config, "model_type", None) != MaskGitConfig.model_type:
-            raise TypeError(
-                f"MaskGitForMaskedLM takes a MaskGitConfig, got {type(config).__name__}. Wrap an "
-                "encoder's configuration in MaskGitConfig(text_config=...), or start from a "
-                "pretrained encoder with MaskGitForMaskedLM.from_encoder()."
-            )
+        check_config(config)
         super().__init__(config)
         check_encoder(config.encoder_config)
         if denoiser is None:
@@ -241,7 +238,9 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         # 2. Look back on a pass before this one, where the model has self-conditioning.
         if previous_hidden_states is None and self.self_conditioning is not None:
             share = self._share_that_looks_back(self_condition, targets is not None)
-            previous_hidden_states, has_previous = self._look_back(arguments, share)
+            previous_hidden_states, has_previous = look_back(
+                share, self.denoiser, self.self_conditioning, arguments
+            )
 
         # 3. Predict at the chosen places; the LM head runs nowhere else.
         places = masked_positions if targets is None else targets.chosen
@@ -280,26 +279,6 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
             return 0.0
         return self.config.self_cond_train_prob if self.training else 1.0
 
-    def _look_back(
-        self, arguments: dict[str, Any], share: float
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Make the pass that self-conditioning looks back on.
-
-        For all texts, although some may not use it: every process then does the same work, and
-        shapes do not change from batch to batch.
-
-        Returns:
-            Hidden states (B, L, H), None for a share of 0, and which rows (B,) bool use them, None
-            for all.
-        """
-        if share == 0:
-            return None, None
-        with torch.no_grad():
-            states = states_of_denoiser(self.denoiser, self.self_conditioning, arguments)
-        if share == 1:
-            return states, None  # and torch's generator is left alone
-        return states, torch.rand(len(states), device=states.device) < share
-
     def _losses(
         self,
         arguments: dict[str, Any],
@@ -322,11 +301,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         return {"loss": loss, "denoiser_loss": denoiser_loss, "critic_loss": critic_loss}
 
     def _critic_loss(
-        self,
-        arguments: dict[str, Any],
-        logits: Tensor,
-        targets: Targets,
-        temperature: float | None,
+        self, arguments: dict[str, Any], logits: Tensor, targets: Targets, temperature: float | None
     ) -> Tensor:
         """Let the critic judge the text as the denoiser fills it, at every maskable position."""
         maskable = targets.maskable
