@@ -70,6 +70,7 @@ def allowed_tables(
     known: dict[tuple[int, ...], int] = {}
 
     def entry(ids: Sequence[int], where: str) -> int:
+        # Positions with the same ids share a row: (T, V) stays small where a thousand have one.
         key = tuple(sorted({int(i) for i in ids}))
         if key not in known:
             known[key] = len(table)

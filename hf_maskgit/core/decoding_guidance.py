@@ -108,6 +108,7 @@ def with_other_prompt(
 
     def other(rows: Tensor, text: Tensor, positions: Tensor) -> Tensor:
         room = other_new[rows]
+        # Both rows hold as many new tokens, in the same order, at other places.
         moved = other_text[rows].masked_scatter(room, text[new[rows]])
         places = torch.zeros_like(room).masked_scatter(room, positions[new[rows]])
         return logits_fn(rows, moved, places)

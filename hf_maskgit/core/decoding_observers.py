@@ -79,6 +79,7 @@ class Observer:
         if self._history is not None:
             self._history.append(self._rows.restore(state.text))
         if self._feed is not None:
+            # A streamer has one row, number 0.
             row = torch.zeros(1, dtype=torch.long, device=state.text.device)
             ends, certain = self._stops.ends_so_far(row, state)
             certain &= ~behind_first(ends & certain, self._rows.tail)  # that will be cut off
@@ -91,6 +92,7 @@ class Observer:
         if self._feed is None:
             return
         text = sequences[0, self._streamed]
+        # Behind the last kept token stands the padding that `generate` writes, which is no text.
         kept = (self._rows.restore(cut_off.long(), 0)[0, self._streamed] == 0).nonzero()
         self._feed.finish(text[: int(kept[-1]) + 1] if len(kept) else text[:0])
 
@@ -109,6 +111,7 @@ def _check_changed(
             f"`callback_on_step_end` wrote ids from {int(changed.text.min())} to "
             f"{int(changed.text.max())}; the vocabulary has 0 to {vocab_size - 1}."
         )
+    # Block -1 is what the caller gave.
     known = state.block < 0
     if bool((changed.text != state.text)[known].any()):
         raise ValueError("`callback_on_step_end` changed a known token; those never change.")
@@ -148,6 +151,7 @@ class StreamFeed:
             tokens: (n,) long, the text behind the prompt as it stands.
             settled: (n,) bool, tokens that will not change any more.
         """
+        # Tokens come from everywhere, a left-to-right streamer only wants the finished start.
         until = int(settled.long().cumprod(0).sum())
         if until > self._num_put:
             self._streamer.put(tokens[self._num_put : until].cpu())

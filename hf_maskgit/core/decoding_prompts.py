@@ -89,6 +89,7 @@ def pack_prompts(
     """
     config, repeats = model.config, options.num_return_sequences
     input_ids, attention_mask, token_type_ids, seed, generator = given
+    # A tokenizer without framing makes a row of no columns of an empty text.
     from_nothing = input_ids is None or input_ids.shape[-1] == 0
     if input_ids is None or from_nothing:
         num_rows = 1 if input_ids is None else len(input_ids)
@@ -100,6 +101,7 @@ def pack_prompts(
     attention_mask = attention_mask.repeat_interleave(repeats, 0)
     masks = (input_ids == config.mask_token_id) & (attention_mask == 1)
     holds_masks, num_new = bool(masks.any()), options.max_new_tokens
+    # A stored length is for texts that are continued; it must not lengthen one that is filled.
     if holds_masks and not length_is_named:
         _check_all_hold_masks(masks)
         num_new = 0
@@ -156,6 +158,7 @@ def pack_negative_prompts(
             f"`negative_prompt_ids` have {given} rows for {num_prompts} prompts and "
             f"{returned} returned texts; give one for all, or one per prompt or returned text."
         )
+    # Each row of the other prompts needs as many new places as its row of the batch has masks.
     others = _pack(
         model.config,
         input_ids.long().repeat_interleave(returned // given, 0),
@@ -220,6 +223,7 @@ def check_rows(
                 f"`{name}` must have the shape of `{ids_name}`, {tuple(input_ids.shape)}, got "
                 f"{tuple(tensor.shape)}."
             )
+    # Without a mask padding would be read as text, silently and with a plausible result.
     if attention_mask is None:
         check_no_padding(input_ids, config.pad_token_id, ids_name, mask_name)
         return torch.ones_like(input_ids)

@@ -45,6 +45,8 @@ def ended_rows(ends: Tensor, certain: Tensor) -> Tensor:
     Returns:
         (R,) bool.
     """
+    # A mask before the end may still become an earlier end, and a token that may be masked again
+    # may still go: then the row is not done, although an end stands there.
     certain_ends = ends & certain
     before_first = certain_ends.cumsum(1) == 0
     return certain_ends.any(1) & (certain | ~before_first).all(1)
@@ -65,6 +67,7 @@ def tokens_until(
 
     if not ids or not holds(len(ids)):
         return None
+    # By bisection, since decoding costs most: more tokens only add text.
     low, high = 0, len(ids)  # holds(high) and not holds(low)
     while high - low > 1:
         middle = (low + high) // 2
@@ -143,6 +146,7 @@ class StopRules:
 
     def ends(self, text: Tensor, can_end: Tensor) -> Tensor:
         """Mark where the rows end, (B, L) bool: an end of text, or the last token of a stop."""
+        # The id of an end may also be a separator inside what is known: that ends nothing.
         return torch.isin(text, self._sampler.end_ids) & can_end | self._stops(text, self._new)
 
     def ends_so_far(self, rows: Tensor, state: DecodingState) -> tuple[Tensor, Tensor]:
@@ -155,6 +159,7 @@ class StopRules:
         return ends | self._stops(state.text, readable), certain
 
     def _stop(self, rows: Tensor, state: DecodingState) -> Tensor:
+        # Criteria of the caller's see the rows as they stand, masks and all.
         done = ended_rows(*self.ends_so_far(rows, state))
         for criterion in self._criteria:
             verdict = criterion(state.text, None)

@@ -173,6 +173,7 @@ class MaskGitGenerationConfig(GenerationConfig):
 
     def complete(self, source: Mapping[str, Any]) -> None:
         """Take the options that are unset from a less specific source."""
+        # Each of the two silences the other of a less specific source: they are one rule's two forms.
         other_rule = {
             "confidence_threshold": self.threshold_factor,
             "threshold_factor": self.confidence_threshold,
@@ -192,6 +193,7 @@ class MaskGitGenerationConfig(GenerationConfig):
             kept = {k: v for k, v in kept.items() if k not in SAMPLER_CHOICES}
         if self.do_sample is False:
             drawing = set(what_draws(kept))
+            # Of a sampler that draws nothing is left over that would mean anything alone.
             if drawing & TABLES.keys():
                 drawing |= set(SAMPLER_CHOICES)
             kept = {k: v for k, v in kept.items() if k not in drawing}

@@ -32,6 +32,7 @@ def paces_with(remask: str) -> tuple[str, ...]:
 
 def orders_with(pace: str, remask: str, p2_planner: str = "self") -> list[str]:
     """Name the orders that both go with; the first is what an unset one becomes."""
+    # In the order of the pace's row, or of the table: the first is the one to fall back on.
     rule = REMASKS[remask]
     of_both = [n for n in PACES[pace].orders or ORDERS if n in (rule.orders or ORDERS)]
     asks = P2_PLANNERS[p2_planner]
@@ -46,6 +47,7 @@ def resolve_choices(
     Raises:
         ValueError: for a combination that makes no sense, naming what goes together.
     """
+    # Remasking first, since it says most about the others; then the pace; last the order.
     remask = remask or next(iter(REMASKS))
     paces = paces_with(remask)
     pace = pace or paces[0]

@@ -32,6 +32,8 @@ def remaining_counts(
     Returns:
         (S, B) long; the last row is 0.
     """
+    # 5 masks over 4 linear steps: the schedule wants 3 2 1 0 left. 2 masks over 4: it wants 1 1 0
+    # 0, and since every step reveals one they are done after 1 0.
     remaining = num_masked
     plan = []
     for target in (mask_rates[:, None] * num_masked + _ROUNDING).floor().long():
@@ -63,6 +65,7 @@ def remaining_by_blocks(
     Returns:
         (S, B) long, masks of the whole row left after each step; the last row is 0.
     """
+    # Rows of as many masks share a plan, so that a large batch costs no more than its few lengths.
     plans: dict[int, Tensor] = {}
     for total in set(num_masked.tolist()):
         plan = []
@@ -125,6 +128,7 @@ def shares(steps: int, sizes: Sequence[int]) -> list[int]:
     """
     if len(sizes) == 1:
         return [steps]
+    # 10 steps over 4, 4 and 2 masks are 4, 4 and 2; 9 steps are 3 + 1, 3 + 1 and 1.
     floor = [max(1, steps * size // sum(sizes)) for size in sizes]
     remainder = steps - sum(floor)
     return [share + (i < remainder) for i, share in enumerate(floor)]
@@ -182,6 +186,8 @@ def within_factor(scores: Tensor, candidates: Tensor, factor: float) -> Tensor:
     Returns:
         (B, L) bool.
     """
+    # Rank 0 is n = 1, hence n + 1 is the rank plus 2; -expm1(log p) is 1 - p without rounding p
+    # to 1 first. A later n may fit where an earlier one does not: the largest counts.
     place = ranks(scores, candidates)
     fits = candidates & ((place + 2) * -scores.expm1() < factor)
     counts = torch.where(fits, place + 1, 0).amax(1).clamp_min(1)
@@ -206,6 +212,7 @@ def within_entropy_budget(
     Returns:
         (B, L) bool.
     """
+    # Entropies .1 .3 .2, best first, sum to .1 .4 .6; less the largest so far that is 0 .1 .3.
     place = ranks(scores, candidates)
     in_order = torch.zeros_like(entropies).scatter(1, place, entropies * candidates)
     lost = in_order.cumsum(1) - in_order.cummax(1).values

@@ -19,6 +19,7 @@ def largest_remask_rate(before: Tensor, after: Tensor) -> Tensor:
         before: mask rate at time t, float64.
         after: mask rate at the later step s < t, same shape.
     """
+    # Where at least as many masks will be left as there are tokens now, all tokens may go back.
     alpha = 1 - before
     return torch.where(alpha <= after, 1.0, after / alpha.clamp_min(torch.finfo(alpha.dtype).tiny))
 
@@ -47,6 +48,7 @@ def by_confidence(
     Returns:
         (B, L) float64, 0 where nothing was revealed.
     """
+    # Of unsure tokens more go back: a softmax over minus the probability at the reveal.
     doubt = (-log_probabilities.double().exp()).masked_fill(~revealed, -torch.inf)
     share = doubt.softmax(1).nan_to_num(0.0)  # a row with nothing revealed
     return largest_remask_rate(before, after) * share
@@ -79,7 +81,9 @@ def loop_mask_rates(
         1 - alpha_on * (1 - schedule.mask_rate(first.clamp(0, 1))),
         torch.where(times < t_off, schedule.mask_rate(last.clamp(0, 1)), 1.0) * (1 - alpha_on),
     )
+    # Whatever the numbers are, it starts fully masked and leaves no mask behind.
     rates[0], rates[-1] = 1.0, 0.0
     before, after = rates[:-1], rates[1:]
+    # A step remasks if it lies in the loop with both its ends, and never if it is the last.
     looping = (times[:-1] <= t_on) & (times[1:] >= t_off)
     return before, after, looping & (after > 0)

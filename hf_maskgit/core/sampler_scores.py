@@ -34,8 +34,8 @@ def ranks(scores: Tensor, candidates: Tensor) -> Tensor:
     Returns:
         (B, L) long; of equal scores the leftmost comes first.
     """
-    # A row scored 5 2 9 7, with the third place no candidate: best first stand the places 0 3 1 2,
-    # so that the places rank 0 2 3 1. A candidate may itself score -inf and still goes before
+    # A row scored 5 2 9 7, with the third place no candidate: best first stand the places 3 0 1 2,
+    # so that the places rank 1 2 3 0. A candidate may itself score -inf and still goes before
     # every place that is none.
     finite = scores.clamp_min(torch.finfo(scores.dtype).min).masked_fill(~candidates, -torch.inf)
     best_first = finite.argsort(dim=1, descending=True, stable=True)

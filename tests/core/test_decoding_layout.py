@@ -206,3 +206,13 @@ def test_new_token_types_are_those_of_the_last_real_token():
     types = torch.tensor([[0, 0, 1, 1], [0, 0, 0, 1]])
     mask = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 0]])
     assert rows.pack_types(types, mask).tolist() == [[0, 1, 1, 1, 1], [0, 0, 0, 0, 0]]
+
+
+def test_the_worked_row_is_right():
+    """The example of `plan_layout`, and the other order, of a text from nothing."""
+    mask, closing = torch.tensor([[1, 1, 1, 1, 0]]), torch.tensor([1])
+    layout = plan_layout(mask, 2, closing)
+    assert layout.packed.tolist() == [[0, 1, 2, 5, 6, 3, 4]]
+    assert layout.arranged.tolist() == [[0, 1, 2, 3, 5, 6, 4]]
+    last = plan_layout(mask, 2, closing, closing_last=True)
+    assert last.arranged.tolist() == last.packed.tolist() == layout.packed.tolist()
