@@ -63,3 +63,45 @@ def _untouched_libraries(_fresh_accelerate):
     datasets.enable_progress_bars()
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A saved generator of wide random weights, which writes many different texts: no card yet."""
+    from tests.support.tiny import tiny_model, word_tokenizer
+
+    path = tmp_path_factory.mktemp("generator")
+    tiny_model().save_pretrained(path)
+    word_tokenizer().save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def saved(folder):
+    """The same folder as a word of a command line."""
+    return str(folder)
+
+
+@pytest.fixture
+def _nobody_is_logged_in(monkeypatch):
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def a_token(monkeypatch, _nobody_is_logged_in):
+    monkeypatch.setenv("HF_TOKEN", "hf_something")
+
+
+@pytest.fixture
+def no_process(monkeypatch):
+    """The answers of a fresh process, without starting one: what this process answers."""
+    from hf_maskgit import MaskGitForMaskedLM
+    from hf_maskgit.hub import push
+    from hf_maskgit.hub.reloading import answers_of
+    from tests.support.tiny import word_tokenizer
+
+    def answers(staged, *, with_package):
+        return answers_of(MaskGitForMaskedLM.from_pretrained(staged), word_tokenizer())
+
+    monkeypatch.setattr(push, "answers_in_a_fresh_process", answers)

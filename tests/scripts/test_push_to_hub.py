@@ -1,60 +1,20 @@
-"""What is checked before anything is pushed, and what is said when something is wrong.
+"""The pushing script: a dry run shows what would go, and mistakes are refused before that.
 
 None of this reaches a Hub (the tests run offline); tests/hub/test_push.py pushes to one.
 """
 
-import json
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
-import torch
-from huggingface_hub import ModelCard
 
-from hf_maskgit import MaskGitForMaskedLM
-from hf_maskgit.hub import push as hub
-from hf_maskgit.hub.card import GeneratorCard, write_model_card
-from hf_maskgit.hub.push import HubError, Push, publish, stage
-from hf_maskgit.hub.reloading import answers_in_a_fresh_process, answers_of, differences
-from scripts import push_to_hub, train
+from hf_maskgit.hub.push import HubError
+from scripts import push_to_hub
 from tests.support.project import ROOT
-from tests.support.tiny import tiny_encoder, tiny_model, word_tokenizer
-from tests.support.tiny_training import write_inputs
+from tests.support.tiny import tiny_encoder, tiny_model
 
-pytestmark = pytest.mark.usefixtures("_fresh_accelerate")
-
-
-@pytest.fixture(autouse=True)
-def _nobody_is_logged_in(monkeypatch):
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def a_token(monkeypatch):
-    monkeypatch.setenv("HF_TOKEN", "hf_something")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A saved generator and its tokenizer, without a card."""
-    path = tmp_path_factory.mktemp("generator")
-    tiny_model().save_pretrained(path)
-    word_tokenizer().save_pretrained(path)
-    return path
-
-
-@pytest.fixture
-def no_process(monkeypatch):
-    """The answers of a fresh process, without starting one: what this process answers."""
-
-    def answers(staged, *, with_package):
-        model = MaskGitForMaskedLM.from_pretrained(staged)
-        return answers_of(model, word_tokenizer())
-
-    monkeypatch.setattr(hub, "answers_in_a_fresh_process", answers)
+pytestmark = pytest.mark.usefixtures("_nobody_is_logged_in")
 
 
 def refusal(*words):
@@ -76,79 +36,6 @@ def test_a_dry_run_needs_no_token_and_shows_what_would_go(folder, capsys, no_pro
         "tokenizer_config.json",
     ]
     assert printed.endswith("Nothing was sent. Without --dry_run this goes to me/verses.\n")
-
-
-# Answers
-
-
-def test_every_change_of_a_model_shows_in_its_answers():
-    tokenizer = word_tokenizer()
-    answers = answers_of(tiny_model(), tokenizer)
-    assert differences(answers, json.loads(json.dumps(answers_of(tiny_model(), tokenizer)))) == []
-
-    one_bit = tiny_model()
-    with torch.no_grad():
-        weight = one_bit.get_input_embeddings().weight
-        weight[one_bit.config.mask_token_id, 0] += 1e-5
-    assert "the logits" in differences(answers, answers_of(one_bit, tokenizer))
-
-    other = tiny_model(seed=1)
-    assert differences(answers, answers_of(other, tokenizer))[:2] == [
-        "the seeded sample",
-        "the logits",
-    ]
-    options = tiny_model()
-    options.generation_config.top_k = 7
-    assert "the options of decoding" in differences(answers, answers_of(options, tokenizer))
-    frameless = word_tokenizer()
-    frameless.add_tokens([f"w{i}, " for i in range(3)])
-    frameless.backend_tokenizer.post_processor = word_tokenizer().backend_tokenizer.post_processor
-    frameless.model_input_names = ["input_ids"]
-    frameless.backend_tokenizer.pre_tokenizer = None
-    assert differences(answers, answers_of(tiny_model(), frameless)) == ["the tokens of a text"]
-
-
-@pytest.mark.slow
-def test_what_does_not_load_in_a_fresh_process_is_not_pushed(folder, tmp_path):
-    broken = tmp_path / "broken"
-    shutil.copytree(folder, broken)
-    (broken / "model.safetensors").write_bytes(b"cut off")
-    with pytest.raises(RuntimeError, match="broken' does not load in a fresh process: .*Error"):
-        answers_in_a_fresh_process(broken, with_package=True)
-
-
-def test_a_model_that_changes_on_the_way_is_not_pushed(folder, tmp_path, monkeypatch, no_process):
-    answers = hub.answers_in_a_fresh_process
-    changed = lambda *args, **kwargs: {**answers(*args, **kwargs), "the logits": "others"}  # noqa: E731
-    monkeypatch.setattr(hub, "answers_in_a_fresh_process", changed)
-    with pytest.raises(HubError, match="Nothing was pushed: .* differs in the logits. It holds"):
-        stage(Push(folder=folder, repo_id="me/verses"), tmp_path)
-
-
-def test_a_process_that_fails_is_told_in_its_last_words(folder, tmp_path, monkeypatch):
-    def fails(*args, **kwargs):
-        raise RuntimeError("'x' does not load in a fresh process: last words")
-
-    monkeypatch.setattr(hub, "answers_in_a_fresh_process", fails)
-    with pytest.raises(HubError, match="Nothing was pushed. 'x' does not load .*: last words"):
-        stage(Push(folder=folder, repo_id="me/verses"), tmp_path)
-
-
-def test_options_that_change_what_generate_returns_are_no_obstacle(tmp_path, no_process):
-    here, staged = tmp_path / "here", tmp_path / "staged"
-    staged.mkdir()
-    model = tiny_model()
-    model.generation_config.return_dict_in_generate = True
-    model.generation_config.num_return_sequences = 3
-    model.save_pretrained(here)
-    word_tokenizer().save_pretrained(here)
-    files = stage(Push(folder=here, repo_id="me/verses"), staged)
-    assert staged / "README.md" in files
-    kept = json.loads((staged / "generation_config.json").read_text())
-    assert kept["num_return_sequences"] == 3
-
-
-# Refusals, all before anything is sent
 
 
 @pytest.mark.parametrize("repo_id", ["a/b/c", "-verses", "me/my verses", "me/a--b", ""])
@@ -196,68 +83,6 @@ def test_a_command_without_a_folder_is_a_mistake(capsys):
         push_to_hub.main(["--repo_id", "me/verses"])
     assert ended.value.code == 2
     assert "Name the folder of the generator to push" in capsys.readouterr().err
-
-
-def test_a_push_at_the_end_of_training_says_how_to_push_later(folder, no_process):
-    push = Push(folder=folder, repo_id="me/verses")
-    with pytest.raises(HubError, match="no token .* safe in .*push_to_hub.py .* --repo_id me/ver"):
-        publish(push)
-
-
-def test_training_asks_for_a_token_before_it_begins(tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "load_tokenizer", lambda _: pytest.fail("work was started"))
-    words = [*write_inputs(tmp_path), "--output_dir", str(tmp_path / "run"), "--use_cpu"]
-    with pytest.raises(HubError, match="no token to push with"):
-        train.main([*words, "--push_to_hub"])
-    assert not (tmp_path / "run").exists()
-
-
-def test_where_to_push_without_a_push_is_a_mistake(capsys):
-    options = ["--encoder", "x", "--dataset", "y", "--output_dir", "z"]
-    for words in (["--hub_model_id", "me/verses"], ["--hub_private_repo"]):
-        with pytest.raises(SystemExit):
-            train.main([*options, *words])
-        assert "say where to push; add `push_to_hub`, or leave them" in capsys.readouterr().err
-
-
-# The card
-
-
-def test_a_missing_card_is_made_and_what_it_lacks_is_said(folder, tmp_path, no_process, caplog):
-    stage(Push(folder=folder, repo_id="me/verses"), tmp_path)
-    said = [record.getMessage() for record in caplog.records]
-    assert any("a card was made from the configuration" in line for line in said)
-    assert any("The card names no licence" in line for line in said)
-    card = ModelCard.load(tmp_path / "README.md")
-    assert "an encoder of the type `bert`" in card.text
-    assert 'pipeline("infilling", model="me/verses")' in card.text
-    assert not (folder / "README.md").exists()
-
-
-def test_the_card_of_the_training_is_sent_with_the_new_address(tmp_path, no_process, caplog):
-    here, staged = tmp_path / "here", tmp_path / "staged"
-    staged.mkdir()
-    tiny_model().save_pretrained(here)
-    word_tokenizer().save_pretrained(here)
-    card = GeneratorCard(
-        model_id="here",
-        encoder="some-encoder",
-        training_data="Verses of a book.",
-        masked_example="w1 [MASK]",
-        prompt_example="w1",
-        license="mit",
-    )
-    write_model_card(here, card)
-    (here / "README.md").write_text((here / "README.md").read_text() + "\nWritten by hand.\n")
-    stage(Push(folder=here, repo_id="me/verses", branch="best"), staged)
-    sent = (staged / "README.md").read_text()
-    assert 'AutoTokenizer.from_pretrained("me/verses", revision="best")' in sent
-    assert sent.endswith("Written by hand.\n")
-    assert not caplog.records
-    write_model_card(here, replace(card, model_id="me/verses"))
-    expected = (here / "README.md").read_text()
-    again = sent.replace(', revision="best"', "").replace("\nWritten by hand.\n", "")
-    assert again.strip() == expected.strip()
 
 
 @pytest.mark.slow

@@ -1,14 +1,22 @@
 """Texts, encoders and command lines at tiny size for the tests of data, training and scripts."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from accelerate.utils import set_seed
 from datasets import Dataset
+from torch import Tensor
 from transformers import BertConfig, BertForMaskedLM
 
 from hf_maskgit import MaskGitForMaskedLM
+from hf_maskgit.training.arguments import TrainArguments
+from hf_maskgit.training.building import make_accelerator
 from hf_maskgit.training.examples import prepare_examples
+from hf_maskgit.training.loop import TrainingLoop
 from tests.support.tiny import WORDS, bert_config, word_tokenizer
 
 # Six small updates, told of one by one; nothing is evaluated or saved on the way.
@@ -59,3 +67,44 @@ def write_inputs(folder: Path, num_texts: int = 200, **changes: Any) -> list[str
         *("--dataset", str(folder / "texts.txt")),
         *("--max_length", "16"),
     ]
+
+
+def words(options: Mapping[str, Any]) -> list[str]:
+    """Options as words of a command line."""
+    return [f"--{name}={value}" for name, value in options.items()]
+
+
+def loop_of(
+    folder: Path,
+    parts: Mapping[str, Any] | None = None,
+    eval_examples: Dataset | None = None,
+    **training_options: Any,
+) -> TrainingLoop:
+    """A loop around a new model with these parts beside its encoder, with dropout at 0.1."""
+    folder.mkdir()
+    set_seed(0)
+    encoder = BertForMaskedLM(fresh_encoder_config())
+    model = MaskGitForMaskedLM.from_encoder(encoder, tokenizer=word_tokenizer(), **(parts or {}))
+    arguments = TrainArguments(output_dir=str(folder), **{**SMALL, **training_options})
+    accelerator = make_accelerator(arguments)
+    return TrainingLoop(accelerator, model, word_tokenizer(), examples(), eval_examples, arguments)
+
+
+def log_lines(folder: Path) -> list[dict[str, float]]:
+    """The lines of a run's log."""
+    return [json.loads(line) for line in (folder / "training_log.jsonl").read_text().splitlines()]
+
+
+def log_of(folder: Path, name: str = "loss") -> dict[float, float]:
+    """The values of one name by update; an update that was logged twice is an error."""
+    found = [line for line in log_lines(folder) if name in line]
+    values = {line["step"]: line[name] for line in found}
+    assert len(values) == len(found)
+    return values
+
+
+def assert_same_weights(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> None:
+    """Compare two models to the bit."""
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name

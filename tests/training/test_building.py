@@ -18,7 +18,7 @@ from hf_maskgit.training.building import (
 )
 from hf_maskgit.training.examples import prepare_examples
 from hf_maskgit.training.sources import load_texts
-from tests.support.tiny import tiny_encoder, tiny_model, word_tokenizer
+from tests.support.tiny import bert_config, tiny_encoder, tiny_model, word_tokenizer
 from tests.support.tiny_training import fresh_encoder_config, repeated_symbols
 
 
@@ -192,3 +192,86 @@ def test_a_head_without_a_bias_cannot_hold_frequencies():
     model.get_output_embeddings().bias = None
     with pytest.raises(ValueError, match="head of BertForMaskedLM has no bias to hold the freq"):
         start_from_frequencies(model, Dataset.from_dict({"input_ids": [[5]]}))
+
+
+def test_the_options_reach_a_new_model(tmp_path, tokenizer):
+    tiny_encoder().save_pretrained(tmp_path / "encoder")
+    tiny_encoder(num_hidden_layers=1).save_pretrained(tmp_path / "other")
+    options = {"encoder": str(tmp_path / "encoder")}
+    model = load_model(
+        ModelArguments(
+            **options,
+            self_cond=True,
+            self_cond_train_prob=0.5,
+            critic=str(tmp_path / "other"),
+            critic_loss_weight=0.25,
+        ),
+        tokenizer,
+    )
+    config = model.config
+    assert (config.self_cond, config.self_cond_train_prob) == (True, 0.5)
+    assert (config.token_critic, config.critic_loss_weight) == ("separate", 0.25)
+    assert config.critic_config.num_hidden_layers == 1
+    model = load_model(ModelArguments(**options, token_critic="self"), tokenizer)
+    assert model.config.token_critic == "self"
+    scratch = {"encoder": "bert", "from_scratch": True, "tokenizer": "words"}
+    sizes = '{"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}'
+    model = load_model(
+        ModelArguments(**scratch, encoder_overrides=sizes, token_critic="separate"), tokenizer
+    )
+    assert model.critic.config.hidden_size == 16
+
+
+def test_a_critic_that_contradicts_itself():
+    with pytest.raises(ValueError, match="`critic` names the encoder of a separate critic, and to"):
+        ModelArguments(encoder="bert", critic="other", token_critic="self")
+
+
+@pytest.mark.parametrize("gains", ["self_cond", "self", "separate", "other", "all"])
+def test_a_generator_gains_parts_and_keeps_what_it_has(tmp_path, tokenizer, gains, caplog):
+    caplog.set_level(logging.WARNING)
+    saved = tiny_model(schedule="cosine", corruption_prob=0.25)
+    saved.generation_config.steps = 7
+    saved.save_pretrained(tmp_path / "generator")
+    tiny_encoder(num_hidden_layers=1).save_pretrained(tmp_path / "other")
+    changes = {
+        "self_cond": {"self_cond": True},
+        "self": {"token_critic": "self"},
+        "separate": {"token_critic": "separate"},
+        "other": {"critic": str(tmp_path / "other")},
+        "all": {"self_cond": True, "token_critic": "separate", "schedule": "linear"},
+    }[gains]
+    model = load_model(ModelArguments(encoder=str(tmp_path / "generator"), **changes), tokenizer)
+    assert model.config.schedule == changes.get("schedule", "cosine")
+    assert (model.config.corruption_prob, model.generation_config.steps) == (0.25, 7)
+    weights = model.state_dict()
+    for name, weight in saved.state_dict().items():
+        assert torch.equal(weights[name], weight)
+    text = torch.tensor([[2, 7, 4, 3]])
+    assert torch.equal(
+        model(text, self_condition=model.config.self_cond).logits, saved(text).logits
+    )
+    (told,) = [r.getMessage() for r in caplog.records if "gains weights" in r.getMessage()]
+    assert ("self_conditioning.null" in told) == ("self_cond" in changes)
+    assert ("critic_head.weight" in told) == (gains != "self_cond")
+    assert ("a copy of its encoder" in told) == (gains in ("separate", "all"))
+    if gains in ("separate", "all"):
+        body = dict(saved.denoiser.bert.named_parameters())
+        assert all(torch.equal(p, body[n]) for n, p in model.critic.named_parameters())
+    if gains == "other":
+        assert model.critic.config.num_hidden_layers == 1
+        assert str(tmp_path / "other") in told
+
+
+def test_a_generator_with_a_critic_goes_on_with_it(tmp_path, tokenizer):
+    saved = tiny_model(token_critic="separate", critic_config=bert_config(num_hidden_layers=1))
+    saved.save_pretrained(tmp_path)
+    encoder = str(tmp_path)
+    for changes in ({}, {"token_critic": "separate"}, {"self_cond": True}):
+        model = load_model(ModelArguments(encoder=encoder, **changes), tokenizer)
+        weights = model.state_dict()
+        assert all(torch.equal(weights[n], w) for n, w in saved.state_dict().items())
+        assert model.config.self_cond == bool(changes.get("self_cond"))
+    for changes in ({"token_critic": "self"}, {"critic": "another", "self_cond": True}):
+        with pytest.raises(ValueError, match="has a token critic already, token_critic='separate'"):
+            load_model(ModelArguments(encoder=encoder, **changes), tokenizer)

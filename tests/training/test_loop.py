@@ -1,35 +1,32 @@
-"""Training: it learns, it resumes to the bit, and nothing beside the updates changes them."""
+"""Training: it learns, it takes the updates it should, and nothing beside them changes them."""
 
-import json
-import math
-import os
-import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
-from datasets import Dataset
-from safetensors.torch import load_file
-from torch.optim import AdamW
 
 import hf_maskgit.training.loop as training
-from hf_maskgit import DataCollatorForMaskGit, MaskGitForMaskedLM
+from hf_maskgit import MaskGitForMaskedLM
 from hf_maskgit.evaluation import NelboOutput, masked_accuracy
 from hf_maskgit.training.arguments import TrainArguments
 from hf_maskgit.training.building import make_accelerator
-from hf_maskgit.training.examples import prepare_examples
 from hf_maskgit.training.loop import TrainingLoop
 from hf_maskgit.training.updates import Update
-from hf_maskgit.training.watching import evaluate_bound
 from scripts.train import main
-from tests.support.project import ROOT
 from tests.support.tiny import word_tokenizer
-from tests.support.tiny_training import SMALL, examples, fresh_model, write_inputs
+from tests.support.tiny_training import (
+    SMALL,
+    assert_same_weights,
+    examples,
+    fresh_model,
+    log_lines,
+    log_of,
+    loop_of,
+    words,
+    write_inputs,
+)
 
 pytestmark = pytest.mark.usefixtures("_fresh_accelerate")
 
@@ -52,25 +49,6 @@ def train(folder, model=None, eval_examples=None, num_workers=0, train_examples=
     return loop
 
 
-def log_of(folder, name="loss"):
-    """The values of one name by update; an update that was logged twice is an error."""
-    lines = (Path(folder) / "training_log.jsonl").read_text().splitlines()
-    found = [line for line in map(json.loads, lines) if name in line]
-    values = {line["step"]: line[name] for line in found}
-    assert len(values) == len(found)
-    return values
-
-
-def weights_of(folder):
-    return load_file(Path(folder) / "model.safetensors")
-
-
-def assert_same_weights(one, other):
-    assert one.keys() == other.keys()
-    for name in one:
-        assert torch.equal(one[name], other[name]), name
-
-
 def test_a_repeated_symbol_is_learned_with_the_likelihood_weight(tmp_path):
     torch.set_num_threads(1)
     loop = train(
@@ -90,21 +68,6 @@ def test_a_repeated_symbol_is_learned_with_the_likelihood_weight(tmp_path):
     assert accuracy[0.5] > 0.99
     losses = log_of(tmp_path)
     assert losses[200] < losses[50] / 2
-
-
-def test_an_evaluation_leaves_torchs_global_generator_as_it_was(tmp_path):
-    arguments = TrainArguments(output_dir=str(tmp_path), **SMALL)
-    accelerator = make_accelerator(arguments)
-    model = accelerator.prepare(fresh_model()).train()
-    before = torch.get_rng_state()
-    options = {"batch_size": 4, "num_samples": 4, "seed": 0}
-    first = evaluate_bound(accelerator, model, word_tokenizer(), examples(8), **options)
-    assert torch.equal(torch.get_rng_state(), before)
-    assert model.training
-    again = evaluate_bound(accelerator, model, word_tokenizer(), examples(8), **options)
-    assert torch.equal(first.nats, again.nats)
-    # an untrained model knows nothing: about ln 37 nats per token (35 words, end and unknown)
-    assert first.nats_per_token == pytest.approx(math.log(37), rel=0.1)
 
 
 def test_what_goes_on_beside_the_updates_does_not_change_them(tmp_path):
@@ -255,178 +218,30 @@ def test_too_few_examples_are_refused_before_anything_is_built(tmp_path):
         train(tmp_path, per_device_batch_size=40)
 
 
-# Resuming: killed in the second epoch (8 updates each) by an exception or for good.
-
-RUN = {
-    **SMALL,
-    "max_steps": 14,
-    "num_workers": 2,
-    "validation_fraction": 0.1,
-    "eval_every": 5,
-    "checkpoint_every": 4,
-}
-
-
-def words(options):
-    return [f"--{name}={value}" for name, value in options.items()]
+def test_the_log_tells_both_losses(tmp_path):
+    loop = loop_of(tmp_path / "run", {"token_critic": "self", "critic_loss_weight": 0.5})
+    loop.run()
+    for line in log_lines(tmp_path / "run"):
+        expected = line["denoiser_loss"] + 0.5 * line["critic_loss"]
+        assert line["loss"] == pytest.approx(expected, rel=1e-5)
+        assert 0.3 < line["critic_loss"] < 1.2
+    plain = loop_of(tmp_path / "plain")
+    plain.run()
+    assert not {"denoiser_loss", "critic_loss"} & set(log_lines(tmp_path / "plain")[0])
 
 
-def run_inputs(folder):
-    return write_inputs(folder, num_texts=72)  # 65 to learn from, dropout at BERT's 0.1
+@pytest.mark.parametrize("train", ["denoiser", "critic"])
+def test_the_part_left_out_stays_as_it_is(tmp_path, train):
+    loop = loop_of(tmp_path / "run", {"token_critic": "separate", "self_cond": True}, train=train)
+    before = {name: p.detach().clone() for name, p in loop.model.named_parameters()}
+    loop.run()
+    after = dict(loop.model.named_parameters())
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved
+    assert all(name.startswith("critic") == (train == "critic") for name in moved)
+    assert ("critic_loss" in log_lines(tmp_path / "run")[0]) == (train == "critic")
 
 
-def test_a_run_interrupted_within_an_epoch_resumes_to_the_same_weights(tmp_path, monkeypatch):
-    inputs = run_inputs(tmp_path)
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    main([*inputs, *words({"output_dir": whole, **RUN})])
-
-    calls = []
-    take_update = training.take_update
-
-    def fails_at_the_eleventh(*arguments):
-        calls.append(1)
-        if len(calls) == 11:
-            raise KeyboardInterrupt
-        return take_update(*arguments)
-
-    monkeypatch.setattr(training, "take_update", fails_at_the_eleventh)
-    with pytest.raises(KeyboardInterrupt):
-        main([*inputs, *words({"output_dir": broken, **RUN})])
-    assert sorted(path.name for path in broken.glob("checkpoint-*")) == [
-        "checkpoint-4",
-        "checkpoint-8",
-    ]
-    shutil.rmtree(broken / "checkpoint-8")  # so that it goes on in the middle of an epoch
-    torch.manual_seed(99)  # whatever happens in between
-    main([str(broken / "training_options.yaml"), "--resume_from_checkpoint", "latest"])
-    assert_same_weights(weights_of(broken), weights_of(whole))
-    assert_same_weights(weights_of(broken / "best"), weights_of(whole / "best"))
-    assert log_of(broken) == log_of(whole)
-    assert log_of(broken, "eval_nats_per_token") == log_of(whole, "eval_nats_per_token")
-
-
-def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
-    inputs = run_inputs(tmp_path)
-    options = {**SMALL, "output_dir": tmp_path / "run", "max_steps": 2, "checkpoint_every": 2}
-    main([*inputs, *words(options)])
-    for name, value, fault in (
-        ("gradient_accumulation_steps", 1, "examples_per_update = 8, this run has 4"),
-        ("learning_rate", 0.5, "learning_rate = 0.01, this run has 0.5"),
-        ("seed", 1, "seed = 0, this run has 1"),
-    ):
-        with pytest.raises(ValueError, match=f"written with {fault}"):
-            main([*inputs, *words({**options, name: value, "resume_from_checkpoint": "latest"})])
-
-
-KILLED = """
-import os, signal
-import hf_maskgit.training.loop as training
-from scripts.train import main
-take_update, calls = training.take_update, []
-def killed_at_the_eleventh(*arguments):
-    calls.append(1)
-    if len(calls) == 11:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return take_update(*arguments)
-training.take_update = killed_at_the_eleventh
-main()
-"""
-
-
-def run(*command):
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, *map(str, command)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.returncode, done.stderr
-
-
-@pytest.mark.slow
-def test_a_killed_process_resumes_to_the_same_weights(tmp_path):
-    inputs = run_inputs(tmp_path)
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    code, errors = run("scripts/train.py", *inputs, *words({"output_dir": whole, **RUN}))
-    assert code == 0, errors
-    code, errors = run("-c", KILLED, *inputs, *words({"output_dir": killed, **RUN}))
-    assert code == -signal.SIGKILL, errors
-    assert not (killed / "model.safetensors").exists()
-    recipe = killed / "training_options.yaml"
-    code, errors = run("scripts/train.py", recipe, "--resume_from_checkpoint=latest")
-    assert code == 0, errors
-    assert_same_weights(weights_of(killed), weights_of(whole))
-
-
-def two_process_reference(folder, steps, share):
-    """The run of two processes, by the plain formula on both shares of every update."""
-    set_seed(0)
-    model = fresh_model(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).train()
-    texts = Dataset.from_dict({"text": (folder / "texts.txt").read_text().splitlines()})
-    data = prepare_examples(texts, word_tokenizer(), max_length=16)[0]
-    collators = [
-        DataCollatorForMaskGit(word_tokenizer(), seed=0, process_index=i, num_processes=2)
-        for i in range(2)
-    ]
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
-    optimizer = AdamW(groups, lr=1e-2, betas=(0.9, 0.98), weight_decay=0.01)
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0)).tolist()
-    losses = {}
-    for step in range(steps):
-        loss, tokens = torch.zeros(()), 0
-        for process, collate in enumerate(collators):
-            start = (2 * step + process) * share
-            batch = collate([data[i] for i in order[start : start + share]])
-            tokens += int((batch["labels"] != -100).sum())
-            loss = loss + model(**batch, num_items_in_batch=1).loss
-        (loss / tokens).backward()
-        losses[step + 1] = float(loss.detach()) / tokens
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for group in optimizer.param_groups:
-            # one update of warm-up (5 % of 6, rounded up), then a straight line to 0
-            group["lr"] = 0.0 if step == 0 else 1e-2 * (steps - step) / (steps - 1)
-        optimizer.step()
-        optimizer.zero_grad()
-    return losses, model.state_dict()
-
-
-@pytest.mark.slow
-def test_two_processes_take_the_updates_of_the_plain_formula(tmp_path):
-    inputs = write_inputs(
-        tmp_path, num_texts=100, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
-    )
-    options = {**SMALL, "output_dir": tmp_path / "run", "log_every": 1}
-    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
-    code, errors = run(*launch, "scripts/train.py", *inputs, *words(options))
-    assert code == 0, errors
-    losses, weights = two_process_reference(tmp_path, steps=6, share=8)
-    assert log_of(tmp_path / "run") == pytest.approx(losses, abs=1e-5)
-    found = MaskGitForMaskedLM.from_pretrained(tmp_path / "run").state_dict()
-    for name, weight in weights.items():
-        torch.testing.assert_close(found[name], weight, atol=1e-5, rtol=1e-4)
-
-
-@pytest.mark.slow
-def test_two_processes_resume_to_the_same_weights(tmp_path):
-    inputs = run_inputs(tmp_path)
-    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    launch = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2")
-    launch = (*launch, "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no")
-    options = {**RUN, "output_dir": whole, "max_steps": 6, "checkpoint_every": 2, "eval_every": 3}
-    code, errors = run(
-        *launch, "scripts/train.py", *inputs, *words(options), "--keep_checkpoints=9"
-    )
-    assert code == 0, errors
-    again = {"output_dir": resumed, "resume_from_checkpoint": whole / "checkpoint-2"}
-    recipe = whole / "training_options.yaml"
-    code, errors = run(*launch, "scripts/train.py", recipe, *words(again))
-    assert code == 0, errors
-    assert_same_weights(weights_of(resumed), weights_of(whole))
-    evaluated = log_of(whole, "eval_nats_per_token")
-    assert sorted(evaluated) == [3, 6]
-    assert log_of(resumed, "eval_nats_per_token") == evaluated
+def test_a_critic_to_train_must_be_there(tmp_path):
+    with pytest.raises(ValueError, match="train='critic' needs a token critic, and the model has"):
+        loop_of(tmp_path / "run", train="critic")

@@ -1,0 +1,91 @@
+"""What is checked before a push, and the card that goes along.
+
+None of this reaches a Hub (the tests run offline); tests/hub/test_push.py pushes to one.
+"""
+
+import json
+from dataclasses import replace
+
+import pytest
+from huggingface_hub import ModelCard
+
+from hf_maskgit.hub import push as hub
+from hf_maskgit.hub.card import GeneratorCard, write_model_card
+from hf_maskgit.hub.push import HubError, Push, publish, stage
+from tests.support.tiny import tiny_model, word_tokenizer
+
+pytestmark = pytest.mark.usefixtures("_nobody_is_logged_in")
+
+
+def test_a_model_that_changes_on_the_way_is_not_pushed(folder, tmp_path, monkeypatch, no_process):
+    answers = hub.answers_in_a_fresh_process
+    changed = lambda *args, **kwargs: {**answers(*args, **kwargs), "the logits": "others"}  # noqa: E731
+    monkeypatch.setattr(hub, "answers_in_a_fresh_process", changed)
+    with pytest.raises(HubError, match="Nothing was pushed: .* differs in the logits. It holds"):
+        stage(Push(folder=folder, repo_id="me/verses"), tmp_path)
+
+
+def test_a_process_that_fails_is_told_in_its_last_words(folder, tmp_path, monkeypatch):
+    def fails(*args, **kwargs):
+        raise RuntimeError("'x' does not load in a fresh process: last words")
+
+    monkeypatch.setattr(hub, "answers_in_a_fresh_process", fails)
+    with pytest.raises(HubError, match="Nothing was pushed. 'x' does not load .*: last words"):
+        stage(Push(folder=folder, repo_id="me/verses"), tmp_path)
+
+
+def test_options_that_change_what_generate_returns_are_no_obstacle(tmp_path, no_process):
+    here, staged = tmp_path / "here", tmp_path / "staged"
+    staged.mkdir()
+    model = tiny_model()
+    model.generation_config.return_dict_in_generate = True
+    model.generation_config.num_return_sequences = 3
+    model.save_pretrained(here)
+    word_tokenizer().save_pretrained(here)
+    files = stage(Push(folder=here, repo_id="me/verses"), staged)
+    assert staged / "README.md" in files
+    kept = json.loads((staged / "generation_config.json").read_text())
+    assert kept["num_return_sequences"] == 3
+
+
+def test_a_push_at_the_end_of_training_says_how_to_push_later(folder, no_process):
+    push = Push(folder=folder, repo_id="me/verses")
+    with pytest.raises(HubError, match="no token .* safe in .*push_to_hub.py .* --repo_id me/ver"):
+        publish(push)
+
+
+def test_a_missing_card_is_made_and_what_it_lacks_is_said(folder, tmp_path, no_process, caplog):
+    stage(Push(folder=folder, repo_id="me/verses"), tmp_path)
+    said = [record.getMessage() for record in caplog.records]
+    assert any("a card was made from the configuration" in line for line in said)
+    assert any("The card names no licence" in line for line in said)
+    card = ModelCard.load(tmp_path / "README.md")
+    assert "an encoder of the type `bert`" in card.text
+    assert 'pipeline("infilling", model="me/verses")' in card.text
+    assert not (folder / "README.md").exists()
+
+
+def test_the_card_of_the_training_is_sent_with_the_new_address(tmp_path, no_process, caplog):
+    here, staged = tmp_path / "here", tmp_path / "staged"
+    staged.mkdir()
+    tiny_model().save_pretrained(here)
+    word_tokenizer().save_pretrained(here)
+    card = GeneratorCard(
+        model_id="here",
+        encoder="some-encoder",
+        training_data="Verses of a book.",
+        masked_example="w1 [MASK]",
+        prompt_example="w1",
+        license="mit",
+    )
+    write_model_card(here, card)
+    (here / "README.md").write_text((here / "README.md").read_text() + "\nWritten by hand.\n")
+    stage(Push(folder=here, repo_id="me/verses", branch="best"), staged)
+    sent = (staged / "README.md").read_text()
+    assert 'AutoTokenizer.from_pretrained("me/verses", revision="best")' in sent
+    assert sent.endswith("Written by hand.\n")
+    assert not caplog.records
+    write_model_card(here, replace(card, model_id="me/verses"))
+    expected = (here / "README.md").read_text()
+    again = sent.replace(', revision="best"', "").replace("\nWritten by hand.\n", "")
+    assert again.strip() == expected.strip()

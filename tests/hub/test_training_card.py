@@ -1,0 +1,87 @@
+"""The card of a training: what options and run say, and nothing of the data."""
+
+from dataclasses import replace
+
+import pytest
+
+from hf_maskgit import MaskGitGenerationConfig
+from hf_maskgit.hub import training_card
+from hf_maskgit.training.arguments import DataArguments, ModelArguments
+from tests.support.tiny_training import examples, loop_of
+
+pytestmark = pytest.mark.usefixtures("_fresh_accelerate")
+
+
+def test_the_card_tells_stored_options_from_those_of_the_library():
+    stored = MaskGitGenerationConfig(max_new_tokens=9, steps=3, schedule="cosine", temperature=0.7)
+    assert training_card.sampling_of(stored).endswith(
+        "with the options stored in `generation_config.json`: `max_new_tokens=9`, `steps=3`, "
+        "`schedule='cosine'`, `temperature=0.7`, and with the library's defaults "
+        "`order='top_probability'`, `anneal_temperature=True`."
+    )
+    stored.order, stored.anneal_temperature = "random", False
+    said = training_card.sampling_of(stored)
+    assert said.endswith("`order='random'`, `temperature=0.7`, `anneal_temperature=False`.")
+
+
+@pytest.fixture
+def loop(tmp_path):
+    """A run of six updates, measured at its end."""
+    parts = {"token_critic": "self", "self_cond": True}
+    loop = loop_of(tmp_path / "run", parts, eval_examples=examples(8, seed=1))
+    loop.run()
+    return loop
+
+
+def test_a_card_says_what_options_and_run_say(loop, tmp_path):
+    model_options = ModelArguments(encoder="some-owner/encoder", revision="v2")
+    (tmp_path / "texts.txt").write_text("w1")
+    data_options = DataArguments(dataset=str(tmp_path / "texts.txt"), eval_dataset="owner/others")
+    card = training_card.describe(loop, model_options, data_options, loop.options)
+    assert card.bound is loop.bound
+    assert (card.base_model, card.encoder) == ("some-owner/encoder", "`some-owner/encoder`")
+    assert card.training_data == "64 examples of `texts.txt`, split `train`."
+    assert (card.datasets, card.held_out_dataset) == ([], "owner/others")
+    assert len(card.samples) == 4
+    assert card.limits == [f"It has seen texts of at most {data_options.max_length} tokens."]
+    table = card.training
+    assert list(table)[:5] == [
+        "encoder's revision",
+        "updates",
+        "examples per update",
+        "longest example in tokens",
+        "packed",
+    ]
+    assert (table["encoder's revision"], table["updates"], table["learning rate"]) == (
+        "v2",
+        6,
+        0.01,
+    )
+    assert table["mixed precision"] == "no"
+    assert (table["schedule"], table["corruption prob"]) == ("linear", 0.5)
+    assert (table["token critic"], table["trained part"]) == ("self", "both")
+    assert "Those who trained the weights named no licence" in card.license_note
+    licensed = replace(loop.options, license="mit")
+    card = training_card.describe(loop, model_options, data_options, licensed)
+    assert "are under `mit`" in card.license_note
+
+
+@pytest.mark.parametrize("from_scratch", [False, True])
+def test_an_encoder_of_this_machine_is_no_base_model(loop, tmp_path, from_scratch):
+    (tmp_path / "encoder").mkdir()
+    model_options = ModelArguments(
+        encoder=str(tmp_path / "encoder"), from_scratch=from_scratch, tokenizer="some-tokenizer"
+    )
+    data_options = DataArguments(dataset="owner/texts")
+    card = training_card.describe(loop, model_options, data_options, loop.options)
+    assert card.base_model is None
+    assert card.encoder == ("`encoder` with random weights" if from_scratch else "`encoder`")
+    assert (card.datasets, card.held_out_dataset) == (["owner/texts"], "owner/texts")
+
+
+def test_names_on_the_hub_are_told_from_files_and_addresses(tmp_path):
+    (tmp_path / "a.txt").write_text("w1")
+    assert training_card.public_name("owner/name") == "owner/name"
+    for private in (str(tmp_path / "a.txt"), str(tmp_path / "*.txt"), "https://host/path/b.txt"):
+        assert not training_card.on_the_hub(private)
+        assert "/" not in training_card.public_name(private)

@@ -1,0 +1,93 @@
+"""The measuring script: its figures are those of the library."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from hf_maskgit import MaskGitForMaskedLM, nelbo
+from hf_maskgit.evaluation import ONE_PASS, TWO_PASSES
+from scripts import evaluate
+from tests.support.tiny import tiny_model, word_tokenizer
+from tests.support.tiny_training import repeated_symbols, words
+
+
+def test_measuring_agrees_with_the_library(saved, tmp_path, capsys):
+    texts = repeated_symbols(12)
+    (tmp_path / "texts.txt").write_text("\n".join(texts))
+    options = ["--model", saved, "--dataset", str(tmp_path / "texts.txt"), "--split", "train"]
+    output = ["--output_file", str(tmp_path / "figures.json")]
+    figures = evaluate.main([*options, *output, "--num_samples=64", "--mask_rates", "0.5", "1"])
+    assert json.loads(capsys.readouterr().out) == figures
+    assert json.loads((tmp_path / "figures.json").read_text()) == figures
+    inputs = word_tokenizer()(texts, padding=True, return_tensors="pt")
+    model = MaskGitForMaskedLM.from_pretrained(saved)
+    generator = torch.Generator().manual_seed(1)
+    bound = nelbo(model, inputs["input_ids"], inputs["attention_mask"], None, 64, generator)
+    # two independent estimates; 5 standard errors of the difference: false alarm about 6e-7
+    error = math.hypot(bound.nats_per_token_std_error, figures["std_error"])
+    assert abs(figures["nats_per_token"] - bound.nats_per_token) < 5 * error
+    assert figures["maskable_tokens"] == sum(len(text.split()) for text in texts)
+    assert figures["bits_per_token"] == pytest.approx(figures["nats_per_token"] / math.log(2))
+    assert figures["perplexity"] == pytest.approx(math.exp(figures["nats_per_token"]))
+    assert figures["masked_accuracy"].keys() == {"0.5", "1.0"}
+    assert figures["data"]["texts"] == figures["measured_examples"] == 12
+    again = evaluate.main([*options, "--num_samples=64", "--mask_rates", "0.5", "1"])
+    assert again["nats_per_token"] == figures["nats_per_token"]
+
+
+def test_measuring_says_what_was_cut_and_left_out(saved, tmp_path):
+    (tmp_path / "texts.txt").write_text("\n".join(["w1 w2 w3 w4 w5", "", "w1 w2"] * 4))
+    options = ["--model", saved, "--dataset", str(tmp_path / "texts.txt"), "--split", "train"]
+    figures = evaluate.main(
+        [*options, "--drop_empty_texts", "--max_length=5", "--num_examples=3", "--num_samples=4"]
+    )
+    assert figures["data"] | {"tokens": 0} == {
+        "texts": 8,
+        "empty_texts": 4,
+        "examples": 8,
+        "tokens": 0,
+        "cut_texts": 4,
+        "cut_tokens": 8,
+    }
+    assert figures["measured_examples"] == 3
+    with pytest.raises(ValueError, match="`max_length` is 65 tokens, but the encoder takes 64"):
+        evaluate.main([*options, "--max_length=65"])
+
+
+@pytest.fixture
+def tokenizer():
+    return word_tokenizer()
+
+
+def test_the_script_measures_both_bounds_and_the_critic(tmp_path, tokenizer, capsys):
+    model = tiny_model(self_cond=True, token_critic="self")
+    torch.nn.init.normal_(model.self_conditioning.weight)
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    (tmp_path / "texts.txt").write_text("\n".join(repeated_symbols(60)))
+    arguments = {"model": tmp_path / "model", "dataset": tmp_path / "texts.txt", "split": "train"}
+    found = evaluate.main(words({**arguments, "num_samples": 4}))
+    assert found["estimator"] == TWO_PASSES
+    assert found["one_pass"]["estimator"] == ONE_PASS
+    assert found["one_pass"]["nats_per_token"] != found["nats_per_token"]
+    critic = found["critic_auroc"]
+    assert critic["auroc"] == pytest.approx(critic["wins"] / critic["num_pairs"])
+    assert json.loads(capsys.readouterr().out)["critic_auroc"] == critic
+
+
+def test_a_critic_that_cannot_be_measured_costs_no_other_figure(
+    tmp_path, tokenizer, capsys, caplog
+):
+    """A text of one token is right or wrong, never both."""
+    tiny_model(token_critic="self").save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    (tmp_path / "texts.txt").write_text("w1\nw2\n")
+    arguments = {"model": tmp_path / "model", "dataset": tmp_path / "texts.txt", "num_samples": 4}
+    found = evaluate.main(words({**arguments, "output_file": tmp_path / "figures.json"}))
+    assert found["critic_auroc"] is None
+    assert found["nats_per_token"] > 0
+    assert json.loads(capsys.readouterr().out) == found
+    assert json.loads((tmp_path / "figures.json").read_text()) == found
+    assert "no text has both a right and a wrong token" in caplog.text

@@ -1,0 +1,49 @@
+"""What holds for every script: it runs as a program, and names what exists."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from scripts import evaluate, generate, train
+from tests.support.project import ROOT
+from tests.support.tiny_training import repeated_symbols
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["generate", "evaluate"])
+def test_the_scripts_run_as_programs(script, saved, tmp_path):
+    (tmp_path / "texts.txt").write_text("\n".join(repeated_symbols(4)))
+    words = {
+        "generate": ["--text", "w1 [MASK]"],
+        "evaluate": ["--dataset", str(tmp_path / "texts.txt"), "--split", "train"],
+    }[script]
+    done = subprocess.run(
+        [sys.executable, f"scripts/{script}.py", "--model", saved, *words],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    if script == "generate":
+        assert done.stdout.startswith("w1 ")
+    else:
+        assert json.loads(done.stdout)["nats_per_token"] > 0
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "scripts").glob("*.py")), ids=lambda p: p.stem)
+def test_every_file_that_a_script_names_exists(script):
+    for path in set(re.findall(r"scripts/[\w./]+\.(?:py|yaml)", script.read_text())):
+        assert (ROOT / path).exists(), path
+
+
+def test_every_script_names_its_options_in_help(capsys):
+    for script in (train, generate, evaluate):
+        with pytest.raises(SystemExit):
+            script.main(["--help"])
+        assert "--help lists all options" in capsys.readouterr().out

@@ -1,0 +1,92 @@
+"""The writing script: prompts, masks, samplers, and mistakes in their options."""
+
+import json
+
+import pytest
+
+from scripts import generate
+from tests.support.tiny import WORDS
+
+
+def lines_of(capsys, *options):
+    generate.main(list(options))
+    return capsys.readouterr().out.splitlines()
+
+
+def test_prompts_are_continued_and_masks_filled(saved, capsys):
+    lines = lines_of(
+        capsys,
+        *("--model", saved, "--max_new_tokens", "6", "--text", "w1 w2", "w3"),
+        *("--num_samples", "2", "--steps", "3", "--schedule", "cosine", "--order", "confidence"),
+        *("--temperature", "9", "--anneal_temperature", "false"),
+    )
+    assert len(lines) == 4
+    assert [line.split()[:2] for line in lines[:2]] == [["w1", "w2"]] * 2
+    assert {line.split()[0] for line in lines[2:]} == {"w3"}
+    assert lines[0] != lines[1]
+    (filled,) = lines_of(capsys, "--model", saved, "--text", "w1 [MASK] w2 [MASK]")
+    words = filled.split()
+    assert (words[0], words[2]) == ("w1", "w2")
+    assert set(words) <= set(WORDS)
+
+
+def test_a_sample_does_not_depend_on_the_batch_it_was_written_in(saved, tmp_path, capsys):
+    rows = ["w1", "w2 [MASK] w3", "w4 w5 w6", "[MASK] w7", "w8 [MASK] [MASK]"]
+    (tmp_path / "prompts.txt").write_text("\n".join(rows))
+    options = ("--model", saved, "--input_file", str(tmp_path / "prompts.txt"))
+    options = (*options, "--num_samples", "2", "--seed", "7")
+    alone = lines_of(capsys, *options, "--batch_size", "1")
+    assert lines_of(capsys, *options, "--batch_size", "3") == alone
+    assert len(alone) == 10
+    other = lines_of(capsys, *options[:-1], "8")
+    assert other != alone
+
+
+def test_json_lines_tell_how_each_text_came_about(saved, tmp_path):
+    file = tmp_path / "out.jsonl"
+    options = ["--model", saved, "--output_format", "jsonl", "--output_file", str(file)]
+    generate.main([*options, "--num_samples", "3"])
+    found = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(line["text"], line["sample"]) for line in found] == [("", 0), ("", 1), ("", 2)]
+    assert len({line["seed"] for line in found}) == 3
+    assert all(set(line["output"].split()) <= set(WORDS) for line in found)
+
+
+def test_the_writers_mistakes_are_named(saved, tmp_path, capsys):
+    with pytest.raises(ValueError, match="Cannot read '.*missing.txt': No such file"):
+        generate.main(["--model", saved, "--input_file", str(tmp_path / "missing.txt")])
+    (tmp_path / "empty.txt").write_text("")
+    with pytest.raises(ValueError, match="empty.txt' is empty; write one text per line"):
+        generate.main(["--model", saved, "--input_file", str(tmp_path / "empty.txt")])
+    with pytest.raises(
+        ValueError, match=r"'And \{blank:3\} w1' holds a blank.*pipeline..infilling"
+    ):
+        generate.main(["--model", saved, "--text", "w1", "And {blank:3} w1"])
+    with pytest.raises(SystemExit):
+        generate.main(["--model", saved, "--num_samples", "0"])
+    assert "`num_samples` must be at least 1, got 0" in capsys.readouterr().err
+
+
+def test_a_sampler_is_chosen_by_its_parts_or_by_its_name(saved, capsys):
+    start = ("--model", saved, "--text", "w1", "--max_new_tokens", "6")
+    by_parts = lines_of(capsys, *start, "--pace", "ancestral", "--anneal_temperature", "false")
+    assert lines_of(capsys, *start, "--preset", "mdlm", "--steps", "18") == by_parts
+    by_name = lines_of(capsys, *start, "--preset", "mdlm", "--options", '{"steps": 18}')
+    assert by_name == by_parts
+    assert lines_of(capsys, *start, "--preset", "p2", "--block_length", "3", "--steps", "6")
+
+
+def test_a_continued_text_ends_at_a_stop_string(saved, capsys):
+    start = ("--model", saved, "--text", "w1", "--max_new_tokens", "12", "--seed", "3")
+    (whole,) = lines_of(capsys, *start)
+    stop = whole.split()[4]
+    (stopped,) = lines_of(capsys, *start, "--stop_strings", stop)
+    assert stopped.split() == whole.split()[: whole.split().index(stop, 1) + 1]
+
+
+def test_a_decoding_option_that_is_given_twice(saved):
+    words = ["--model", saved, "--steps", "3", "--options", '{"steps": 4}']
+    with pytest.raises(ValueError, match="`steps` is given by name and in `options`"):
+        generate.main(words)
+    with pytest.raises(ValueError, match="`options` must be a JSON object such as"):
+        generate.main(["--model", saved, "--options", "steps=4"])

@@ -1,0 +1,246 @@
+"""Resuming: a run that was interrupted or killed goes on to the same weights, to the bit."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.utils import set_seed
+from datasets import Dataset
+from safetensors.torch import load_file
+from torch.optim import AdamW
+
+import hf_maskgit.training.loop as training
+from hf_maskgit import DataCollatorForMaskGit, MaskGitForMaskedLM
+from hf_maskgit.training.examples import prepare_examples
+from scripts.train import main
+from tests.support.project import ROOT
+from tests.support.tiny import word_tokenizer
+from tests.support.tiny_training import (
+    SMALL,
+    assert_same_weights,
+    fresh_model,
+    log_of,
+    words,
+    write_inputs,
+)
+
+pytestmark = pytest.mark.usefixtures("_fresh_accelerate")
+
+
+def weights_of(folder):
+    return load_file(Path(folder) / "model.safetensors")
+
+
+RUN = {
+    **SMALL,
+    "max_steps": 14,
+    "num_workers": 2,
+    "validation_fraction": 0.1,
+    "eval_every": 5,
+    "checkpoint_every": 4,
+}
+
+
+def run_inputs(folder):
+    return write_inputs(folder, num_texts=72)  # 65 to learn from, dropout at BERT's 0.1
+
+
+def test_a_run_interrupted_within_an_epoch_resumes_to_the_same_weights(tmp_path, monkeypatch):
+    inputs = run_inputs(tmp_path)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    main([*inputs, *words({"output_dir": whole, **RUN})])
+
+    calls = []
+    take_update = training.take_update
+
+    def fails_at_the_eleventh(*arguments):
+        calls.append(1)
+        if len(calls) == 11:
+            raise KeyboardInterrupt
+        return take_update(*arguments)
+
+    monkeypatch.setattr(training, "take_update", fails_at_the_eleventh)
+    with pytest.raises(KeyboardInterrupt):
+        main([*inputs, *words({"output_dir": broken, **RUN})])
+    assert sorted(path.name for path in broken.glob("checkpoint-*")) == [
+        "checkpoint-4",
+        "checkpoint-8",
+    ]
+    shutil.rmtree(broken / "checkpoint-8")  # so that it goes on in the middle of an epoch
+    torch.manual_seed(99)  # whatever happens in between
+    main([str(broken / "training_options.yaml"), "--resume_from_checkpoint", "latest"])
+    assert_same_weights(weights_of(broken), weights_of(whole))
+    assert_same_weights(weights_of(broken / "best"), weights_of(whole / "best"))
+    assert log_of(broken) == log_of(whole)
+    assert log_of(broken, "eval_nats_per_token") == log_of(whole, "eval_nats_per_token")
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
+    inputs = run_inputs(tmp_path)
+    options = {**SMALL, "output_dir": tmp_path / "run", "max_steps": 2, "checkpoint_every": 2}
+    main([*inputs, *words(options)])
+    for name, value, fault in (
+        ("gradient_accumulation_steps", 1, "examples_per_update = 8, this run has 4"),
+        ("learning_rate", 0.5, "learning_rate = 0.01, this run has 0.5"),
+        ("seed", 1, "seed = 0, this run has 1"),
+    ):
+        with pytest.raises(ValueError, match=f"written with {fault}"):
+            main([*inputs, *words({**options, name: value, "resume_from_checkpoint": "latest"})])
+
+
+KILLED = """
+import os, signal
+import hf_maskgit.training.loop as training
+from scripts.train import main
+take_update, calls = training.take_update, []
+def killed_at_the_eleventh(*arguments):
+    calls.append(1)
+    if len(calls) == 11:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return take_update(*arguments)
+training.take_update = killed_at_the_eleventh
+main()
+"""
+
+
+def run(*command):
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.slow
+def test_a_killed_process_resumes_to_the_same_weights(tmp_path):
+    inputs = run_inputs(tmp_path)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    code, errors = run("scripts/train.py", *inputs, *words({"output_dir": whole, **RUN}))
+    assert code == 0, errors
+    code, errors = run("-c", KILLED, *inputs, *words({"output_dir": killed, **RUN}))
+    assert code == -signal.SIGKILL, errors
+    assert not (killed / "model.safetensors").exists()
+    recipe = killed / "training_options.yaml"
+    code, errors = run("scripts/train.py", recipe, "--resume_from_checkpoint=latest")
+    assert code == 0, errors
+    assert_same_weights(weights_of(killed), weights_of(whole))
+
+
+def two_process_reference(folder, steps, share):
+    """The run of two processes, by the plain formula on both shares of every update."""
+    set_seed(0)
+    model = fresh_model(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).train()
+    texts = Dataset.from_dict({"text": (folder / "texts.txt").read_text().splitlines()})
+    data = prepare_examples(texts, word_tokenizer(), max_length=16)[0]
+    collators = [
+        DataCollatorForMaskGit(word_tokenizer(), seed=0, process_index=i, num_processes=2)
+        for i in range(2)
+    ]
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+    optimizer = AdamW(groups, lr=1e-2, betas=(0.9, 0.98), weight_decay=0.01)
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0)).tolist()
+    losses = {}
+    for step in range(steps):
+        loss, tokens = torch.zeros(()), 0
+        for process, collate in enumerate(collators):
+            start = (2 * step + process) * share
+            batch = collate([data[i] for i in order[start : start + share]])
+            tokens += int((batch["labels"] != -100).sum())
+            loss = loss + model(**batch, num_items_in_batch=1).loss
+        (loss / tokens).backward()
+        losses[step + 1] = float(loss.detach()) / tokens
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for group in optimizer.param_groups:
+            # one update of warm-up (5 % of 6, rounded up), then a straight line to 0
+            group["lr"] = 0.0 if step == 0 else 1e-2 * (steps - step) / (steps - 1)
+        optimizer.step()
+        optimizer.zero_grad()
+    return losses, model.state_dict()
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_updates_of_the_plain_formula(tmp_path):
+    inputs = write_inputs(
+        tmp_path, num_texts=100, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+    )
+    options = {**SMALL, "output_dir": tmp_path / "run", "log_every": 1}
+    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+    code, errors = run(*launch, "scripts/train.py", *inputs, *words(options))
+    assert code == 0, errors
+    losses, weights = two_process_reference(tmp_path, steps=6, share=8)
+    assert log_of(tmp_path / "run") == pytest.approx(losses, abs=1e-5)
+    found = MaskGitForMaskedLM.from_pretrained(tmp_path / "run").state_dict()
+    for name, weight in weights.items():
+        torch.testing.assert_close(found[name], weight, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_resume_to_the_same_weights(tmp_path):
+    inputs = run_inputs(tmp_path)
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    launch = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2")
+    launch = (*launch, "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no")
+    options = {**RUN, "output_dir": whole, "max_steps": 6, "checkpoint_every": 2, "eval_every": 3}
+    code, errors = run(
+        *launch, "scripts/train.py", *inputs, *words(options), "--keep_checkpoints=9"
+    )
+    assert code == 0, errors
+    again = {"output_dir": resumed, "resume_from_checkpoint": whole / "checkpoint-2"}
+    recipe = whole / "training_options.yaml"
+    code, errors = run(*launch, "scripts/train.py", recipe, *words(again))
+    assert code == 0, errors
+    assert_same_weights(weights_of(resumed), weights_of(whole))
+    evaluated = log_of(whole, "eval_nats_per_token")
+    assert sorted(evaluated) == [3, 6]
+    assert log_of(resumed, "eval_nats_per_token") == evaluated
+
+
+def test_critic_and_self_conditioning_resume_to_the_same_weights(tmp_path, monkeypatch):
+    """Which texts look back and what the critic is shown go on as dropout does."""
+    inputs = write_inputs(tmp_path, num_texts=40)
+    options = {**SMALL, "token_critic": "self", "self_cond": "true", "checkpoint_every": 2}
+    main([*inputs, *words({**options, "output_dir": tmp_path / "whole"})])
+    take_update, calls = training.take_update, []
+
+    def fails_at_the_fourth(*arguments):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return take_update(*arguments)
+
+    monkeypatch.setattr(training, "take_update", fails_at_the_fourth)
+    broken = tmp_path / "broken"
+    with pytest.raises(KeyboardInterrupt):
+        main([*inputs, *words({**options, "output_dir": broken})])
+    torch.manual_seed(99)
+    main([str(broken / "training_options.yaml"), "--resume_from_checkpoint", "latest"])
+    whole, again = (
+        MaskGitForMaskedLM.from_pretrained(tmp_path / name).state_dict()
+        for name in ("whole", "broken")
+    )
+    assert all(torch.equal(weight, again[name]) for name, weight in whole.items())
+    card = (tmp_path / "whole" / "README.md").read_text()
+    assert "| token critic | self |" in card
+    assert "| share of texts with self-conditioning | 0.75 |" in card
+    with pytest.raises(
+        ValueError, match="by a run that trained other weights; use the same `train`"
+    ):
+        main(
+            [
+                str(broken / "training_options.yaml"),
+                "--resume_from_checkpoint=latest",
+                "--train=critic",
+            ]
+        )
