@@ -4,6 +4,7 @@ import ast
 import inspect
 import json
 import os
+import pkgutil
 import re
 import shlex
 import subprocess
@@ -26,18 +27,20 @@ from hf_maskgit.callbacks import SetEpochCallback
 from hf_maskgit.core.configuration_maskgit import own_fields
 from hf_maskgit.core.generation_config_maskgit import DEFAULTS
 from hf_maskgit.core.modeling_maskgit import MaskGitOutput
-from hf_maskgit.core.sampler_rules import ORDERS, PACES, REMASKS
 from hf_maskgit.core.sampler_presets import PRESETS
+from hf_maskgit.core.sampler_rules import ORDERS, PACES, REMASKS
 from hf_maskgit.training.arguments import DataArguments, ModelArguments, TrainArguments
 from hf_maskgit.training.recipes import parse_options
 from scripts.evaluate import EvaluateArguments
 from scripts.generate import GenerateArguments
 from scripts.push_to_hub import PushArguments
 from tests.support import hub_server
-from tests.support.project import ROOT
+from tests.support.house import START, draw, first_line, map_of_page
+from tests.support.project import PACKAGE, ROOT
 from tests.support.tiny import word_tokenizer
 
 PAGES = ("ecosystem.md", "coming_from.md")
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 # What takes long or needs a Hub, by the heading above it; the rest runs in the default tier.
 SLOW = {"`peft`", "`accelerate launch`", "`push_to_hub` and `revision`", "`torch.compile`"}
@@ -231,6 +234,56 @@ def test_the_page_lists_every_option_of_the_configuration_with_its_default():
     shown = [(name, ast.literal_eval(value)) for names, value in rows for name in names_in(names)]
     assert len(rows) == table.count("\n|") - 2  # no row escapes the pattern
     assert shown == [(name, getattr(MaskGitConfig, name)) for name in own_fields()]
+
+
+# The files of core that own a formula or a table; the others carry them out or say what they mean.
+OWNERS = (
+    *("schedules", "masking", "losses", "noise", "sampler_scores", "sampler_paces"),
+    *("sampler_remasks", "sampler_rules", "decoding", "decoding_layout", "decoding_constraints"),
+    *("decoding_guidance", "decoding_stops", "encoder_pass", "self_conditioning", "token_critic"),
+)
+
+
+def test_how_it_works_names_the_file_of_every_formula():
+    page = (ROOT / "docs/how_it_works.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:core|training|evaluation|hub)/\w+\.py)`", page)
+    assert [name for name in named if not (PACKAGE / name).exists()] == []
+    assert [name for name in OWNERS if f"core/{name}.py" not in named] == []
+
+
+def dotted_paths(page: Path) -> list[str]:
+    """What a page names inside the package by its import path."""
+    text = page.read_text(encoding="utf-8")
+    return re.findall(r"\bhf_maskgit(?:\.[A-Za-z_]\w*)+", text)
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.name)
+def test_every_import_path_on_a_page_leads_somewhere(page):
+    """To a module, or to a name in one; the changelog also names those that are gone."""
+    for path in dotted_paths(page):
+        pkgutil.resolve_name(path.removesuffix(".py"))
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.name)
+def test_every_file_on_a_page_exists(page):
+    """Those of the package by their folder; in the map of CONTRIBUTING.md another test looks."""
+    text = page.read_text(encoding="utf-8").split(START)[0]
+    for path in re.findall(r"`((?:hf_maskgit|core|training|evaluation|hub)/[\w./]*)`", text):
+        assert (PACKAGE / path.removeprefix("hf_maskgit/")).exists(), path
+    for path in re.findall(r"\b(?:scripts|tests)/[\w/]+\.(?:py|yaml)\b", text):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_map_in_contributing_has_the_first_line_of_every_file():
+    assert map_of_page() == draw(), "write it anew: python -m tests.support.house"
+
+
+def test_the_map_wants_a_sentence(tmp_path):
+    """A file without one, or whose first line runs on, is named."""
+    for source in ("", '"""A line that goes\n\non."""', "x = 1"):
+        (tmp_path / "loss.py").write_text(source)
+        with pytest.raises(ValueError, match="docstring of loss.py .* one short sentence"):
+            first_line(tmp_path / "loss.py")
 
 
 def names_in(cell: str) -> list[str]:

@@ -22,6 +22,7 @@ from transformers.dynamic_module_utils import (
     get_relative_imports,
 )
 
+from tests.support import measures
 from tests.support.project import CARRIED, PACKAGE, ROOT, Import, imports_of
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -158,6 +159,100 @@ def test_a_checkpoint_with_code_carries_exactly_the_folder_core():
 def test_the_package_shows_three_modules_and_its_folders():
     shown = {path.name for path in PACKAGE.iterdir() if not path.name.startswith("__pycache__")}
     assert shown == {"__init__.py", "callbacks.py", "visualization.py", "py.typed", *FOLDERS}
+
+
+# --- the shape: what `python -m tests.support.measures` counts ------------------------------------
+
+MOST_LINES_OF_CODE = 60  # of a function
+MOST_LINES = 400  # of a file
+LONGER_FILES: dict[str, str] = {}  # by path, and why they are not cut
+MOST_TESTS_ON_NAMES = 3  # of the sampler's choices: what they do stands in their rows
+LEAST_COMMENTS = 0.055  # by lines of code, in core
+
+OURS = measures.sources(PACKAGE, ROOT / "scripts")
+
+
+@pytest.mark.parametrize("path", OURS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_functions_and_files_are_short(path):
+    functions = measures.functions_of(path)
+    long = {f.name: f.code_lines for f in functions if f.code_lines > MOST_LINES_OF_CODE}
+    assert not long, f"more than {MOST_LINES_OF_CODE} lines of code"
+    name, total = path.relative_to(ROOT).as_posix(), measures.lines_of(path).total
+    assert (total > MOST_LINES) == (name in LONGER_FILES), f"{total} lines"
+
+
+def test_choices_are_rows_and_not_names():
+    found = {path.name: lines for path in OURS if (lines := measures.tests_on_names(path))}
+    assert sum(map(len, found.values())) <= MOST_TESTS_ON_NAMES, found
+
+
+def test_comments_say_why_in_core():
+    assert measures.comment_share(measures.sources(PACKAGE / "core")) >= LEAST_COMMENTS
+
+
+@pytest.mark.parametrize(
+    ("source", "count"),
+    [
+        ('sampler.order == "critic"', 1),
+        ('"critic" != order', 1),
+        ("options['pace'] in (None, 'schedule')", 1),
+        ("remask in COMPETING", 1),
+        ("self.remask not in rules.REMDM", 1),
+        ('remask.startswith("remdm")', 1),
+        ('{"p2": 1}.get(remask)', 1),
+        ('{"p2": 1}[sampler.remask]', 1),
+        ('order == "a" and pace == "b"', 2),
+        ("order is None", 0),
+        ("order in orders", 0),
+        ('train == "critic"', 0),
+        ("ORDERS[sampler.order].draws", 0),
+        ("rules.order.look == look", 0),
+    ],
+)
+def test_a_test_on_a_name_is_counted(tmp_path, source, count):
+    path = tmp_path / "a.py"
+    path.write_text(source)
+    assert len(measures.tests_on_names(path)) == count
+
+
+def test_lines_are_told_apart(tmp_path):
+    path = tmp_path / "a.py"
+    path.write_text(
+        '"""Doc.\n\nMore.\n"""\n\n# why\ndef f():  # one\n    """Doc."""\n    x = """a\n\nb"""\n\n'
+        "    def g():\n        pass\n    return x\n"
+    )
+    lines = measures.lines_of(path)
+    assert lines.code == {7, 9, 10, 11, 13, 14, 15}
+    assert lines.comments == {6, 7}
+    assert lines.docstrings == {1, 2, 3, 4, 8}
+    assert [(f.name, f.code_lines) for f in measures.functions_of(path)] == [("f", 7), ("f.g", 2)]
+
+
+@pytest.mark.parametrize(
+    ("sources", "circle"),
+    [
+        ({"a": "from .b import x", "b": "from . import a"}, {"hf_maskgit.a", "hf_maskgit.b"}),
+        ({"c/a": "from ..b import x", "b": "import hf_maskgit.c.a"}, {"hf_maskgit.b"}),
+        ({"c/__init__": "from .a import x", "c/a": "from . import y"}, {"hf_maskgit.c"}),
+        ({"a": "from .b import x", "b": "import torch"}, set()),
+    ],
+)
+def test_a_circle_of_imports_is_found(package_of, sources, circle):
+    found = set(measures.circle_of(package_of(sources)))
+    assert circle <= found
+    assert bool(found) == bool(circle)
+
+
+def test_the_measures_are_printed():
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.measures"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "modules in the package's own folder: 3 of " in done.stdout
+    assert "circle of imports: none" in done.stdout
 
 
 def test_importing_the_package_imports_neither_datasets_nor_accelerate():
