@@ -167,7 +167,7 @@ MOST_LINES_OF_CODE = 60  # of a function
 MOST_LINES = 400  # of a file
 LONGER_FILES: dict[str, str] = {}  # by path, and why they are not cut
 MOST_TESTS_ON_NAMES = 3  # of the sampler's choices: what they do stands in their rows
-LEAST_COMMENTS = 0.055  # by lines of code, in core
+LEAST_COMMENTS = 0.06  # by lines of code, in core
 
 OURS = measures.sources(PACKAGE, ROOT / "scripts")
 
