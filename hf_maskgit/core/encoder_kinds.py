@@ -156,6 +156,7 @@ def adapt_to_generation(denoiser: PreTrainedModel, mask_token_id: int) -> None:
             "with sparse attention a text's prediction would depend on the texts beside it.",
             type(denoiser).__name__,
         )
+        # Both: the configuration is what is saved, the modules are what runs.
         denoiser.config.attention_type = "original_full"
         cast(Any, denoiser.base_model).set_attention_type("original_full")
 
@@ -182,6 +183,7 @@ def freeze_unused_parameters(encoder: PreTrainedModel) -> None:
         encoder: with or without its LM head, changed in place.
     """
     for name, parameter in encoder.named_parameters():
+        # The dot lets the patterns match a part that stands first in the name, too.
         if is_unused(encoder, f".{name}"):
             parameter.requires_grad_(False)
 
@@ -217,6 +219,7 @@ def fit_head_bias(denoiser: PreTrainedModel) -> None:
     Args:
         denoiser: changed in place; new tokens get a bias of 0.
     """
+    # The bias, if there is one, belongs to the module that holds the layer.
     layer = denoiser.get_output_embeddings()
     owner: Any = next((m for m in denoiser.modules() if layer in m.children()), None)
     bias = getattr(owner, "bias", None)
@@ -239,23 +242,6 @@ def is_unused(denoiser: PreTrainedModel, name: str) -> bool:
     return any(pattern and re.search(pattern, name) for pattern in patterns)
 
 
-def _switch_off_token_dropout(denoiser: PreTrainedModel, mask_token_id: int) -> None:
-    """Keep ESM's view of the mask without its scaling by the share of masks in the text.
-
-    With `token_dropout` ESM embeds the mask as zero and divides by the share of visible tokens,
-    which has no value for a fully masked text. At the mask rate of its pretraining the scale is 1;
-    so the mask's embedding becomes zero and the scaling is switched off.
-    """
-    denoiser.config.token_dropout = False
-    module: Any
-    for module in denoiser.modules():
-        if hasattr(module, "token_dropout"):
-            module.token_dropout = False
-    embeddings = cast(nn.Embedding, denoiser.get_input_embeddings())
-    with torch.no_grad():
-        embeddings.weight[mask_token_id] = 0.0
-
-
 def beside(denoiser: PreTrainedModel, module: Any) -> Any:
     """Put a new part where the denoiser is, in its number format."""
     return module.to(device=denoiser.device, dtype=denoiser.dtype)
@@ -265,3 +251,21 @@ def hidden_size(encoder: PreTrainedConfig) -> int:
     """Return the width of an encoder's last hidden state."""
     text: Any = encoder.get_text_config()
     return int(text.hidden_size)
+
+
+def _switch_off_token_dropout(denoiser: PreTrainedModel, mask_token_id: int) -> None:
+    """Keep ESM's view of the mask without its scaling by the share of masks in the text.
+
+    With `token_dropout` ESM embeds the mask as zero and divides by the share of visible tokens,
+    which has no value for a fully masked text. At the mask rate of its pretraining the scale is 1;
+    so the mask's embedding becomes zero and the scaling is switched off.
+    """
+    # Modules read the setting when they were built; the configuration alone reaches none of them.
+    denoiser.config.token_dropout = False
+    module: Any
+    for module in denoiser.modules():
+        if hasattr(module, "token_dropout"):
+            module.token_dropout = False
+    embeddings = cast(nn.Embedding, denoiser.get_input_embeddings())
+    with torch.no_grad():
+        embeddings.weight[mask_token_id] = 0.0

@@ -61,6 +61,7 @@ def generator_from(
         ValueError: as `from_encoder`.
         TypeError: as `from_encoder`.
     """
+    # What is no field is left to transformers, which refuses what it does not know either.
     fields = {name: value for name, value in options.items() if name in own_fields()}
     options = {name: value for name, value in options.items() if name not in fields}
     if "text_config" in fields:
@@ -137,6 +138,7 @@ def load_encoder(name: str, options: dict[str, Any]) -> PreTrainedModel:
             for a checkpoint that lacks weights of the encoder's body.
     """
     if "config" not in options:  # else it is looked at once the model is loaded
+        # A kind that cannot work is refused by its small configuration, before its large weights.
         config = AutoConfig.from_pretrained(name, **source_options(options))
         reason = refusal(config) or _no_masked_lm(name, config)
         if reason:
@@ -148,6 +150,8 @@ def load_encoder(name: str, options: dict[str, Any]) -> PreTrainedModel:
             name, output_loading_info=True, **options
         )
     except TypeError as error:
+        # Options that transformers does not know end in the constructor of the encoder, whose error
+        # says nothing of from_encoder().
         if "unexpected keyword argument" not in str(error):
             raise
         raise TypeError(
@@ -207,7 +211,7 @@ def critic_beside(
             "The critic is the encoder itself. Leave `critic` out: token_critic='separate' starts "
             "with a copy of the encoder, and token_critic='self' puts a head on it."
         )
-    if critic is None:
+    if critic is None:  # the same start, from which the two learn different things
         judge = copy.deepcopy(judge)
     adapt_to_generation(judge, fields["mask_token_id"])
     check_critic(judge.config, denoiser.config)
@@ -224,6 +228,7 @@ def check_denoiser(denoiser: PreTrainedModel) -> None:
     reason = refusal(denoiser.config)
     if reason:
         raise ValueError(reason)
+    # The right configuration may also be that of a body alone, or of a classifier.
     mapping: Any = AutoModelForMaskedLM._model_mapping
     kind = type(denoiser.config)
     if kind not in mapping or not isinstance(denoiser, mapping[kind]):
@@ -264,6 +269,7 @@ def source_options(options: dict[str, Any]) -> dict[str, Any]:
 def _no_masked_lm(name: str, config: PreTrainedConfig) -> str | None:
     """Say in a sentence that a checkpoint is of no type that fills masks."""
     mapping: Any = AutoModelForMaskedLM._model_mapping
+    # A checkpoint with code of its own may bring a class that no mapping knows.
     remote: dict[str, str] = getattr(config, "auto_map", None) or {}
     if type(config) in mapping or "AutoModelForMaskedLM" in remote:
         return None
@@ -282,5 +288,6 @@ def _start_as_identity(denoiser: PreTrainedModel, names: list[str]) -> None:
     """
     for name in names:
         weight = denoiser.get_parameter(name)
+        # Others widen or narrow, or are biases and norms: these start as transformers makes them.
         if weight.ndim == 2 and weight.shape[0] == weight.shape[1]:
             nn.init.eye_(weight)

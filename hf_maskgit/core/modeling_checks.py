@@ -154,6 +154,7 @@ def check_looking_back(
     Raises:
         ValueError: saying which.
     """
+    # False stands with anything: it only says that no pass is to be made here.
     if previous_hidden_states is not None and self_condition:
         raise ValueError(
             "`self_condition=True` makes a pass to look back on, and `previous_hidden_states` "
@@ -207,6 +208,7 @@ def check_judging(
             "train='critic' and `critic_temperature` need a token critic, and the model has "
             "none; set token_critic='self' or 'separate' in its config."
         )
+    # Not written as `<= 0`, which NaN would pass.
     if critic_temperature is not None and not critic_temperature > 0:
         raise ValueError(f"`critic_temperature` must be greater than 0, got {critic_temperature}.")
     learns = critic_head is not None and has_labels and train != "denoiser"

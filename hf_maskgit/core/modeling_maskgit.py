@@ -115,7 +115,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
             )
         self.denoiser = denoiser
         self.supports_gradient_checkpointing = denoiser.supports_gradient_checkpointing
-        self._denoiser_arguments = argument_names(denoiser)
+        self._denoiser_arguments = argument_names(denoiser)  # once, for all calls of `forward`
         repair_dtype(denoiser)
         freeze_unused_parameters(denoiser)
         self.self_conditioning = make_self_conditioning(config, denoiser)
@@ -340,7 +340,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
                 "config and train it."
             )
         arguments = {"input_ids": input_ids, "attention_mask": attention_mask, **kwargs}
-        return -self._suspicion(arguments, positions)
+        return -self._suspicion(arguments, positions)  # it learns what is wrong
 
     def _suspicion(self, arguments: dict[str, Any], positions: Tensor) -> Tensor:
         """Return the critic's log-odds (N,) that the tokens at (B, L) bool are wrong."""

@@ -125,7 +125,7 @@ class InfillingPipeline(MaskGitPipeline):
             bounds = list(blank_lengths) if isinstance(blank_lengths, tuple | list) else []
             if not (
                 len(bounds) == 2
-                and all(type(b) is int for b in bounds)
+                and all(type(b) is int for b in bounds)  # True is no length
                 and 1 <= bounds[0] <= bounds[1]
             ):
                 raise ValueError(
@@ -170,10 +170,12 @@ class InfillingPipeline(MaskGitPipeline):
                 f"type {type(text).__name__}."
             )
         typed, counts = self._parse(text, blank_lengths, seed, generator)
+        # A mask token has no length of its own (None) and stands for itself.
         mask = self.tokenizer.mask_token
         masked = typed[0] + "".join(
             mask * (count or 1) + after for count, after in zip(counts, typed[1:], strict=True)
         )
+        # These win over the caller's options: the mask tells padding from text.
         asked = {"return_tensors": "pt", "return_attention_mask": True}
         inputs = self.tokenizer(masked, **{**(tokenizer_kwargs or {}), **asked})
         ids = inputs["input_ids"][0][inputs["attention_mask"][0] == 1].tolist()
@@ -223,7 +225,15 @@ class InfillingPipeline(MaskGitPipeline):
         return typed, counts
 
     def _locate(self, typed: list[str], counts: list[int | None], ids: list[int]) -> _Template:
-        """Find each span among the tokens; masks side by side are one."""
+        """Find each span among the tokens; masks side by side are one.
+
+        With "a {blank:2} b [MASK] [MASK]" and the ids [CLS] a m m b m m [SEP]:
+
+            counts   2, None, None             from `_parse`
+            typed    "a ", " b ", " ", ""      what stands around the three
+            spans    (2, 4), (5, 7)            the two masks have become one span
+            result   "a ", " b ", ""           and the space between them is gone
+        """
         mask = self.tokenizer.mask_token_id
         places = [i for i, token in enumerate(ids) if token == mask]
         expected = sum(count or 1 for count in counts)
@@ -260,9 +270,11 @@ class InfillingPipeline(MaskGitPipeline):
                 "`max_new_tokens`. Put {blank:8} at the end of the text to have 8 tokens there."
             )
         if options.get("seed") is not None:
+            # Each row gets the seed itself, so that its neighbours in the batch do not matter.
             options["seed"] = [options["seed"]] * batch_size
         options["return_dict_in_generate"] = True
         output = self.model.generate(**tensors, **options)
+        # (B * n, L) becomes (B, n, L): transformers takes a batch apart along the first dimension.
         shape = (batch_size, -1, output.sequences.shape[-1])
         return {
             "sequences": output.sequences.reshape(shape),

@@ -55,6 +55,7 @@ def splice(
     Returns:
         The text, and the text of each written piece without the spaces around it.
     """
+    # `gap` are the spaces between what is in `text` already and what comes next.
     framing = framing_ids(tokenizer)
     text, gap, written = "", "", []
     context: list[int] = []
@@ -78,7 +79,7 @@ def splice(
         if not core:
             held += ids
             continue
-        if text and piece.typed is None and space == "":
+        if text and piece.typed is None and space == "":  # the model goes on with a word
             gap = ""
         elif text and space and not gap:
             # Many tokenizers see a space before any text behind a mask, also before a comma.
@@ -131,6 +132,7 @@ def _decode_behind(
 
     The space is None where the tokenizer does not tell.
     """
+    # Alone, a token's text does not tell whether a space belongs before it.
     behind = list(context[-_CONTEXT:])
     before = _decode(tokenizer, behind)
     both = _decode(tokenizer, [*behind, *ids])

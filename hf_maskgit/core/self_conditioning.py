@@ -37,7 +37,7 @@ class SelfConditioning(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(embedding_size, hidden_size))
         self.null = nn.Parameter(torch.zeros(hidden_size))
-        self.std = std
+        self.std = std  # kept, as transformers too calls `reset_parameters`
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -58,6 +58,7 @@ class SelfConditioning(nn.Module):
                 has_previous = previous.new_ones(len(previous), dtype=torch.bool)
             # Kept states may come from a pass under autocast, in its number format.
             states = previous.to(self.null.dtype)
+            # The null state is broadcast over the length of the rows without a pass before.
             states = torch.where(has_previous[:, None, None], states, self.null)
         return F.linear(states, self.weight)
 
