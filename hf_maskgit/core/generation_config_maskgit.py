@@ -20,24 +20,22 @@ class Request:
     """What a call of `generate` asks for besides its sampler; declares options and holds none."""
 
     max_new_tokens: int = option(
-        64, "masks appended behind each row's last real token, at least 0.", int, low=0
+        64, "Masks appended behind each row's last real token.", int, low=0
     )
     schedule: str = option(
         "linear",
-        '"linear" or "cosine", how fast masks are revealed; unset, it is the model\'s own.',
+        'How fast masks are revealed: "linear" or "cosine"; unset, the model\'s own.',
         choices=tuple(SCHEDULES),
     )
     can_mask_prev_unmasked: bool = option(
         False,
-        'the ancestor\'s word for remask="confidence", or "critic" where the order is.',
+        'The ancestor\'s word for remask="confidence", or "critic" where the order is.',
         bool,
     )
-    top_k: int | None = option(
-        None, "keep the likeliest k tokens, at least 0; 0 keeps all.", int, low=0
-    )
+    top_k: int | None = option(None, "Draw from the likeliest k tokens; 0 keeps all.", int, low=0)
     top_p: float | None = option(
         None,
-        "keep the smallest set of tokens of this total probability, in (0, 1]; 1 keeps all.",
+        "Draw from the fewest tokens of this total probability; 1 keeps all.",
         int,
         float,
         low=0,
@@ -46,43 +44,46 @@ class Request:
     )
     repetition_penalty: float | None = option(
         None,
-        "above 0, makes tokens that a row holds less likely (above 1) or likelier.",
+        "Makes tokens that a row holds less likely, above 1, or likelier.",
         int,
         float,
         low=0,
         open_low=True,
     )
     suppress_tokens: list[int] | None = option(
-        None, "ids never emitted, besides those the model forbids."
+        None, "Ids that are never emitted, besides those the model forbids."
     )
     bad_words_ids: list[list[int]] | None = option(
         None,
-        "the same as lists of one id each; longer words cannot be kept out of texts that are not "
-        "written from left to right.",
+        "Words that are never emitted, as lists of one id each; longer ones cannot be kept out of "
+        "texts that are not written from left to right.",
     )
     guidance_scale: float | None = option(
         None,
-        "w of u + w (c - u) with the log-probabilities c of the text and u of the text without "
-        "its prompt, or with the negative prompt; at least 0, 1 changes nothing.",
+        "Push away from the text without its prompt, or with the negative one: w of u + w (c - u) "
+        "with its log-probabilities u and c of the text itself; 1 changes nothing.",
         int,
         float,
         low=0,
     )
     p2_planner: str = option(
-        "self", 'who judges in remask="p2": "self" or "critic".', choices=tuple(P2_PLANNERS)
+        "self", 'Who judges in remask="p2": "self" or "critic".', choices=tuple(P2_PLANNERS)
     )
     stop_strings: str | list[str] | None = option(
-        None, "a row ends behind the first of these in its new text; needs `tokenizer=`."
+        None,
+        "Strings behind the first of which a row's new text ends; in Python with `tokenizer=`.",
     )
-    num_return_sequences: int = option(1, "texts per row, at least 1.", int, low=1)
-    return_dict_in_generate: bool = option(False, "return a `MaskGitGenerationOutput`.", bool)
-    output_history: bool = option(False, "let that hold the text after every pass.", bool)
+    num_return_sequences: int = option(1, "Texts per row.", int, low=1)
+    return_dict_in_generate: bool = option(False, "Return a `MaskGitGenerationOutput`.", bool)
+    output_history: bool = option(
+        False, "Let that output hold the text after every pass, too.", bool
+    )
     pad_token_id: int | None = option(
-        None, "id that fills a row behind its end; unset, it is the model's."
+        None, "Id that fills a row behind its end; unset, the model's."
     )
-    bos_token_id: int | None = option(None, "id that begins a text; unset, it is the model's.")
+    bos_token_id: int | None = option(None, "Id that begins a text; unset, the model's.")
     eos_token_id: int | list[int] | None = option(
-        None, "id, or ids, that end a text; unset, it is the model's."
+        None, "Id, or list of ids, that ends a text; unset, the model's."
     )
 
 
@@ -173,7 +174,7 @@ class MaskGitGenerationConfig(GenerationConfig):
 
     def complete(self, source: Mapping[str, Any]) -> None:
         """Take the options that are unset from a less specific source."""
-        # Each of the two silences the other of a less specific source: they are one rule's two forms.
+        # Each of the two silences the other of a less specific source: two forms of one rule.
         other_rule = {
             "confidence_threshold": self.threshold_factor,
             "threshold_factor": self.confidence_threshold,
@@ -312,7 +313,9 @@ class MaskGitGenerationConfig(GenerationConfig):
 MaskGitGenerationConfig.__doc__ = str(MaskGitGenerationConfig.__doc__).replace(
     "    Raises:",
     "    Args:\n"
-    + "".join(f"        {name}: {o.help} ({o.default!r})\n" for name, o in OPTIONS.items())
+    + "".join(
+        f"        {name}: {o.description} Default: {o.default!r}.\n" for name, o in OPTIONS.items()
+    )
     + "\n    Raises:",
 )
 

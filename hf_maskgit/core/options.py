@@ -45,6 +45,11 @@ class Option:
         opening, closing = "(" if self.open_low else "[", ")" if self.open_high else "]"
         return f"lie in {opening}{self.low}, {self.high}{closing}"
 
+    @property
+    def description(self) -> str:
+        """The help and, as a sentence of its own, the range: "... Must be at least 0."."""
+        return f"{self.help} Must {self.range}." if self.range else self.help
+
     def spans(self, value: Any) -> bool:
         """Tell whether a number lies in the range; one that is not a number (nan) lies in none."""
         above = self.low is None or (value > self.low if self.open_low else value >= self.low)

@@ -39,14 +39,14 @@ class Sampler:
 
     steps: int = option(
         18,
-        "number of denoiser passes at most, S >= 1. All blocks together share them. The paces "
+        "Passes of the denoiser at most; all blocks together share them. The paces "
         "`first_hitting`, `threshold` and `entropy_bound` take the passes they need.",
         int,
         low=1,
     )
     order: str = option(
         "top_probability",
-        "which masked positions go first. Scores of a position, known before a token is drawn: "
+        "Which masked positions go first. Scores of a position, known before a token is drawn: "
         '"top_probability" of the likeliest token (the default), "margin" over the second '
         'likeliest (arXiv 2502.06768), "entropy", lowest first. "confidence": probability of the '
         'token drawn (MaskGIT and the ancestor; its texts repeat more). "critic": the token '
@@ -54,7 +54,7 @@ class Sampler:
     )
     pace: str = option(
         "schedule",
-        'how many per step. "schedule" (the default) follows `steps` and `schedule`; "ancestral" '
+        'How many per step. "schedule" (the default) follows `steps` and `schedule`; "ancestral" '
         'flips a coin per mask, as MDLM samples (arXiv 2406.07524); "first_hitting" reveals one '
         '(arXiv 2409.02908); "threshold" all of a probability of `confidence_threshold` or by '
         '`threshold_factor` (Fast-dLLM, arXiv 2505.22618); "entropy_bound" as many as lose at '
@@ -62,22 +62,21 @@ class Sampler:
     )
     remask: str = option(
         "never",
-        'which revealed tokens are masked again. "never" (the default); "confidence": those the '
+        'Which revealed tokens are masked again. "never" (the default); "confidence": those the '
         'denoiser now believes least; "critic": those the critic believes least '
         '(arXiv 2209.04439); "p2" (arXiv 2502.03540); "remdm_cap", "remdm_rescale", "remdm_conf", '
         '"remdm_loop" (arXiv 2503.00307).',
     )
     block_length: int | None = option(
         None,
-        "decode blocks of that many masks, at least 1, from left to right; None decodes all at "
-        "once.",
+        "Decode blocks of that many masks, from left to right; None decodes all at once.",
         int,
         low=1,
     )
-    do_sample: bool = option(True, "draw tokens; False takes the likeliest.", bool)
+    do_sample: bool = option(True, "Draw tokens; False takes the likeliest.", bool)
     temperature: float = option(
         1.0,
-        "divides the logits before a token is drawn, above 0.",
+        "Divides the logits before a token is drawn; below 1 sharpens.",
         int,
         float,
         low=0,
@@ -86,36 +85,46 @@ class Sampler:
     )
     anneal_temperature: bool = option(
         True,
-        "scale the temperature down to 0 over the steps. This sharpens: the last pass is greedy. "
+        "Scale the temperature down to 0 over the steps. This sharpens: the last pass is greedy. "
         "For samples from the model's own distribution set it to False.",
         bool,
     )
     choice_temperature: float = option(
         0.0,
-        "scale of the Gumbel noise on the order, at least 0, annealed to 0 over the steps.",
+        "Scale of the Gumbel noise on the order, annealed to 0 over the steps.",
         int,
         float,
         low=0,
     )
-    noise_level_scale: float = option(1.0, "the same for scores of the critic.", int, float, low=0)
+    noise_level_scale: float = option(
+        1.0,
+        "Scale of the Gumbel noise on the critic's scores, annealed to 0 over the steps.",
+        int,
+        float,
+        low=0,
+    )
     confidence_threshold: float = option(
-        0.9, 'probability in [0, 1], of pace "threshold".', int, float, low=0, high=1
+        0.9, 'Probability from which pace "threshold" reveals.', int, float, low=0, high=1
     )
     threshold_factor: float | None = option(
         None,
-        "f > 0 of Fast-dLLM's rule (n + 1)(1 - p_n) < f, instead of the threshold.",
+        "Instead of the threshold, f of Fast-dLLM's rule (n + 1)(1 - p_n) < f.",
         int,
         float,
         low=0,
         open_low=True,
     )
     entropy_budget: float = option(
-        0.1, 'nats, at least 0, of pace "entropy_bound".', int, float, low=0
+        0.1,
+        'Nats of mutual information that pace "entropy_bound" may lose in a pass.',
+        int,
+        float,
+        low=0,
     )
-    remdm_eta: float = option(0.02, "remask rate of ReMDM, in [0, 1].", int, float, low=0, high=1)
+    remdm_eta: float = option(0.02, "Remask rate of ReMDM.", int, float, low=0, high=1)
     remdm_t_on: float = option(
         0.55,
-        "time from which ReMDM-loop remasks, in (0, 1]; time runs from 1 down to 0.",
+        "Time from which ReMDM-loop remasks; time runs from 1 down to 0.",
         int,
         float,
         low=0,
@@ -124,7 +133,7 @@ class Sampler:
     )
     remdm_t_off: float = option(
         0.05,
-        "time until which it does, in [0, 1) and less than `remdm_t_on`.",
+        "Time until which ReMDM-loop remasks, less than `remdm_t_on`.",
         int,
         float,
         low=0,
@@ -133,7 +142,7 @@ class Sampler:
     )
     remdm_alpha_on: float = option(
         0.9,
-        "share of tokens revealed meanwhile, in (0, 1).",
+        "Share of tokens that are revealed while ReMDM-loop remasks.",
         int,
         float,
         low=0,
@@ -143,7 +152,7 @@ class Sampler:
     )
     p2_eta: float = option(
         1.0,
-        "scales the log-probability of revealed tokens in P2, above 0; above 1 remasks more.",
+        "Scales the log-probability of revealed tokens in P2; above 1 remasks more.",
         int,
         float,
         low=0,

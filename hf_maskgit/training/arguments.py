@@ -28,14 +28,14 @@ def _words(declared: Option) -> dict[str, Any]:
 def _option_of(source: type, name: str) -> Any:
     """Declare an option as the library declares it, default and all."""
     declared = options_of(source)[name]
-    return _option(declared.default, declared.help, **_words(declared))
+    return _option(declared.default, declared.description, **_words(declared))
 
 
 def _left_out(name: str) -> Any:
     """Declare an option of `MaskGitConfig` that is the checkpoint's where it is not given."""
     declared = options_of(MaskGitConfig)[name]
     default = f"Default: as in the checkpoint, else {declared.default!r}."
-    return _option(None, f"{declared.help} {default}", **_words(declared))
+    return _option(None, f"{declared.description} {default}", **_words(declared))
 
 
 def _with_masking(arguments: type[T]) -> type[T]:

@@ -8,13 +8,14 @@ import pytest
 from hf_maskgit.core.sampler_choices import P2_PLANNERS, resolve_choices
 from hf_maskgit.core.sampler_rules import ORDERS, PACES, REMASKS
 from tests.support import sampler_table
+from tests.support.pages import between
 
 PAGE = sampler_table.PAGE.read_text(encoding="utf-8")
 
 
 def rows_of(name):
     """Cells of a generated table, without its head."""
-    lines = sampler_table.between(PAGE, name).splitlines()[2:]
+    lines = between(PAGE, name).splitlines()[2:]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
@@ -35,7 +36,7 @@ def test_the_page_lists_exactly_the_legal_combinations():
             assert resolve_choices(None, pace, remask, one).order == orders[0]
             listed |= {(order, pace, remask, one) for order in orders}
     assert listed == legal
-    assert sampler_table.between(PAGE, "legal combinations") == sampler_table.legal_combinations()
+    assert between(PAGE, "legal combinations") == sampler_table.legal_combinations()
 
 
 @pytest.mark.parametrize(

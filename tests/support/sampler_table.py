@@ -20,6 +20,7 @@ from tests.support.oracles_sampling import (
     total_variation,
     total_variation_of_noise,
 )
+from tests.support.pages import write
 from tests.support.project import ROOT
 from tests.support.sampler_runs import run
 
@@ -146,19 +147,6 @@ def table_by_certainty(progress: Any) -> str:
             cells.append(f"{shown_distance(distance)} ({passes})")
         lines.append(f"| {name_of(options)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def between(page: str, name: str) -> str:
-    """Return what stands between the two markers of that name."""
-    return page.split(f"<!-- {name}: begin -->\n")[1].split(f"\n<!-- {name}: end -->")[0]
-
-
-def write(page: str, name: str, content: str) -> str:
-    """Return the page with other content between the two markers of that name."""
-    return page.replace(
-        f"<!-- {name}: begin -->\n{between(page, name)}\n<!-- {name}: end -->",
-        f"<!-- {name}: begin -->\n{content}\n<!-- {name}: end -->",
-    )
 
 
 def main() -> None:
