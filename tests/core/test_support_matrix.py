@@ -26,6 +26,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 
 from hf_maskgit import MaskGitConfig, MaskGitForMaskedLM
 from hf_maskgit.core import encoder_kinds as encoders
+from hf_maskgit.core import encoder_pass
 from hf_maskgit.core.special_tokens import tokenizer_fields
 from tests.support import support_matrix
 from tests.support.support_matrix import (
@@ -309,7 +310,7 @@ def fnet():
 def warnings(monkeypatch):
     """Warnings that are given once per process, caught as often as they are asked for."""
     caught = []
-    monkeypatch.setattr(encoders.logger, "warning_once", caught.append)
+    monkeypatch.setattr(encoder_pass.logger, "warning_once", caught.append)
     return caught
 
 
