@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
+    from transformers import PreTrainedTokenizerBase
+
+    from .core.modeling_maskgit import MaskGitForMaskedLM
 
 _HIDDEN = "\N{MIDDLE DOT}" * 3
 _STYLES = {"known": "cyan", "hidden": "bright_black", "new": "bold green", "old": "default"}
@@ -44,6 +47,24 @@ def unmasking_lines(
             line.append("" if joined else " ").append(shown, style=_STYLES[kind])
         lines.append(line)
     return lines
+
+
+def unmasking_of(
+    model: "MaskGitForMaskedLM", tokenizer: "PreTrainedTokenizerBase", **options: Any
+) -> "list[Text]":
+    """Let a generator write a text, and return its `unmasking_lines`.
+
+    Args:
+        model: writes.
+        tokenizer: its own; its special tokens are left out.
+        **options: of `generate`, for one row.
+
+    Raises:
+        ImportError: when the package rich is not installed.
+    """
+    written: Any = model.generate(**options, return_dict_in_generate=True)
+    tokens = tokenizer.convert_ids_to_tokens(written.sequences[0].tolist())
+    return unmasking_lines(tokens, written.reveal_steps[0].tolist(), tokenizer.all_special_tokens)
 
 
 def print_unmasking(lines: "Sequence[Text]", console: "Console | None" = None) -> None:

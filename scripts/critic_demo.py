@@ -20,7 +20,7 @@ same numbers. They are also written to `critic_demo.json`.
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,8 +33,9 @@ from hf_maskgit import MaskGitForMaskedLM
 from hf_maskgit.evaluation import CriticAuroc, NelboOutput, critic_auroc, evaluate_nelbo
 from hf_maskgit.training.arguments import ModelArguments, TrainArguments
 from hf_maskgit.training.building import load_model
-from hf_maskgit.training.recipes import parse_options, run_program
-from scripts.demo import examples_of, quiet_libraries, say, section, train_model
+from hf_maskgit.training.loop import train_by_length
+from hf_maskgit.training.recipes import option, parse_options, run_program
+from scripts.demo import examples_of, quiet_libraries, say, section
 
 RESULTS = "critic_demo.json"
 
@@ -43,22 +44,16 @@ RESULTS = "critic_demo.json"
 class CriticDemoOptions:
     """What may be changed."""
 
-    demo_dir: str = field(default="runs/demo", metadata={"help": "Folder that `make demo` wrote."})
-    output_dir: str = field(
-        default="runs/critic_demo", metadata={"help": "New folder for the models and the numbers."}
-    )
-    seed: int = field(default=0, metadata={"help": "Seed of training and measuring."})
-    updates: int = field(default=300, metadata={"help": "Updates of each of the three runs."})
-    learning_rate: float = field(default=2e-4, metadata={"help": "Highest learning rate."})
-    critic_loss_weight: float = field(
-        default=1.0, metadata={"help": "Weight of the critic's loss beside the denoiser's."}
-    )
-    held_out_verses: int = field(default=1024, metadata={"help": "Verses to measure on."})
-    quick: bool = field(
-        default=False, metadata={"help": "Few updates and few verses, to see that all works."}
-    )
-    mixed_precision: Literal["bf16", "no"] = field(
-        default="bf16", metadata={"help": "Number format of the training; 'no' is float32."}
+    demo_dir: str = option("runs/demo", "Folder that `make demo` wrote.")
+    output_dir: str = option("runs/critic_demo", "New folder for the models and the numbers.")
+    seed: int = option(0, "Seed of training and measuring.")
+    updates: int = option(300, "Updates of each of the three runs.")
+    learning_rate: float = option(2e-4, "Highest learning rate.")
+    critic_loss_weight: float = option(1.0, "Weight of the critic's loss beside the denoiser's.")
+    held_out_verses: int = option(1024, "Verses to measure on.")
+    quick: bool = option(False, "Few updates and few verses, to see that all works.")
+    mixed_precision: Literal["bf16", "no"] = option(
+        "bf16", "Number format of the training; 'no' is float32."
     )
 
     def __post_init__(self) -> None:
@@ -191,7 +186,7 @@ def learn(
         checkpoint_every=options.updates,
     )
     set_seed(options.seed)
-    train_model(model, tokenizer, train, training, folder / "model")
+    train_by_length(model, tokenizer, train, training, folder / "model")
     return MaskGitForMaskedLM.from_pretrained(folder / "model", attn_implementation="eager")
 
 

@@ -16,7 +16,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from textwrap import fill
 from typing import Any, Literal
@@ -24,25 +24,19 @@ from typing import Any, Literal
 import torch
 from accelerate.utils import set_seed
 from datasets import Dataset, DatasetDict, disable_progress_bars
-from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, pipeline
 from transformers.utils import logging as transformers_logging
 
 from hf_maskgit import MaskGitForMaskedLM
-from hf_maskgit.evaluation import (
-    NelboOutput,
-    evaluate_nelbo,
-    text_statistics,
-    unigram_cross_entropy,
-)
-from hf_maskgit.hub.card import GeneratorCard, write_model_card
+from hf_maskgit.evaluation import NelboOutput, evaluate_nelbo, evaluate_unigram, text_statistics
+from hf_maskgit.hub.card import GeneratorCard, own_samples, write_model_card
+from hf_maskgit.hub.training_card import learning_settings, written_out
 from hf_maskgit.training.arguments import TrainArguments
-from hf_maskgit.training.building import make_accelerator, start_from_frequencies
-from hf_maskgit.training.examples import evenly_spaced, prepare_examples
-from hf_maskgit.training.loop import TrainingLoop
-from hf_maskgit.training.recipes import parse_options, run_program
-from hf_maskgit.visualization import print_unmasking, save_unmasking, unmasking_lines
+from hf_maskgit.training.building import start_from_frequencies
+from hf_maskgit.training.examples import evenly_spaced, hold_out_groups, prepare_examples
+from hf_maskgit.training.loop import train_by_length
+from hf_maskgit.training.recipes import option, parse_options, run_program
+from hf_maskgit.visualization import print_unmasking, save_unmasking, unmasking_of
 
 MARKER = "demo.json"  # tells a folder of this program from any other; holds the results at the end
 HELD_OUT_CHAPTERS = 0.05  # share of the chapters whose verses are not trained on
@@ -62,19 +56,26 @@ DECODING: dict[str, Any] = {
 }
 
 
+# What the folder holds at the end, for the last lines on the screen.
+PLACES = {
+    "model": "the generator and its tokenizer, for from_pretrained",
+    "model/README.md": "its model card",
+    "training": "the log, and a checkpoint to go on from",
+    "unmasking.svg": "the picture of a text that came about",
+    "verses": "the verses as a data set, for scripts/train.py",
+    MARKER: "the numbers above",
+}
+
+
 @dataclass
 class DemoOptions:
     """What may be changed."""
 
-    output_dir: str = field(
-        default="runs/demo", metadata={"help": "Folder of all results; a rerun replaces it."}
-    )
-    seed: int = field(default=0, metadata={"help": "Seed of split, training and texts."})
-    quick: bool = field(
-        default=False, metadata={"help": "Few updates on few verses, to see that all works."}
-    )
-    mixed_precision: Literal["bf16", "no"] = field(
-        default="bf16", metadata={"help": "Number format of the training; 'no' is float32."}
+    output_dir: str = option("runs/demo", "Folder of all results; a rerun replaces it.")
+    seed: int = option(0, "Seed of split, training and texts.")
+    quick: bool = option(False, "Few updates on few verses, to see that all works.")
+    mixed_precision: Literal["bf16", "no"] = option(
+        "bf16", "Number format of the training; 'no' is float32."
     )
 
 
@@ -101,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     set_seed(options.seed)
 
     with section("1. The verses, split by chapter"):
-        verses = split_by_chapter(load_verses(), options.seed)
+        verses = split_verses(load_verses(), options.seed)
         verses.save_to_disk(folder / "verses")
         say(f"{len(verses['train']):,} verses to train on, {len(verses['validation']):,} held out.")
 
@@ -115,14 +116,14 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         )
 
     with section("3. Before training"):
-        unigram = unigram_nats(model, train, held_out)
+        unigram = evaluate_unigram(model.config, train, held_out)
         before = bound_of(model, tokenizer, held_out, options)
         print_bounds(unigram, before)
 
     with section("4. Training"):
         start_from_frequencies(model, train)
         training = training_options(options, size, folder / "training")
-        train_model(model, tokenizer, train, training, folder / "model")
+        train_by_length(model, tokenizer, train, training, folder / "model")
 
     with section("5. After training"):
         model = MaskGitForMaskedLM.from_pretrained(folder / "model")  # what was saved is measured
@@ -131,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
     with section("6. Texts from nothing"):
         lengths = [len(ids) for ids in evenly_spaced(held_out, size.texts)["input_ids"]]
-        texts = write_texts(model, tokenizer, lengths, options.seed)
+        texts = own_samples(model, tokenizer, lengths, options.seed)
         say(*texts)
         variety = compare_variety(texts, decode(tokenizer, list(held_out["input_ids"])))
         show_unmasking(model, tokenizer, options.seed, folder / "unmasking.svg")
@@ -151,7 +152,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         **variety,
     }
     (folder / MARKER).write_text(json.dumps(results, indent=2), encoding="utf-8")
-    print_places(folder)
+    print("\nWhere everything lies\n")
+    for name, what in PLACES.items():
+        print(f"{folder / name!s:32} {what}")
     return results
 
 
@@ -196,17 +199,10 @@ def load_verses() -> Dataset:
     return Dataset.from_dict({"chapter": [verse // 1000 for verse in ids], "text": texts})
 
 
-def split_by_chapter(verses: Dataset, seed: int) -> DatasetDict:
-    """Hold whole chapters out: neighbouring verses share phrases, which would leak."""
-    chapter_of = torch.tensor(verses["chapter"][:])
-    chapters = chapter_of.unique()
-    order = torch.randperm(len(chapters), generator=torch.Generator().manual_seed(seed))
-    held_out = chapters[order[: round(HELD_OUT_CHAPTERS * len(chapters))]]
-    is_held_out = torch.isin(chapter_of, held_out)
-    return DatasetDict(
-        train=verses.select((~is_held_out).nonzero().squeeze(1)),
-        validation=verses.select(is_held_out.nonzero().squeeze(1)),
-    )
+def split_verses(verses: Dataset, seed: int) -> DatasetDict:
+    """Hold whole chapters out."""
+    train, held_out = hold_out_groups(verses, "chapter", HELD_OUT_CHAPTERS, seed)
+    return DatasetDict(train=train, validation=held_out)
 
 
 def load_encoder() -> tuple[PreTrainedTokenizerBase, MaskGitForMaskedLM]:
@@ -235,21 +231,6 @@ def examples_of(verses: Dataset, tokenizer: PreTrainedTokenizerBase, limit: int 
     return examples
 
 
-def framing_of(model: MaskGitForMaskedLM) -> tuple[list[int], list[int]]:
-    """Return the ids that stand before and behind every text."""
-    return model.config.prefix_ids or [], model.config.suffix_ids or []
-
-
-def unigram_nats(model: MaskGitForMaskedLM, train: Dataset, held_out: Dataset) -> float:
-    """Measure the least there is to beat: token frequencies of the training verses, smoothed."""
-    prefix, suffix = framing_of(model)
-    return unigram_cross_entropy(
-        (ids[len(prefix) : -len(suffix)] for ids in train["input_ids"]),
-        (ids[len(prefix) : -len(suffix)] for ids in held_out["input_ids"]),
-        model.config.get_text_config().vocab_size - len(model.config.forbidden_token_ids),
-    )
-
-
 def bound_of(
     model: MaskGitForMaskedLM,
     tokenizer: PreTrainedTokenizerBase,
@@ -276,62 +257,11 @@ def training_options(options: DemoOptions, size: Size, folder: Path) -> TrainArg
     )
 
 
-def train_model(
-    model: MaskGitForMaskedLM,
-    tokenizer: PreTrainedTokenizerBase,
-    train: Dataset,
-    training: TrainArguments,
-    model_folder: Path,
-) -> None:
-    """Train with the library's own loop and save the model with its tokenizer."""
-    Path(training.output_dir).mkdir()
-    loop = TrainingLoop(make_accelerator(training), model, tokenizer, train, None, training)
-    batches = batches_of_one_length(train, training.per_device_batch_size, training.seed)
-    loader = DataLoader(train, batch_sampler=batches, collate_fn=loop.collator)  # type: ignore
-    loop.loader = loop.accelerator.prepare(loader)
-    loop.run()
-    loop.save_model(model_folder)
-
-
-def batches_of_one_length(train: Dataset, size: int, seed: int) -> list[list[int]]:
-    """Put verses of about the same length together: half of the work would be padding."""
-    generator = torch.Generator().manual_seed(seed)
-    lengths = torch.tensor([len(ids) for ids in train["input_ids"]])
-    by_length = (lengths + torch.rand(len(lengths), generator=generator)).argsort()
-    batches = by_length[: len(lengths) // size * size].view(-1, size)
-    return batches[torch.randperm(len(batches), generator=generator)].tolist()
-
-
-def write_texts(
-    model: MaskGitForMaskedLM,
-    tokenizer: PreTrainedTokenizerBase,
-    lengths: Sequence[int],
-    seed: int,
-) -> list[str]:
-    """Write one text per length (in tokens, frame included) from masks alone."""
-    prefix, suffix = framing_of(model)
-    rows = [
-        torch.tensor([*prefix, *[tokenizer.mask_token_id] * (length - framing), *suffix])
-        for length in lengths
-        for framing in (len(prefix) + len(suffix),)
-    ]
-    sequences = model.generate(
-        pad_sequence(rows, True, tokenizer.pad_token_id),
-        pad_sequence([torch.ones_like(row) for row in rows], True),
-        seed=seed,
-    )
-    return decode(tokenizer, sequences)
-
-
 def show_unmasking(
     model: MaskGitForMaskedLM, tokenizer: PreTrainedTokenizerBase, seed: int, path: Path
 ) -> None:
     """Print how a short text came about, pass by pass, and save it as a picture."""
-    written: Any = model.generate(
-        max_new_tokens=14, steps=7, seed=seed, return_dict_in_generate=True
-    )
-    tokens = tokenizer.convert_ids_to_tokens(written.sequences[0].tolist())
-    lines = unmasking_lines(tokens, written.reveal_steps[0].tolist(), tokenizer.all_special_tokens)
+    lines = unmasking_of(model, tokenizer, max_new_tokens=14, steps=7, seed=seed)
     say("", "A text of 14 tokens in 7 passes:")
     print_unmasking(lines)
     save_unmasking(lines, path, "14 tokens in 7 passes")
@@ -366,9 +296,8 @@ def fill_verse(
 ) -> None:
     """Hide every third token of a verse that was not trained on, and fill what is hidden."""
     (verse,) = evenly_spaced(held_out, 1)["input_ids"]
-    prefix, suffix = framing_of(model)
     masked = torch.tensor([verse])
-    masked[:, len(prefix) + 2 : -len(suffix) : 3] = int(tokenizer.mask_token_id)
+    masked[:, 3:-1:3] = int(tokenizer.mask_token_id)  # one token frames a verse on each side
     filled = model.generate(masked, seed=seed)
     say("A verse it has not seen, with masks:", *tokenizer.batch_decode(masked))
     say("Filled:", *decode(tokenizer, filled))
@@ -405,13 +334,8 @@ def describe(
         training={
             "updates": training.max_steps,
             "verses per update": training.per_device_batch_size,
-            "learning rate": f"{training.learning_rate}, {training.lr_scheduler_type} decay",
-            "warm-up": f"{training.warmup_steps:.0%} of the updates",
-            "optimizer": f"AdamW, weight decay {training.weight_decay}",
-            "number format": training.mixed_precision,
-            "masking": f"pure, {model.config.schedule} schedule, exact counts, MDLM weights",
             "dropout": "none",
-            "seed": training.seed,
+            **learning_settings(model.config, training, training.mixed_precision),
         },
         held_out_data="King James verses from chapters it was not trained on",
         bound=after,
@@ -420,8 +344,7 @@ def describe(
         samples=texts,
         sampling=(
             "Written from masks alone, not selected, with as many tokens as real verses: "
-            + ", ".join(f"`{name}={value!r}`" for name, value in DECODING.items())
-            + "."
+            f"{written_out(DECODING)}."
         ),
         limits=[
             "It was trained for minutes, on one pass over a part of one book, in lower case: a "
@@ -458,20 +381,6 @@ def print_bounds(unigram: float, before: NelboOutput, after: NelboOutput | None 
                 f"   {abs(1 - bound.nats_per_token / unigram):.1%} "
                 f"{'below' if bound.nats_per_token < unigram else 'above'} unigram"
             )
-
-
-def print_places(folder: Path) -> None:
-    """Say where everything lies."""
-    print("\nWhere everything lies\n")
-    for name, what in (
-        ("model", "the generator and its tokenizer, for from_pretrained"),
-        ("model/README.md", "its model card"),
-        ("training", "the log, and a checkpoint to go on from"),
-        ("unmasking.svg", "the picture of a text that came about"),
-        ("verses", "the verses as a data set, for scripts/train.py"),
-        (MARKER, "the numbers above"),
-    ):
-        print(f"{folder / name!s:32} {what}")
 
 
 def quiet_libraries() -> None:

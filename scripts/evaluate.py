@@ -27,7 +27,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from hf_maskgit import MaskGitForMaskedLM
 from hf_maskgit.evaluation import NelboOutput, critic_auroc, evaluate_nelbo, masked_accuracy
 from hf_maskgit.training.examples import check_max_length, evenly_spaced, prepare_examples
-from hf_maskgit.training.recipes import parse_options, run_program
+from hf_maskgit.training.recipes import option, parse_options, required, run_program
 from hf_maskgit.training.sources import load_texts, only_split
 
 logger = logging.getLogger(__name__)
@@ -39,45 +39,31 @@ LONGEST_DEFAULT = 512  # tokens; encoders without a limit of their own need one
 class EvaluateArguments:
     """What is measured on what."""
 
-    model: str = field(metadata={"help": "Trained generator: a folder or a name on the Hub."})
-    dataset: str = field(
-        metadata={"help": "Texts: a name on the Hub, a folder of save_to_disk, or local files."}
+    model: str = required("Trained generator: a folder or a name on the Hub.")
+    dataset: str = required("Texts: a name on the Hub, a folder of save_to_disk, or local files.")
+    split: str | None = option(
+        None, "Split to measure on. Default: the only one; a local file has just one."
     )
-    split: str | None = field(
-        default=None,
-        metadata={"help": "Split to measure on. Default: the only one; a local file has just one."},
+    dataset_config: str | None = option(None, "Configuration on the Hub.")
+    text_column: str = option("text", "Column that holds the texts.")
+    max_length: int | None = option(
+        None,
+        "Longest example in tokens, special tokens included. "
+        f"Default: what the encoder takes, at most {LONGEST_DEFAULT}.",
     )
-    dataset_config: str | None = field(default=None, metadata={"help": "Configuration on the Hub."})
-    text_column: str = field(default="text", metadata={"help": "Column that holds the texts."})
-    max_length: int | None = field(
-        default=None,
-        metadata={
-            "help": "Longest example in tokens, special tokens included. "
-            f"Default: what the encoder takes, at most {LONGEST_DEFAULT}."
-        },
+    pack: bool = option(
+        False, "Join the texts into blocks, as in training; otherwise cut long ones."
     )
-    pack: bool = field(
-        default=False,
-        metadata={"help": "Join the texts into blocks, as in training; otherwise cut long ones."},
-    )
-    drop_empty_texts: bool = field(
-        default=False, metadata={"help": "Drop texts without any token instead of refusing them."}
-    )
-    num_examples: int | None = field(
-        default=None, metadata={"help": "Examples to measure on, spread evenly. Default: all."}
-    )
-    num_samples: int = field(
-        default=8, metadata={"help": "Maskings per example for the bound; even, at least 4."}
-    )
+    drop_empty_texts: bool = option(False, "Drop texts without any token instead of refusing them.")
+    num_examples: int | None = option(None, "Examples to measure on, spread evenly. Default: all.")
+    num_samples: int = option(8, "Maskings per example for the bound; even, at least 4.")
     mask_rates: list[float] = field(
         default_factory=lambda: [0.1, 0.3, 0.5, 0.7, 0.9],
         metadata={"help": "Shares of the tokens hidden for the accuracy, above 0 and up to 1."},
     )
-    batch_size: int = field(default=32, metadata={"help": "Examples per forward pass."})
-    seed: int = field(default=0, metadata={"help": "Seed of the masks."})
-    output_file: str | None = field(
-        default=None, metadata={"help": "Write the JSON there as well as to the screen."}
-    )
+    batch_size: int = option(32, "Examples per forward pass.")
+    seed: int = option(0, "Seed of the masks.")
+    output_file: str | None = option(None, "Write the JSON there as well as to the screen.")
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

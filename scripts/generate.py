@@ -16,7 +16,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -27,10 +27,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from hf_maskgit import MaskGitForMaskedLM, MaskGitGenerationConfig
 from hf_maskgit.core.noise import mix
 from hf_maskgit.core.pipeline_infilling import holds_blank
-from hf_maskgit.core.sampler_rules import ORDERS, PACES, REMASKS
 from hf_maskgit.core.sampler_presets import PRESETS
+from hf_maskgit.core.sampler_rules import ORDERS, PACES, REMASKS
 from hf_maskgit.core.schedules import SCHEDULES
-from hf_maskgit.training.recipes import json_object, parse_options, run_program
+from hf_maskgit.training.recipes import json_object, option, parse_options, required, run_program
 
 # Options that go to `generate` as they are; one that is not given is the model's own.
 DECODING = (
@@ -56,76 +56,46 @@ DECODING = (
 class GenerateArguments:
     """What is written, and how."""
 
-    model: str = field(metadata={"help": "Trained generator: a folder or a name on the Hub."})
-    text: list[str] | None = field(
-        default=None,
-        metadata={"help": "Prompts, or texts with mask tokens. Default: start from nothing."},
+    model: str = required("Trained generator: a folder or a name on the Hub.")
+    text: list[str] | None = option(
+        None, "Prompts, or texts with mask tokens. Default: start from nothing."
     )
-    input_file: str | None = field(default=None, metadata={"help": "The same, one per line."})
-    num_samples: int = field(default=1, metadata={"help": "Samples per text."})
-    max_new_tokens: int | None = field(
-        default=None,
-        metadata={
-            "help": "Tokens to add to each text; default: the model's own, 0 to a masked text."
-        },
+    input_file: str | None = option(None, "The same, one per line.")
+    num_samples: int = option(1, "Samples per text.")
+    max_new_tokens: int | None = option(
+        None, "Tokens to add to each text; default: the model's own, 0 to a masked text."
     )
-    preset: str | None = field(
-        default=None,
-        metadata={
-            "help": "Sampler of the literature; other options replace its own.",
-            "choices": list(PRESETS),
-        },
+    preset: str | None = option(
+        None, "Sampler of the literature; other options replace its own.", choices=list(PRESETS)
     )
-    steps: int | None = field(default=None, metadata={"help": "Passes of the denoiser at most."})
-    schedule: str | None = field(
-        default=None, metadata={"help": "How fast masks are revealed.", "choices": list(SCHEDULES)}
+    steps: int | None = option(None, "Passes of the denoiser at most.")
+    schedule: str | None = option(None, "How fast masks are revealed.", choices=list(SCHEDULES))
+    order: str | None = option(None, "Which masks are filled first.", choices=list(ORDERS))
+    pace: str | None = option(None, "How many per pass.", choices=list(PACES))
+    remask: str | None = option(
+        None, "Which written tokens are masked again.", choices=list(REMASKS)
     )
-    order: str | None = field(
-        default=None, metadata={"help": "Which masks are filled first.", "choices": list(ORDERS)}
+    block_length: int | None = option(None, "Masks per block, filled block by block.")
+    do_sample: bool | None = option(None, "Draw tokens; False takes the likeliest.")
+    temperature: float | None = option(None, "Above 0; below 1 sharpens.")
+    anneal_temperature: bool | None = option(None, "Lower the temperature to 0 over the passes.")
+    choice_temperature: float | None = option(None, "Noise on the order, at least 0.")
+    top_k: int | None = option(None, "Draw from the likeliest k tokens.")
+    top_p: float | None = option(None, "Draw from the likeliest tokens of this total probability.")
+    guidance_scale: float | None = option(None, "Above 1 follows the given text more closely.")
+    stop_strings: list[str] | None = option(
+        None, "A continued text ends behind the first of these."
     )
-    pace: str | None = field(
-        default=None, metadata={"help": "How many per pass.", "choices": list(PACES)}
+    options: str | None = option(
+        None,
+        "Further options of MaskGitGenerationConfig, a JSON object such as "
+        "'{\"entropy_budget\": 0.3}'.",
     )
-    remask: str | None = field(
-        default=None,
-        metadata={"help": "Which written tokens are masked again.", "choices": list(REMASKS)},
-    )
-    block_length: int | None = field(
-        default=None, metadata={"help": "Masks per block, filled block by block."}
-    )
-    do_sample: bool | None = field(
-        default=None, metadata={"help": "Draw tokens; False takes the likeliest."}
-    )
-    temperature: float | None = field(default=None, metadata={"help": "Above 0; below 1 sharpens."})
-    anneal_temperature: bool | None = field(
-        default=None, metadata={"help": "Lower the temperature to 0 over the passes."}
-    )
-    choice_temperature: float | None = field(
-        default=None, metadata={"help": "Noise on the order, at least 0."}
-    )
-    top_k: int | None = field(default=None, metadata={"help": "Draw from the likeliest k tokens."})
-    top_p: float | None = field(
-        default=None, metadata={"help": "Draw from the likeliest tokens of this total probability."}
-    )
-    guidance_scale: float | None = field(
-        default=None, metadata={"help": "Above 1 follows the given text more closely."}
-    )
-    stop_strings: list[str] | None = field(
-        default=None, metadata={"help": "A continued text ends behind the first of these."}
-    )
-    options: str | None = field(
-        default=None,
-        metadata={
-            "help": "Further options of MaskGitGenerationConfig, a JSON object such as "
-            "'{\"entropy_budget\": 0.3}'."
-        },
-    )
-    seed: int = field(default=0, metadata={"help": "Seed of all samples."})
-    batch_size: int = field(default=32, metadata={"help": "Samples written together."})
-    output_file: str | None = field(default=None, metadata={"help": "Default: the screen."})
-    output_format: Literal["text", "jsonl"] = field(
-        default="text",
-        metadata={"help": "One sample per line (line breaks as \\n), or one JSON object per line."},
+    seed: int = option(0, "Seed of all samples.")
+    batch_size: int = option(32, "Samples written together.")
+    output_file: str | None = option(None, "Default: the screen.")
+    output_format: Literal["text", "jsonl"] = option(
+        "text", "One sample per line (line breaks as \\n), or one JSON object per line."
     )
 
     def __post_init__(self) -> None:

@@ -15,40 +15,28 @@ import logging
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from hf_maskgit.hub.push import Push, check_access, check_name, stage, upload
-from hf_maskgit.training.recipes import parse_options, run_program
+from hf_maskgit.training.recipes import option, parse_options, required, run_program
 
 
 @dataclass
 class PushArguments:
     """What is pushed, and where to."""
 
-    repo_id: str = field(
-        metadata={"help": "Name on the Hub, 'owner/name'; 'name' alone is one of your own."}
+    repo_id: str = required("Name on the Hub, 'owner/name'; 'name' alone is one of your own.")
+    model: str | None = option(
+        None, "Folder of the generator; it may also stand first, without '--model'."
     )
-    model: str | None = field(
-        default=None,
-        metadata={"help": "Folder of the generator; it may also stand first, without '--model'."},
+    private: bool = option(False, "Make the repository private, if it is a new one.")
+    branch: str | None = option(None, "Branch to push to, made if missing. Default: main.")
+    with_code: bool = option(
+        False, "Send the code along: loads without hf_maskgit, trust_remote_code=True."
     )
-    private: bool = field(
-        default=False, metadata={"help": "Make the repository private, if it is a new one."}
-    )
-    branch: str | None = field(
-        default=None, metadata={"help": "Branch to push to, made if missing. Default: main."}
-    )
-    with_code: bool = field(
-        default=False,
-        metadata={"help": "Send the code along: loads without hf_maskgit, trust_remote_code=True."},
-    )
-    commit_message: str = field(
-        default=Push.commit_message, metadata={"help": "Of the one commit."}
-    )
-    dry_run: bool = field(
-        default=False, metadata={"help": "Save and check only; needs no token and no network."}
-    )
+    commit_message: str = option(Push.commit_message, "Of the one commit.")
+    dry_run: bool = option(False, "Save and check only; needs no token and no network.")
 
     def __post_init__(self) -> None:
         """Check that there is something to push."""

@@ -3,7 +3,7 @@
 from .accuracy import masked_accuracy
 from .batches import EvaluatedGenerator
 from .bound import ONE_PASS, TWO_PASSES, NelboOutput, evaluate_nelbo, nelbo
-from .counting import TextStatistics, text_statistics, unigram_cross_entropy
+from .counting import TextStatistics, evaluate_unigram, text_statistics, unigram_cross_entropy
 from .critic import CriticAuroc, critic_auroc
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "TextStatistics",
     "critic_auroc",
     "evaluate_nelbo",
+    "evaluate_unigram",
     "masked_accuracy",
     "nelbo",
     "text_statistics",

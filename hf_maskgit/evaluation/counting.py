@@ -3,8 +3,11 @@
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from ..core.configuration_maskgit import MaskGitConfig
 
 
 def unigram_cross_entropy(
@@ -38,6 +41,36 @@ def unigram_cross_entropy(
     if tokens == 0:
         raise ValueError("There is no held-out token to measure the unigram model on.")
     return nats / tokens
+
+
+def evaluate_unigram(
+    config: MaskGitConfig,
+    train: Iterable[Mapping[str, Any]],
+    held_out: Iterable[Mapping[str, Any]],
+) -> float:
+    """Measure a unigram model of training examples on held-out ones, as the bound is measured.
+
+    Args:
+        config: of the generator to compare with: its framing does not count, and its forbidden
+            tokens have no probability.
+        train: examples with `input_ids`, framed.
+        held_out: the same.
+
+    Returns:
+        Nats per held-out token.
+
+    Raises:
+        ValueError: when there is no held-out token.
+    """
+    before, behind = len(config.prefix_ids or []), len(config.suffix_ids or [])
+
+    def bodies(examples: Iterable[Mapping[str, Any]]) -> Iterator[list[int]]:
+        for example in examples:
+            ids = example["input_ids"]
+            yield ids[before : len(ids) - behind]
+
+    num_ordinary = config.get_text_config().vocab_size - len(config.forbidden_token_ids)
+    return unigram_cross_entropy(bodies(train), bodies(held_out), num_ordinary)
 
 
 @dataclass(frozen=True)

@@ -202,6 +202,32 @@ def own_examples(
     return to_fill, prompt
 
 
+def own_samples(
+    model: MaskGitForMaskedLM,
+    tokenizer: PreTrainedTokenizerBase,
+    lengths: Sequence[int],
+    seed: int = 0,
+) -> list[str]:
+    """Let the model write texts of given lengths from masks alone.
+
+    Args:
+        model: writes, with the options of decoding stored with it.
+        tokenizer: its own.
+        lengths: of each text in tokens, framing included.
+        seed: of the draws.
+    """
+    prefix, suffix = model.config.prefix_ids or [], model.config.suffix_ids or []
+    rows = []
+    for length in lengths:
+        masks = [tokenizer.mask_token_id] * (length - len(prefix) - len(suffix))
+        rows.append([*prefix, *masks, *suffix])
+    padded = tokenizer.pad({"input_ids": rows}, return_tensors="pt")
+    written: Any = model.generate(
+        padded["input_ids"], padded["attention_mask"], seed=seed, return_dict_in_generate=False
+    )
+    return tokenizer.batch_decode(written, skip_special_tokens=True)
+
+
 def address_card(
     card: ModelCard, model_id: str, *, revision: str | None = None, with_code: bool = False
 ) -> ModelCard:

@@ -130,7 +130,7 @@ def settings_of(
 
 
 def learning_settings(
-    config: MaskGitConfig, options: TrainArguments, mixed_precision: str
+    config: MaskGitConfig, options: TrainArguments, mixed_precision: str | None
 ) -> dict[str, Any]:
     """Collect what a card says of optimizer, masking and parts, whatever the data was.
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
@@ -71,6 +72,27 @@ def hold_out(texts: Dataset, fraction: float, seed: int) -> tuple[Dataset, Datas
         )
     parts = texts.train_test_split(test_size=held_out, seed=seed)
     return parts["train"], parts["test"]
+
+
+def hold_out_groups(
+    texts: Dataset, column: str, fraction: float, seed: int
+) -> tuple[Dataset, Dataset]:
+    """Split texts into a training and a held-out part, with no group on both sides.
+
+    Neighbouring texts (the verses of a chapter, say) share phrases, which would leak.
+
+    Args:
+        texts: at least 2 groups.
+        column: integers that name each text's group.
+        fraction: share of the groups that is held out, rounded.
+        seed: of the random choice.
+    """
+    group_of = torch.tensor(texts[column][:])
+    groups = group_of.unique()
+    order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed))
+    held_out = torch.isin(group_of, groups[order[: round(fraction * len(groups))]])
+    rows = [part.nonzero().squeeze(1) for part in (~held_out, held_out)]
+    return texts.select(rows[0]), texts.select(rows[1])
 
 
 def evenly_spaced(dataset: Dataset, limit: int | None) -> Dataset:
@@ -237,6 +259,25 @@ def tokenize_texts(
     if len(bodies) < len(texts):
         logger.info("%d empty texts of %d were dropped.", len(texts) - len(bodies), len(texts))
     return bodies
+
+
+def batches_of_one_length(examples: Dataset, size: int, seed: int) -> list[list[int]]:
+    """Put examples of about the same length together: half of the work may be padding otherwise.
+
+    Args:
+        examples: column `input_ids`.
+        size: examples per batch; those that fill none are left out.
+        seed: of the order of the batches, and of the order among examples of equal length.
+
+    Returns:
+        Rows of each batch, as a `batch_sampler` gives them.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.tensor([len(ids) for ids in examples["input_ids"]])
+    # less than one token of noise: it mixes equal lengths and keeps the others in order
+    by_length = (lengths + torch.rand(len(lengths), generator=generator)).argsort()
+    batches = by_length[: len(lengths) // size * size].view(-1, size)
+    return batches[torch.randperm(len(batches), generator=generator)].tolist()
 
 
 def pack_bodies(bodies: list[list[int]], capacity: int, end_of_text: int) -> list[list[int]]:

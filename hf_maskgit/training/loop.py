@@ -27,8 +27,10 @@ from ..core.modeling_maskgit import MaskGitForMaskedLM
 from ..evaluation.bound import NelboOutput
 from ..evaluation.critic import CriticAuroc
 from .arguments import TrainArguments
+from .building import make_accelerator
 from .checkpoints import BEST_FOLDER, LOG_NAME, Progress, save_checkpoint
 from .collator import DataCollatorForMaskGit
+from .examples import batches_of_one_length
 from .updates import (
     examples_per_update,
     freeze_left_out,
@@ -309,3 +311,31 @@ class TrainingLoop:
         if self.accelerator.is_main_process:
             with self._log_file.open("a", encoding="utf-8") as lines:
                 lines.write(json.dumps({"step": self.progress.step, **values}) + "\n")
+
+
+def train_by_length(
+    model: MaskGitForMaskedLM,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Dataset,
+    options: TrainArguments,
+    model_folder: Path,
+) -> None:
+    """Train one process on batches of one length each, without evaluation, and save the model.
+
+    It takes the examples in the same batches in every epoch: for short runs on a slow machine,
+    where half of the work would be padding.
+
+    Args:
+        model: in float32.
+        tokenizer: the one the model was made with.
+        examples: columns `input_ids` and `example_id`.
+        options: how to train; `output_dir` is made.
+        model_folder: where model and tokenizer go.
+    """
+    Path(options.output_dir).mkdir()
+    loop = TrainingLoop(make_accelerator(options), model, tokenizer, examples, None, options)
+    batches = batches_of_one_length(examples, options.per_device_batch_size, options.seed)
+    loader = DataLoader(examples, batch_sampler=batches, collate_fn=loop.collator)  # type: ignore
+    loop.loader = loop.accelerator.prepare(loader)
+    loop.run()
+    loop.save_model(model_folder)

@@ -11,7 +11,7 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, field, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
@@ -22,6 +22,23 @@ from transformers import HfArgumentParser
 RECIPE_NAME = "training_options.yaml"
 
 _INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C has ended
+
+
+def option(default: Any, help: str, **argparse: Any) -> Any:
+    """Declare an option of a script: the field of a dataclass.
+
+    Args:
+        default: its value where nobody names it.
+        help: what it is, with its unit; shown by --help.
+        **argparse: further arguments of argparse, such as `choices`.
+    """
+    # argparse fills in what stands behind a %, so one that is meant as such is doubled.
+    return field(default=default, metadata={"help": help.replace("%", "%%"), **argparse})
+
+
+def required(help: str) -> Any:
+    """Declare an option that has to be named."""
+    return field(metadata={"help": help.replace("%", "%%")})
 
 
 def run_program(main: Callable[[], object]) -> None:

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from hf_maskgit.evaluation import text_statistics, unigram_cross_entropy
+from hf_maskgit.evaluation import evaluate_unigram, text_statistics, unigram_cross_entropy
+from tests.support.tiny import tiny_config
 
 
 def test_the_unigram_cross_entropy_is_that_of_counting_by_hand():
@@ -36,3 +37,14 @@ def test_texts_without_words_have_no_statistics(texts):
 def test_a_unigram_needs_something_to_be_measured_on():
     with pytest.raises(ValueError, match="held"):
         unigram_cross_entropy([[5]], [[], []], num_ordinary=3)
+
+
+@pytest.mark.parametrize("framed", [True, False])
+def test_a_unigram_is_measured_on_the_tokens_that_the_bound_is_measured_on(framed):
+    """Texts over 39 ordinary words and the unknown token; framing counts where it is none."""
+    config = tiny_config(**({} if framed else {"prefix_ids": None, "suffix_ids": None}))
+    train, held_out = [{"input_ids": [2, 8, 8, 3]}], [{"input_ids": [2, 8, 9, 3]}]
+    num_ordinary = config.get_text_config().vocab_size - len(config.forbidden_token_ids)
+    found = evaluate_unigram(config, train, held_out)
+    bodies = ([[8, 8]], [[8, 9]]) if framed else ([[2, 8, 8, 3]], [[2, 8, 9, 3]])
+    assert found == unigram_cross_entropy(*bodies, num_ordinary)

@@ -21,6 +21,7 @@ from hf_maskgit.hub.card import (
     card_from_config,
     installed_versions,
     own_examples,
+    own_samples,
     render_model_card,
     write_model_card,
 )
@@ -370,3 +371,9 @@ def test_a_bound_that_is_no_number_is_refused(name, nats):
 def test_samples_without_a_word_on_their_drawing_are_refused():
     with pytest.raises(ValueError, match="`samples` come without `sampling`"):
         replace(SMALL, samples=["a"])
+
+
+def test_texts_have_the_lengths_asked_for():
+    tokenizer = word_tokenizer()
+    texts = own_samples(tiny_model(), tokenizer, [5, 12, 9], seed=0)
+    assert [len(text.split()) for text in texts] == [3, 10, 7]  # without the two that frame them

@@ -6,13 +6,11 @@ import shutil
 import sys
 
 import pytest
-import torch
-from datasets import Dataset, DatasetDict
+from datasets import DatasetDict
 from huggingface_hub import ModelCard
 
 from hf_maskgit import MaskGitForMaskedLM
 from scripts import demo
-from tests.support.tiny import tiny_model, word_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -32,31 +30,12 @@ def test_the_verses_are_those_of_the_king_james_bible(verses):
 
 
 def test_no_chapter_is_on_both_sides_and_no_verse_is_lost(verses):
-    parts, other = (demo.split_by_chapter(verses, seed) for seed in (0, 1))
+    parts, other = (demo.split_verses(verses, seed) for seed in (0, 1))
     held_out = set(parts["validation"]["chapter"])
     assert not held_out & set(parts["train"]["chapter"])
     assert held_out != set(other["validation"]["chapter"])
     assert sorted([*parts["train"]["text"], *parts["validation"]["text"]]) == sorted(verses["text"])
     assert len(parts["validation"]) >= demo.FULL.held_out_verses >= 1000
-
-
-def test_batches_hold_each_example_once_and_little_padding():
-    lengths = torch.randint(3, 112, (1003,)).tolist()
-    train = Dataset.from_dict({"input_ids": [[0] * length for length in lengths]})
-    batches = demo.batches_of_one_length(train, 16, seed=0)
-    assert [len(batch) for batch in batches] == [16] * (1003 // 16)
-    used = [i for batch in batches for i in batch]
-    assert len(set(used)) == len(used)
-    width = sum(16 * max(lengths[i] for i in batch) for batch in batches)
-    assert sum(lengths[i] for i in used) / width > 0.95
-    middles = [lengths[batch[0]] for batch in batches]
-    assert middles not in (sorted(middles), sorted(middles, reverse=True))
-
-
-def test_texts_have_the_lengths_asked_for():
-    tokenizer = word_tokenizer()
-    texts = demo.write_texts(tiny_model(), tokenizer, [5, 12, 9], seed=0)
-    assert [len(text.split()) for text in texts] == [3, 10, 7]  # without the two that frame them
 
 
 def test_a_folder_of_others_is_left_alone(tmp_path):

@@ -6,9 +6,17 @@ import json
 import datasets
 import numpy as np
 import pytest
+import torch
 from datasets import Dataset, DatasetDict
 
-from hf_maskgit.training.examples import evenly_spaced, hold_out, pack_bodies, prepare_examples
+from hf_maskgit.training.examples import (
+    batches_of_one_length,
+    evenly_spaced,
+    hold_out,
+    hold_out_groups,
+    pack_bodies,
+    prepare_examples,
+)
 from hf_maskgit.training.sources import load_texts, only_split
 from tests.support.oracles import word_piece_tokenizer
 from tests.support.tiny import WORDS, word_tokenizer
@@ -246,3 +254,27 @@ def test_a_hub_data_set_goes_through_load_dataset(monkeypatch):
         ("org/name.v2", {"name": "plain", "split": "train[:1%]"}),
         ("csv", {"data_files": "hf://datasets/org/name/a.csv.gz", "split": "train"}),
     ]
+
+
+def test_batches_hold_each_example_once_and_little_padding():
+    lengths = torch.randint(3, 112, (1003,)).tolist()
+    train = Dataset.from_dict({"input_ids": [[0] * length for length in lengths]})
+    batches = batches_of_one_length(train, 16, seed=0)
+    assert [len(batch) for batch in batches] == [16] * (1003 // 16)
+    used = [i for batch in batches for i in batch]
+    assert len(set(used)) == len(used)
+    width = sum(16 * max(lengths[i] for i in batch) for batch in batches)
+    assert sum(lengths[i] for i in used) / width > 0.95
+    middles = [lengths[batch[0]] for batch in batches]
+    assert middles not in (sorted(middles), sorted(middles, reverse=True))
+
+
+def test_no_group_is_on_both_sides_and_no_text_is_lost():
+    data = Dataset.from_dict({"text": WORDS[:30], "group": [i // 3 for i in range(30)]})
+    train, held_out = hold_out_groups(data, "group", 0.2, seed=0)
+    assert sorted([*train["text"], *held_out["text"]]) == sorted(WORDS[:30])
+    assert len(set(held_out["group"])) == 2
+    assert not set(train["group"]) & set(held_out["group"])
+    assert hold_out_groups(data, "group", 0.2, seed=0)[1]["text"][:] == held_out["text"][:]
+    others = [hold_out_groups(data, "group", 0.2, seed=i)[1]["text"][:] for i in range(1, 5)]
+    assert any(other != held_out["text"][:] for other in others)
