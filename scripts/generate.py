@@ -25,31 +25,18 @@ from tqdm.auto import tqdm
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from hf_maskgit import MaskGitForMaskedLM, MaskGitGenerationConfig
+from hf_maskgit.core.generation_config_maskgit import Request
 from hf_maskgit.core.noise import mix
+from hf_maskgit.core.options import options_of
 from hf_maskgit.core.pipeline_infilling import holds_blank
+from hf_maskgit.core.sampler import Sampler
 from hf_maskgit.core.sampler_presets import PRESETS
 from hf_maskgit.core.sampler_rules import ORDERS, PACES, REMASKS
 from hf_maskgit.core.schedules import SCHEDULES
 from hf_maskgit.training.recipes import json_object, option, parse_options, required, run_program
 
-# Options that go to `generate` as they are; one that is not given is the model's own.
-DECODING = (
-    "max_new_tokens",
-    "steps",
-    "schedule",
-    "order",
-    "pace",
-    "remask",
-    "block_length",
-    "do_sample",
-    "temperature",
-    "anneal_temperature",
-    "choice_temperature",
-    "top_k",
-    "top_p",
-    "guidance_scale",
-    "stop_strings",
-)
+# The options of `generate` as the library declares them; one that is not given is the model's own.
+DECLARED = {**options_of(Request), **options_of(Sampler)}
 
 
 @dataclass
@@ -68,21 +55,19 @@ class GenerateArguments:
     preset: str | None = option(
         None, "Sampler of the literature; other options replace its own.", choices=list(PRESETS)
     )
-    steps: int | None = option(None, "Passes of the denoiser at most.")
-    schedule: str | None = option(None, "How fast masks are revealed.", choices=list(SCHEDULES))
-    order: str | None = option(None, "Which masks are filled first.", choices=list(ORDERS))
-    pace: str | None = option(None, "How many per pass.", choices=list(PACES))
-    remask: str | None = option(
-        None, "Which written tokens are masked again.", choices=list(REMASKS)
-    )
-    block_length: int | None = option(None, "Masks per block, filled block by block.")
-    do_sample: bool | None = option(None, "Draw tokens; False takes the likeliest.")
-    temperature: float | None = option(None, "Above 0; below 1 sharpens.")
-    anneal_temperature: bool | None = option(None, "Lower the temperature to 0 over the passes.")
-    choice_temperature: float | None = option(None, "Noise on the order, at least 0.")
-    top_k: int | None = option(None, "Draw from the likeliest k tokens.")
-    top_p: float | None = option(None, "Draw from the likeliest tokens of this total probability.")
-    guidance_scale: float | None = option(None, "Above 1 follows the given text more closely.")
+    steps: int | None = option(None, DECLARED["steps"].description)
+    schedule: str | None = option(None, DECLARED["schedule"].description, choices=list(SCHEDULES))
+    order: str | None = option(None, DECLARED["order"].description, choices=list(ORDERS))
+    pace: str | None = option(None, DECLARED["pace"].description, choices=list(PACES))
+    remask: str | None = option(None, DECLARED["remask"].description, choices=list(REMASKS))
+    block_length: int | None = option(None, DECLARED["block_length"].description)
+    do_sample: bool | None = option(None, DECLARED["do_sample"].description)
+    temperature: float | None = option(None, DECLARED["temperature"].description)
+    anneal_temperature: bool | None = option(None, DECLARED["anneal_temperature"].description)
+    choice_temperature: float | None = option(None, DECLARED["choice_temperature"].description)
+    top_k: int | None = option(None, DECLARED["top_k"].description)
+    top_p: float | None = option(None, DECLARED["top_p"].description)
+    guidance_scale: float | None = option(None, DECLARED["guidance_scale"].description)
     stop_strings: list[str] | None = option(
         None, "A continued text ends behind the first of these."
     )
@@ -105,7 +90,7 @@ class GenerateArguments:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
 
 
-class Request(NamedTuple):
+class Sample(NamedTuple):
     """One sample to write: the text it starts from, its number among the text's, its own seed."""
 
     text: str
@@ -159,20 +144,22 @@ def write_samples(
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str],
     options: GenerateArguments,
-) -> Iterator[tuple[Request, str]]:
+) -> Iterator[tuple[Sample, str]]:
     """Yield each sample as it is written, in the order of the texts."""
     decoding = decoding_options(options)
     length = decoding.pop("max_new_tokens", None)
     config = MaskGitGenerationConfig(**decoding)
     length_option = {} if length is None else {"max_new_tokens": length}
     requests = [
-        Request(text, sample, mix(options.seed, number, sample))
+        Sample(text, sample, mix(options.seed, number, sample))
         for number, text in enumerate(texts)
         for sample in range(options.num_samples)
     ]
     with tqdm(total=len(requests), desc="Writing", unit="text") as bar:
         for batch in batches(requests, tokenizer.mask_token, options.batch_size):
-            inputs = tokenizer([r.text for r in batch], padding=True, return_tensors="pt")
+            inputs = tokenizer(
+                [request.text for request in batch], padding=True, return_tensors="pt"
+            )
             seeds = [request.seed for request in batch]
             sequences: Any = model.generate(
                 **inputs.to(model.device),
@@ -193,7 +180,7 @@ def decoding_options(options: GenerateArguments) -> dict[str, Any]:
         ValueError: for JSON that is no object, or names an option twice.
     """
     preset = {} if options.preset is None else PRESETS[options.preset].options
-    values = {name: value for name, value in asdict(options).items() if name in DECODING}
+    values = {name: value for name, value in asdict(options).items() if name in DECLARED}
     given = {name: value for name, value in values.items() if value is not None}
     further = {} if options.options is None else json_object("options", options.options)
     twice = sorted(given.keys() & further.keys())
@@ -202,7 +189,7 @@ def decoding_options(options: GenerateArguments) -> dict[str, Any]:
     return {**preset, **given, **further}
 
 
-def batches(requests: Sequence[Request], mask_token: str, size: int) -> Iterator[list[Request]]:
+def batches(requests: Sequence[Sample], mask_token: str, size: int) -> Iterator[list[Sample]]:
     """Group neighbours, never texts to fill with texts to continue: `generate` appends to a batch.
 
     Args:
@@ -210,7 +197,7 @@ def batches(requests: Sequence[Request], mask_token: str, size: int) -> Iterator
         mask_token: what a text to fill holds.
         size: requests per batch at most.
     """
-    batch: list[Request] = []
+    batch: list[Sample] = []
     for request in requests:
         other_kind = batch and (mask_token in request.text) != (mask_token in batch[0].text)
         if other_kind or len(batch) == size:
