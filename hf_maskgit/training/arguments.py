@@ -1,22 +1,14 @@
 """Options of the training script, one declaration each: a dataclass field with a help text."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from ..core.configuration_maskgit import MaskGitConfig
 from ..core.masking import Masking
 from ..core.options import Option, check, options_of
+from .recipes import option, required
 
 T = TypeVar("T")
-
-
-def _option(default: Any, help: str, **argparse: Any) -> Any:
-    # argparse fills in what stands behind a %, so one that is meant as such is doubled.
-    return field(default=default, metadata={"help": help.replace("%", "%%"), **argparse})
-
-
-def _required(help: str) -> Any:
-    return field(metadata={"help": help})
 
 
 def _words(declared: Option) -> dict[str, Any]:
@@ -28,14 +20,14 @@ def _words(declared: Option) -> dict[str, Any]:
 def _option_of(source: type, name: str) -> Any:
     """Declare an option as the library declares it, default and all."""
     declared = options_of(source)[name]
-    return _option(declared.default, declared.description, **_words(declared))
+    return option(declared.default, declared.description, **_words(declared))
 
 
 def _left_out(name: str) -> Any:
     """Declare an option of `MaskGitConfig` that is the checkpoint's where it is not given."""
     declared = options_of(MaskGitConfig)[name]
     default = f"Default: as in the checkpoint, else {declared.default!r}."
-    return _option(None, f"{declared.description} {default}", **_words(declared))
+    return option(None, f"{declared.description} {default}", **_words(declared))
 
 
 def _with_masking(arguments: type[T]) -> type[T]:
@@ -56,20 +48,20 @@ def _with_masking(arguments: type[T]) -> type[T]:
 class ModelArguments:
     """What is trained, and how its tokens are hidden: the last options are those of `Masking`."""
 
-    encoder: str = _required(
+    encoder: str = required(
         "Encoder to turn into a generator: a name on the Hub or a local folder, also a checkpoint "
         "of this library. With from_scratch a configuration: name, folder, JSON file or model "
         "type such as 'bert'."
     )
-    tokenizer: str | None = _option(
+    tokenizer: str | None = option(
         None, "Tokenizer: a name on the Hub or a local folder. Default: the encoder's own."
     )
-    revision: str = _option("main", "Branch, tag or commit of the encoder on the Hub.")
-    from_scratch: bool = _option(
+    revision: str = option("main", "Branch, tag or commit of the encoder on the Hub.")
+    from_scratch: bool = option(
         False,
         "Start from random weights; the vocabulary has the tokenizer's size. Needs `tokenizer`.",
     )
-    encoder_overrides: str | None = _option(
+    encoder_overrides: str | None = option(
         None,
         "Settings of a from-scratch encoder that differ from its configuration: a JSON object "
         "such as '{\"hidden_size\": 256}', in a recipe also a mapping.",
@@ -77,7 +69,7 @@ class ModelArguments:
     self_cond: bool | None = _left_out("self_cond")
     self_cond_train_prob: float | None = _left_out("self_cond_train_prob")
     token_critic: str | None = _left_out("token_critic")
-    critic: str | None = _option(
+    critic: str | None = option(
         None,
         "Encoder of a separate critic with the same tokenizer: a name on the Hub or a local "
         "folder. Default: a copy of the encoder.",
@@ -116,35 +108,33 @@ class ModelArguments:
 class DataArguments:
     """What it learns from, and what it is judged by."""
 
-    dataset: str = _required(
+    dataset: str = required(
         "Texts: a name on the Hub, a folder written by save_to_disk, or a text (one text per "
         "line), JSON, CSV, TSV or Parquet file; 'part-*.txt' stands for several files."
     )
-    dataset_config: str | None = _option(None, "Configuration of a data set of the Hub.")
-    train_split: str = _option("train", "Split to learn from; slices such as 'train[:10%]' work.")
-    eval_dataset: str | None = _option(
+    dataset_config: str | None = option(None, "Configuration of a data set of the Hub.")
+    train_split: str = option("train", "Split to learn from; slices such as 'train[:10%]' work.")
+    eval_dataset: str | None = option(
         None,
         "Other data set to evaluate on, given like `dataset`; split `eval_split`, else 'train'.",
     )
-    eval_split: str | None = _option(None, "Split to evaluate on.")
-    validation_fraction: float | None = _option(
+    eval_split: str | None = option(None, "Split to evaluate on.")
+    validation_fraction: float | None = option(
         None, "Share of the training texts, between 0 and 1, to hold out and evaluate on instead."
     )
-    eval_examples: int = _option(
+    eval_examples: int = option(
         512, "Held-out examples to evaluate on, spread evenly; the same ones every time."
     )
-    text_column: str = _option("text", "Column that holds the texts.")
-    max_length: int = _option(512, "Longest example, in tokens, special tokens included.")
-    pack: bool = _option(
+    text_column: str = option("text", "Column that holds the texts.")
+    max_length: int = option(512, "Longest example, in tokens, special tokens included.")
+    pack: bool = option(
         False,
         "Join the texts and cut blocks of `max_length` tokens (nothing is lost), instead of one "
         "example per text (what exceeds `max_length` is cut off and counted).",
     )
-    drop_empty_texts: bool = _option(
-        False, "Drop texts without any token instead of refusing them."
-    )
-    num_proc: int | None = _option(None, "Processes that tokenise. Default: only this one.")
-    num_workers: int = _option(
+    drop_empty_texts: bool = option(False, "Drop texts without any token instead of refusing them.")
+    num_proc: int | None = option(None, "Processes that tokenise. Default: only this one.")
+    num_workers: int = option(
         0, "Processes per device that prepare batches; 0 uses the training one."
     )
 
@@ -167,75 +157,74 @@ class DataArguments:
 class TrainArguments:
     """How it is trained. An update is one step of the optimizer."""
 
-    output_dir: str = _required("Folder for the model, its checkpoints and these options.")
-    overwrite_output_dir: bool = _option(
+    output_dir: str = required("Folder for the model, its checkpoints and these options.")
+    overwrite_output_dir: bool = option(
         False, "Allow a folder that holds another run; its files go."
     )
-    resume_from_checkpoint: str | None = _option(
+    resume_from_checkpoint: str | None = option(
         None, "Checkpoint folder to go on from, or 'latest' for the newest in `output_dir`."
     )
-    seed: int = _option(0, "Seed of weights, data order, masks and dropout; at least 0.")
-    num_train_epochs: float = _option(3.0, "Passes over the examples; the last may be a part.")
-    max_steps: int | None = _option(None, "Number of updates, instead of `num_train_epochs`.")
-    per_device_batch_size: int = _option(32, "Examples per device and forward pass.")
-    gradient_accumulation_steps: int = _option(
+    seed: int = option(0, "Seed of weights, data order, masks and dropout; at least 0.")
+    num_train_epochs: float = option(3.0, "Passes over the examples; the last may be a part.")
+    max_steps: int | None = option(None, "Number of updates, instead of `num_train_epochs`.")
+    per_device_batch_size: int = option(32, "Examples per device and forward pass.")
+    gradient_accumulation_steps: int = option(
         1,
         "Forward passes per update; examples per update = devices x this x per_device_batch_size.",
     )
-    learning_rate: float = _option(1e-4, "Highest learning rate of AdamW.")
-    lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup"] = _option(
+    learning_rate: float = option(1e-4, "Highest learning rate of AdamW.")
+    lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup"] = option(
         "linear", "How the learning rate falls to 0 (or stays) after the warm-up."
     )
-    warmup_steps: float = _option(
+    warmup_steps: float = option(
         0.05, "Updates of linear warm-up; a value below 1 is a share of all updates."
     )
     choice: str = _option_of(Masking, "choice")
-    weight_decay: float = _option(0.01, "Decay of AdamW, not applied to biases and norms.")
-    adam_beta1: float = _option(0.9, "Decay of AdamW's mean of the gradient.")
-    adam_beta2: float = _option(0.98, "Decay of AdamW's mean of the squared gradient.")
-    adam_epsilon: float = _option(1e-8, "Term in AdamW's denominator.")
-    max_grad_norm: float = _option(1.0, "Norm to which gradients are clipped; 0 does not clip.")
-    train: Literal["both", "denoiser", "critic"] = _option(
+    weight_decay: float = option(0.01, "Decay of AdamW, not applied to biases and norms.")
+    adam_beta1: float = option(0.9, "Decay of AdamW's mean of the gradient.")
+    adam_beta2: float = option(0.98, "Decay of AdamW's mean of the squared gradient.")
+    adam_epsilon: float = option(1e-8, "Term in AdamW's denominator.")
+    max_grad_norm: float = option(1.0, "Norm to which gradients are clipped; 0 does not clip.")
+    train: Literal["both", "denoiser", "critic"] = option(
         "both",
         "Which part learns where there is a token critic; the weights of the other stay as they "
         "are. Of a critic of kind 'self', 'critic' trains the head alone.",
     )
-    mixed_precision: Literal["no", "bf16", "fp16"] | None = _option(
+    mixed_precision: Literal["no", "bf16", "fp16"] | None = option(
         None, "Number format of the forward pass. Default: what `accelerate launch` says."
     )
-    gradient_checkpointing: bool = _option(False, "Save memory: compute activations a second time.")
-    find_unused_parameters: bool = _option(
+    gradient_checkpointing: bool = option(False, "Save memory: compute activations a second time.")
+    find_unused_parameters: bool = option(
         False,
         "For several processes: look for weights without gradient in every update. The encoders "
         "of docs/encoders.md need none of it, since theirs are frozen.",
     )
-    use_cpu: bool = _option(False, "Train on the CPU even where there is a GPU.")
-    log_every: int = _option(10, "Updates between two log lines.")
-    log_with: str | None = _option(
+    use_cpu: bool = option(False, "Train on the CPU even where there is a GPU.")
+    log_every: int = option(10, "Updates between two log lines.")
+    log_with: str | None = option(
         None, "Tracker: 'tensorboard', 'wandb', 'trackio', ..., or 'all' that are installed."
     )
-    eval_every: int = _option(500, "Updates between two evaluations; there is one more at the end.")
-    eval_batch_size: int = _option(32, "Examples per device and forward pass of an evaluation.")
-    eval_samples: int = _option(
+    eval_every: int = option(500, "Updates between two evaluations; there is one more at the end.")
+    eval_batch_size: int = option(32, "Examples per device and forward pass of an evaluation.")
+    eval_samples: int = option(
         8, "Maskings per example that estimate its likelihood bound; even, at least 4."
     )
-    checkpoint_every: int = _option(
+    checkpoint_every: int = option(
         500, "Updates between two checkpoints; there is one more at the end."
     )
-    keep_checkpoints: int = _option(2, "Newest checkpoints that are kept.")
-    push_to_hub: bool = _option(
+    keep_checkpoints: int = option(2, "Newest checkpoints that are kept.")
+    push_to_hub: bool = option(
         False, "Push model, tokenizer and card to the Hub at the end; needs a token from the start."
     )
-    hub_model_id: str | None = _option(
+    hub_model_id: str | None = option(
         None, "Name on the Hub, 'owner/name'. Default: one of your own named like `output_dir`."
     )
-    hub_private_repo: bool = _option(False, "Make the repository private, if it is a new one.")
-    license: str | None = _option(
+    hub_private_repo: bool = option(False, "Make the repository private, if it is a new one.")
+    license: str | None = option(
         None, "Licence of the trained weights for the model card: the Hub's name for it."
     )
-    language: list[str] | None = field(
-        default=None,
-        metadata={"help": "Languages of the texts for the model card: ISO 639 codes such as 'en'."},
+    language: list[str] | None = option(
+        None, "Languages of the texts for the model card: ISO 639 codes such as 'en'."
     )
 
     def __post_init__(self) -> None:
