@@ -40,6 +40,7 @@ def unmasking_lines(
         for token, revealed in zip(tokens, reveal_steps, strict=True):
             if token in skip:
                 continue
+            # A piece that is still hidden is shown apart: nobody knows yet that it will be joined.
             joined = token.startswith("##") and revealed <= step
             kind = "hidden" if revealed > step else "known" if revealed < 0 else "old"
             kind = "new" if revealed == step >= 0 else kind

@@ -63,7 +63,9 @@ def masked_accuracy(
             for rate in mask_rates:
                 chosen = choose_share(judged, rate, generator)
                 logits = predict_masked(model, ids, batch.attention_mask, chosen, self_condition)
+                # An untrained row of the head must not win with an id that no text can hold.
                 predicted = forbid(logits, forbidden).argmax(-1)
                 right[rate] += int((predicted == ids[chosen]).sum())
                 total[rate] += int(chosen.sum())
+    # Over all hidden tokens together: a mean over texts would weigh one of a single word as any.
     return {rate: right[rate] / total[rate] for rate in mask_rates}

@@ -99,7 +99,7 @@ def text_batches(
         raise ValueError("There is no text to evaluate.")
     # Sorting costs nothing and saves most of the padding; who needs the old order has `index`.
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]["input_ids"]))
-    pad_token_id = tokenizer.pad_token_id or 0
+    pad_token_id = tokenizer.pad_token_id or 0  # behind the attention mask, any id will do
     with tqdm(total=len(texts), desc="evaluate", unit="text", disable=not progress) as bar:
         for start in range(0, len(order), batch_size):
             index = order[start : start + batch_size]
@@ -196,6 +196,7 @@ def choose_share(judged: Tensor, mask_rate: float, generator: torch.Generator) -
         (B, L) bool.
     """
     counts = (judged.sum(1) * mask_rate).round().long().clamp_min(1)
+    # Drawn on the CPU, so that a seed gives the same masks on every device.
     noise = torch.rand(judged.shape, generator=generator).to(judged.device)
     return highest(noise, judged, counts)
 
@@ -206,7 +207,7 @@ def looks_twice(config: MaskGitConfig, self_condition: bool | None) -> bool:
     Raises:
         ValueError: when it should, and the model has no self-conditioning.
     """
-    has = bool(getattr(config, "self_cond", False))
+    has = bool(getattr(config, "self_cond", False))  # a denoiser made of a table need not say
     if self_condition and not has:
         raise ValueError(
             "`self_condition=True` asks for a second pass that looks back on the first, and the "
@@ -238,6 +239,7 @@ def predict_masked(
         (N, V) logits, row by row.
     """
     shown = input_ids.masked_fill(chosen, cast(int, model.config.mask_token_id))
+    # Named only where they are wanted: not every denoiser knows these arguments.
     given: dict[str, Any] = {"self_condition": True} if self_condition else {}
     if token_type_ids is not None:
         given["token_type_ids"] = token_type_ids

@@ -33,6 +33,7 @@ def unigram_cross_entropy(
     counts: Counter[int] = Counter()
     for ids in train:
         counts.update(ids)
+    # Smoothed, or one held-out token that the training never showed would cost infinitely much.
     total = sum(counts.values()) + smoothing * num_ordinary
     nats, tokens = 0.0, 0
     for ids in held_out:
@@ -101,6 +102,7 @@ def text_statistics(texts: Iterable[str]) -> TextStatistics:
         repeated += len(bigrams) - len(set(bigrams))
         pairs += len(bigrams)
         if words:
+            # Per text: over many texts together this number would fall with how many there are.
             distinct.append(len(set(words)) / len(words))
     if not distinct:
         raise ValueError("There is no text with words to measure.")

@@ -114,6 +114,8 @@ def critic_auroc(
             chosen = choose_share(batch.judged(model.config), mask_rate, generator)
             logits = predict_masked(model, ids, mask, chosen, self_condition)
             filled = fill_in(logits, ids, chosen, forbidden, temperature, generator)
+            # A token that the denoiser drew right is right: what it means to the critic is only
+            # whether it differs from the truth, as in its training.
             scores = model.score_tokens(filled, mask, chosen)
             parts.append(_compare(scores, (filled == ids)[chosen], chosen.nonzero()[:, 0]))
     return CriticAuroc.add(parts)
@@ -130,7 +132,7 @@ def _compare(scores: Tensor, right: Tensor, rows: Tensor) -> CriticAuroc:
         right: (N,) bool.
         rows: (N,) long, the text each token stands in.
     """
-    wins, num_pairs = 0.0, 0
+    wins, num_pairs = 0.0, 0  # sums over texts: one with more pairs has the greater say
     for row in rows.unique():
         of_right, of_wrong = (scores[(rows == row) & kind] for kind in (right, ~right))
         lead = (of_right[:, None] - of_wrong).sign()  # (right, wrong): 1, 0 for a tie, or -1

@@ -221,6 +221,7 @@ def own_samples(
     for length in lengths:
         masks = [tokenizer.mask_token_id] * (length - len(prefix) - len(suffix))
         rows.append([*prefix, *masks, *suffix])
+    # One batch of all lengths: what a row becomes does not depend on its neighbours.
     padded = tokenizer.pad({"input_ids": rows}, return_tensors="pt")
     written: Any = model.generate(
         padded["input_ids"], padded["attention_mask"], seed=seed, return_dict_in_generate=False

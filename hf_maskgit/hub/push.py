@@ -142,6 +142,7 @@ def stage(push: Push, folder: Path) -> list[Path]:
             what was written is not the same generator after loading.
     """
     model, tokenizer = _load(push.folder)
+    # Saved anew and not copied: checkpoints, logs and options of the run stay where they are.
     model.save_pretrained(folder, with_code=push.with_code)
     tokenizer.save_pretrained(folder)
     _staged_card(push, model, tokenizer).save(folder / CARD_NAME)

@@ -63,6 +63,7 @@ def describe(
     written: Any = model.generate(
         num_return_sequences=_NUM_SAMPLES, return_dict_in_generate=False, seed=options.seed
     )
+    # Held-out texts are a data set of their own, or a split or a part of the one trained on.
     held_out = data_options.eval_dataset or data_options.dataset
     pretrained = not model_options.from_scratch and on_the_hub(model_options.encoder)
     weights = " with random weights" if model_options.from_scratch else ""
@@ -91,6 +92,7 @@ def describe(
 
 def sampling_of(stored: MaskGitGenerationConfig) -> str:
     """Say how the samples were drawn: what the model's file of options holds, and what not."""
+    # As `generate` resolves them: what the model stores, else the library's defaults.
     used = MaskGitGenerationConfig()
     used.complete(stored.to_dict())
     used.complete(DEFAULTS)

@@ -133,6 +133,7 @@ def with_new_parts(
         **{**kept, **changes},
     )
     model.generation_config = generator.generation_config
+    # What the generator has is taken over; what is missing there is what is new here.
     new = model.load_state_dict(generator.state_dict(), strict=False).missing_keys
     # A separate critic starts as an encoder that has learned; all else starts from nothing.
     logger.warning(
@@ -163,6 +164,7 @@ def encoder_config(
     plain = make(source, **load)
     settings = json_object("encoder_overrides", overrides) if overrides else {}
     for name in settings:
+        # transformers would keep an unknown setting without a word, and a slip would go unnoticed
         if not hasattr(plain, name):
             raise ValueError(
                 f"`encoder_overrides` names {name!r}, which a {plain.model_type!r} encoder does "

@@ -103,6 +103,7 @@ def find_checkpoint(resume_from_checkpoint: str, output_dir: str | Path) -> Path
             f"{resume_from_checkpoint!r} is no checkpoint folder of a training run. Name one such "
             "as 'output/checkpoint-500', or 'latest'."
         )
+    # Two futures of one checkpoint in one folder could not be told apart.
     later = [other.name for other in checkpoints(output_dir) if _step(other) > _step(path)]
     if later:
         raise ValueError(
@@ -161,7 +162,7 @@ def save_checkpoint(accelerator: Accelerator, output_dir: str | Path, step: int,
     path = Path(output_dir) / f"checkpoint-{step}"
     unfinished = path.with_name(path.name + _UNFINISHED)
     accelerator.save_state(str(unfinished))
-    accelerator.wait_for_everyone()
+    accelerator.wait_for_everyone()  # a checkpoint is whole when the last process has written
     if accelerator.is_main_process:
         unfinished.rename(path)
         for old in checkpoints(output_dir)[:-keep]:

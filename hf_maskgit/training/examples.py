@@ -187,6 +187,7 @@ def frame_texts(
         },
         desc="Packing texts" if pack else "Framing texts",
     )
+    # Lengths are a column of their own, so that no id has to be read again to count them.
     lengths = bodies.with_format("numpy")["num_tokens"][:]
     cut = np.zeros_like(lengths) if pack else (lengths - capacity).clip(min=0)
     report = DataReport(
@@ -196,7 +197,7 @@ def frame_texts(
         cut_texts=int((cut > 0).sum()),
         cut_tokens=int(cut.sum()),
     )
-    ids = np.arange(len(examples))
+    ids = np.arange(len(examples))  # the key of each example's noise, wherever it is shuffled to
     return examples.remove_columns("num_tokens").add_column("example_id", ids), report
 
 
@@ -223,7 +224,7 @@ def tokenize_texts(
             "Name the one that holds the texts with `text_column`."
         )
 
-    hidden = never_emitted(tokenizer_fields(tokenizer))
+    hidden = never_emitted(tokenizer_fields(tokenizer))  # a text of these alone teaches nothing
 
     def tokenize(batch: list[str], rows: list[int]) -> dict[str, list[Any]]:
         for text, row in zip(batch, rows, strict=True):
@@ -288,6 +289,7 @@ def pack_bodies(bodies: list[list[int]], capacity: int, end_of_text: int) -> lis
         capacity: tokens per block, at least 1; the last block holds what remains.
         end_of_text: id put behind every body.
     """
+    # Of the bodies [a, b, c] and [d, e], with room for 4: [a b c .] [d e .], "." the end of text.
     stream = [token for body in bodies for token in (*body, end_of_text)]
     return [stream[i : i + capacity] for i in range(0, len(stream), capacity)]
 

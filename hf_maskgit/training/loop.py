@@ -113,7 +113,7 @@ class TrainingLoop:
         self.eval_examples = eval_examples
         self.bound: NelboOutput | None = None
         self.auroc: CriticAuroc | None = None
-        freeze_left_out(model, options.train)
+        freeze_left_out(model, options.train)  # before the optimizer looks for what learns
         update_size = examples_per_update(
             accelerator.num_processes,
             options.gradient_accumulation_steps,
@@ -141,9 +141,11 @@ class TrainingLoop:
         )
         loader: DataLoader[Any] = DataLoader(
             train_examples,  # type: ignore[arg-type]  # a map-style data set all the same
+            # one process's share of a whole update: its times are stratified together, and it is
+            # cut into micro-batches only after that
             batch_size=update_size // accelerator.num_processes,
             shuffle=True,
-            drop_last=True,
+            drop_last=True,  # a short update would be a step of another size
             collate_fn=self.collator,
             num_workers=num_workers,
         )
@@ -164,6 +166,7 @@ class TrainingLoop:
         try:
             self.accelerator.load_state(str(checkpoint))
         except ValueError as error:
+            # torch has no error class of its own for an optimizer of other weights
             if "parameter group" not in str(error):
                 raise
             raise ValueError(
@@ -171,6 +174,7 @@ class TrainingLoop:
                 "weights; use the same `train`, which names the part that learns, or start a new "
                 "run from its model."
             ) from error
+        # A run that was killed has logged updates that are now taken again.
         log = self._log_file
         if self.accelerator.is_main_process and log.exists():
             lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -218,7 +222,9 @@ class TrainingLoop:
 
     def save_model(self, folder: Path) -> None:
         """Write model and tokenizer for `from_pretrained`; every process must call this."""
-        weights = self.accelerator.get_state_dict(self.model)
+        weights = self.accelerator.get_state_dict(
+            self.model
+        )  # of which each process may hold a part
         if self.accelerator.is_main_process:
             self.accelerator.unwrap_model(self.model).save_pretrained(folder, state_dict=weights)
             self.tokenizer.save_pretrained(folder)

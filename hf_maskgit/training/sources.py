@@ -87,7 +87,10 @@ def only_split(dataset: str, config: str | None = None) -> str:
 
 
 def _suffix(dataset: str) -> str:
-    """Return the ending that tells the kind of a local file, "" where there is none."""
+    """Return the ending that tells the kind of a local file, "" where there is none.
+
+    "verses.txt.gz" is ".txt": what it is compressed with is found out when it is read.
+    """
     suffixes = [s for s in Path(dataset).suffixes if s not in _COMPRESSIONS]
     return suffixes[-1] if suffixes else ""
 

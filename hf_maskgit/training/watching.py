@@ -76,6 +76,8 @@ def _in_shares(
     measure: Callable[..., Any],
 ) -> list[Any]:
     """Measure every process's share of the examples; return the results of all that had one."""
+    # Process 1 of 3 takes rows 1, 4, 7, ...: examples that a data set sorts by length are shared
+    # out evenly, and with fewer examples than processes some have none.
     rows = range(accelerator.process_index, len(examples), accelerator.num_processes)
     parts = []
     if len(rows):
@@ -98,7 +100,7 @@ class Window:
         """Begin with nothing."""
         self.num_updates, self.seconds = 0, 0.0
         self.losses: dict[str, Tensor] = {}
-        self.num_tokens: Tensor | int = 0
+        self.num_tokens: Tensor | int = 0  # an integer until the device of the first is known
 
     def add(self, update: Update, seconds: float) -> None:
         """Add one update; sums stay on the device, so that nothing waits for it."""

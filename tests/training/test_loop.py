@@ -12,7 +12,7 @@ from hf_maskgit import MaskGitForMaskedLM
 from hf_maskgit.evaluation import NelboOutput, masked_accuracy
 from hf_maskgit.training.arguments import TrainArguments
 from hf_maskgit.training.building import make_accelerator
-from hf_maskgit.training.loop import TrainingLoop
+from hf_maskgit.training.loop import TrainingLoop, train_by_length
 from hf_maskgit.training.updates import Update
 from scripts.train import main
 from tests.support.tiny import word_tokenizer
@@ -245,3 +245,22 @@ def test_the_part_left_out_stays_as_it_is(tmp_path, train):
 def test_a_critic_to_train_must_be_there(tmp_path):
     with pytest.raises(ValueError, match="train='critic' needs a token critic, and the model has"):
         loop_of(tmp_path / "run", train="critic")
+
+
+def test_a_run_by_length_learns_and_is_saved(tmp_path, monkeypatch):
+    widths = []
+    take_update = training.take_update
+
+    def measured(accelerator, model, optimizer, batch, *rest):
+        lengths = batch["attention_mask"].sum(1)
+        widths.append(int(lengths.max() - lengths.min()))
+        return take_update(accelerator, model, optimizer, batch, *rest)
+
+    monkeypatch.setattr(training, "take_update", measured)
+    changes = {"gradient_accumulation_steps": 1, "max_steps": 16}
+    options = TrainArguments(output_dir=str(tmp_path / "run"), **{**SMALL, **changes})
+    train_by_length(fresh_model(), word_tokenizer(), examples(), options, tmp_path / "model")
+    assert len(widths) == 16
+    assert max(widths) <= 1  # 64 texts of 8 lengths, in batches of 4
+    assert log_of(tmp_path / "run")[16] < log_of(tmp_path / "run")[1]
+    assert MaskGitForMaskedLM.from_pretrained(tmp_path / "model").config.mask_token_id == 4
