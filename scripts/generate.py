@@ -18,30 +18,49 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar, get_type_hints
 
 import torch
 from tqdm.auto import tqdm
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from hf_maskgit import MaskGitForMaskedLM, MaskGitGenerationConfig
-from hf_maskgit.core.generation_config_maskgit import Request
+from hf_maskgit.core.generation_config_maskgit import OPTIONS, Request
 from hf_maskgit.core.noise import mix
-from hf_maskgit.core.options import options_of
 from hf_maskgit.core.pipeline_infilling import holds_blank
 from hf_maskgit.core.sampler import Sampler
 from hf_maskgit.core.sampler_presets import PRESETS
-from hf_maskgit.core.sampler_rules import ORDERS, PACES, REMASKS
-from hf_maskgit.core.schedules import SCHEDULES
 from hf_maskgit.training.recipes import json_object, option, parse_options, required, run_program
 
-# The options of `generate` as the library declares them; one that is not given is the model's own.
-DECLARED = {**options_of(Request), **options_of(Sampler)}
+# The options of `generate` that words of the command line can say, but for those that this script
+# says otherwise.
+TYPES = get_type_hints(Sampler) | get_type_hints(Request)
+SAID_OTHERWISE = ("num_return_sequences", "return_dict_in_generate", "output_history")
+DECODING = {
+    name: kind | None
+    for kind in (int, float, bool, str, list[int])
+    for name in OPTIONS
+    if TYPES[name] in (kind, kind | None) and name not in SAID_OTHERWISE
+}
+
+T = TypeVar("T")
+
+
+def with_decoding(arguments: type[T]) -> type[T]:
+    """Add to a class of options those of `generate`, in the words in which it declares them."""
+    for name, declared in OPTIONS.items():
+        if name in DECODING and name not in arguments.__annotations__:
+            words = {"choices": list(declared.choices)} if declared.choices else {}
+            arguments.__annotations__[name] = DECODING[name]
+            default = f"Default: the model's own, else {declared.default!r}."
+            setattr(arguments, name, option(None, f"{declared.description} {default}", **words))
+    return arguments
 
 
 @dataclass
+@with_decoding
 class GenerateArguments:
-    """What is written, and how."""
+    """What is written, and how: the last options are those of `generate`."""
 
     model: str = required("Trained generator: a folder or a name on the Hub.")
     text: list[str] | None = option(
@@ -55,19 +74,6 @@ class GenerateArguments:
     preset: str | None = option(
         None, "Sampler of the literature; other options replace its own.", choices=list(PRESETS)
     )
-    steps: int | None = option(None, DECLARED["steps"].description)
-    schedule: str | None = option(None, DECLARED["schedule"].description, choices=list(SCHEDULES))
-    order: str | None = option(None, DECLARED["order"].description, choices=list(ORDERS))
-    pace: str | None = option(None, DECLARED["pace"].description, choices=list(PACES))
-    remask: str | None = option(None, DECLARED["remask"].description, choices=list(REMASKS))
-    block_length: int | None = option(None, DECLARED["block_length"].description)
-    do_sample: bool | None = option(None, DECLARED["do_sample"].description)
-    temperature: float | None = option(None, DECLARED["temperature"].description)
-    anneal_temperature: bool | None = option(None, DECLARED["anneal_temperature"].description)
-    choice_temperature: float | None = option(None, DECLARED["choice_temperature"].description)
-    top_k: int | None = option(None, DECLARED["top_k"].description)
-    top_p: float | None = option(None, DECLARED["top_p"].description)
-    guidance_scale: float | None = option(None, DECLARED["guidance_scale"].description)
     stop_strings: list[str] | None = option(
         None, "A continued text ends behind the first of these."
     )
@@ -180,7 +186,7 @@ def decoding_options(options: GenerateArguments) -> dict[str, Any]:
         ValueError: for JSON that is no object, or names an option twice.
     """
     preset = {} if options.preset is None else PRESETS[options.preset].options
-    values = {name: value for name, value in asdict(options).items() if name in DECLARED}
+    values = {name: value for name, value in asdict(options).items() if name in OPTIONS}
     given = {name: value for name, value in values.items() if value is not None}
     further = {} if options.options is None else json_object("options", options.options)
     twice = sorted(given.keys() & further.keys())

@@ -10,6 +10,7 @@ import dis
 import inspect
 import json
 import sys
+from argparse import Action, ArgumentDefaultsHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, field, fields
 from pathlib import Path
@@ -78,6 +79,7 @@ def parse_options(
     parser = _Parser(
         option_types,  # type: ignore[arg-type]  # transformers names its own protocol here
         description=description,
+        formatter_class=_Help,
         usage="%(prog)s [recipe.yaml] [--option value ...]   (--help lists all options)",
         allow_abbrev=False,
     )
@@ -171,6 +173,13 @@ def json_object(name: str, text: str) -> dict[str, Any]:
             f"`{name}` must be a JSON object such as '{{\"hidden_size\": 256}}', got {text!r}."
         )
     return value
+
+
+class _Help(ArgumentDefaultsHelpFormatter):
+    """Help that names a default where there is one; what None stands for is in the option's own."""
+
+    def _get_help_string(self, action: Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
 
 
 class _Parser(HfArgumentParser):

@@ -28,8 +28,8 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from hf_maskgit import DataCollatorForMaskGit, MaskGitConfig, MaskGitForMaskedLM, nelbo
-from hf_maskgit.core.special_tokens import tokenizer_fields
 from hf_maskgit.core.encoder_kinds import PADDING_LEAKS, UNUSED_PARAMETERS, refusal
+from hf_maskgit.core.special_tokens import tokenizer_fields
 from tests.support.project import ROOT
 from tests.support.tiny import WIDE, randomise_vectors, roberta_tokenizer, word_tokenizer
 

@@ -31,8 +31,8 @@ from transformers import (
 )
 
 from hf_maskgit import MaskGitConfig, MaskGitForMaskedLM, MaskGitGenerationConfig
-from hf_maskgit.core.special_tokens import tokenizer_fields
 from hf_maskgit.core.generation_maskgit import MaskGitGenerationMixin
+from hf_maskgit.core.special_tokens import tokenizer_fields
 
 BERT_SPECIALS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 # RoBERTa's order: its padding id is 1, and positions are counted from there.
