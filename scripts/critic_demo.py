@@ -35,7 +35,8 @@ from hf_maskgit.training.arguments import ModelArguments, TrainArguments
 from hf_maskgit.training.building import load_model
 from hf_maskgit.training.loop import train_by_length
 from hf_maskgit.training.recipes import option, parse_options, run_program
-from scripts.demo import examples_of, quiet_libraries, say, section
+
+from .demo import examples_of, quiet_libraries, say, section
 
 RESULTS = "critic_demo.json"
 

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
 import zipfile
 from email.parser import Parser
@@ -24,6 +25,7 @@ from transformers.dynamic_module_utils import (
 
 from tests.support import measures
 from tests.support.project import CARRIED, PACKAGE, ROOT, Import, imports_of
+from tests.support.tiny_training import write_inputs
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -295,12 +297,91 @@ def wheel(tmp_path_factory):
         yield archive
 
 
-def test_the_wheel_holds_the_whole_package_and_nothing_else(wheel):
-    package = {p.relative_to(ROOT).as_posix() for p in PACKAGE.rglob("*") if p.is_file()}
-    package = {name for name in package if "__pycache__" not in name}
+def test_the_wheel_holds_the_package_with_its_programs_and_nothing_else(wheel):
+    """The programs, which lie at the top of a checkout, lie inside the package there."""
+    programs = {f"hf_maskgit/{name}" for name in files_below(ROOT / "scripts")}
     shipped = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    assert "hf_maskgit/py.typed" in shipped
-    assert shipped == package
+    assert {"hf_maskgit/py.typed", "hf_maskgit/scripts/train.py"} <= shipped
+    assert shipped == files_below(PACKAGE) | programs
+
+
+def files_below(folder: Path) -> set[str]:
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    names = {path.relative_to(ROOT).as_posix() for path in paths}
+    return {name for name in names if "__pycache__" not in name}
+
+
+def test_the_wheel_brings_the_command(wheel):
+    (name,) = (n for n in wheel.namelist() if n.endswith(".dist-info/entry_points.txt"))
+    command = "[console_scripts]\nhf-maskgit = hf_maskgit.scripts.cli:main"
+    assert wheel.read(name).decode().strip() == command
+
+
+def test_programs_find_each_other_wherever_they_are_installed():
+    """As `scripts` in a checkout, as `hf_maskgit.scripts` elsewhere: never by either name."""
+    for path in (ROOT / "scripts").glob("*.py"):
+        absolute = [i.module for i in imports_of(path) if not i.dots]
+        assert not [name for name in absolute if name.split(".")[0] == "scripts"], path.name
+
+
+@pytest.fixture(params=["wheel", "editable"])
+def installed(request, wheel, tmp_path):
+    """A fresh environment outside the checkout, with the package as users install it: its folder.
+
+    What the package needs is lent by this environment; its own copy of the package comes first.
+    """
+    home = tmp_path / "fresh"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)
+    paths = {"base": str(home), "platbase": str(home)}
+    lent = Path(sysconfig.get_path("purelib", "venv", paths), "lent.pth")
+    lent.write_text(f"{sysconfig.get_path('purelib')}\n")
+    if request.param == "wheel":
+        what = [wheel.filename]
+    else:
+        shutil.copytree(ROOT / "hf_maskgit", tmp_path / "checkout/hf_maskgit")
+        shutil.copytree(ROOT / "scripts", tmp_path / "checkout/scripts")
+        for name in ("pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy(ROOT / name, tmp_path / "checkout")
+        what = ["--no-build-isolation", "--editable", tmp_path / "checkout"]
+    offline = ["--quiet", "--no-deps", "--no-index", "--ignore-installed"]
+    pip = [sys.executable, "-m", "pip", "--python", home / "bin/python"]
+    subprocess.run([*pip, "install", *offline, *what], check=True)
+    return home
+
+
+@pytest.mark.slow
+def test_an_installed_package_trains_evaluates_writes_and_pushes(installed, tmp_path):
+    """From a folder that knows nothing of the checkout; the launcher finds the script as well."""
+    inputs = write_inputs(tmp_path)
+    texts = inputs[inputs.index("--dataset") + 1]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    environment.pop("PYTHONPATH", None)
+    (tmp_path / "elsewhere").mkdir()
+
+    def run(*words):
+        done = subprocess.run(
+            [installed / "bin" / words[0], *words[1:]],
+            cwd=tmp_path / "elsewhere",
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    where = (
+        "import hf_maskgit, hf_maskgit.scripts.train as t; print(hf_maskgit.__file__, t.__file__)"
+    )
+    assert str(ROOT) not in run("python", "-c", where).replace(str(tmp_path), "")
+    options = ["--max_steps", "2", "--per_device_batch_size", "4", "--use_cpu", "--output_dir"]
+    run("hf-maskgit", "train", *inputs, *options, "one")
+    launch = ["-m", "accelerate.commands.launch", "--cpu", "-m", "hf_maskgit.scripts.train"]
+    run("python", *launch, *inputs, *options, "two")
+    read = run("hf-maskgit", "evaluate", "--model", "two", "--dataset", texts)
+    assert '"nats_per_token"' in read
+    assert run("hf-maskgit", "generate", "--model", "one", "--text", "w1 [MASK]").startswith("w1 ")
+    told = run("hf-maskgit", "push", "one", "--repo_id", "me/one", "--dry_run")
+    assert "Nothing was sent." in told
 
 
 def test_the_wheel_states_version_licence_and_python(wheel):

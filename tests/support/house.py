@@ -15,10 +15,9 @@ PAGE = ROOT / "CONTRIBUTING.md"
 START, END = "<!-- map: python -m tests.support.house -->", "<!-- end of map -->"
 
 # In the direction of imports: a folder takes from itself and from those above it. What a folder is
-# about, its own docstring says; a folder of programs has none.
+# about, its own docstring says.
 FOLDERS = ("core", "evaluation", "training", "hub")
 OWN_MODULES = "What users import; nothing inside goes through it."
-PROGRAMS = "Programs: each tells a story, and the library holds its parts."
 
 
 def first_line(path: Path) -> str:
@@ -50,7 +49,8 @@ def draw(package: Path = PACKAGE, programs: Path = ROOT / "scripts") -> str:
     for name in FOLDERS:
         sentence = first_line(package / name / "__init__.py")
         sections.append(section(f"{name}/", sentence, list((package / name).glob("*.py"))))
-    sections.append(section("scripts/", PROGRAMS, list(programs.glob("*.py"))))
+    sentence = first_line(programs / "__init__.py")
+    sections.append(section("scripts/", sentence, list(programs.glob("*.py"))))
     return "\n\n".join(sections)
 
 

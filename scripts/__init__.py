@@ -1,0 +1,1 @@
+"""Programs: each tells a story, and the library holds its parts."""

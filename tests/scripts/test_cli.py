@@ -1,0 +1,74 @@
+"""The command `hf-maskgit`: each command is a script, and a slip of the pen is a sentence."""
+
+import sys
+
+import pytest
+
+import hf_maskgit
+from scripts import cli, evaluate, generate, push_to_hub, train
+from tests.support.project import ROOT
+
+SCRIPTS = {"train": train, "evaluate": evaluate, "generate": generate, "push": push_to_hub}
+
+
+def run(monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/hf-maskgit", *words])
+    cli.main()
+
+
+@pytest.mark.parametrize("command", SCRIPTS)
+def test_a_command_is_the_script_with_the_words_behind_it(command, monkeypatch):
+    seen = []
+
+    def main():
+        seen.append(sys.argv)
+
+    assert cli.script_of(command) is SCRIPTS[command]
+    monkeypatch.setattr(SCRIPTS[command], "main", main)
+    run(monkeypatch, command, "--model", "m")
+    assert seen == [[f"hf-maskgit {command}", "--model", "m"]]
+
+
+def test_every_command_is_tried_here():
+    assert set(cli.COMMANDS) == set(SCRIPTS)
+    assert all((ROOT / f"scripts/{name}.py").exists() for name in cli.COMMANDS.values())
+
+
+def test_the_help_of_a_command_names_it(monkeypatch, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run(monkeypatch, "generate", "--help")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: hf-maskgit generate [recipe.yaml]")
+
+
+def test_what_a_script_refuses_is_one_sentence(monkeypatch, tmp_path):
+    nowhere = str(tmp_path / "nowhere.txt")
+    with pytest.raises(SystemExit, match="error: Cannot read '.*nowhere.txt'"):
+        run(monkeypatch, "generate", "--model", "m", "--input_file", nowhere)
+
+
+def test_the_overview_has_the_first_line_of_every_script(monkeypatch, capsys):
+    run(monkeypatch, "--help")
+    printed = capsys.readouterr().out
+    for name, script in SCRIPTS.items():
+        assert f"  {name:<9} {script.__doc__.splitlines()[0]}\n" in printed
+
+
+def test_the_version_is_the_packages(monkeypatch, capsys):
+    run(monkeypatch, "--version")
+    assert capsys.readouterr().out == f"hf-maskgit {hf_maskgit.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "Name a command. Commands: train, evaluate, generate, push."),
+        (["evalute"], "There is no command 'evalute'. Did you mean evaluate? Commands: train"),
+        (["--model", "m"], "There is no command '--model'. Commands: train"),
+    ],
+)
+def test_a_word_that_is_no_command_is_refused(words, sentence, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run(monkeypatch, *words)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(f"hf-maskgit: error: {sentence}")
