@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict, IterableDataset
 from transformers import PreTrainedTokenizerBase
 
 from ..core.special_tokens import never_emitted, tokenizer_fields
@@ -215,9 +215,11 @@ def tokenize_texts(
         empty.
 
     Raises:
-        ValueError: naming the row, for a text that is no string, tokenises to nothing (unless
+        ValueError: for a stream or anything else that is no data set with rows to be numbered; and
+            naming the row, for a text that is no string, tokenises to nothing (unless
             `drop_empty_texts`) or holds the mask token.
     """
+    _check_is_dataset(texts)
     if text_column not in texts.column_names:
         raise ValueError(
             f"The data set has no column {text_column!r}; its columns are {texts.column_names}. "
@@ -292,6 +294,25 @@ def pack_bodies(bodies: list[list[int]], capacity: int, end_of_text: int) -> lis
     # Of the bodies [a, b, c] and [d, e], with room for 4: [a b c .] [d e .], "." the end of text.
     stream = [token for body in bodies for token in (*body, end_of_text)]
     return [stream[i : i + capacity] for i in range(0, len(stream), capacity)]
+
+
+def _check_is_dataset(texts: Any) -> None:
+    if isinstance(texts, Dataset):
+        return
+    if isinstance(texts, IterableDataset):
+        raise ValueError(
+            "The texts are a stream, an IterableDataset, whose rows have no number; each example's "
+            "masks are keyed by one, and every pass shuffles them all. Take a part as a data set, "
+            "`Dataset.from_list(list(stream.take(100_000)))`, or load it without `streaming`."
+        )
+    advice = (
+        f"name one of its splits {sorted(texts)}"
+        if isinstance(texts, DatasetDict)
+        else ("make one, for example with `Dataset.from_dict({'text': texts})`")
+    )
+    raise ValueError(
+        f"The texts must be a `datasets.Dataset`, got {type(texts).__name__}; {advice}."
+    )
 
 
 def _check_no_mask(body: list[int], row: int, tokenizer: PreTrainedTokenizerBase) -> None:

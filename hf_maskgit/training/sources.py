@@ -12,10 +12,12 @@ from datasets import (
     load_dataset,
     load_from_disk,
 )
+from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
 # What `load_dataset` calls the reader of each kind of local file, and what it has to be told.
 _READERS: dict[str, tuple[str, dict[str, Any]]] = {
-    ".txt": ("text", {}),
+    # "-sig": the mark that some editors put at the beginning of a file is no part of its first text
+    ".txt": ("text", {"encoding": "utf-8-sig"}),
     ".json": ("json", {}),
     ".jsonl": ("json", {}),
     ".csv": ("csv", {}),
@@ -36,8 +38,9 @@ def load_texts(dataset: str, config: str | None = None, split: str = "train") ->
         split: its split, slices such as "train[:1%]" included; a local file is all "train".
 
     Raises:
-        ValueError: for a split that is not there or a data set without rows.
-        FileNotFoundError: for a local file that is not there.
+        ValueError: for a split that is not there, a data set without rows, and files that cannot be
+            read as what their names say.
+        FileNotFoundError: for a local file or a data set that is not there.
     """
     suffix = _suffix(dataset)
     if suffix in _READERS:
@@ -123,7 +126,46 @@ def _load_split(dataset: str, split: str, path: str, **options: Any) -> Dataset:
             raise _missing_split(dataset, split, str(error)) from error
         if "corresponds to no data" in str(error):
             raise _empty(dataset, split) from error
+        if type(error).__module__.startswith("pyarrow"):  # as a Parquet file's end is looked for
+            raise _unreadable(dataset, error) from error
         raise
+    except DatasetNotFoundError as error:
+        raise FileNotFoundError(
+            f"There is no data set {dataset!r}: neither a folder or file of that name here nor, as "
+            f"far as can be seen, a data set on the Hub ({error})."
+        ) from error
+    except DatasetGenerationError as error:
+        raise _unreadable(dataset, error) from error
+
+
+def _unreadable(dataset: str, error: BaseException) -> ValueError:
+    """Say why files could not be read; datasets itself only says that they could not."""
+    cause = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    if isinstance(cause, UnicodeDecodeError):
+        return ValueError(
+            f"{_first_not_utf8(dataset)!r} is not UTF-8 ({cause.reason}, byte "
+            f"{cause.object[cause.start]:#04x}); texts are read as UTF-8. Convert it first, for "
+            "example with: iconv -f latin1 -t utf-8"
+        )
+    return ValueError(
+        f"{dataset!r} cannot be read as what its name says ({type(cause).__name__}: {cause}). "
+        "Check that it is whole and of that kind."
+    )
+
+
+def _first_not_utf8(pattern: str) -> str:
+    """Name the file of several whose bytes are no UTF-8; compressed ones cannot be looked into."""
+    for file in glob.glob(pattern):
+        if Path(file).suffix in _READERS:
+            try:
+                with open(file, encoding="utf-8") as lines:
+                    for _ in lines:
+                        pass
+            except UnicodeDecodeError:
+                return file
+    return pattern
 
 
 def _empty(dataset: str, split: str) -> ValueError:

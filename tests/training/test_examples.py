@@ -7,7 +7,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, IterableDataset
 
 from hf_maskgit.training.examples import (
     batches_of_one_length,
@@ -278,3 +278,35 @@ def test_no_group_is_on_both_sides_and_no_text_is_lost():
     assert hold_out_groups(data, "group", 0.2, seed=0)[1]["text"][:] == held_out["text"][:]
     others = [hold_out_groups(data, "group", 0.2, seed=i)[1]["text"][:] for i in range(1, 5)]
     assert any(other != held_out["text"][:] for other in others)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("latin.txt", "\xe9 b\n".encode("latin1"), r"latin.txt' is not UTF-8 .*byte 0xe9.*iconv"),
+        ("wide.txt", "a b\n".encode("utf-16"), "wide.txt' is not UTF-8"),
+        ("lat*.csv", b"text\n\xe9\n", "is not UTF-8"),
+        ("cut.json", b'{"text": "a', "cannot be read as what its name says"),
+        ("cut.parquet", b"PAR1", "cannot be read as what its name says"),
+    ],
+)
+def test_files_that_cannot_be_read_are_named(tmp_path, name, content, sentence):
+    (tmp_path / name.replace("*", "in")).write_bytes(content)
+    with pytest.raises(ValueError, match=sentence):
+        load_texts(str(tmp_path / name))
+
+
+def test_a_mark_of_the_encoding_is_no_part_of_a_text(tmp_path):
+    (tmp_path / "a.txt").write_bytes("\ufeffa b\nc\n".encode())
+    assert load_texts(str(tmp_path / "a.txt"))["text"][:] == ["a b", "c"]
+
+
+def test_what_is_no_data_set_is_refused(tmp_path):
+    stream = IterableDataset.from_generator(lambda: iter([{"text": "w1"}]))
+    for texts, sentence in (
+        (stream, r"are a stream, an IterableDataset.*Dataset.from_list"),
+        (DatasetDict({"train": Dataset.from_dict({"text": ["w1"]})}), r"name one of its splits"),
+        (["w1"], "must be a `datasets.Dataset`, got list"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            prepare_examples(texts, word_tokenizer())
