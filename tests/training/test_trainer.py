@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from datasets import Dataset
 from torch.optim import AdamW
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 from transformers import AutoTokenizer, Trainer, TrainingArguments
 
 from hf_maskgit import DataCollatorForMaskGit, MaskGitForMaskedLM
@@ -173,6 +173,47 @@ def test_workers_that_would_miss_an_epoch_are_refused(tmp_path):
     )
     with pytest.raises(ValueError, match="keeps the collator of the first epoch, so every epoch"):
         trainer.train()
+
+
+class Stream(IterableDataset):
+    """Eight texts of unknown length: it can be gone through, and nothing else."""
+
+    def __iter__(self):
+        return iter(list(distinct_examples())[:8])
+
+
+STREAMED = {"per_device_train_batch_size": 1, "max_steps": 24}
+
+
+def test_every_pass_over_a_stream_masks_anew(tmp_path):
+    """Eight updates a pass, which Trainer takes for a third of one epoch."""
+    trainer = make_trainer(tmp_path, train_examples=Stream(), **STREAMED)
+    calls = record_batches(trainer.model)
+    trainer.train()
+    masks = masks_by_text(calls)
+    assert [len(of_text) for of_text in masks.values()] == [3] * 8
+    collator = DataCollatorForMaskGit(word_tokenizer())
+    for epoch in range(3):
+        collator.set_epoch(epoch)
+        for row in list(distinct_examples())[:8]:
+            batch = collator([row])
+            text = tuple(batch["labels"][batch["labels"] >= 0].tolist())
+            chosen = batch["masked_positions"][batch["labels"] >= 0].tolist()
+            assert masks[text][epoch] == chosen
+
+
+def test_a_stream_is_resumed_exactly_in_its_first_pass_and_refused_later(tmp_path):
+    options = {**STREAMED, "save_strategy": "steps", "save_steps": 6}
+    whole = make_trainer(tmp_path, train_examples=Stream(), **options)
+    whole.train()
+    again = make_trainer(tmp_path, train_examples=Stream(), **options)
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-6"))
+    assert_same_weights(weights_of(again.model), weights_of(whole.model))
+    again = make_trainer(tmp_path, train_examples=Stream(), **options)
+    with pytest.raises(ValueError, match=r"stands in pass 2 over a stream .*skip 12 updates"):
+        again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-12"))
+    again = make_trainer(tmp_path, train_examples=Stream(), ignore_data_skip=True, **options)
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-12"))
 
 
 def test_trainers_defaults_work(tmp_path):
