@@ -1,18 +1,25 @@
 """Configuration of a masked-diffusion model around any encoder of the masked-LM family."""
 
 import copy
+import os
 from typing import Any, cast
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedTokenizerBase
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
+from .checkpoint_files import read_json_object, told_of
 from .masking import Masking
 from .options import check, option, option_of, options_of
 from .schedules import SCHEDULES
-from .special_tokens import never_emitted
-
-_SINGLE_IDS = ("mask_token_id", "pad_token_id", "bos_token_id", "eos_token_id", "unk_token_id")
+from .special_tokens import (
+    SINGLE_IDS,
+    check_mask_is_alone,
+    check_size,
+    never_emitted,
+    never_written,
+    tokenizer_fields,
+)
 
 # Keywords that transformers itself hands to a config and that no dataclass field declares.
 _TRANSFORMERS_KEYWORDS = frozenset(
@@ -31,12 +38,17 @@ class MaskGitConfig(PreTrainedConfig):
         text_config: the encoder's own configuration, an object or a dict (copied, never edited).
         mask_token_id: id of the mask token; generation and training need it.
         pad_token_id, bos_token_id, eos_token_id, unk_token_id: ids of the other special tokens.
-        special_token_ids: every special id of the tokenizer. None of them is ever drawn at random,
-            and only the end of text and the unknown token can be a prediction.
+            None where there is none. Left out, they and the mask are what the encoder's
+            configuration was told; what its class assumes by itself is no fact of this model.
+        special_token_ids: every special id of the tokenizer, reserved ones included. None of them
+            is ever drawn at random, and only the end of text and the unknown token can be a
+            prediction.
         prefix_ids, suffix_ids: what the tokenizer's template puts around one text, for example
-            `[CLS]` and `[SEP]`. Never masked.
-        num_token_ids: number of ids the tokenizer knows; rows of the embedding table beyond it
-            (padding of the table) are never emitted. None means all rows are real.
+            `[CLS]` and `[SEP]`. Never masked, and no words.
+        num_token_ids: the tokenizer's greatest id and one more; rows of the embedding table beyond
+            it (padding of the table) are never emitted. None means all rows are real.
+        unassigned_token_ids: ids below that no token has; never emitted. None where that was not
+            looked at.
         schedule: how much of a text is masked at each time, a name: a function cannot be stored,
             so give it to the collator or to `generate` instead. This and the options that follow,
             to `self_cond`, are those of `Masking`, which says what each of them is.
@@ -68,6 +80,7 @@ class MaskGitConfig(PreTrainedConfig):
     prefix_ids: list[int] | None = None
     suffix_ids: list[int] | None = None
     num_token_ids: int | None = None
+    unassigned_token_ids: list[int] | None = None
     schedule: str = option_of(Masking, "schedule")
     no_replace_prob: float | int = option_of(Masking, "no_replace_prob")
     random_token_prob: float | int = option_of(Masking, "random_token_prob")
@@ -95,6 +108,13 @@ class MaskGitConfig(PreTrainedConfig):
     )
     initializer_range: float = 0.02
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> "MaskGitConfig":
+        """Note which ids are given: one that is None and one that is left out are two things."""
+        made = super().__new__(cls)
+        if given := kwargs.keys() & set(SINGLE_IDS):
+            made.__dict__["_given"] = given
+        return made
+
     def __post_init__(self, **kwargs: Any) -> None:
         """Build the encoder's configuration and check every value."""
         unknown = sorted(set(kwargs) - _TRANSFORMERS_KEYWORDS)
@@ -106,13 +126,10 @@ class MaskGitConfig(PreTrainedConfig):
         self.text_config = copy.deepcopy(self.text_config)
         self.critic_config = copy.deepcopy(self.critic_config)
         super().__post_init__(**kwargs)
-        encoder = self.get_text_config()
-        # The encoder's own config may know ids that were not given here. It may list several ends
-        # of text, of which one can be written behind a text: the first.
-        for name in _SINGLE_IDS:
-            if getattr(self, name) is None:
-                inherited = getattr(encoder, name, None)
-                setattr(self, name, inherited[0] if isinstance(inherited, list) else inherited)
+        given = vars(self).pop("_given", ())
+        for name in SINGLE_IDS:
+            if name not in given:
+                setattr(self, name, _told(self.get_text_config(), name))
         self._check()
 
     @property
@@ -125,13 +142,74 @@ class MaskGitConfig(PreTrainedConfig):
         """Ids that can never be emitted, sorted: each has probability 0 in every pass.
 
         They are the mask, the padding, every special token except the end of text and the unknown
-        token, and rows of the embedding table that the tokenizer does not know.
+        token, and rows of the embedding table that the tokenizer has no text for; the table at the
+        head of the module that reads tokenizers tells which.
         """
-        ids = never_emitted(vars(self))
-        vocab_size = self.get_text_config().vocab_size
-        if self.num_token_ids is not None:
-            ids |= set(range(self.num_token_ids, vocab_size))
-        return sorted(ids)
+        return sorted(never_emitted(vars(self), self.get_text_config().vocab_size))
+
+    @property
+    def unwritten_token_ids(self) -> list[int]:
+        """The same with the unknown token, sorted: no text of the model's ever holds them."""
+        return sorted(never_written(vars(self), self.get_text_config().vocab_size))
+
+    @property
+    def end_token_ids(self) -> list[int]:
+        """Ids that end a text, sorted: never a word, whatever the options of a call are."""
+        ends = {self.eos_token_id} - {None}
+        told = getattr(self.get_text_config(), "eos_token_id", None)
+        # One of them is written behind a text, but all that the encoder was told of end one.
+        if isinstance(told, list) and self.eos_token_id in told:
+            ends |= set(told) - never_emitted(vars(self))
+        return sorted(cast(set[int], ends))
+
+    def read_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Take over what a tokenizer says of its tokens, once it has grown or was changed.
+
+        The model's embeddings must have a row for each of its ids: see `resize_token_embeddings`.
+
+        Args:
+            tokenizer: the model's own.
+
+        Raises:
+            ValueError: for a tokenizer without a mask, with another one, or with ids beyond the
+                vocabulary; nothing is changed then.
+        """
+        before = {name: getattr(self, name) for name in tokenizer_fields(tokenizer)}
+        vars(self).update(tokenizer_fields(tokenizer))
+        try:
+            self._check()
+            if before["mask_token_id"] not in (None, self.mask_token_id):
+                raise ValueError(
+                    f"The tokenizer's mask token has id {self.mask_token_id}, the model learned "
+                    f"that of id {before['mask_token_id']}; give it the tokenizer it was made with."
+                )
+        except ValueError:
+            vars(self).update(before)
+            raise
+
+    def check_size(self, num_tokens: int | None) -> None:
+        """Refuse a number of embeddings that cuts off tokens of the tokenizer.
+
+        Args:
+            num_tokens: rows there are to be; None changes nothing.
+
+        Raises:
+            ValueError: naming the ids.
+        """
+        if num_tokens is not None:
+            check_size(vars(self), num_tokens)
+
+    def note_size(self, num_tokens: int | None) -> None:
+        """Take all rows of a resized table for tokens, until a tokenizer tells otherwise.
+
+        Args:
+            num_tokens: rows there are now, but for those that only pad the table; None changes
+                nothing.
+        """
+        if num_tokens is not None:
+            self.num_token_ids = num_tokens
+            if self.unassigned_token_ids is not None:
+                self.unassigned_token_ids = [i for i in self.unassigned_token_ids if i < num_tokens]
 
     def masking_options(self) -> dict[str, Any]:
         """Return the options of `Masking` that a checkpoint stores, by name."""
@@ -163,12 +241,15 @@ class MaskGitConfig(PreTrainedConfig):
         for encoder in (values["text_config"], values.get("critic_config")):
             if encoder is not None:
                 encoder.pop("_name_or_path", None)
+        if values.get("unassigned_token_ids") is None:  # of before there was this option
+            values.pop("unassigned_token_ids", None)
         return values
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Build a configuration; overrides are set afterwards and checked like the rest."""
-        result = super().from_dict(config_dict, **kwargs)
+        with told_of("The configuration of the checkpoint"):
+            result = super().from_dict(config_dict, **kwargs)
         (result[0] if isinstance(result, tuple) else result)._check()
         return result
 
@@ -190,6 +271,10 @@ class MaskGitConfig(PreTrainedConfig):
             )
         return values, kwargs
 
+    @classmethod
+    def _dict_from_json_file(cls, json_file: str | os.PathLike[str]) -> dict[str, Any]:
+        return read_json_object(json_file)
+
     def _check(self) -> None:
         if self.schedule not in SCHEDULES:
             raise ValueError(
@@ -210,7 +295,7 @@ class MaskGitConfig(PreTrainedConfig):
 
     def _check_ids(self) -> None:
         vocab_size = self.get_text_config().vocab_size
-        for name in (*_SINGLE_IDS, "special_token_ids", "prefix_ids", "suffix_ids"):
+        for name in (*SINGLE_IDS, "special_token_ids", "prefix_ids", "suffix_ids"):
             value = getattr(self, name)
             ids = [] if value is None else value if isinstance(value, list) else [value]
             outside = [i for i in ids if not 0 <= i < vocab_size]
@@ -226,6 +311,19 @@ class MaskGitConfig(PreTrainedConfig):
                 f"{self.num_token_ids}. Resize the encoder's embeddings when the tokenizer has "
                 "grown."
             )
+        check_mask_is_alone(vars(self))
+
+
+def _told(encoder: PreTrainedConfig, name: str) -> int | None:
+    """Return an id that an encoder's configuration was told, the first of several.
+
+    None where it holds what its class assumes by itself: BERT's configuration says 0 for padding of
+    images, too, and RoBERTa's the ids of a vocabulary that need not be this one.
+    """
+    value = getattr(encoder, name, None)
+    if value == getattr(type(encoder), name, None):
+        return None
+    return value[0] if isinstance(value, list) else value
 
 
 def own_fields() -> list[str]:

@@ -1,12 +1,14 @@
 """The options of `generate`: whose option counts, and what goes together."""
 
 import difflib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from transformers import GenerationConfig
 
+from .checkpoint_files import read_json_object
 from .options import Option, check, option, options_of
 from .sampler import Sampler
 from .sampler_choices import P2_PLANNERS, TABLES, readers_of, resolve_choices, what_draws
@@ -153,6 +155,10 @@ class MaskGitGenerationConfig(GenerationConfig):
                 f"Unknown preset {name!r}; choose from {', '.join(map(repr, PRESETS))}."
             )
         return cls(**{**PRESETS[name].options, **overrides})
+
+    @classmethod
+    def _dict_from_json_file(cls, json_file: str | os.PathLike[str]) -> dict[str, Any]:
+        return read_json_object(json_file)
 
     def validate(self, strict: bool = False, user_set_attributes: set[str] | None = None) -> None:
         """Check every option that is set; transformers' own arguments change nothing.

@@ -9,13 +9,14 @@ Letters: B rows, P prompt columns, n new tokens, L length, V vocabulary, N maske
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput, logging
 
+from .checkpoint_files import stored_options
 from .configuration_maskgit import MaskGitConfig
 from .decoding import Filled, StepCallback, fill_masks
 from .decoding_constraints import AllowedTokens, asked_processors, asked_warpers, start_state
@@ -241,17 +242,15 @@ class MaskGitGenerationMixin:
         if generation_config is not None:
             self.generation_config = _as_own(generation_config)
         elif pretrained_model_name_or_path is not None:
-            try:
-                stored = MaskGitGenerationConfig.from_pretrained(
-                    pretrained_model_name_or_path,
-                    _from_auto=from_auto_class,
-                    _from_pipeline=from_pipeline,
-                    **loading,
-                )
-            except OSError:
-                logger.info("The checkpoint stores no generation options; using the defaults.")
-            else:
-                self.generation_config = cast(MaskGitGenerationConfig, stored)
+            stored = stored_options(
+                MaskGitGenerationConfig,
+                pretrained_model_name_or_path,
+                _from_auto=from_auto_class,
+                _from_pipeline=from_pipeline,
+                **loading,
+            )
+            if stored is not None:
+                self.generation_config = stored
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
         """Return the arguments of a denoiser pass as they come: there is no cache to account for.

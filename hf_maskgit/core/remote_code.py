@@ -7,6 +7,8 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from .checkpoint_files import LoadsWhole
+
 # Named here, the pipelines belong to the code that transformers copies: it follows such imports.
 from .pipeline_infilling import InfillingPipeline
 from .pipeline_text_generation import MaskGitTextGenerationPipeline
@@ -19,7 +21,7 @@ _MODEL_CLASSES = ("AutoModelForMaskedLM", "AutoModelForCausalLM")
 _ABSENT = object()  # no attribute of that name
 
 
-class CarriesCode(PreTrainedModel):
+class CarriesCode(LoadsWhole):
     """A model that is saved with the code that it needs, where that is asked for."""
 
     _push_with_code: bool | None = None  # while `push_to_hub` calls `save_pretrained`
