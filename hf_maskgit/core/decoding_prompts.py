@@ -14,6 +14,7 @@ from .configuration_maskgit import MaskGitConfig
 from .decoding_layout import PackedRows, check_no_padding, pack_rows
 from .generation_config_maskgit import MaskGitGenerationConfig
 from .noise import row_seeds
+from .unknown_tokens import Tolerance, check_rows_read
 
 
 class Reader(Protocol):
@@ -56,6 +57,7 @@ class Prompts:
         repeats: returned rows per row that was given.
         holds_masks: masks were given, so that the text is filled.
         from_nothing: there is no prompt but the framing.
+        max_unknown_share: how much of a row may be unknown to the tokenizer.
     """
 
     rows: PackedRows
@@ -64,6 +66,7 @@ class Prompts:
     repeats: int
     holds_masks: bool
     from_nothing: bool
+    max_unknown_share: float = Tolerance.max_unknown_share
 
     @property
     def is_continued(self) -> bool:
@@ -84,8 +87,8 @@ def pack_prompts(
             that hold masks.
 
     Raises:
-        ValueError: for rows that cannot be read, are too long, or of which it cannot be told
-            whether they are filled or continued.
+        ValueError: for rows that cannot be read, are too long or mostly unknown to the tokenizer,
+            or of which it cannot be told whether they are filled or continued.
     """
     config, repeats = model.config, options.num_return_sequences
     input_ids, attention_mask, token_type_ids, seed, generator = given
@@ -96,6 +99,8 @@ def pack_prompts(
         input_ids = _frames(config, num_rows, input_device(model, input_ids))
         attention_mask = token_type_ids = None
     attention_mask = check_rows(config, input_ids, attention_mask, token_type_ids)
+    tolerated = options.max_unknown_share
+    check_rows_read(config, input_ids, attention_mask, "`input_ids`", tolerated)
     seeds = row_seeds(len(input_ids), repeats, seed, generator, options.do_sample)
     input_ids = input_ids.long().repeat_interleave(repeats, 0)
     attention_mask = attention_mask.repeat_interleave(repeats, 0)
@@ -109,7 +114,7 @@ def pack_prompts(
     if token_type_ids is not None:
         token_type_ids = token_type_ids.repeat_interleave(repeats, 0)
         token_type_ids = rows.pack_types(token_type_ids, attention_mask)
-    return Prompts(rows, token_type_ids, seeds, repeats, holds_masks, from_nothing)
+    return Prompts(rows, token_type_ids, seeds, repeats, holds_masks, from_nothing, tolerated)
 
 
 def input_device(model: Reader, input_ids: Tensor | None) -> torch.device:
@@ -151,6 +156,10 @@ def pack_negative_prompts(
             "masked."
         )
     attention_mask = check_rows(model.config, input_ids, attention_mask, None, "negative_prompt_")
+    tolerated = prompts.max_unknown_share
+    check_rows_read(
+        model.config, input_ids, attention_mask, "`negative_prompt_ids`", tolerated
+    )
     given, returned = len(input_ids), len(rows.text)
     num_prompts = returned // prompts.repeats
     if given not in (1, num_prompts, returned):

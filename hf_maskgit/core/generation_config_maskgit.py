@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from transformers import GenerationConfig
 
 from .checkpoint_files import read_json_object
-from .options import Option, check, option, options_of
+from .options import Option, check, option, option_of, options_of
 from .sampler import Sampler
 from .sampler_choices import P2_PLANNERS, TABLES, readers_of, resolve_choices, what_draws
 from .sampler_presets import PRESETS
 from .sampler_rules import ORDERS
 from .schedules import SCHEDULES
+from .unknown_tokens import Tolerance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +76,7 @@ class Request:
         None,
         "Strings behind the first of which a row's new text ends; in Python with `tokenizer=`.",
     )
+    max_unknown_share: float = option_of(Tolerance, "max_unknown_share")
     num_return_sequences: int = option(1, "Texts per row.", int, low=1)
     return_dict_in_generate: bool = option(False, "Return a `MaskGitGenerationOutput`.", bool)
     output_history: bool = option(

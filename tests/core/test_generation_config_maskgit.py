@@ -132,6 +132,7 @@ EVERY_OPTION = {
     "guidance_scale": 1.5,
     "p2_planner": "self",
     "stop_strings": ["w1", "w2"],
+    "max_unknown_share": 0.75,
     "num_return_sequences": 2,
     "return_dict_in_generate": True,
     "output_history": True,
