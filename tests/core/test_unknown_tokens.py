@@ -5,9 +5,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from hf_maskgit.core.text_reader import TextReader
 from hf_maskgit.core.unknown_tokens import (
     Reading,
-    TextReader,
     check_read,
     counted_before,
     read_ids,
