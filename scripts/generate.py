@@ -27,7 +27,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from hf_maskgit import MaskGitForMaskedLM, MaskGitGenerationConfig
 from hf_maskgit.core.generation_config_maskgit import OPTIONS, Request
 from hf_maskgit.core.noise import mix
-from hf_maskgit.core.pipeline_infilling import holds_blank
+from hf_maskgit.core.pipeline_infilling import check_no_blank
 from hf_maskgit.core.sampler import Sampler
 from hf_maskgit.core.sampler_presets import PRESETS
 from hf_maskgit.training.recipes import json_object, option, parse_options, required, run_program
@@ -136,12 +136,7 @@ def read_texts(options: GenerateArguments) -> list[str]:
             raise ValueError(f"The file {options.input_file!r} is empty; write one text per line.")
         texts += lines
     for text in texts:
-        if holds_blank(text):
-            raise ValueError(
-                f"The text {text!r} holds a blank, which this script does not fill. Write the "
-                "tokenizer's mask token once per token to fill, or use "
-                'pipeline("infilling", model=...), which draws lengths for blanks.'
-            )
+        check_no_blank(text, "this script")
     return texts or [""]
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from .noise import fresh_seed, keyed_generator
-from .pipeline_maskgit import MaskGitPipeline
+from .pipeline_maskgit import MaskGitPipeline, refuse_generator_in_workers, shift_columns
 from .pipeline_splicing import Piece, splice
 
 # "{blank" ends a word: "{blanket}" is text. What follows is checked, so that a slip is no text.
@@ -23,6 +23,24 @@ _LENGTH_STREAM = 0x626C616E6B  # tells these draws from those of `generate` unde
 def holds_blank(text: str) -> bool:
     """Tell whether the infilling pipeline would look for a blank in a text, well written or not."""
     return _BLANK.search(text) is not None
+
+
+def check_no_blank(text: str, who: str) -> None:
+    """Refuse a text with a blank where blanks are not filled, rather than leave it in the text.
+
+    Args:
+        text: of the caller.
+        who: does not fill blanks, for the sentence.
+
+    Raises:
+        ValueError: for a blank, well written or not.
+    """
+    if holds_blank(text):
+        raise ValueError(
+            f"The text {text!r} holds a blank, which {who} does not fill. Write the tokenizer's "
+            'mask token once per token to fill, or use pipeline("infilling", model=...), which '
+            "draws lengths for blanks."
+        )
 
 
 @dataclass(frozen=True)
@@ -67,7 +85,8 @@ class InfillingPipeline(MaskGitPipeline):
       every length between is equally likely.
     - `seed` (int): draws lengths and tokens. A text's result depends on the seed and the text
       alone, not on its neighbours or the batch size (up to rounding in float32); the same text
-      twice comes out the same twice.
+      twice comes out the same twice. Without it each text draws a seed, in the order of the texts,
+      from `generator` or torch's global generator.
     - `return_probabilities` (bool).
     - `tokenizer_kwargs` (dict): for the tokenizer.
     - `batch_size` and every option of `MaskGitGenerationConfig`, but for `max_new_tokens`:
@@ -140,6 +159,8 @@ class InfillingPipeline(MaskGitPipeline):
             )
         if "generator" in generate_kwargs:
             preprocess["generator"] = generate_kwargs["generator"]
+        # Of the constructor and of the call: whether tokens are drawn, so that a seed is.
+        preprocess["options"] = {**getattr(self, "_forward_params", {}), **generate_kwargs}
         postprocess = {"return_probabilities": return_probabilities}
         return (
             {name: value for name, value in preprocess.items() if value is not None},
@@ -154,8 +175,12 @@ class InfillingPipeline(MaskGitPipeline):
         seed: int | None = None,
         generator: torch.Generator | None = None,
         tokenizer_kwargs: dict[str, Any] | None = None,
+        options: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Give every blank its length, and tokenise.
+        """Give a text its seed and every blank its length, and tokenise.
+
+        Where nobody names a seed, each text draws one here, in the order of the texts: what is
+        drawn later, for a whole batch, would depend on how many texts a batch has.
 
         Args:
             text: with masks or blanks.
@@ -163,12 +188,17 @@ class InfillingPipeline(MaskGitPipeline):
             seed: draws the lengths.
             generator: draws the seed where there is none.
             tokenizer_kwargs: for the tokenizer.
+            options: of decoding.
         """
         if not isinstance(text, str):
             raise ValueError(
                 f"The infilling pipeline fills a text (str) or a list of texts, got {text!r} of "
                 f"type {type(text).__name__}."
             )
+        if generator is not None:
+            refuse_generator_in_workers()
+        if seed is None and self._resolved(self._prepare_generate_kwargs(options or {})).do_sample:
+            seed = fresh_seed(generator)
         typed, counts = self._parse(text, blank_lengths, seed, generator)
         # A mask token has no length of its own (None) and stands for itself.
         mask = self.tokenizer.mask_token
@@ -186,7 +216,7 @@ class InfillingPipeline(MaskGitPipeline):
                 f"The text comes to {len(ids)} tokens with its blanks, the encoder takes {limit}. "
                 "Shorten the text or its blanks."
             )
-        return {**inputs, "template": template}
+        return {**inputs, "template": template, "seed": None if seed is None else int(seed)}
 
     def _parse(
         self,
@@ -215,7 +245,9 @@ class InfillingPipeline(MaskGitPipeline):
             if low < high and draws is None:
                 key = fresh_seed(generator) if seed is None else int(seed)
                 draws = keyed_generator(key, _LENGTH_STREAM)
-            counts.append(int(torch.randint(low, high + 1, (), generator=draws)))
+            # before the first blank of an open length there is nothing to draw from, nor to draw
+            drawn = low if draws is None else torch.randint(low, high + 1, (), generator=draws)
+            counts.append(int(drawn))
         typed.append(text[start:])
         if not counts:
             raise ValueError(
@@ -269,9 +301,16 @@ class InfillingPipeline(MaskGitPipeline):
                 "The infilling pipeline fills what is blank and appends nothing, so it has no "
                 "`max_new_tokens`. Put {blank:8} at the end of the text to have 8 tokens there."
             )
-        if options.get("seed") is not None:
-            # Each row gets the seed itself, so that its neighbours in the batch do not matter.
-            options["seed"] = [options["seed"]] * batch_size
+        if options.get("seed") is None or options.get("generator") is None:  # both are refused
+            # Each row has the seed of its text, so that its neighbours do not matter.
+            seeds = model_inputs["seed"]
+            seeds = seeds if isinstance(seeds, list) else [seeds]
+            options |= {"seed": None if None in seeds else seeds, "generator": None}
+        if options.get("allowed_token_ids") is not None:
+            copies = self._resolved(options).num_return_sequences
+            options["allowed_token_ids"] = shift_columns(
+                options["allowed_token_ids"], tensors["attention_mask"], copies
+            )
         options["return_dict_in_generate"] = True
         output = self.model.generate(**tensors, **options)
         # (B * n, L) becomes (B, n, L): transformers takes a batch apart along the first dimension.

@@ -1,9 +1,14 @@
 """What the pipelines of this library share."""
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+from torch.utils.data import get_worker_info
 from transformers import Pipeline, PreTrainedModel
+
+from .generation_config_maskgit import OPTIONS, MaskGitGenerationConfig
 
 
 def is_masked_decoder(model: PreTrainedModel) -> bool:
@@ -12,7 +17,10 @@ def is_masked_decoder(model: PreTrainedModel) -> bool:
 
 
 class MaskGitPipeline(Pipeline):
-    """A pipeline around one of our models, saved as the model is."""
+    """A pipeline around one of our models, saved as the model is.
+
+    What becomes of a text depends on the text and its seed, never on its neighbours in a batch.
+    """
 
     model: Any  # a class that came with a checkpoint is no class of this package
     tokenizer: Any
@@ -43,3 +51,49 @@ class MaskGitPipeline(Pipeline):
         self.model.save_pretrained(save_directory, with_code=with_code, **kwargs)
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(save_directory, **kwargs)
+
+    def _resolved(self, options: Mapping[str, Any]) -> MaskGitGenerationConfig:
+        """Return the options of decoding as `generate` will understand them.
+
+        Args:
+            options: its keywords.
+        """
+        named = {name: value for name, value in options.items() if name in OPTIONS}
+        resolved: MaskGitGenerationConfig = self.model._resolve(
+            options.get("generation_config"), options.get("preset"), named
+        )
+        return resolved
+
+
+def refuse_generator_in_workers() -> None:
+    """Refuse to draw from a caller's generator where that is a copy.
+
+    Raises:
+        ValueError: in a worker process of a data loader.
+    """
+    if get_worker_info() is not None:
+        # Each worker would draw the same numbers, and the caller's own would stay where it was.
+        raise ValueError(
+            "`generator` cannot be shared with the processes of `num_workers`; give a `seed`, or "
+            "leave `num_workers` at 0."
+        )
+
+
+def shift_columns(allowed: Any, real: Tensor, copies: int) -> Any:
+    """Count the columns of `allowed_token_ids` from where each row begins, not its padding.
+
+    Args:
+        allowed: as of `generate`; a dict names columns of the row as it would be alone.
+        real: (B, P), 1 at real tokens.
+        copies: returned rows per row.
+
+    Returns:
+        The same for this batch: a dict becomes one for each of the B * `copies` returned rows.
+    """
+    if not isinstance(allowed, Mapping) or not all(type(column) is int for column in allowed):
+        return (
+            allowed  # for all columns, for rows the caller has counted, or for `generate` to refuse
+        )
+    starts = real.argmax(1).repeat_interleave(copies).tolist()
+    # what is no column of the row alone stays none: never a column of its padding
+    return [{c if c < 0 else c + start: ids for c, ids in allowed.items()} for start in starts]

@@ -1,13 +1,19 @@
 """The text-generation pipeline for models that decode in parallel."""
 
+from collections.abc import Mapping
+from numbers import Integral
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel, TextGenerationPipeline
 from transformers.pipelines.text_generation import ReturnType
+from transformers.utils import ModelOutput
 from transformers.utils.chat_template_utils import Chat
 
-from .pipeline_maskgit import MaskGitPipeline, is_masked_decoder
+from .noise import row_seeds
+from .pipeline_infilling import check_no_blank
+from .pipeline_maskgit import MaskGitPipeline, is_masked_decoder, shift_columns
 from .pipeline_splicing import Piece, continuation, splice
 
 
@@ -21,7 +27,20 @@ class MaskGitTextGenerationPipeline(MaskGitPipeline, TextGenerationPipeline):
 
     A prompt may end in the tokenizer's closing token: while decoding it stands behind the new
     tokens, as in training. Everything else is as in `transformers.TextGenerationPipeline`.
+
+    What becomes of a text depends on the text and its seed, not on its neighbours or the batch size
+    (up to rounding in float32): with one `seed` the same text twice comes out the same twice, and
+    texts to fill may stand beside texts to continue. A list of seeds is of the rows of a batch.
     """
+
+    def __init__(self, model: PreTrainedModel, *args: Any, **kwargs: Any) -> None:
+        tokenizer = args[0] if args else kwargs.get("tokenizer")
+        side = getattr(tokenizer, "padding_side", None)
+        super().__init__(model, *args, **kwargs)
+        if side is not None:
+            # transformers makes it pad on the left, which `generate` does not need here, and which
+            # would change what the caller does with the tokenizer elsewhere.
+            self.tokenizer.padding_side = side
 
     def _sanitize_parameters(
         self, *args: Any, **kwargs: Any
@@ -30,6 +49,82 @@ class MaskGitTextGenerationPipeline(MaskGitPipeline, TextGenerationPipeline):
         if forward.get("stop_strings") is not None:  # under this name transformers forgets it
             forward["tokenizer"] = self.tokenizer
         return preprocess, forward, postprocess
+
+    def preprocess(self, prompt_text: "str | Chat", *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """Tokenise a prompt, as transformers does.
+
+        Args:
+            prompt_text: a text or a chat.
+            *args: as in transformers.
+            **kwargs: as in transformers.
+
+        Raises:
+            ValueError: for a blank, which only the infilling pipeline fills.
+        """
+        messages = (
+            [{"content": prompt_text}] if isinstance(prompt_text, str) else prompt_text.messages
+        )
+        for message in messages:
+            if isinstance(message["content"], str):
+                check_no_blank(message["content"], "the text-generation pipeline")
+        inputs = super().preprocess(prompt_text, *args, **kwargs)
+        ids = inputs["input_ids"].long()  # no ids at all come as float
+        real = inputs.get("attention_mask")
+        if real is None:
+            # FNet's tokenizer makes none, and among other rows it tells padding from text.
+            asked = {**kwargs, **(kwargs.get("tokenizer_encode_kwargs") or {})}.get("padding")
+            padding = self.tokenizer.pad_token_id
+            real = (ids != padding).long() if asked else torch.ones_like(ids)
+        if not ids.shape[1]:
+            # transformers cannot pad what has no column; one of padding is taken off again.
+            ids = torch.full((1, 1), self.tokenizer.pad_token_id or 0)
+            real = torch.zeros_like(ids)
+        return {"input_ids": ids, "attention_mask": real, "prompt_text": prompt_text}
+
+    def _forward(self, model_inputs: dict[str, Any], **generate_kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """Decode each row as it would be decoded alone, whatever its neighbours are."""
+        generate_kwargs.pop("prefix_length", None)  # our lengths are of new tokens
+        options = self._prepare_generate_kwargs(generate_kwargs)
+        ids, real = model_inputs["input_ids"], model_inputs["attention_mask"]
+        copies, seeds = self._seeds(options, len(ids))
+        rows: list[dict[str, Tensor]] = [{} for _ in ids]
+        for alike in self._alike(ids, real):
+            columns = real[alike].any(0)  # none of an empty text
+            text, mask = ids[alike][:, columns], real[alike][:, columns]
+            options["seed"] = [seed for row in alike for seed in seeds[row]]
+            own = dict(options)
+            if own.get("allowed_token_ids") is not None:
+                own["allowed_token_ids"] = shift_columns(own["allowed_token_ids"], mask, copies)
+            output = self.model.generate(input_ids=text, attention_mask=mask, **own)
+            if not isinstance(output, ModelOutput):
+                output = {"sequences": output}
+            for i, row in enumerate(alike):
+                rows[row] = _row_of(output, i, mask, copies)
+                rows[row]["input_ids"] = text[i][mask[i] == 1]
+        prompts = model_inputs["prompt_text"]
+        if not isinstance(prompts, list):  # one text, which transformers does not take apart
+            return {name: value[None] for name, value in rows[0].items()} | {"prompt_text": prompts}
+        return {name: [row[name] for row in rows] for name in rows[0]} | {"prompt_text": prompts}
+
+    def _seeds(self, options: dict[str, Any], num_rows: int) -> tuple[int, list[list[int]]]:
+        """Take the seeds out of the options: how many texts per row, and a seed for each."""
+        seed, generator = options.pop("seed", None), options.pop("generator", None)
+        resolved = self._resolved(options)
+        copies = resolved.num_return_sequences
+        one_for_all = isinstance(seed, Integral)
+        asked = 1 if one_for_all else num_rows
+        seeds = row_seeds(asked, copies, seed, generator, resolved.do_sample)
+        seeds = seeds * num_rows if one_for_all else seeds
+        return copies, [seeds[i * copies : (i + 1) * copies] for i in range(num_rows)]
+
+    def _alike(self, ids: Tensor, real: Tensor) -> list[list[int]]:
+        """Sort rows by what is done: written from nothing, filled, continued; one call does one."""
+        masked = ((ids == self.model.config.mask_token_id) & (real == 1)).any(1)
+        kinds = torch.stack([real.any(1), masked], 1).tolist()
+        sorted_rows: dict[tuple[bool, ...], list[int]] = {}
+        for row, kind in enumerate(kinds):
+            sorted_rows.setdefault(tuple(kind), []).append(row)
+        return list(sorted_rows.values())
 
     def postprocess(  # type: ignore[override]
         self,
@@ -84,6 +179,36 @@ class MaskGitTextGenerationPipeline(MaskGitPipeline, TextGenerationPipeline):
                 pieces.append(Piece(filled[stop : stop + 1]))
             start = stop + 1
         return splice(self.tokenizer, pieces)[0]
+
+
+def _row_of(output: Mapping[str, Any], row: int, real: Tensor, copies: int) -> dict[str, Tensor]:
+    """Take what belongs to one row out of what `generate` returns, without the row's padding.
+
+    Args:
+        output: of B rows, each with its copies.
+        row: which one.
+        real: (B, P), 1 at real tokens of the prompts.
+        copies: returned rows per row.
+
+    Returns:
+        Each with the copies first: (copies, columns), (copies,), and of the history (copies,
+        passes, columns).
+    """
+    own = slice(row * copies, (row + 1) * copies)
+    width = output["sequences"].shape[1]
+    num_new = width - real.shape[1]
+    length = int(real[row].sum())
+    # new tokens follow the last real one, and real ones stand together
+    start = int(real[row].argmax()) if length else 0
+    columns = slice(start, start + length + num_new)
+    taken = {"generated_sequence": output["sequences"][own, columns]}
+    for name, value in output.items():
+        if name == "history":
+            passes = int(output["denoiser_passes"][own].max())
+            taken[name] = value[:passes, own, columns].transpose(0, 1)
+        elif name != "sequences" and isinstance(value, Tensor):
+            taken[name] = value[own] if value.ndim == 1 else value[own, columns]
+    return taken
 
 
 def _set_last_message(messages: list[dict[str, Any]], chat: Chat, new: str) -> None:

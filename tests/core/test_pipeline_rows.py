@@ -1,0 +1,202 @@
+"""In every pipeline a text in a batch becomes what it becomes alone, whatever stands beside it."""
+
+import functools
+
+import pytest
+import torch
+from transformers import pipeline as any_pipeline
+
+from hf_maskgit.core import pipeline_maskgit
+from tests.support.tiny import tiny_model, tokenizer_for
+
+pipeline = functools.partial(any_pipeline, device="cpu")  # also where there is a GPU
+
+
+def pipe_over(task, side="right", **tokenizer_options):
+    """A pipeline in float64, where padding does not show in the last digit of a result."""
+    tokenizer = tokenizer_for("bert")
+    tokenizer.padding_side = side
+    for name, value in tokenizer_options.items():
+        setattr(tokenizer, name, value)
+    return pipeline(task, model=tiny_model("bert").double(), tokenizer=tokenizer)
+
+
+@pytest.fixture(scope="module", params=["right", "left"])
+def write(request):
+    return pipe_over("text-generation", request.param)
+
+
+@pytest.fixture(scope="module", params=["right", "left"])
+def fill(request):
+    return pipe_over("infilling", request.param)
+
+
+def assert_alone_is_together(pipe, texts, draw=dict, **options):
+    """`draw` makes what a call draws from, anew for each."""
+    one_by_one = pipe(texts, batch_size=1, **draw(), **options)
+    if draw is dict:
+        assert one_by_one == [pipe(text, **options) for text in texts]
+    for size in (2, len(texts)):
+        together = pipe(texts, batch_size=size, **draw(), **options)
+        assert [rounded(one) for one in together] == [rounded(one) for one in one_by_one]
+
+
+def rounded(result):
+    if isinstance(result, float):
+        return round(result, 9)
+    if isinstance(result, dict):
+        return {name: rounded(value) for name, value in result.items()}
+    return [rounded(value) for value in result] if isinstance(result, list) else result
+
+
+PROMPTS = ["w1 w2", "w3", "w4 w5 w6 w7"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"num_return_sequences": 2},
+        {"return_tensors": True},
+        {"return_full_text": False, "skip_special_tokens": False},
+        {"return_dict_in_generate": True, "output_history": True, "num_return_sequences": 2},
+        {"do_sample": False, "return_tensors": True},
+        {"preset": "remdm", "steps": 6},
+        {"allowed_token_ids": {5: [20, 21], 4: [22]}, "return_tensors": True},
+        {"stop_strings": ["w9", "w12"], "temperature": 5.0, "anneal_temperature": False},
+    ],
+    ids=repr,
+)
+def test_one_seed_writes_the_same_whatever_the_batch(write, options):
+    seed = {} if "do_sample" in options else {"seed": 5}
+    assert_alone_is_together(write, PROMPTS, max_new_tokens=4, **options, **seed)
+
+
+def test_the_same_prompt_twice_comes_out_the_same_twice_and_as_it_always_did(write):
+    """The first text of a batch had this seed before; now every text has it."""
+    (one,), (two,) = write(["w1", "w1"], batch_size=2, max_new_tokens=6, seed=3)
+    ids = write.tokenizer("w1", return_tensors="pt")
+    expected = write.model.generate(**ids, max_new_tokens=6, seed=3)[0]
+    assert one == two == write("w1", max_new_tokens=6, seed=3)[0]
+    (tensors,) = write("w1", max_new_tokens=6, seed=3, return_tensors=True)
+    assert tensors["generated_token_ids"] == expected.tolist()
+
+
+def test_what_a_row_alone_looks_like_in_a_batch(write):
+    """No padding, and one history per text: as many states as the text took passes."""
+    options = {"return_dict_in_generate": True, "output_history": True, "max_new_tokens": 3}
+    options |= {"num_return_sequences": 2, "suppress_tokens": [write.tokenizer.sep_token_id]}
+    for records, prompt in zip(write(PROMPTS, batch_size=3, **options), PROMPTS, strict=True):
+        length = len(write.tokenizer(prompt)["input_ids"]) + 3
+        for record in records:
+            assert len(record["reveal_steps"]) == length
+            assert [len(state) for state in record["history"]] == [length] * 3
+            assert record["denoiser_passes"] == 3
+            last = write.tokenizer.decode(record["history"][-1], skip_special_tokens=True)
+            assert last == record["generated_text"]
+
+
+@pytest.mark.parametrize("named", [{}, {"max_new_tokens": 2}])
+def test_texts_to_fill_may_stand_beside_texts_to_continue(write, named):
+    texts = ["w1 [MASK] w3", "w2", "[MASK]", "w4 w5"]
+    assert_alone_is_together(write, texts, seed=1, return_tensors=True, **named)
+
+
+@pytest.mark.parametrize(
+    "prompts", [["", "", ""], ["", "w1 w2", ""], ["w1", "", "[MASK] w2"]], ids=repr
+)
+@pytest.mark.parametrize("framed", [True, False])
+def test_an_empty_prompt_may_stand_beside_others(write, prompts, framed):
+    options = {"max_new_tokens": 3, "seed": 1, "add_special_tokens": framed}
+    assert_alone_is_together(write, prompts, **options)
+
+
+def test_a_chat_may_stand_beside_others(write, monkeypatch):
+    template = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
+    monkeypatch.setattr(write.tokenizer, "chat_template", template, raising=False)
+    chats = [[{"role": "user", "content": text}] for text in PROMPTS]
+    assert_alone_is_together(write, chats, max_new_tokens=3, seed=2)
+
+
+def drawn():
+    return {"generator": torch.Generator().manual_seed(7)}
+
+
+def test_a_generator_draws_in_the_order_of_the_texts(write):
+    """Also where texts of several kinds are sorted into calls of their own."""
+    texts = ["w1 [MASK]", "w2", "[MASK] w3", "w4 w5"]
+    assert_alone_is_together(write, texts, drawn, num_return_sequences=2)
+
+
+BLANKS = ["w1 {blank}", "w2 [MASK] w3 w4", "{blank:2-6} w5", "w6 {blank:2}"]
+
+
+@pytest.mark.parametrize("options", [{}, {"num_return_sequences": 2}], ids=repr)
+def test_a_generator_draws_lengths_and_tokens_in_the_order_of_the_texts(fill, options):
+    assert_alone_is_together(fill, BLANKS, drawn, return_probabilities=True, **options)
+
+
+def test_torchs_global_generator_too(fill, write):
+    def seeded(pipe, texts, size, **options):
+        torch.manual_seed(3)
+        return pipe(texts, batch_size=size, **options)
+
+    for pipe, texts, options in ((fill, BLANKS, {}), (write, PROMPTS, {"max_new_tokens": 3})):
+        assert seeded(pipe, texts, 1, **options) == seeded(pipe, texts, 4, **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"num_return_sequences": 2, "return_probabilities": True},
+        {"allowed_token_ids": {2: [20, 21], 1: [22]}, "num_return_sequences": 2},
+    ],
+    ids=repr,
+)
+def test_one_seed_fills_the_same_whatever_the_batch(fill, options):
+    assert_alone_is_together(fill, ["[MASK] [MASK]", *BLANKS[:3]], seed=5, **options)
+
+
+def test_greedy_filling_draws_nothing(fill):
+    before = torch.get_rng_state()
+    fill("w1 [MASK] {blank:2}", do_sample=False)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_generator_is_not_for_worker_processes(fill, monkeypatch):
+    monkeypatch.setattr(pipeline_maskgit, "get_worker_info", lambda: "a worker")
+    with pytest.raises(ValueError, match="`generator` cannot be shared .* give a `seed`, or leave"):
+        fill("w1 [MASK]", generator=torch.Generator())
+    fill("w1 [MASK]", seed=1)
+
+
+@pytest.mark.parametrize("task", ["text-generation", "infilling"])
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_tokenizer_without_an_attention_mask(task, side):
+    """FNet's is of that kind; padding between texts of several lengths is no text for it either."""
+    pipe = pipe_over(task, side, model_input_names=["input_ids", "token_type_ids"])
+    usual = pipe_over(task, side)
+    texts = PROMPTS if task == "text-generation" else BLANKS
+    assert_alone_is_together(pipe, texts, seed=1)
+    assert pipe(texts, batch_size=4, seed=1) == usual(texts, batch_size=4, seed=1)
+    if task == "text-generation":  # padding that was asked for is known by its id
+        padded = {"tokenizer_encode_kwargs": {"padding": "max_length", "max_length": 9}}
+        assert pipe("w1 w2", seed=1, **padded) == usual("w1 w2", seed=1)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_pipeline_leaves_the_tokenizer_as_it_was(side):
+    assert pipe_over("text-generation", side).tokenizer.padding_side == side
+
+
+@pytest.mark.parametrize("text", ["w1 {blank:2} w3", "{blank}", "w1 {blank:x"])
+def test_blanks_are_refused_where_they_are_not_filled(write, text, monkeypatch):
+    said = 'holds a blank, which the text-generation pipeline does not fill. .*"infilling"'
+    with pytest.raises(ValueError, match=said):
+        write(text)
+    template = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
+    monkeypatch.setattr(write.tokenizer, "chat_template", template, raising=False)
+    with pytest.raises(ValueError, match=said):
+        write([{"role": "user", "content": text}])
+    assert write("w1 {blanket}", max_new_tokens=1)  # another word
