@@ -29,8 +29,11 @@ logger = logging.get_logger(__name__)
 
 Generator = TypeVar("Generator", bound=PreTrainedModel)
 
-# Fewer ids than this share of the encoder's rows: vocabularies are padded by a few rows, not more.
-_LEAST_SHARE_OF_ROWS = 0.9
+# Of an encoder's rows, the share that its own tokenizer knows is nearly all. Below the first of
+# these it may be another's, below the second it plainly is. Padding is no sign of either: 64 rows
+# are 33 ids, filled up to one of these multiples.
+_COMMON_SHARE, _LEAST_SHARE = 0.9, 0.5
+_PADDED_TO = (8, 16, 32, 64, 128, 256)
 
 _SOURCE_OPTIONS = frozenset(
     "cache_dir force_download local_files_only revision subfolder token trust_remote_code".split()
@@ -51,8 +54,8 @@ def generator_from(
         encoder: name or path of a checkpoint, or a loaded masked-LM model.
         tokenizer: the encoder's, or its name; None loads it from the same place.
         critic: name, path or model of a separate token critic.
-        options: fields of `MaskGitConfig`, and options of
-            `AutoModelForMaskedLM.from_pretrained`.
+        options: fields of `MaskGitConfig`, options of `AutoModelForMaskedLM.from_pretrained`, and
+            `check_tokenizer`: False takes a tokenizer that is plainly not the encoder's.
 
     Returns:
         The generator, in eval mode.
@@ -64,6 +67,7 @@ def generator_from(
     # What is no field is left to transformers, which refuses what it does not know either.
     fields = {name: value for name, value in options.items() if name in own_fields()}
     options = {name: value for name, value in options.items() if name not in fields}
+    is_checked = options.pop("check_tokenizer", True)
     if "text_config" in fields:
         raise TypeError(
             "from_encoder() takes the encoder's own configuration; to change it, load the "
@@ -71,7 +75,8 @@ def generator_from(
         )
     denoiser, tokenizer = _encoder_and_tokenizer(encoder, tokenizer, options)
     fields = {**tokenizer_fields(tokenizer), **fields}
-    _warn_of_missing_ids(fields["num_token_ids"], denoiser)
+    if is_checked:
+        _check_tokenizer_fits(tokenizer, fields["num_token_ids"], denoiser)
     judge = critic_beside(critic, denoiser, fields)
     config = MaskGitConfig(text_config=denoiser.config, **fields)
     adapt_to_generation(denoiser, cast(int, config.mask_token_id))
@@ -114,10 +119,38 @@ def _encoder_and_tokenizer(
     return denoiser, tokenizer
 
 
-def _warn_of_missing_ids(num_token_ids: int, denoiser: PreTrainedModel) -> None:
-    """Warn where the tokenizer knows so few ids that it is hardly the encoder's own."""
+def _check_tokenizer_fits(
+    tokenizer: PreTrainedTokenizerBase, num_token_ids: int, denoiser: PreTrainedModel
+) -> None:
+    """Refuse a tokenizer that is plainly not the encoder's own; warn where it may not be.
+
+    Args:
+        tokenizer: asked for its vocabulary without what was added to it.
+        num_token_ids: its greatest id, and one more.
+        denoiser: the encoder with its head.
+
+    Raises:
+        ValueError: for more ids than the encoder has rows, none of them added, or for fewer than
+            half as many.
+    """
     num_rows = denoiser.config.get_text_config().vocab_size
-    if num_token_ids < _LEAST_SHARE_OF_ROWS * num_rows:
+    if tokenizer.vocab_size > num_rows:  # a tokenizer that has grown is refused by the config
+        raise ValueError(
+            f"The tokenizer's vocabulary has {tokenizer.vocab_size} tokens, none added later, "
+            f"and the encoder rows for {num_rows}: this is another encoder's tokenizer. Pass "
+            "the encoder's own as `tokenizer=`, by itself or by its name. For a new vocabulary "
+            "resize the encoder first, with resize_token_embeddings()."
+        )
+    share = num_token_ids / num_rows
+    is_padded = any(-(-num_token_ids // n) * n == num_rows for n in _PADDED_TO)
+    if share < _LEAST_SHARE and not is_padded:
+        raise ValueError(
+            f"The tokenizer knows {num_token_ids} ids and the encoder has rows for {num_rows}, so "
+            "it is hardly the encoder's own, and most words would be unknown. Pass the encoder's "
+            "own as `tokenizer=`, by itself or by its name; if this is it, check_tokenizer=False "
+            "takes it as it is."
+        )
+    if share < (_LEAST_SHARE if is_padded else _COMMON_SHARE):
         logger.warning(
             "The tokenizer knows %d ids and the encoder has rows for %d; is it the encoder's "
             "own tokenizer?",

@@ -141,12 +141,12 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
             tokenizer: the encoder's tokenizer, or its name; None loads it from the same place.
             critic: name, path or model (without a head) of a separate token critic with the same
                 vocabulary; None with token_critic="separate" starts it as a copy of the encoder.
-            **kwargs: fields of `MaskGitConfig` go to the config; the rest (`revision`, `dtype`,
-                `attn_implementation`, ...) to `AutoModelForMaskedLM.from_pretrained`.
+            **kwargs: fields of `MaskGitConfig` go to the config; the rest (`revision`, `dtype` ...)
+                to `AutoModelForMaskedLM.from_pretrained`, but for `check_tokenizer`.
 
         Raises:
-            ValueError: when there is no tokenizer, the tokenizer has no mask token, or its ids do
-                not fit the encoder.
+            ValueError: when there is no tokenizer, it has no mask token, or it is plainly not the
+                encoder's own (check_tokenizer=False takes one that knows few of its ids).
             TypeError: for an option that neither knows.
         """
         return generator_from(cls, encoder, tokenizer, critic, kwargs)

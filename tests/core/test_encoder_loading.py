@@ -295,10 +295,49 @@ def test_a_tokenizer_by_its_name(tmp_path):
     assert model.config.mask_token_id == word_tokenizer().mask_token_id
 
 
-def test_a_tokenizer_that_knows_few_of_the_encoders_ids(caplog):
-    tokenizer = word_tokenizer(words=["w0", "w1"])
-    MaskGitForMaskedLM.from_encoder(tiny_encoder(), tokenizer=tokenizer)
-    assert "The tokenizer knows 7 ids and the encoder has rows for 40; is it the" in caplog.text
+def words(count):
+    return [f"w{i}" for i in range(count)]
+
+
+@pytest.mark.parametrize(("num_ids", "num_rows"), [(19, 40), (7, 40), (12, 25), (6, 25), (31, 65)])
+def test_a_tokenizer_that_knows_fewer_than_half_of_the_encoders_ids(num_ids, num_rows, caplog):
+    encoder, tokenizer = tiny_encoder(vocab_size=num_rows), word_tokenizer(words=words(num_ids - 5))
+    with pytest.raises(
+        ValueError,
+        match=f"knows {num_ids} ids and the encoder has rows for {num_rows}, so it is hardly the "
+        "encoder's own.* Pass .* as `tokenizer=`.*check_tokenizer=False",
+    ):
+        MaskGitForMaskedLM.from_encoder(encoder, tokenizer=tokenizer)
+    model = MaskGitForMaskedLM.from_encoder(encoder, tokenizer=tokenizer, check_tokenizer=False)
+    assert model.config.num_token_ids == num_ids
+    assert "is it the encoder's own" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("num_ids", "num_rows", "is_warned_of"),
+    [
+        (33, 64, False),  # ESM's alphabet, padded
+        (30, 128, True),  # padded as well, but three rows of four are nobody's
+        (9, 16, False),
+        (40, 40, False),
+        (38, 40, False),
+        (21, 40, True),
+        (35, 40, False),  # padded to a multiple of eight
+        (35, 41, True),
+    ],
+)
+def test_between_the_two_a_warning_asks(num_ids, num_rows, is_warned_of, caplog):
+    encoder, tokenizer = tiny_encoder(vocab_size=num_rows), word_tokenizer(words=words(num_ids - 5))
+    MaskGitForMaskedLM.from_encoder(encoder, tokenizer=tokenizer)
+    asked = f"tokenizer knows {num_ids} ids and the encoder has rows for {num_rows}; is it the enc"
+    assert (asked in caplog.text) == is_warned_of
+
+
+def test_the_tokenizer_of_an_encoder_with_more_words():
+    """Told from one that has grown, for which the encoder is resized."""
+    tokenizer = word_tokenizer(words=words(60))
+    with pytest.raises(ValueError, match="has 65 tokens, none added later, and the encoder"):
+        MaskGitForMaskedLM.from_encoder(tiny_encoder(), tokenizer=tokenizer)
 
 
 def test_whole_numbers_are_probabilities_too():
