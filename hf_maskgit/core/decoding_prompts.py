@@ -157,9 +157,7 @@ def pack_negative_prompts(
         )
     attention_mask = check_rows(model.config, input_ids, attention_mask, None, "negative_prompt_")
     tolerated = prompts.max_unknown_share
-    check_rows_read(
-        model.config, input_ids, attention_mask, "`negative_prompt_ids`", tolerated
-    )
+    check_rows_read(model.config, input_ids, attention_mask, "`negative_prompt_ids`", tolerated)
     given, returned = len(input_ids), len(rows.text)
     num_prompts = returned // prompts.repeats
     if given not in (1, num_prompts, returned):
@@ -192,6 +190,47 @@ def mask_token_id_of(config: MaskGitConfig) -> int:
             "model.config.mask_token_id = tokenizer.mask_token_id."
         )
     return config.mask_token_id
+
+
+def ids_of_decoding(
+    config: MaskGitConfig, options: MaskGitGenerationConfig
+) -> tuple[list[int], list[int]]:
+    """Say which ids are never written, and which ones end a text.
+
+    Options add to what the model knows of its tokens and take nothing away: what ends a text for
+    the model ends it under every option, so that it never stands in a hole as a word would.
+
+    Args:
+        config: what the model knows.
+        options: `suppress_tokens`, `bad_words_ids`, `eos_token_id`, and the id of padding.
+
+    Returns:
+        Both sorted.
+
+    Raises:
+        ValueError: for an id that the vocabulary does not have, or when nothing is left to write.
+    """
+    vocab_size = config.get_text_config().vocab_size
+    named = [*(options.suppress_tokens or []), *(word[0] for word in options.bad_words_ids or [])]
+    ends = options.eos_token_id if isinstance(options.eos_token_id, list) else None
+    if ends is None:
+        ends = [] if options.eos_token_id is None else [options.eos_token_id]
+    padding = [] if options.pad_token_id is None else [options.pad_token_id]
+    for name, ids in (
+        ("suppress_tokens` or `bad_words_ids", named),
+        ("eos_token_id", ends),
+        ("pad_token_id", padding),
+    ):
+        outside = [i for i in ids if not 0 <= i < vocab_size]
+        if outside:
+            raise ValueError(
+                f"`{name}` names the id {outside[0]}; the vocabulary has 0 to {vocab_size - 1}."
+            )
+    suppressed = {*config.unwritten_token_ids, *named}
+    end_ids = {*config.end_token_ids, *ends}
+    if len(suppressed | end_ids) == vocab_size:
+        raise ValueError("Every token of the vocabulary is suppressed; leave at least one.")
+    return sorted(suppressed), sorted(end_ids)
 
 
 def check_rows(

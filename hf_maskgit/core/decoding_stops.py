@@ -117,16 +117,22 @@ class StopRules:
             if kind.__module__ == stopping_criteria.__name__ and hint:
                 raise ValueError(f"{kind.__name__} cannot stop parallel decoding: {hint}.")
 
-    def check(self, num_new: int, pad_token_id: int | None) -> None:
+    def check(self, num_new: int, can_end: Tensor, pad_token_id: int | None) -> None:
         """Refuse rules that this batch has no use or no padding for.
 
         Args:
             num_new: tokens that are appended to each row.
+            can_end: (B, L) bool, places where a text may end.
             pad_token_id: what fills a row that is cut off.
 
         Raises:
             ValueError: for stop strings where nothing is appended, or no padding.
         """
+        if len(self._sampler.end_ids) and pad_token_id is None and bool(can_end.any()):
+            raise ValueError(
+                "`pad_token_id` is not set, which fills a row behind its end of text; pass it, or "
+                "set it in model.generation_config."
+            )
         if self._strings and not num_new:
             raise ValueError(
                 "`stop_strings` end appended text, and nothing is appended here; leave them out, "

@@ -87,7 +87,9 @@ class Request:
     )
     bos_token_id: int | None = option(None, "Id that begins a text; unset, the model's.")
     eos_token_id: int | list[int] | None = option(
-        None, "Id, or list of ids, that ends a text; unset, the model's."
+        None,
+        "Id, or list of ids, that ends a text besides the model's own end, which is never a word: "
+        "to write on and on, put that into `suppress_tokens`.",
     )
 
 
@@ -239,6 +241,14 @@ class MaskGitGenerationConfig(GenerationConfig):
             if not (isinstance(words, list) and all(map(_is_list_of_ids, words))):
                 raise ValueError(
                     f"`bad_words_ids` must be a list of lists of token ids, got {words!r}."
+        for name in ("pad_token_id", "bos_token_id"):
+            if getattr(self, name) is not None and type(getattr(self, name)) is not int:
+                raise ValueError(f"`{name}` must be a token id, got {getattr(self, name)!r}.")
+        ends = self.eos_token_id
+        if ends is not None and type(ends) is not int and not _is_list_of_ids(ends):
+            raise ValueError(
+                f"`eos_token_id` must be a token id or a list of token ids, got {ends!r}."
+            )
                 )
             long = [word for word in words if len(word) != 1]
             if long:

@@ -23,7 +23,13 @@ from .decoding_constraints import AllowedTokens, asked_processors, asked_warpers
 from .decoding_guidance import denoiser_of
 from .decoding_layout import PackedRows
 from .decoding_observers import Observer
-from .decoding_prompts import Given, input_device, mask_token_id_of, pack_prompts
+from .decoding_prompts import (
+    Given,
+    ids_of_decoding,
+    input_device,
+    mask_token_id_of,
+    pack_prompts,
+)
 from .decoding_stops import StopRules
 from .decoding_turn import CriticFn, LogitsFn
 from .encoder_pass import warn_of_dropout
@@ -120,9 +126,9 @@ class MaskGitGenerationMixin:
     ) -> Tensor | MaskGitGenerationOutput:
         """Fill the masks of a text, continue a prompt, or write from nothing.
 
-        1. Resolve the options: this call's, then `generation_config`, then the model's, then
-        defaults; a sampler named by the first two takes nothing of the model's own (order, pace,
-        remasking, choice noise).
+        1. Resolve the options: this call's, then `generation_config`, then those stored with the
+        model, then what follows from its configuration, then defaults; a sampler named by the first
+        two takes nothing of the model's own (order, pace, remasking, choice noise).
         2. Pack the prompts: check the rows, repeat them `num_return_sequences` times, append masks
         where a length is asked for, and pack every row to right padding.
         3. Say who is asked, what may stand where, when a row ends and who looks on.
@@ -185,7 +191,7 @@ class MaskGitGenerationMixin:
         # 3. Say who is asked, what may stand where, when a row ends and who looks on.
         check_blocks(sampler, int(rows.masked.sum(1).max()))
         stops = StopRules(sampler, rows.new, options.stop_strings, tokenizer, stopping_criteria)
-        stops.check(rows.num_new, options.pad_token_id)
+        stops.check(rows.num_new, rows.can_end, options.pad_token_id)
         denoise = denoiser_of(
             self,
             prompts,
@@ -277,7 +283,11 @@ class MaskGitGenerationMixin:
         if generation_config is not None:
             given = _as_own(generation_config).to_dict()
             options.complete(options.without_conflicts(given) if preset else given)
-        options.complete(options.without_conflicts(self.generation_config.to_dict()))
+        stored = _as_own(self.generation_config).to_dict()
+        options.complete(options.without_conflicts(stored))
+        # A preset, or a file written by hand, is stored without what only the model knows: how it
+        # pads, how long it may write.
+        options.complete(MaskGitGenerationConfig.from_model_config(self.config).to_dict())
         options.complete(DEFAULTS)
         options.validate()
         options.resolve_choices()
@@ -328,34 +338,12 @@ def _make_sampler(
     device: torch.device,
 ) -> Sampler:
     """Turn resolved options into what the decoding loop goes by; ids become tensors."""
-    vocab_size = config.get_text_config().vocab_size
-    bad_words = [word[0] for word in options.bad_words_ids or []]
-    named = [*(options.suppress_tokens or []), *bad_words]
-    suppressed = {*config.forbidden_token_ids, *named}
-    # The unknown token may stand in a text, so it has probability in the loss; nobody wants to
-    # read it.
-    if config.unk_token_id is not None:
-        suppressed.add(config.unk_token_id)
-    ends = options.eos_token_id if options.eos_token_id is not None else []
-    end_ids = ends if isinstance(ends, list) else [ends]
-    for name, ids in (("suppress_tokens", suppressed), ("eos_token_id", end_ids)):
-        outside = [i for i in ids if not 0 <= i < vocab_size]
-        if outside:
-            raise ValueError(
-                f"`{name}` names the id {outside[0]}; the vocabulary has 0 to {vocab_size - 1}."
-            )
-    if len(suppressed | set(end_ids)) == vocab_size:
-        raise ValueError("Every token of the vocabulary is suppressed; leave at least one.")
-    if end_ids and options.pad_token_id is None:
-        raise ValueError(
-            "`pad_token_id` is not set, which fills a row behind its end of text; pass it, or "
-            "set it in model.generation_config."
-        )
+    suppressed, end_ids = ids_of_decoding(config, options)
     return Sampler(
         **{name: getattr(options, name) for name in options_of(Sampler)},
         schedule=get_schedule(schedule if schedule is not None else options.schedule),
         mask_token_id=mask_token_id_of(config),
-        suppressed=torch.tensor(sorted(suppressed), dtype=torch.long, device=device),
+        suppressed=torch.tensor(suppressed, dtype=torch.long, device=device),
         end_ids=torch.tensor(end_ids, dtype=torch.long, device=device),
         processors=asked_processors(logits_processor, options.repetition_penalty),
         warpers=asked_warpers(options.top_k, options.top_p),

@@ -10,6 +10,7 @@ from transformers import AutoConfig, BertConfig, RobertaConfig
 from hf_maskgit import MaskGitConfig, MaskGitForMaskedLM
 from hf_maskgit.core.masking import Masking
 from hf_maskgit.core.options import options_of
+from tests.support.drawn_tokenizers import Table
 from tests.support.tiny import (
     ENCODERS,
     bert_config,
@@ -119,9 +120,135 @@ def test_rows_the_tokenizer_does_not_know_are_forbidden():
     assert config.forbidden_token_ids == [0, 2, 4, 40, 41, 42, 43]
 
 
-def test_without_a_tokenizer_mask_and_padding_are_forbidden():
-    config = MaskGitConfig(text_config=bert_config(), mask_token_id=4)
-    assert config.forbidden_token_ids == [0, 4]
+def test_without_a_tokenizer_the_mask_and_the_padding_that_is_named_are_forbidden():
+    config = MaskGitConfig(text_config=bert_config(), mask_token_id=4, pad_token_id=7)
+    assert config.forbidden_token_ids == [4, 7]
+    config = MaskGitConfig(text_config=bert_config(pad_token_id=7), mask_token_id=4)
+    assert config.forbidden_token_ids == [4, 7]
+
+
+def test_what_an_encoders_class_assumes_is_no_fact_of_the_model():
+    """BERT's says that 0 is padding, which is the background of a tokenised image."""
+    assert bert_config().pad_token_id == 0
+    config = MaskGitConfig(text_config=bert_config(), mask_token_id=39)
+    assert config.pad_token_id is None
+    assert config.forbidden_token_ids == [39]
+    roberta = MaskGitConfig(text_config=RobertaConfig(vocab_size=40), mask_token_id=39)
+    assert (roberta.pad_token_id, roberta.bos_token_id, roberta.eos_token_id) == (None, None, None)
+
+
+def test_an_id_that_is_set_to_none_stays_none(tmp_path):
+    encoder = bert_config(pad_token_id=7, bos_token_id=8, eos_token_id=9)
+    config = MaskGitConfig(text_config=encoder, mask_token_id=4, pad_token_id=None)
+    assert (config.pad_token_id, config.bos_token_id, config.eos_token_id) == (None, 8, 9)
+    assert 7 not in config.forbidden_token_ids
+    config.save_pretrained(tmp_path)
+    for other in (
+        MaskGitConfig.from_pretrained(tmp_path),
+        copy.deepcopy(config),
+        MaskGitConfig(**config.to_dict()),
+    ):
+        assert (other.pad_token_id, other.bos_token_id, other.eos_token_id) == (None, 8, 9)
+        assert "_given" not in other.to_dict()
+    assert MaskGitConfig.from_pretrained(tmp_path, bos_token_id=None).bos_token_id is None
+
+
+def test_a_tokenizer_without_padding_or_end_is_no_invitation_to_assume_them():
+    pixels = {f"p{i}": i for i in range(39)}
+    tokenizer = Table({**pixels, "<mask>": 39}, {"mask": "<mask>"}).build()
+    encoder = tiny_encoder(pad_token_id=0, bos_token_id=7, eos_token_id=9)
+    model = MaskGitForMaskedLM.from_encoder(encoder, tokenizer=tokenizer)
+    config = model.config
+    assert (config.pad_token_id, config.bos_token_id, config.eos_token_id) == (None, None, None)
+    assert model.generation_config.pad_token_id is None
+    assert config.forbidden_token_ids == config.unwritten_token_ids == [39]
+    assert config.end_token_ids == []
+
+
+def test_ids_without_a_text_are_forbidden():
+    assert tiny_config(unassigned_token_ids=[17, 30]).forbidden_token_ids == [0, 2, 4, 17, 30]
+
+
+def test_what_frames_a_text_is_forbidden_though_nobody_lists_it_as_special():
+    config = MaskGitConfig(
+        text_config=bert_config(), mask_token_id=4, prefix_ids=[9], suffix_ids=[10, 11]
+    )
+    assert config.forbidden_token_ids == [4, 9, 10, 11]
+    config.eos_token_id = 11
+    assert config.forbidden_token_ids == [4, 9, 10]
+
+
+def test_the_unknown_token_is_never_written_unless_it_ends_a_text():
+    config = tiny_config()
+    assert config.unwritten_token_ids == [0, 1, 2, 4]
+    one_for_all = tiny_config(
+        bos_token_id=3, eos_token_id=3, unk_token_id=3, pad_token_id=3, special_token_ids=[3, 4]
+    )
+    assert one_for_all.unwritten_token_ids == one_for_all.forbidden_token_ids == [2, 4]
+
+
+def test_all_ends_that_an_encoder_was_told_end_a_text():
+    """Unless they are special: then they are never emitted at all."""
+    encoder = bert_config(eos_token_id=[9, 10, 11])
+    config = MaskGitConfig(text_config=encoder, mask_token_id=4, special_token_ids=[4, 9, 11])
+    assert (config.eos_token_id, config.end_token_ids) == (9, [9, 10])
+    config.eos_token_id = 3  # another tokenizer's
+    assert config.end_token_ids == [3]
+    config.eos_token_id = None
+    assert config.end_token_ids == []
+
+
+# --- a tokenizer that has grown ------------------------------------------------------------------
+
+
+def test_a_tokenizer_that_has_grown_is_read_again():
+    model = MaskGitForMaskedLM.from_encoder(tiny_encoder(), tokenizer=word_tokenizer())
+    tokenizer = word_tokenizer()
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<user>"]})
+    tokenizer.add_tokens(["w35"])
+    model.resize_token_embeddings(64, mean_resizing=False)  # by hand to a multiple
+    assert model.config.num_token_ids == 64, "nothing else is known yet"
+    model.config.read_tokenizer(tokenizer)
+    assert model.config.num_token_ids == 42
+    assert model.config.forbidden_token_ids == [0, 2, 4, 40, *range(42, 64)]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (lambda t: t.add_tokens(["more"]), "`num_token_ids` must lie in 1..40, the encoder's voc"),
+        (lambda t: setattr(t, "mask_token", "w3"), "mask token has id 8, the model learned that"),
+        (lambda t: setattr(t, "mask_token", None), "no mask token"),
+    ],
+)
+def test_a_tokenizer_that_does_not_fit_changes_nothing(changed, message):
+    config, tokenizer = tiny_config(), word_tokenizer()
+    before = config.to_dict()
+    changed(tokenizer)
+    with pytest.raises(ValueError, match=message):
+        config.read_tokenizer(tokenizer)
+    assert config.to_dict() == before
+
+
+def test_a_table_that_cuts_off_tokens_is_refused():
+    config = tiny_config(mask_token_id=39, special_token_ids=[0, 1, 2, 3, 39])
+    with pytest.raises(ValueError, match=r"A table of 39 rows has none for the ids 39 of the mod"):
+        config.check_size(39)
+    config = tiny_config(unassigned_token_ids=[20, 21])
+    with pytest.raises(ValueError, match=r"none for the ids 38, 39 .* which len\(tokenizer\) is"):
+        config.check_size(38)
+    config.check_size(None)
+    config.check_size(40)
+    tiny_config().check_size(38)  # a vocabulary without gaps may be cut on purpose
+    tiny_config(unassigned_token_ids=[38, 39]).check_size(38)
+
+
+def test_a_mask_with_another_part_is_refused():
+    for name in ("pad_token_id", "bos_token_id", "eos_token_id", "unk_token_id"):
+        with pytest.raises(ValueError, match=f"id 4 is `mask_token_id` and stands in `{name}`"):
+            tiny_config(**{name: 4})
+    with pytest.raises(ValueError, match="`suffix_ids`, too; a mask must be a token of its own"):
+        tiny_config(suffix_ids=[3, 4])
 
 
 # --- what it refuses -----------------------------------------------------------------------------

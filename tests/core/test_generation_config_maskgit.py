@@ -618,11 +618,106 @@ def test_an_end_of_text_that_does_not_exist(table, end):
         table.generate(TEXT, eos_token_id=end)
 
 
+@pytest.mark.parametrize(
+    "end", [(SEP,), torch.tensor(SEP), torch.tensor([SEP]), "[SEP]", 3.0, True, [[SEP]], ["3"]]
+)
+def test_an_end_of_text_of_a_wrong_type(table, end):
+    with pytest.raises(ValueError, match="`eos_token_id` must be a token id or a list of token id"):
+        table.generate(TEXT, eos_token_id=end)
+    assert table.calls == []
+
+
+@pytest.mark.parametrize("name", ["pad_token_id", "bos_token_id"])
+@pytest.mark.parametrize("value", [[0], torch.tensor(0), "0", False])
+def test_other_ids_of_a_wrong_type(table, name, value):
+    with pytest.raises(ValueError, match=f"`{name}` must be a token id, got"):
+        table.generate(TEXT, **{name: value})
+
+
+@pytest.mark.parametrize("value", [-1, 40, 999])
+def test_padding_that_does_not_exist(table, value):
+    with pytest.raises(ValueError, match=f"`pad_token_id` names the id {value}; the vocabulary"):
+        table.generate(TEXT, pad_token_id=value)
+
+
+# --- what the model knows is never erased --------------------------------------------------------
+
+
+class Ends:
+    """Makes the end of text the likeliest token wherever it has any probability."""
+
+    def __call__(self, input_ids, scores):
+        return scores.masked_fill(torch.arange(scores.shape[1]) == SEP, 50.0)
+
+
+SOURCES = {
+    "an empty file": {"stored": {}},
+    "a length": {"stored": {"max_new_tokens": 6}},
+    "a preset": {"stored": {"order": "confidence", "pace": "schedule", "do_sample": False}},
+    "another end, stored": {"stored": {"eos_token_id": 9}},
+    "another end": {"eos_token_id": 9},
+    "no end": {"eos_token_id": []},
+    "a config of a call": {"generation_config": MaskGitGenerationConfig(steps=6)},
+    "a preset of a call": {"preset": "llada"},
+}
+
+
+@pytest.mark.parametrize("options", SOURCES.values(), ids=SOURCES)
+def test_the_models_end_is_an_end_under_all_options(table, options):
+    options = dict(options)
+    if "stored" in options:
+        table.generation_config = MaskGitGenerationConfig(**options.pop("stored"))
+    options["logits_processor"] = [Ends()]
+    filled = table.generate(ids([CLS, 5, MASK, MASK, 6, SEP]), seed=1, **options)
+    assert SEP not in filled[0, 2:4], "a hole is filled with words"
+    continued = table.generate(ids([CLS, 5, SEP]), max_new_tokens=4, seed=1, **options)
+    assert continued.tolist() == [[CLS, 5, SEP, SEP, PAD, PAD, PAD]]
+
+
+def test_an_end_that_is_named_ends_a_text_too(table):
+    def both(input_ids, scores):
+        return scores.masked_fill(torch.arange(scores.shape[1]) == 9, 60.0)
+
+    out = table.generate(ids([CLS, 5]), max_new_tokens=3, eos_token_id=9, logits_processor=[both])
+    assert out.tolist() == [[CLS, 5, 9, PAD, PAD]]
+    hole = ids([CLS, MASK, 6])
+    assert 9 not in table.generate(hole, eos_token_id=[9], logits_processor=[both])
+
+
+def test_to_write_on_and_on_the_end_is_suppressed(table):
+    out = table.generate(
+        ids([CLS, 5]), max_new_tokens=8, suppress_tokens=[SEP], logits_processor=[Ends()]
+    )
+    assert SEP not in out
+
+
+def test_a_length_that_is_not_stored_follows_from_the_positions(table):
+    table.generation_config = MaskGitGenerationConfig(steps=3)
+    assert table.generate(ids([CLS, 5]), suppress_tokens=[SEP]).shape == (1, 2 + 32)
+
+
+def test_a_schedule_that_is_not_stored_is_the_models_own():
+    table = TableModel(tiny_config(schedule="cosine"))
+    table.generation_config = MaskGitGenerationConfig(steps=3)
+    table.generate(TEXT)
+    assert [int((c.input_ids == MASK).sum()) for c in table.calls] == [20, 17, 10]
+
+
+def test_plain_options_stored_with_a_model_are_checked_as_those_of_a_call(table):
+    table.generation_config = GenerationConfig(max_new_tokens=2)
+    out = table.generate(ids([CLS, 5]), suppress_tokens=[SEP])
+    assert out.shape == (1, 4)
+    table.generation_config = GenerationConfig(num_beams=3)
+    with pytest.raises(ValueError, match="Masked decoding has no option 'num_beams'"):
+        table.generate(ids([CLS, 5]))
+
+
 def test_no_padding_id_to_write_behind_an_end():
-    config = tiny_config(pad_token_id=None)
-    config.pad_token_id = None
+    table = TableModel(tiny_config(pad_token_id=None))
     with pytest.raises(ValueError, match="`pad_token_id` is not set, which fills a row behind"):
-        TableModel(config).generate(TEXT)
+        table.generate(ids([CLS, 5]), max_new_tokens=2)
+    assert table.calls == []
+    assert table.generate(TEXT).shape == TEXT.shape, "no row can end here"
 
 
 def test_neither_padding_nor_end_is_needed():
