@@ -1,15 +1,17 @@
 """One pass of any encoder, seen from outside.
 
 The LM head runs only where logits are needed, and self-conditioning reaches the input, whatever
-the encoder looks like inside: both by forward hooks. What a pass is about lies on the hooked
-modules themselves while it runs, so that every copy of a model and every replica of DataParallel
-has its own. An encoder that would confuse padding with text gets rows without padding.
+the encoder looks like inside: both by forward hooks. What a pass is about belongs to the thread
+that makes it and to the two modules it is made with, never to a module alone: several threads may
+call one model, and every copy of it and every replica of DataParallel has its own. An encoder that
+would confuse padding with text gets rows without padding.
 
 Letters: B batch, L length, H width of the hidden states, V vocabulary, N chosen positions.
 """
 
 import contextlib
 import inspect
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -44,8 +46,34 @@ class EncoderPass:
     _places: tuple[Tensor, ...] | None = None  # rows and columns of the head's positions
 
 
+@dataclass
+class _Running:
+    """A pass in the middle of its run: what it is about, and the modules whose hooks it means."""
+
+    about: EncoderPass
+    body: nn.Module
+    embeddings: nn.Module
+    addition: Tensor | None
+
+
+class _Thread(threading.local):
+    """What this thread is at; its hooks look here.
+
+    A thread begins with nothing of the thread that started it, and needs nothing: a pass is set and
+    looked up within one call of `forward`, also where torch makes that call in a thread of its own
+    (a replica of DataParallel, a recomputation during the backward pass).
+    """
+
+    # A context variable would do the same, but a compiler cannot look into one.
+    running: _Running | None = None
+
+
+_THREAD = _Thread()
+_HOOKING = threading.Lock()
+
+
 def hook_encoder(denoiser: PreTrainedModel, self_conditioning: SelfConditioning | None) -> None:
-    """Register what `running` relies on; again after the token embeddings were replaced.
+    """Register what `running` relies on, where it is not registered yet.
 
     Args:
         denoiser: changed in place.
@@ -63,7 +91,7 @@ def running(
     self_conditioning: SelfConditioning | None,
     arguments: dict[str, Any],
 ) -> Iterator[dict[str, Any]]:
-    """Let the hooks know what a forward pass within is about.
+    """Let the hooks of this thread know what a forward pass within is about.
 
     Args:
         this_pass: what it is about.
@@ -74,12 +102,12 @@ def running(
     Yields:
         The arguments to make the pass with.
     """
-    body: Any = denoiser.base_model
-    embeddings: Any = denoiser.get_input_embeddings()
+    # Adapters (PEFT) wrap or replace modules of a model that is hooked already.
+    hook_encoder(denoiser, self_conditioning)
     # Where N is decided before the body runs, a compiler makes one graph of it and the head.
     positions = this_pass.head_positions
     this_pass._places = None if positions is None else positions.nonzero(as_tuple=True)
-    body._pass = this_pass
+    now = _Running(this_pass, denoiser.base_model, denoiser.get_input_embeddings(), None)
     if self_conditioning is not None:
         addition = spare_padding(
             self_conditioning(this_pass.previous_hidden_states, this_pass.has_previous),
@@ -89,12 +117,14 @@ def running(
             given = arguments["inputs_embeds"]
             arguments = {**arguments, "inputs_embeds": add_to_embeddings(given, addition)}
         else:
-            embeddings._addition = addition
+            now.addition = addition
+    before, _THREAD.running = _THREAD.running, now
     try:
         yield arguments
     finally:
         # Also after an error: a later pass of the encoder alone must find nothing of this one.
-        body._pass = embeddings._addition = None
+        # A pass may be made within another one, by somebody's hook: that one then goes on.
+        _THREAD.running = before
 
 
 def predict(
@@ -309,15 +339,19 @@ def warn_of_dropout(model: Any, what: str) -> None:
 
 def _hook(module: nn.Module, function: Any) -> None:
     """Register a forward hook once; the encoder may serve another generator already."""
-    if function not in module._forward_hooks.values():
-        module.register_forward_hook(function)
+    if function in module._forward_hooks.values():
+        return
+    with _HOOKING:  # twice registered, it would gather what is gathered already
+        if function not in module._forward_hooks.values():
+            module.register_forward_hook(function)
 
 
 def _gather_hidden_states(body: nn.Module, args: Any, output: Any) -> Any:
     """Forward hook of the encoder's body: pass on (1, N, H) instead of (B, L, H)."""
-    this_pass: EncoderPass | None = getattr(body, "_pass", None)
-    if this_pass is None:
+    now = _THREAD.running
+    if now is None or now.body is not body:
         return None
+    this_pass = now.about
     # The hidden state comes first, whatever its name.
     if this_pass.keeps_hidden_state:
         this_pass.last_hidden_state = output[0]
@@ -329,8 +363,10 @@ def _gather_hidden_states(body: nn.Module, args: Any, output: Any) -> Any:
 
 def _add_to_embeddings(embeddings: nn.Module, args: Any, output: Tensor) -> Tensor:
     """Forward hook of the token embeddings: add what the pass before made of the text."""
-    addition: Tensor | None = getattr(embeddings, "_addition", None)
-    return output if addition is None else add_to_embeddings(output, addition)
+    now = _THREAD.running
+    if now is None or now.embeddings is not embeddings or now.addition is None:
+        return output
+    return add_to_embeddings(output, now.addition)
 
 
 def _check_length(arguments: dict[str, Any], denoiser: PreTrainedModel) -> None:

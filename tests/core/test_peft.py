@@ -212,3 +212,24 @@ def test_adapters_by_transformers_own_methods(tmp_path, base):
     assert not torch.equal(logits_of(model), logits_of(load(base)))
     model.delete_adapter("verses")
     assert torch.equal(logits_of(model), logits_of(load(base)))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"modules_to_save": ["word_embeddings"]},
+        {"target_modules": [*ATTENTION, "word_embeddings"]},
+        {"trainable_token_indices": [5, 6]},
+    ],
+    ids=" ".join,
+)
+def test_self_conditioning_reaches_embeddings_that_are_adapted(options):
+    """An adapter wraps the embeddings that were hooked when the model was built."""
+    model = tiny_model(self_cond=True)
+    with torch.no_grad():
+        for parameter in model.self_conditioning.parameters():
+            parameter.fill_(0.1)
+    expected = model(**INPUTS, self_condition=True).logits
+    adapted = get_peft_model(model, LoraConfig(**{"target_modules": ATTENTION, **options})).eval()
+    assert torch.equal(adapted(**INPUTS, self_condition=True).logits, expected)
+    assert torch.equal(adapted.unload()(**INPUTS, self_condition=True).logits, expected)
