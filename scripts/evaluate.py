@@ -22,12 +22,21 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from hf_maskgit import MaskGitForMaskedLM
 from hf_maskgit.evaluation import NelboOutput, critic_auroc, evaluate_nelbo, masked_accuracy
+from hf_maskgit.evaluation.batches import check_mask_rates
+from hf_maskgit.hub.loading import load_generator
 from hf_maskgit.training.examples import check_max_length, evenly_spaced, prepare_examples
-from hf_maskgit.training.recipes import option, parse_options, required, run_program
+from hf_maskgit.training.recipes import (
+    check_least,
+    check_output,
+    option,
+    parse_options,
+    required,
+    run_program,
+)
 from hf_maskgit.training.sources import load_texts, only_split
 
 logger = logging.getLogger(__name__)
@@ -64,14 +73,26 @@ class EvaluateArguments:
     batch_size: int = option(32, "Examples per forward pass.")
     seed: int = option(0, "Seed of the masks.")
     output_file: str | None = option(None, "Write the JSON there as well as to the screen.")
+    allow_missing_weights: bool = option(
+        False, "Measure a checkpoint that lacks weights; what is missing is drawn at random."
+    )
+
+    def __post_init__(self) -> None:
+        """Check ranges, and that the figures will have a place."""
+        check_least(self, max_length=1, num_examples=1, num_samples=4, batch_size=1)
+        check_mask_rates(self.mask_rates)
+        check_output(self.output_file)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Measure, print and return the figures."""
     (options,) = parse_options((EvaluateArguments,), argv, "Measure a generator.")
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    tokenizer = AutoTokenizer.from_pretrained(options.model)
-    model = MaskGitForMaskedLM.from_pretrained(options.model, device_map=device)
+    model, tokenizer = load_generator(
+        options.model,
+        device_map=device,
+        allow_missing_weights=options.allow_missing_weights,
+    )
     examples, data = load_examples(options, tokenizer, model.max_positions)
     figures = {**asdict(options), **data, **measure(model, tokenizer, examples, options)}
     text = json.dumps(figures, indent=2)

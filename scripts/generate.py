@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_type_hints
 
 import torch
 from tqdm.auto import tqdm
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from hf_maskgit import MaskGitForMaskedLM, MaskGitGenerationConfig
 from hf_maskgit.core.generation_config_maskgit import OPTIONS, Request
@@ -30,7 +30,17 @@ from hf_maskgit.core.noise import mix
 from hf_maskgit.core.pipeline_infilling import check_no_blank
 from hf_maskgit.core.sampler import Sampler
 from hf_maskgit.core.sampler_presets import PRESETS
-from hf_maskgit.training.recipes import json_object, option, parse_options, required, run_program
+from hf_maskgit.hub.loading import load_generator
+from hf_maskgit.training.recipes import (
+    check_least,
+    check_output,
+    json_object,
+    option,
+    parse_options,
+    read_text,
+    required,
+    run_program,
+)
 
 # The options of `generate` that words of the command line can say, but for those that this script
 # says otherwise.
@@ -88,12 +98,14 @@ class GenerateArguments:
     output_format: Literal["text", "jsonl"] = option(
         "text", "One sample per line (line breaks as \\n), or one JSON object per line."
     )
+    allow_missing_weights: bool = option(
+        False, "Load a checkpoint that lacks weights; what is missing is drawn at random."
+    )
 
     def __post_init__(self) -> None:
-        """Check ranges."""
-        for name in ("num_samples", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        """Check ranges, and that the texts will have a place."""
+        check_least(self, num_samples=1, batch_size=1)
+        check_output(self.output_file)
 
 
 class Sample(NamedTuple):
@@ -109,8 +121,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     (options,) = parse_options((GenerateArguments,), argv, "Write texts with a generator.")
     texts = read_texts(options)
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    tokenizer = AutoTokenizer.from_pretrained(options.model)
-    model = MaskGitForMaskedLM.from_pretrained(options.model, device_map=device)
+    model, tokenizer = load_generator(
+        options.model,
+        device_map=device,
+        allow_missing_weights=options.allow_missing_weights,
+    )
     with open_output(options.output_file) as output:
         for request, written in write_samples(model, tokenizer, texts, options):
             if options.output_format == "text":
@@ -128,10 +143,7 @@ def read_texts(options: GenerateArguments) -> list[str]:
     """
     texts = list(options.text or [])
     if options.input_file is not None:
-        try:
-            lines = Path(options.input_file).read_text(encoding="utf-8").splitlines()
-        except OSError as error:
-            raise ValueError(f"Cannot read {options.input_file!r}: {error.strerror}.") from error
+        lines = read_text(options.input_file).splitlines()
         if not lines:
             raise ValueError(f"The file {options.input_file!r} is empty; write one text per line.")
         texts += lines

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from transformers import PreTrainedModel
+from transformers.configuration_utils import PreTrainedConfig
 
 from .checkpoint_files import LoadsWhole
 
@@ -18,6 +19,7 @@ _PIPELINES = {
     "text-generation": (MaskGitTextGenerationPipeline, "AutoModelForCausalLM"),
 }
 _MODEL_CLASSES = ("AutoModelForMaskedLM", "AutoModelForCausalLM")
+_CODE_ENTRIES = ("auto_map", "custom_pipelines")  # of config.json: what transformers would run
 _ABSENT = object()  # no attribute of that name
 
 
@@ -103,13 +105,26 @@ def saved_code(model: PreTrainedModel, with_code: bool | None) -> Iterator[None]
         )
     entries = _config_entries(kind, type(config)) if carries else {}
     with (
+        contextlib.ExitStack() as of_encoders,
         _attribute(kind, "_auto_class", _MODEL_CLASSES[0] if carries else None),
         # The model's modules hold that of the configuration, so the model alone copies.
         _attribute(type(config), "_auto_class", None),
         _attribute(config, "auto_map", entries.get("auto_map", _ABSENT)),
         _attribute(config, "custom_pipelines", entries.get("custom_pipelines", _ABSENT)),
     ):
+        # Code that an encoder's own files named did not run here, and shall not run elsewhere.
+        for encoder in _encoders_of(config):
+            for entry in _CODE_ENTRIES:
+                of_encoders.enter_context(_attribute(encoder, entry, _ABSENT))
         yield
+
+
+def _encoders_of(config: Any) -> Iterator[Any]:
+    """Yield the configurations within a configuration, however deep."""
+    for value in list(vars(config).values()):
+        if isinstance(value, PreTrainedConfig):
+            yield value
+            yield from _encoders_of(value)
 
 
 def _config_entries(model_class: type, config_class: type) -> dict[str, Any]:

@@ -13,12 +13,13 @@ from huggingface_hub import HfApi, ModelCard, ModelCardData, get_token
 from huggingface_hub import errors as hub_errors
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # in its docs
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 from yaml import YAMLError
 
-from ..core.configuration_maskgit import MaskGitConfig
 from ..core.modeling_maskgit import MaskGitForMaskedLM
 from .card import CARD_NAME, address_card, card_from_config, render_model_card
+from .loading import load_model, load_tokenizer
+from .own_code import disarm, foreign_code
 from .reloading import answers_in_a_fresh_process, answers_of, differences
 
 logger = logging.getLogger(__name__)
@@ -138,14 +139,28 @@ def stage(push: Push, folder: Path) -> list[Path]:
         The files, each with its path.
 
     Raises:
-        HubError: when `push.folder` holds no generator of this library or no tokenizer, or when
-            what was written is not the same generator after loading.
+        HubError: when `push.folder` holds no whole generator of this library or no tokenizer, when
+            code would be sent that is not ours, or when what was written is not the same generator
+            after loading.
     """
     model, tokenizer = _load(push.folder)
+    if disarm(tokenizer):
+        logger.warning(
+            "The tokenizer in %s names code of its own (`auto_map`), which was not run and is not "
+            "sent.",
+            push.folder,
+        )
     # Saved anew and not copied: checkpoints, logs and options of the run stay where they are.
     model.save_pretrained(folder, with_code=push.with_code)
     tokenizer.save_pretrained(folder)
     _staged_card(push, model, tokenizer).save(folder / CARD_NAME)
+    # Looked at before a fresh process trusts it.
+    foreign = foreign_code(folder, push.with_code)
+    if foreign:
+        raise HubError(
+            f"Nothing was pushed: {str(push.folder)!r} carries code that is not this library's. "
+            f"{' '.join(foreign)} Whoever loads it would run that under your name; remove it."
+        )
     try:
         reloaded = answers_in_a_fresh_process(folder, with_package=not push.with_code)
     except RuntimeError as error:
@@ -217,18 +232,13 @@ def _load(folder: Path) -> tuple[MaskGitForMaskedLM, PreTrainedTokenizerBase]:
             "output folder of scripts/train.py, or one that save_pretrained has written."
         )
     try:
-        MaskGitConfig.get_config_dict(folder)
-        model = MaskGitForMaskedLM.from_pretrained(folder)
-    except (OSError, ValueError) as error:
+        model = load_model(folder)
+    except ValueError as error:
         raise HubError(f"There is no generator of this library to push: {error}") from error
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise HubError(
-            f"{str(folder)!r} holds no tokenizer, without which nobody can use the model; save the "
-            "one it was trained with there: tokenizer.save_pretrained(folder)."
-        ) from error
-    return model, tokenizer
+        return model, load_tokenizer(folder)
+    except ValueError as error:
+        raise HubError(f"Nothing was pushed: {error}") from error
 
 
 def _staged_card(

@@ -95,9 +95,9 @@ def main(folder: str, answers_file: str) -> None:
     with_package = bool(__package__)
     if not with_package:
         sys.modules["hf_maskgit"] = None  # type: ignore[assignment]  # an import of it now fails
-    code = {"trust_remote_code": not with_package}
-    tokenizer = AutoTokenizer.from_pretrained(folder, **code)
-    model = AutoModelForMaskedLM.from_pretrained(folder, **code)
+    # Code of the folder is ours, which was looked at before; a tokenizer brings none.
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    model = AutoModelForMaskedLM.from_pretrained(folder, trust_remote_code=not with_package)
     Path(answers_file).write_text(json.dumps(answers_of(model, tokenizer)), encoding="utf-8")
 
 

@@ -6,22 +6,28 @@ options of a training run are saved beside its weights as such a recipe.
 """
 
 import difflib
-import dis
 import inspect
 import json
+import os
+import re
 import sys
 from argparse import Action, ArgumentDefaultsHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, field, fields
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NoReturn
 
 import yaml
 from transformers import HfArgumentParser
 
+from ..core.checkpoint_files import raised_in
+
 RECIPE_NAME = "training_options.yaml"
 
+# 12, -0.5, 1e-4, .inf and .nan; not 1:30 (90 to YAML), 010 (8), 0x1f or 1_000.
+_PLAIN_NUMBER = (
+    r"[-+]?(0|[1-9][0-9]*)?(\.[0-9]*)?([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+)
 _INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C has ended
 
 
@@ -54,7 +60,7 @@ def run_program(main: Callable[[], object]) -> None:
     try:
         main()
     except (ValueError, RuntimeError, OSError) as error:
-        if not _refused_by_us(error.__traceback__, main):
+        if not _refused_by_us(error, main):
             raise
         sys.exit(f"error: {error}")  # to stderr, with exit code 1
     except KeyboardInterrupt as interrupt:
@@ -104,12 +110,17 @@ def load_recipe(path: str | Path) -> dict[str, Any]:
         ValueError: for a file that is not there or holds no mapping.
     """
     try:
-        recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
+        text = read_text(path)
+    except ValueError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
         raise ValueError(
-            f"Cannot read the recipe {str(path)!r} ({error.strerror}). Options start with '--'."
+            f"Cannot read the recipe {str(path)!r} ({error.__cause__.strerror}). Options start "
+            "with '--'."
         ) from error
-    except yaml.YAMLError as error:
+    try:
+        recipe = yaml.load(text, _RecipeLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"The recipe {str(path)!r} is no valid YAML: {error}") from error
     if not isinstance(recipe, dict):
         raise ValueError(
@@ -137,6 +148,17 @@ def recipe_words(recipe: Mapping[str, Any], option_types: Sequence[type]) -> lis
                 f"The recipe's `{name}` reads as {value!r} in YAML, which this option does not "
                 "take. Put a word such as no, off or null in quotes, or leave the line out."
             )
+        for entry in value if isinstance(value, list) else [value]:
+            if not isinstance(entry, str | int | float) and entry is not value:
+                raise ValueError(
+                    f"The recipe's `{name}` holds {type(entry).__name__} in a list; lists are of "
+                    "words and numbers."
+                )
+            if not isinstance(entry, str | int | float | dict):
+                raise ValueError(
+                    f"The recipe's `{name}` is {type(entry).__name__} to YAML; write a word, a "
+                    "number, or a list of these."
+                )
         if isinstance(value, list):
             words += [f"--{name}", *map(str, value)]
         elif isinstance(value, dict):
@@ -158,6 +180,57 @@ def save_recipe(path: str | Path, *options: Any) -> None:
     Path(path).write_text(text, encoding="utf-8")
 
 
+def read_text(path: str | Path) -> str:
+    """Read a text file.
+
+    Raises:
+        ValueError: for a file that cannot be read, or is not in UTF-8.
+    """
+    try:
+        # A byte-order mark in front, as Windows writes it, is no part of the text.
+        return Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ValueError(f"Cannot read {str(path)!r}: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"The file {str(path)!r} is not in UTF-8 (byte {error.start}: {error.reason}); save it "
+            "in that encoding."
+        ) from error
+
+
+def check_least(options: Any, **least: int) -> None:
+    """Refuse numbers that are too small; None passes.
+
+    Args:
+        options: holds them as attributes.
+        **least: the smallest value of each, by its name.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    for name, smallest in least.items():
+        value = getattr(options, name)
+        if value is not None and value < smallest:
+            raise ValueError(f"`{name}` must be at least {smallest}, got {value}.")
+
+
+def check_output(path: str | None) -> None:
+    """Make sure that results can be written there, before work begins; None is the screen.
+
+    Raises:
+        ValueError: when they cannot.
+    """
+    if path is None:
+        return
+    folder = Path(path).parent
+    if not folder.is_dir():
+        raise ValueError(f"There is no folder {str(folder)!r} for {path!r}; make it first.")
+    if Path(path).is_dir():
+        raise ValueError(f"{path!r} is a folder; name a file in it.")
+    if not os.access(path if Path(path).exists() else folder, os.W_OK):
+        raise ValueError(f"{path!r} cannot be written: permission denied.")
+
+
 def json_object(name: str, text: str) -> dict[str, Any]:
     """Read the value of an option that holds a JSON object.
 
@@ -173,6 +246,56 @@ def json_object(name: str, text: str) -> dict[str, Any]:
             f"`{name}` must be a JSON object such as '{{\"hidden_size\": 256}}', got {text!r}."
         )
     return value
+
+
+class _RecipeLoader(yaml.SafeLoader):
+    """Reads YAML in which every value is what it looks like, and every option stands once."""
+
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
+        """Refuse aliases: a few of them can stand for more than memory holds."""
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.composer.ComposerError(
+                None,
+                None,
+                f"*{event.anchor} stands for another value; write it out",
+                event.start_mark,
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Refuse a name that stands twice; YAML would take the last and say nothing."""
+        names = [key.value for key, _ in node.value]
+        for number, (key, _) in enumerate(node.value):
+            if not isinstance(key, yaml.ScalarNode):
+                raise _marked("the name of an option must be a word", key)
+            if key.value in names[:number]:
+                raise _marked(f"{key.value!r} stands there twice; leave one of the two out", key)
+        return super().construct_mapping(node, deep)
+
+    def construct_number(self, node: yaml.ScalarNode) -> Any:
+        """Refuse what YAML takes for a number and a reader would not, or not for that one."""
+        if not re.fullmatch(_PLAIN_NUMBER, node.value):
+            raise _marked(
+                f"{node.value!r} is no plain number (YAML would read it as another one); write "
+                "it in decimal digits, or in quotes if it is a word",
+                node,
+            )
+        is_whole = node.tag.endswith(":int")
+        return self.construct_yaml_int(node) if is_whole else self.construct_yaml_float(node)
+
+    def construct_date(self, node: yaml.ScalarNode) -> Any:
+        """Leave a date the word that it is."""
+        return self.construct_scalar(node)
+
+
+for _kind in ("int", "float"):
+    _RecipeLoader.add_constructor(f"tag:yaml.org,2002:{_kind}", _RecipeLoader.construct_number)
+_RecipeLoader.add_constructor("tag:yaml.org,2002:timestamp", _RecipeLoader.construct_date)
+
+
+def _marked(sentence: str, node: yaml.Node) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, sentence, node.start_mark)
 
 
 class _Help(ArgumentDefaultsHelpFormatter):
@@ -206,21 +329,10 @@ def _close_misses(words: Sequence[str], option_types: Sequence[type]) -> list[st
     ]
 
 
-def _refused_by_us(traceback: TracebackType | None, main: Callable[[], object]) -> bool:
-    """Tell whether a `raise` of this library or of the script stands at an error's origin.
-
-    Torch raises errors of its own below the last line of Python, so to know the line's file is not
-    enough: it has to be a `raise`.
-    """
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    if traceback is None:
-        return False
-    code = traceback.tb_frame.f_code
+def _refused_by_us(error: BaseException, main: Callable[[], object]) -> bool:
+    """Tell whether a `raise` of this library or of the script stands at an error's origin."""
     places = Path(__file__).resolve().parents[1], Path(inspect.getfile(main)).resolve().parent
-    raised = code.co_code[traceback.tb_lasti] == dis.opmap["RAISE_VARARGS"]
-    origin = Path(code.co_filename).resolve()
-    return raised and any(origin.is_relative_to(place) for place in places)
+    return raised_in(error, *places)
 
 
 def _types(annotation: Any) -> tuple[Any, ...]:

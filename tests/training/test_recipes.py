@@ -1,6 +1,9 @@
-"""How a program ends: with a sentence where we refuse, with a traceback where others do."""
+"""What a recipe may say; and how a program ends: a sentence where we refuse, else a traceback."""
 
+import os
+import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,15 @@ from hf_maskgit.core.sampler_scores import highest
 from hf_maskgit.evaluation import text_statistics
 from hf_maskgit.hub.push import check_name
 from hf_maskgit.training.examples import check_max_length
-from hf_maskgit.training.recipes import run_program
+from hf_maskgit.training.recipes import (
+    check_least,
+    check_output,
+    load_recipe,
+    option,
+    parse_options,
+    read_text,
+    run_program,
+)
 from scripts import evaluate, generate
 from tests.support.project import ROOT
 
@@ -35,11 +46,8 @@ def test_what_we_refuse_ends_a_program_with_a_sentence(saved, tmp_path, capsys, 
     assert ended(evaluate.main, capsys) == (1, said), "the library's"
 
 
-def test_errors_of_others_keep_their_traceback(saved, tmp_path, monkeypatch):
+def test_errors_of_others_keep_their_traceback():
     """Also torch's own, whose last line of Python is one of ours."""
-    monkeypatch.setattr(sys, "argv", ["generate.py", "--model", str(tmp_path), "--text", "w1"])
-    with pytest.raises(ValueError, match="tokenizer"):
-        run_program(generate.main)
 
     def of_torch():
         highest(torch.zeros(1, 2), torch.ones(1, 3, dtype=torch.bool), torch.ones(1))
@@ -74,3 +82,95 @@ def test_every_folder_of_the_library_refuses_in_a_sentence(refused, said, capsys
     assert code == 1
     assert sentence.startswith("error: ")
     assert said in sentence
+
+
+@dataclass
+class Options:
+    length: int = option(3, "A number.")
+    rate: float = option(0.5, "Another.")
+    name: str | None = option(None, "A word.")
+    words: list[str] | None = option(None, "Some words.")
+    details: str | None = option(None, "A JSON object.")
+
+
+def test_a_recipe_says_what_it_looks_like(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "length: 12\nrate: 1e-4\nname: 2026-01-30\nwords: [a, '1:30', 5]\ndetails: {a: [1, 2]}\n"
+    )
+    (found,) = parse_options((Options,), [str(recipe)])
+    assert found == Options(12, 1e-4, "2026-01-30", ["a", "1:30", "5"], '{"a": [1, 2]}')
+    recipe.write_bytes(b"\xef\xbb\xbflength: 4\r\nrate: -.5\r\n")  # as Windows writes it
+    assert parse_options((Options,), [str(recipe)])[0] == Options(4, -0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("length: 3\nrate: 1\nlength: 4", "'length' stands there twice; .* line 3, column 1"),
+        ("details: {a: 1, a: 2}", "'a' stands there twice"),
+        ('{"length": 3, "length": 4}', "'length' stands there twice"),
+        ("length: 1:30", "'1:30' is no plain number .*in decimal digits, or in quotes"),
+        ("rate: 1:30.5", "'1:30.5' is no plain number"),
+        ("length: 010", "'010' is no plain number"),
+        ("length: 0x1f", "'0x1f' is no plain number"),
+        ("length: 1_000", "'1_000' is no plain number"),
+        ("length: " + 5000 * "9", "Exceeds the limit"),
+        ("rate: &a 3\nlength: *a", r"\*a stands for another value; write it out"),
+        ("words: &a [*a]", r"\*a stands for another value"),
+        ("? [a]\n: 3", "the name of an option must be a word"),
+        ("length: [1", "is no valid YAML"),
+        ("name: !!python/object/apply:os.system [exit]", "could not determine a constructor"),
+        ("name: \x00", "is no valid YAML: .*special characters are not allowed"),
+        ("[" * 5000, "is no valid YAML"),
+        ("words: [[a]]", "`words` holds list in a list; lists are of words and numbers"),
+        ("words: [null]", "`words` holds NoneType in a list"),
+        ("name: !!binary aGk=", "`name` is bytes to YAML; write a word"),
+        ("name: !!set {a}", "`name` is set to YAML"),
+        ("", "must map options to values, .* it holds NoneType"),
+        ("- length", "it holds list"),
+        ("3: 4", "Unknown option '3'"),
+    ],
+)
+def test_a_recipe_that_is_not_what_it_looks_like_is_refused(tmp_path, text, said, capsys):
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(SystemExit) as ended:
+        parse_options((Options,), [str(tmp_path / "recipe.yaml")])
+    assert ended.value.code == 2
+    assert re.search(said, capsys.readouterr().err, flags=re.DOTALL)
+
+
+def test_a_recipe_in_another_encoding_is_named(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("name: é", encoding="latin-1")
+    with pytest.raises(
+        ValueError, match=r"recipe.yaml' is not in UTF-8 \(byte 6: .*save it in tha"
+    ):
+        load_recipe(tmp_path / "recipe.yaml")
+    with pytest.raises(ValueError, match=r"Cannot read the recipe '.*' \(Is a directory\)"):
+        load_recipe(tmp_path)
+    with pytest.raises(ValueError, match="Cannot read '.*nowhere': No such file"):
+        read_text(tmp_path / "nowhere")
+
+
+def test_numbers_that_are_too_small_are_named():
+    check_least(Options(), length=3, rate=0, name=1)
+    with pytest.raises(ValueError, match="`length` must be at least 4, got 3."):
+        check_least(Options(), length=4)
+
+
+def test_where_results_go_is_looked_at_before_the_work(tmp_path):
+    check_output(None)
+    check_output(str(tmp_path / "new.json"))
+    (tmp_path / "old.json").write_text("")
+    check_output(str(tmp_path / "old.json"))
+    with pytest.raises(ValueError, match="There is no folder '.*nowhere' for '.*a.json'; make it"):
+        check_output(str(tmp_path / "nowhere" / "a.json"))
+    with pytest.raises(ValueError, match="is a folder; name a file in it"):
+        check_output(str(tmp_path))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Rights are another matter there.")
+def test_a_file_that_may_not_be_written_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    with pytest.raises(ValueError, match="'.*a.json' cannot be written: permission denied"):
+        check_output(str(tmp_path / "a.json"))

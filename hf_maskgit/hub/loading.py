@@ -1,0 +1,115 @@
+"""A trained generator by its name, for programs: no code of its folder runs, faults are named."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from ..core.checkpoint_files import read_json_object
+from ..core.configuration_maskgit import MaskGitConfig
+from ..core.modeling_maskgit import MaskGitForMaskedLM
+
+_ADAPTER = "adapter_config.json"  # of PEFT, which names the model that it belongs to
+_TOKENIZER_CONFIG = "tokenizer_config.json"
+# Files of a tokenizer that hold one JSON object.
+_OF_TOKENIZER = (
+    _TOKENIZER_CONFIG,
+    "tokenizer.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+)
+
+
+def load_generator(
+    name: str | Path, **options: Any
+) -> tuple[MaskGitForMaskedLM, PreTrainedTokenizerBase]:
+    """Load a generator and its tokenizer; arguments and errors are those of the two below."""
+    return load_model(name, **options), load_tokenizer(name)
+
+
+def load_model(
+    name: str | Path, *, allow_missing_weights: bool = False, **options: Any
+) -> MaskGitForMaskedLM:
+    """Load a generator.
+
+    Args:
+        name: a folder or a name on the Hub.
+        allow_missing_weights: see `MaskGitForMaskedLM.from_pretrained`.
+        **options: of `MaskGitForMaskedLM.from_pretrained`, such as `device_map`.
+
+    Returns:
+        The model in eval mode.
+
+    Raises:
+        ValueError: where there is no generator, or one of its files is missing or cannot be read.
+    """
+    _check_place(name)
+    try:
+        # Of an encoder this says how it becomes a generator; an adapter has no such file.
+        if not Path(name, _ADAPTER).is_file():
+            MaskGitConfig.get_config_dict(name)
+        model: MaskGitForMaskedLM = MaskGitForMaskedLM.from_pretrained(
+            name, allow_missing_weights=allow_missing_weights, **options
+        )
+    except OSError as error:
+        raise ValueError(f"{str(name)!r} cannot be loaded: {_in_one_line(error)}") from error
+    return model
+
+
+def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
+    """Load a tokenizer whose code is part of transformers; no other code is run.
+
+    Args:
+        name: a folder or a name on the Hub.
+
+    Raises:
+        ValueError: where there is no tokenizer, one of its files cannot be read, or it wants code
+            of its own to be run.
+    """
+    _check_place(name)
+    if os.path.isdir(name):
+        for path in (Path(name, file) for file in _OF_TOKENIZER):
+            if path.is_file():
+                read_json_object(path)
+    try:
+        # False and not None, of which transformers would make a question to the user.
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    # The Rust below raises plain exceptions, and each kind of tokenizer has errors of its own.
+    except Exception as error:
+        if "trust_remote_code" in str(error):
+            raise ValueError(
+                f"The tokenizer of {str(name)!r} wants code of its own to be run (`auto_map` in "
+                f"{_TOKENIZER_CONFIG!r}), and no code but this library's and that of transformers "
+                "is run. Save a tokenizer of transformers beside the model: "
+                "tokenizer.save_pretrained(folder)."
+            ) from error
+        raise ValueError(
+            f"{str(name)!r} holds no tokenizer that can be loaded, without which nobody can use "
+            "the model; save the one it was trained with there: tokenizer.save_pretrained(folder). "
+            f"({type(error).__name__}: {_in_one_line(error)})"
+        ) from error
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise ValueError(
+            f"{str(name)!r} holds a {type(tokenizer).__name__} where a tokenizer should be; save "
+            "the one the model was trained with there: tokenizer.save_pretrained(folder)."
+        )
+    return tokenizer
+
+
+def _check_place(name: str | Path) -> None:
+    """Refuse what is plainly a path and leads nowhere; transformers would ask the Hub for it."""
+    path = Path(name)
+    looks_like_path = path.is_absolute() or len(path.parts) > 2 or str(name).startswith((".", "~"))
+    if path.is_file():
+        raise ValueError(f"{str(name)!r} is a file; name the folder that holds the model.")
+    if not path.is_dir() and looks_like_path:
+        raise ValueError(
+            f"There is no folder {str(name)!r}; check the path and the working directory, or give "
+            "a name on the Hub, 'owner/name'."
+        )
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
