@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeVar
 from ..core.configuration_maskgit import MaskGitConfig
 from ..core.masking import Masking
 from ..core.options import Option, check, options_of
+from ..core.unknown_tokens import Tolerance, checked_limit
 from .recipes import option, required
 
 T = TypeVar("T")
@@ -55,6 +56,11 @@ class ModelArguments:
     )
     tokenizer: str | None = option(
         None, "Tokenizer: a name on the Hub or a local folder. Default: the encoder's own."
+    )
+    check_tokenizer: bool = option(
+        True,
+        "Refuse a tokenizer that plainly is not the encoder's: one that knows fewer than half of "
+        "its rows.",
     )
     revision: str = option("main", "Branch, tag or commit of the encoder on the Hub.")
     from_scratch: bool = option(
@@ -133,6 +139,7 @@ class DataArguments:
         "example per text (what exceeds `max_length` is cut off and counted).",
     )
     drop_empty_texts: bool = option(False, "Drop texts without any token instead of refusing them.")
+    max_unknown_share: float = _option_of(Tolerance, "max_unknown_share")
     num_proc: int | None = option(None, "Processes that tokenise. Default: only this one.")
     num_workers: int = option(
         0, "Processes per device that prepare batches; 0 uses the training one."
@@ -142,6 +149,7 @@ class DataArguments:
         """Check ranges and what excludes each other."""
         _at_least(self, 1, "eval_examples", "max_length", "num_proc")
         _at_least(self, 0, "num_workers")
+        checked_limit(self.max_unknown_share)
         if self.validation_fraction is not None and (self.eval_split or self.eval_dataset):
             raise ValueError(
                 "`validation_fraction` holds out training texts; `eval_split` and `eval_dataset` "

@@ -1,7 +1,7 @@
 """From options to the things a run needs: tokenizer, model, examples, accelerator."""
 
 import logging
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs
@@ -20,7 +20,14 @@ from ..core.configuration_maskgit import MaskGitConfig, own_fields
 from ..core.masking import maskable_positions
 from ..core.modeling_maskgit import MaskGitForMaskedLM
 from .arguments import DataArguments, ModelArguments, TrainArguments
-from .examples import check_max_length, evenly_spaced, frame_texts, hold_out, tokenize_texts
+from .examples import (
+    DataReport,
+    check_max_length,
+    evenly_spaced,
+    frame_texts,
+    hold_out,
+    tokenize_texts,
+)
 from .recipes import json_object
 from .sources import load_texts
 
@@ -78,7 +85,11 @@ def load_model(options: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> M
         )
         source: Any = AutoModelForMaskedLM.from_config(config, dtype=torch.float32)
         return MaskGitForMaskedLM.from_encoder(
-            source, tokenizer=tokenizer, critic=options.critic, **options.maskgit_overrides
+            source,
+            tokenizer=tokenizer,
+            critic=options.critic,
+            check_tokenizer=options.check_tokenizer,
+            **options.maskgit_overrides,
         )
     load: dict[str, Any] = {"revision": options.revision, "dtype": torch.float32}
     found = AutoConfig.from_pretrained(options.encoder, revision=options.revision)
@@ -87,6 +98,7 @@ def load_model(options: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> M
             options.encoder,
             tokenizer=tokenizer,
             critic=options.critic,
+            check_tokenizer=options.check_tokenizer,
             **load,
             **options.maskgit_overrides,
         )
@@ -130,6 +142,7 @@ def with_new_parts(
         generator.denoiser,
         tokenizer=tokenizer,
         critic=generator.critic or critic,
+        check_tokenizer=False,  # it is the generator's
         **{**kept, **changes},
     )
     model.generation_config = generator.generation_config
@@ -183,6 +196,30 @@ def load_examples(
         ValueError: when `max_length` is beyond the encoder's positions, and for every fault of the
             data that loading and preparing it name.
     """
+    data = load_data(options, tokenizer, max_positions, seed)
+    return data.train, data.held_out
+
+
+class Data(NamedTuple):
+    """Prepared examples, and what became of the texts.
+
+    Attributes:
+        train: examples to learn from.
+        held_out: those to evaluate on, where texts for it are named.
+        train_report: of all texts to learn from.
+        held_out_report: of all held-out texts.
+    """
+
+    train: Dataset
+    held_out: Dataset | None
+    train_report: DataReport
+    held_out_report: DataReport | None
+
+
+def load_data(
+    options: DataArguments, tokenizer: PreTrainedTokenizerBase, max_positions: int | None, seed: int
+) -> Data:
+    """Prepare examples as `load_examples` does, which see, and report on the texts."""
     check_max_length(options.max_length, max_positions)
     texts = load_texts(options.dataset, options.dataset_config, options.train_split)
     train, held_out = _tokenize(texts, options, tokenizer), None
@@ -200,29 +237,34 @@ def load_examples(
             "No held-out texts: nothing will be evaluated. Name `eval_split` or `eval_dataset`, or "
             "set `validation_fraction`."
         )
-    train = _frame("Training", train, options, tokenizer)
+    train, train_report = _frame("Training", train, options, tokenizer)
     if held_out is None:
-        return train, None
-    held_out = _frame("Held-out", held_out, options, tokenizer)
-    return train, evenly_spaced(held_out, options.eval_examples)
+        return Data(train, None, train_report, None)
+    held_out, report = _frame("Held-out", held_out, options, tokenizer)
+    return Data(train, evenly_spaced(held_out, options.eval_examples), train_report, report)
 
 
 def _tokenize(
     texts: Dataset, options: DataArguments, tokenizer: PreTrainedTokenizerBase
 ) -> Dataset:
     return tokenize_texts(
-        texts, tokenizer, options.text_column, options.drop_empty_texts, options.num_proc
+        texts,
+        tokenizer,
+        options.text_column,
+        options.drop_empty_texts,
+        options.num_proc,
+        options.max_unknown_share,
     )
 
 
 def _frame(
     what: str, bodies: Dataset, options: DataArguments, tokenizer: PreTrainedTokenizerBase
-) -> Dataset:
+) -> tuple[Dataset, DataReport]:
     examples, report = frame_texts(
         bodies, tokenizer, max_length=options.max_length, pack=options.pack
     )
     logger.info("%s data: %s", what, report)
-    return examples
+    return examples, report
 
 
 @torch.no_grad()

@@ -20,9 +20,12 @@ from datasets import Dataset, DatasetDict, IterableDataset
 from transformers import PreTrainedTokenizerBase
 
 from ..core.special_tokens import never_emitted, tokenizer_fields
+from ..core.text_reader import TextReader
+from ..core.unknown_tokens import Reading, check_read, sum_of
 
 logger = logging.getLogger(__name__)
 
+_ROWS_WITH_EXAMPLES = 10  # texts that are looked through for examples of unknown words
 _PACKING_BATCH = 1000  # texts joined into one stream; the last block of each stream is shorter
 
 
@@ -36,6 +39,7 @@ class DataReport:
         tokens: tokens of all examples, framing included.
         cut_texts, cut_tokens: texts longer than an example, and tokens cut off from them.
         empty_texts: texts dropped because no token of theirs could be masked.
+        words, unknown_words: of the texts, and those of them that the tokenizer does not know.
     """
 
     texts: int
@@ -44,12 +48,20 @@ class DataReport:
     cut_texts: int
     cut_tokens: int
     empty_texts: int = 0
+    words: int = 0
+    unknown_words: int = 0
+
+    @property
+    def reading(self) -> Reading:
+        """How much of the texts the tokenizer knew."""
+        return Reading(self.words, self.unknown_words)
 
     def __str__(self) -> str:
-        """Say it in a sentence."""
+        """Say it in two sentences."""
         return (
             f"{self.texts:,} texts became {self.examples:,} examples of {self.tokens:,} tokens; "
-            f"{self.cut_texts:,} texts were too long and lost {self.cut_tokens:,} tokens."
+            f"{self.cut_texts:,} texts were too long and lost {self.cut_tokens:,} tokens. "
+            f"{self.reading.percent} of the words are unknown to the tokenizer."
         )
 
 
@@ -125,6 +137,7 @@ def prepare_examples(
     pack: bool = False,
     drop_empty_texts: bool = False,
     num_proc: int | None = None,
+    max_unknown_share: float | None = None,
 ) -> tuple[Dataset, DataReport]:
     """Turn texts into examples for `DataCollatorForMaskGit`.
 
@@ -138,6 +151,7 @@ def prepare_examples(
             `max_length` is cut off).
         drop_empty_texts: drop texts that tokenise to nothing instead of refusing them.
         num_proc: processes that tokenise; None tokenises in this one.
+        max_unknown_share: see `Tolerance`; None is its default.
 
     Returns:
         A data set with the columns `input_ids` (list of ids) and `example_id` (row number, the key
@@ -147,7 +161,9 @@ def prepare_examples(
         ValueError: for a missing mask token or column, texts that are empty or hold the mask token,
             and a `max_length` without room for a text.
     """
-    bodies = tokenize_texts(texts, tokenizer, text_column, drop_empty_texts, num_proc)
+    bodies = tokenize_texts(
+        texts, tokenizer, text_column, drop_empty_texts, num_proc, max_unknown_share
+    )
     examples, report = frame_texts(bodies, tokenizer, max_length=max_length, pack=pack)
     return examples, replace(report, empty_texts=len(texts) - len(bodies))
 
@@ -190,12 +206,15 @@ def frame_texts(
     # Lengths are a column of their own, so that no id has to be read again to count them.
     lengths = bodies.with_format("numpy")["num_tokens"][:]
     cut = np.zeros_like(lengths) if pack else (lengths - capacity).clip(min=0)
+    reading = reading_of(bodies)
     report = DataReport(
         texts=len(bodies),
         examples=len(examples),
         tokens=int(examples.with_format("numpy")["num_tokens"][:].sum()),
         cut_texts=int((cut > 0).sum()),
         cut_tokens=int(cut.sum()),
+        words=reading.words,
+        unknown_words=reading.unknown,
     )
     ids = np.arange(len(examples))  # the key of each example's noise, wherever it is shuffled to
     return examples.remove_columns("num_tokens").add_column("example_id", ids), report
@@ -207,17 +226,19 @@ def tokenize_texts(
     text_column: str = "text",
     drop_empty_texts: bool = False,
     num_proc: int | None = None,
+    max_unknown_share: float | None = None,
 ) -> Dataset:
-    """Tokenise a column without framing and without cutting.
+    """Tokenise a column without framing and without cutting; see `prepare_examples`.
 
     Returns:
-        A data set with the columns `input_ids` and `num_tokens`, one row per text that is not
-        empty.
+        A data set with the columns `input_ids` and `num_tokens`, and of `Reading` `num_words`,
+        `num_unknown` and `unknown_words` (a line each), one row per text that is not empty.
 
     Raises:
         ValueError: for a stream or anything else that is no data set with rows to be numbered; and
             naming the row, for a text that is no string, tokenises to nothing (unless
-            `drop_empty_texts`) or holds the mask token.
+            `drop_empty_texts`) or holds the mask token; and for texts that are mostly unknown to
+            the tokenizer.
     """
     _check_is_dataset(texts)
     if text_column not in texts.column_names:
@@ -227,6 +248,7 @@ def tokenize_texts(
         )
 
     hidden = never_emitted(tokenizer_fields(tokenizer))  # a text of these alone teaches nothing
+    reader = TextReader(tokenizer)
 
     def tokenize(batch: list[str], rows: list[int]) -> dict[str, list[Any]]:
         for text, row in zip(batch, rows, strict=True):
@@ -234,9 +256,10 @@ def tokenize_texts(
                 raise ValueError(
                     f"Row {row} of column {text_column!r} holds {type(text).__name__}, not a text."
                 )
-        bodies = tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]
-        kept = []
-        for body, row in zip(bodies, rows, strict=True):
+        encoded = tokenizer(batch, add_special_tokens=False, verbose=False)
+        kept, read = [], []
+        readings = reader.read(batch, encoded)
+        for body, reading, row in zip(encoded["input_ids"], readings, rows, strict=True):
             _check_no_mask(body, row, tokenizer)
             if hidden.issuperset(body):
                 if not drop_empty_texts:
@@ -246,7 +269,14 @@ def tokenize_texts(
                     )
             else:
                 kept.append(body)
-        return {"input_ids": kept, "num_tokens": [len(body) for body in kept]}
+                read.append(reading)
+        return {
+            "input_ids": kept,
+            "num_tokens": [len(body) for body in kept],
+            "num_words": [reading.words for reading in read],
+            "num_unknown": [reading.unknown for reading in read],
+            "unknown_words": ["\n".join(reading.examples) for reading in read],
+        }
 
     bodies = texts.map(
         tokenize,
@@ -261,7 +291,17 @@ def tokenize_texts(
         raise ValueError(f"All {len(texts)} texts of column {text_column!r} are empty.")
     if len(bodies) < len(texts):
         logger.info("%d empty texts of %d were dropped.", len(texts) - len(bodies), len(texts))
+    check_read(reading_of(bodies), f"the texts in column {text_column!r}", max_unknown_share)
     return bodies
+
+
+def reading_of(bodies: Dataset) -> Reading:
+    """Add up how much of the texts from `tokenize_texts` the tokenizer knew."""
+    columns = bodies.with_format("numpy")
+    unknown = columns["num_unknown"][:]
+    rows = bodies.select(unknown.nonzero()[0][:_ROWS_WITH_EXAMPLES])
+    examples = sum_of(Reading(examples=tuple(text.split("\n"))) for text in rows["unknown_words"])
+    return Reading(int(columns["num_words"][:].sum()), int(unknown.sum()), examples.examples)
 
 
 def batches_of_one_length(examples: Dataset, size: int, seed: int) -> list[list[int]]:

@@ -10,6 +10,7 @@ from datasets import Dataset
 from hf_maskgit.training.arguments import DataArguments, ModelArguments, TrainArguments
 from hf_maskgit.training.building import (
     encoder_config,
+    load_data,
     load_examples,
     load_model,
     load_tokenizer,
@@ -275,3 +276,30 @@ def test_a_generator_with_a_critic_goes_on_with_it(tmp_path, tokenizer):
     for changes in ({"token_critic": "self"}, {"critic": "another", "self_cond": True}):
         with pytest.raises(ValueError, match="has a token critic already, token_critic='separate'"):
             load_model(ModelArguments(encoder=encoder, **changes), tokenizer)
+
+
+def test_a_tokenizer_that_is_plainly_not_the_encoders(tmp_path):
+    tiny_encoder().save_pretrained(tmp_path)
+    other = word_tokenizer(words=["w0", "w1"])
+    with pytest.raises(ValueError, match="knows 7 ids and the encoder has rows for 40, so it is"):
+        load_model(ModelArguments(encoder=str(tmp_path)), other)
+    options = ModelArguments(encoder=str(tmp_path), check_tokenizer=False)
+    model = load_model(options, other)
+    assert model.config.num_token_ids == 7
+    model.save_pretrained(tmp_path / "generator")
+    options = ModelArguments(encoder=str(tmp_path / "generator"), self_cond=True)
+    assert load_model(options, other).config.num_token_ids == 7
+
+
+def test_texts_the_tokenizer_does_not_know_are_reported_for_both_parts(tmp_path, tokenizer):
+    (tmp_path / "train.txt").write_text("w1 w2 zz\n" * 4)
+    (tmp_path / "test.txt").write_text("w1 zz qq\n" * 2)
+    files = {"dataset": str(tmp_path / "train.txt"), "eval_dataset": str(tmp_path / "test.txt")}
+    with pytest.raises(ValueError, match="does not know 4 of the 6 words of the texts in column"):
+        load_examples(DataArguments(**files, max_length=16), tokenizer, 64, seed=0)
+    options = DataArguments(**files, max_length=16, max_unknown_share=0.7)
+    data = load_data(options, tokenizer, 64, seed=0)
+    assert (data.train_report.words, data.train_report.unknown_words) == (12, 4)
+    assert (data.held_out_report.words, data.held_out_report.unknown_words) == (6, 4)
+    with pytest.raises(ValueError, match="`max_unknown_share` is a share and must lie in"):
+        DataArguments(dataset="texts", max_unknown_share=1.5)

@@ -19,7 +19,7 @@ from hf_maskgit.training.examples import (
 )
 from hf_maskgit.training.sources import load_texts, only_split
 from tests.support.oracles import word_piece_tokenizer
-from tests.support.tiny import WORDS, word_tokenizer
+from tests.support.tiny import WORDS, protein_tokenizer, word_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -310,3 +310,50 @@ def test_what_is_no_data_set_is_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match=sentence):
             prepare_examples(texts, word_tokenizer())
+
+
+# --- what the tokenizer does not know -------------------------------------------------------------
+
+
+def test_words_the_tokenizer_does_not_know_are_reported(tokenizer, caplog):
+    caplog.set_level("WARNING")
+    rows = ["w1 w2 zz", "w3", "w1 qq zz w2"] + ["w1 w2 w3 w4"] * 10
+    _, report = prepare_examples(texts(*rows), tokenizer, max_length=16)
+    assert (report.words, report.unknown_words) == (48, 3)
+    assert report.reading.share == 3 / 48
+    assert "6.25 % of the words are unknown to the tokenizer." in str(report)
+    (warning,) = caplog.records
+    assert (
+        "does not know 3 of the 48 words of the texts in column 'text' (6.25 %), such as 'zz' and "
+        "'qq': the model sees" in warning.getMessage()
+    )
+    packed = prepare_examples(texts(*rows), tokenizer, max_length=7, pack=True, num_proc=2)[1]
+    assert (packed.words, packed.unknown_words) == (48, 3)
+    caplog.clear()
+    assert prepare_examples(texts(*rows[3:]), tokenizer)[1].unknown_words == 0
+    assert not caplog.records
+
+
+def test_texts_that_are_mostly_unknown_are_refused(tokenizer):
+    rows = ["zz", "w1", "qq"]
+    with pytest.raises(
+        ValueError,
+        match=r"not know 2 of the 3 words of the texts in column 'verse' \(66.7 %\), such as 'zz'",
+    ):
+        prepare_examples(texts(*rows, column="verse"), tokenizer, text_column="verse")
+    _, report = prepare_examples(texts(*rows), tokenizer, max_unknown_share=0.7)
+    assert report.reading.share == pytest.approx(2 / 3)
+    prepare_examples(texts("zz", "w1"), tokenizer)  # half of it is known
+    with pytest.raises(ValueError, match="`max_unknown_share` is a share and must lie in"):
+        prepare_examples(texts("w1"), tokenizer, max_unknown_share=-1)
+
+
+def test_residues_in_lower_case_are_as_many_as_their_letters():
+    """One unknown token each: counted by tokens, 30 lines of 100 would be one word in 50."""
+    rows = ["MKTAYIAKQRQISFVKSHFS"] * 70 + ["mktayiakqrqisfvkshfs"] * 30
+    _, report = prepare_examples(texts(*rows), protein_tokenizer(), max_length=32)
+    assert (report.words, report.unknown_words) == (2000, 600)
+    with pytest.raises(
+        ValueError, match="1,400 of the 2,000 words .* such as 'mktayiakqrqisfvkshfs'"
+    ):
+        prepare_examples(texts(*map(str.swapcase, rows)), protein_tokenizer(), max_length=32)
