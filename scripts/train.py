@@ -24,10 +24,14 @@
 """
 
 import logging
+import math
+import signal
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from hf_maskgit.hub.card import write_model_card
@@ -37,6 +41,7 @@ from hf_maskgit.training.arguments import DataArguments, ModelArguments, TrainAr
 from hf_maskgit.training.building import load_examples, load_model, load_tokenizer, make_accelerator
 from hf_maskgit.training.checkpoints import (
     check_output_dir,
+    checkpoints,
     clear_run,
     find_checkpoint,
     how_to_go_on,
@@ -49,6 +54,16 @@ from hf_maskgit.training.recipes import (
     run_program,
     save_recipe,
 )
+from hf_maskgit.training.run_facts import facts_of_options
+from hf_maskgit.training.run_files import (
+    UNFINISHED,
+    bytes_of_run,
+    check_room,
+    in_every_process,
+    told_if_it_fails,
+)
+from hf_maskgit.training.run_lock import RunLock
+from hf_maskgit.training.stopping import RunStopped, StopSignals
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -65,7 +80,37 @@ def main(argv: Sequence[str] | None = None) -> None:
     set_up_logging(accelerator.is_main_process)
     if options.push_to_hub and accelerator.is_main_process:
         repo_id = claim_repository(options)
+    with ExitStack() as to_the_end:
 
+        def lock() -> None:
+            if accelerator.is_main_process:
+                to_the_end.enter_context(RunLock(output_dir))
+
+        in_every_process(accelerator, lock)
+        train(accelerator, model_options, data_options, options, checkpoint)
+    accelerator.end_training()
+    if options.push_to_hub and accelerator.is_main_process:
+        # after the end: the other processes would run into a time limit waiting for a long upload
+        page = publish(Push(folder=output_dir, repo_id=repo_id))
+        logging.getLogger("hf_maskgit").info("Pushed to %s.", page)
+
+
+def train(
+    accelerator: Accelerator,
+    model_options: ModelArguments,
+    data_options: DataArguments,
+    options: TrainArguments,
+    checkpoint: Path | None,
+) -> None:
+    """Train, and leave model, tokenizer and card in `output_dir`.
+
+    Args:
+        accelerator: from `make_accelerator`.
+        model_options: what is trained.
+        data_options: on what.
+        options: how.
+        checkpoint: to go on from, whole; None begins anew.
+    """
     # What: the same weights in every process, and data tokenised once
     set_seed(options.seed)
     tokenizer = load_tokenizer(model_options)
@@ -85,33 +130,56 @@ def main(argv: Sequence[str] | None = None) -> None:
         eval_examples,
         options,
         num_workers=data_options.num_workers,
+        facts=facts_of_options(model_options, data_options),
     )
-    if accelerator.is_main_process:
-        if options.overwrite_output_dir:
-            clear_run(output_dir)
-        output_dir.mkdir(parents=True, exist_ok=True)
-        # how this run was started is no part of the recipe
-        recipe = replace(options, resume_from_checkpoint=None, overwrite_output_dir=False)
-        save_recipe(output_dir / RECIPE_NAME, model_options, data_options, recipe)
-    accelerator.wait_for_everyone()
-    accelerator.init_trackers("hf_maskgit", given_options(model_options, data_options, options))
     if checkpoint is not None:
-        loop.resume(checkpoint)
-    try:
-        loop.run()
-    except KeyboardInterrupt as interrupt:
-        raise KeyboardInterrupt(how_to_go_on(output_dir, RECIPE_NAME)) from interrupt
+        loop.resume(checkpoint)  # before anything is written: it may be refused
+    output_dir = Path(options.output_dir)
+    in_every_process(accelerator, lambda: prepare_folder(loop, model_options, data_options))
+    accelerator.init_trackers(
+        "hf_maskgit",
+        given_options(model_options, data_options, options),
+        # what a killed run has told beyond its last checkpoint is told again
+        {"tensorboard": {"purge_step": loop.progress.step + 1}} if checkpoint else {},
+    )
+    with StopSignals(accelerator.is_main_process) as stop:
+        loop.stop = stop
+        try:
+            loop.run()
+        except KeyboardInterrupt as interrupt:
+            said = how_to_go_on(output_dir, RECIPE_NAME)
+            raise RunStopped(said, stop.received or signal.SIGINT) from interrupt
 
     # Keep
     loop.save_model(output_dir)
     if accelerator.is_main_process:
         card = describe(loop, model_options, data_options, options)
         write_model_card(output_dir, card)
-    accelerator.end_training()
-    if options.push_to_hub and accelerator.is_main_process:
-        # after the end: the other processes would run into a time limit waiting for a long upload
-        page = publish(Push(folder=output_dir, repo_id=repo_id))
-        logging.getLogger("hf_maskgit").info("Pushed to %s.", page)
+
+
+def prepare_folder(
+    loop: TrainingLoop, model_options: ModelArguments, data_options: DataArguments
+) -> None:
+    """Replace a former run where that is wanted, see that there is room, and write the recipe."""
+    options, left = loop.options, loop.num_updates - loop.progress.step
+    if not loop.accelerator.is_main_process:
+        return
+    output_dir = Path(options.output_dir)
+    if options.overwrite_output_dir:
+        clear_run(output_dir)
+    present = len(checkpoints(output_dir))
+    coming = min(options.keep_checkpoints + 1 - present, math.ceil(left / options.checkpoint_every))
+    # the best model and the last one
+    check_room(output_dir, bytes_of_run(loop.model, max(1, coming), 2))
+    # how this run was started is no part of the recipe
+    recipe = replace(
+        options, resume_from_checkpoint=None, allow_changes=None, overwrite_output_dir=False
+    )
+    path = output_dir / RECIPE_NAME
+    with told_if_it_fails(path, "Make room, or name another `output_dir`."):
+        aside = path.with_name(path.name + UNFINISHED)
+        save_recipe(aside, model_options, data_options, recipe)
+        aside.replace(path)
 
 
 def set_up_logging(is_main_process: bool) -> None:

@@ -170,7 +170,13 @@ class TrainArguments:
         False, "Allow a folder that holds another run; its files go."
     )
     resume_from_checkpoint: str | None = option(
-        None, "Checkpoint folder to go on from, or 'latest' for the newest in `output_dir`."
+        None,
+        "Checkpoint folder to go on from, or 'latest' for the newest whole one in `output_dir`.",
+    )
+    allow_changes: list[str] | None = option(
+        None,
+        "Names of what may differ from the run that wrote the checkpoint, such as max_steps's "
+        "num_updates; a run that differs in anything else is refused with the names.",
     )
     seed: int = option(0, "Seed of weights, data order, masks and dropout; at least 0.")
     num_train_epochs: float = option(3.0, "Passes over the examples; the last may be a part.")
@@ -267,6 +273,11 @@ class TrainArguments:
             raise ValueError(
                 "`hub_model_id` and `hub_private_repo` say where to push; add `push_to_hub`, or "
                 "leave them out."
+            )
+        if self.allow_changes and not self.resume_from_checkpoint:
+            raise ValueError(
+                "`allow_changes` says what may differ from the checkpoint that is resumed; add "
+                "`resume_from_checkpoint`, or leave it out."
             )
         if self.overwrite_output_dir and self.resume_from_checkpoint:
             raise ValueError(

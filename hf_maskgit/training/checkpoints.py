@@ -1,4 +1,4 @@
-"""Checkpoints: where a run stands, which one is the newest, which ones stay.
+"""Checkpoints: where a run stands, which one is the newest whole one, which ones stay.
 
     output_dir/                 the final model, its tokenizer, training_options.yaml and the log
     output_dir/best/            the model with the lowest bound on held-out texts; where a critic
@@ -6,22 +6,38 @@
     output_dir/checkpoint-500/  everything needed to go on exactly after update 500
 
 A checkpoint is written under another name first and renamed when it is whole, so that a run killed
-while writing never leaves half a checkpoint to resume from. Accelerate keeps optimizer and random
-states as pickles: resume only from checkpoints of your own. The model folders hold none.
+while writing never leaves half a checkpoint to resume from; one that is damaged later is found by
+its manifest. It holds safetensors and JSON, and nothing of a run's folder is ever unpickled.
 """
 
+import logging
 import re
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 
+from .manifest import MANIFEST_NAME, DamagedCheckpointError, check_whole, write_manifest
+from .run_facts import PLACE_IN_THE_DATA, Facts, check_same
+from .run_files import (
+    UNFINISHED,
+    check_folder,
+    in_every_process,
+    read_json,
+    told_if_it_fails,
+    write_json,
+)
+from .run_lock import LOCK_NAME
+from .run_log import LOG_NAME
+
+logger = logging.getLogger(__name__)
 BEST_FOLDER = "best"
-LOG_NAME = "training_log.jsonl"
+PROGRESS_FILE = "progress.json"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
-_UNFINISHED = ".partial"
 
 
 @dataclass
@@ -29,20 +45,22 @@ class Progress:
     """How far a run has come, and what must not change when it is resumed.
 
     Attributes:
-        setting: what decides which examples an update holds, and what the optimizer remembers.
+        setting: what shapes the run, by name: its facts.
         step: updates taken.
         epoch: passes finished.
         updates_in_epoch: updates taken in the present pass.
         best_nats: lowest bound on held-out texts so far, nats per token; None before the first.
         best_auroc: the same where a critic alone learns, its highest AUROC.
+        evaluation_due: whether the evaluation after the last update is still to be made.
     """
 
-    setting: dict[str, float]
+    setting: Facts
     step: int = 0
     epoch: int = 0
     updates_in_epoch: int = 0
     best_nats: float | None = None
     best_auroc: float | None = None
+    evaluation_due: bool = False
 
     def advance(self, epoch_updates: int) -> None:
         """Count one more update."""
@@ -52,24 +70,44 @@ class Progress:
             self.epoch, self.updates_in_epoch = self.epoch + 1, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return plain numbers, for Accelerate's checkpoints."""
+        """Return plain numbers and words."""
         return asdict(self)
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any], allowed: Sequence[str] = ()) -> set[str]:
         """Take over a checkpoint's numbers.
 
+        Args:
+            state: from `state_dict`.
+            allowed: names of the settings that may be others than there.
+
+        Returns:
+            The names of those that are. Where one of them decides the order of the data, the pass
+            that was going on is left and the next one begins: there is no place in another order.
+
         Raises:
-            ValueError: when the run that wrote them had other settings.
+            ValueError: when the run that wrote them had other settings, or they are no progress.
         """
-        for name, value in self.setting.items():
-            written = state["setting"].get(name)  # an older version may not have known it
-            if written != value:
-                raise ValueError(
-                    f"The checkpoint was written with {name} = {written}, this run "
-                    f"has {value}, and a checkpoint goes on as it began. Use the same value, or "
-                    "start a new run from the model in its folder `best`."
-                )
-        self.__dict__.update(state)
+        check_progress(state)
+        changed = check_same(state["setting"], self.setting, allowed)
+        self.__dict__.update({**state, "setting": self.setting})
+        if changed.intersection(PLACE_IN_THE_DATA) and self.updates_in_epoch:
+            self.epoch, self.updates_in_epoch = self.epoch + 1, 0
+        return changed
+
+
+def check_progress(state: Any) -> None:
+    """Raise a ValueError for what `Progress.state_dict` would not return."""
+    kinds: dict[str, tuple[type, ...]] = {
+        "setting": (dict,),
+        "best_nats": (float, type(None)),
+        "best_auroc": (float, type(None)),
+        "evaluation_due": (bool,),
+    }
+    for field in fields(Progress):
+        value = state.get(field.name)
+        is_kind = type(value) in kinds.get(field.name, (int,))
+        if not is_kind or (type(value) is int and value < 0):
+            raise ValueError(f"its {PROGRESS_FILE!r} has {value!r} as {field.name!r}")
 
 
 def checkpoints(output_dir: str | Path) -> list[Path]:
@@ -82,12 +120,14 @@ def find_checkpoint(resume_from_checkpoint: str, output_dir: str | Path) -> Path
     """Return the checkpoint folder to resume from.
 
     Args:
-        resume_from_checkpoint: its path, or "latest" for the newest one in `output_dir`.
+        resume_from_checkpoint: its path, or "latest" for the newest whole one in `output_dir`;
+            damaged ones are named in a warning and passed over.
         output_dir: folder of the run.
 
     Raises:
-        ValueError: when there is none, or when the run in `output_dir` has gone further: two
-            futures of one checkpoint in one folder would be mistaken for each other.
+        ValueError: when there is none, when the one named is not whole, or when the run in
+            `output_dir` has gone further: two futures of one checkpoint in one folder would be
+            mistaken for each other.
     """
     if resume_from_checkpoint == "latest":
         found = checkpoints(output_dir)
@@ -96,21 +136,63 @@ def find_checkpoint(resume_from_checkpoint: str, output_dir: str | Path) -> Path
                 f"There is no checkpoint in {str(output_dir)!r} to resume from; leave "
                 "`resume_from_checkpoint` out to start anew."
             )
-        return found[-1]
+        faults = []
+        for path in reversed(found):
+            fault = fault_of(path)
+            if fault is None:
+                return path
+            faults.append(f"{path.name}: {fault}")
+            logger.warning("Passing over %s, which is damaged: %s.", path.name, fault)
+        raise ValueError(
+            f"No checkpoint in {str(output_dir)!r} is whole ({'; '.join(faults)}). Nothing can be "
+            "resumed; start a new run, from the model in its folder `best` where there is one."
+        )
     path = Path(resume_from_checkpoint)
-    if not _CHECKPOINT.fullmatch(path.name) or not (path / "random_states_0.pkl").exists():
+    if not _CHECKPOINT.fullmatch(path.name) or not path.is_dir():
         raise ValueError(
             f"{resume_from_checkpoint!r} is no checkpoint folder of a training run. Name one such "
             "as 'output/checkpoint-500', or 'latest'."
         )
+    fault = fault_of(path)
+    if fault is not None:
+        raise ValueError(
+            f"The checkpoint {resume_from_checkpoint!r} is damaged: {fault}. Resume from another "
+            "one, or from 'latest', the newest that is whole."
+        )
     # Two futures of one checkpoint in one folder could not be told apart.
-    later = [other.name for other in checkpoints(output_dir) if _step(other) > _step(path)]
+    further = [other for other in checkpoints(output_dir) if _step(other) > _step(path)]
+    later = [other.name for other in further if fault_of(other) is None]
     if later:
         raise ValueError(
             f"`output_dir` {str(output_dir)!r} holds {' and '.join(later)}, later than "
             f"{path.name}. Resume from 'latest', remove what is later, or name another folder."
         )
     return path
+
+
+def fault_of(path: Path) -> str | None:
+    """Say what is wrong with a checkpoint, as the end of a sentence; None where it is whole."""
+    try:
+        check_whole(path, _step(path))
+    except DamagedCheckpointError as fault:
+        return str(fault)
+    except OSError as error:
+        return f"it cannot be read ({error})"
+    return None
+
+
+def read_progress(checkpoint: Path) -> dict[str, Any]:
+    """Read the progress of a whole checkpoint.
+
+    Raises:
+        ValueError: when its file holds anything else.
+    """
+    try:
+        state = read_json(checkpoint / PROGRESS_FILE)
+        check_progress(state)
+    except ValueError as error:
+        raise ValueError(f"The checkpoint {str(checkpoint)!r} is damaged: {error}.") from error
+    return state
 
 
 def how_to_go_on(output_dir: str | Path, recipe_name: str) -> str:
@@ -120,14 +202,14 @@ def how_to_go_on(output_dir: str | Path, recipe_name: str) -> str:
         output_dir: folder of the run.
         recipe_name: name in it of the recipe with the run's options.
     """
-    found = checkpoints(output_dir)
-    if not found:
+    newest = next((p for p in reversed(checkpoints(output_dir)) if fault_of(p) is None), None)
+    if newest is None:
         return (
             f"Interrupted before the first checkpoint in {str(output_dir)!r}; to start anew there, "
             "add `overwrite_output_dir`."
         )
     return (
-        f"Interrupted. The newest checkpoint is {str(found[-1])!r}; to go on from it, start the "
+        f"Interrupted. The newest checkpoint is {str(newest)!r}; to go on from it, start the "
         f"script as before with these options: {Path(output_dir) / recipe_name} "
         "--resume_from_checkpoint latest"
     )
@@ -142,7 +224,9 @@ def check_output_dir(output_dir: str | Path, *, resume: bool, overwrite: bool) -
     path = Path(output_dir)
     if path.exists() and not path.is_dir():
         raise ValueError(f"`output_dir` {str(path)!r} is a file; name a folder.")
-    if path.is_dir() and any(path.iterdir()) and not (resume or overwrite):
+    # the lock of a run that was killed is nobody's
+    others = (p for p in path.iterdir() if p.name != LOCK_NAME) if path.is_dir() else ()
+    if any(others) and not (resume or overwrite):
         raise ValueError(
             f"`output_dir` {str(path)!r} is not empty. Name another folder, go on with "
             "resume_from_checkpoint=latest, or replace its run with overwrite_output_dir."
@@ -152,22 +236,68 @@ def check_output_dir(output_dir: str | Path, *, resume: bool, overwrite: bool) -
 def clear_run(output_dir: str | Path) -> None:
     """Delete what a former run left that a new one would not replace; other files stay."""
     path = Path(output_dir)
-    for old in (*checkpoints(path), *path.glob(f"checkpoint-*{_UNFINISHED}"), path / BEST_FOLDER):
+    halves = path.glob(f"checkpoint-*{UNFINISHED}"), path.glob(f"model{UNFINISHED}")
+    for old in (*checkpoints(path), *chain(*halves), path / BEST_FOLDER):
         shutil.rmtree(old, ignore_errors=True)
     (path / LOG_NAME).unlink(missing_ok=True)
 
 
-def save_checkpoint(accelerator: Accelerator, output_dir: str | Path, step: int, keep: int) -> Path:
-    """Save the whole state of a run after update `step` and keep the `keep` newest checkpoints."""
-    path = Path(output_dir) / f"checkpoint-{step}"
-    unfinished = path.with_name(path.name + _UNFINISHED)
-    accelerator.save_state(str(unfinished))
-    accelerator.wait_for_everyone()  # a checkpoint is whole when the last process has written
-    if accelerator.is_main_process:
-        unfinished.rename(path)
-        for old in checkpoints(output_dir)[:-keep]:
-            shutil.rmtree(old)
-    accelerator.wait_for_everyone()
+def save_checkpoint(
+    accelerator: Accelerator,
+    output_dir: str | Path,
+    progress: Progress,
+    keep: int,
+    write: Callable[[Path], None],
+) -> Path:
+    """Save the whole state of a run and keep the `keep` newest checkpoints.
+
+    Args:
+        accelerator: knows the processes, all of which call this.
+        output_dir: folder of the run.
+        progress: where it stands.
+        keep: checkpoints that stay; older ones go once the new one is whole.
+        write: writes this process's part of the state into a folder.
+
+    Raises:
+        RuntimeError: when it cannot be written; what was there before is as it was.
+    """
+    path = Path(output_dir) / f"checkpoint-{progress.step}"
+    unfinished = path.with_name(path.name + UNFINISHED)
+    advice = "Checkpoints that were there before are as they were; make room, or see to the folder."
+
+    def prepare() -> None:
+        if accelerator.is_main_process:
+            check_folder(Path(output_dir))
+            with told_if_it_fails(path, advice):
+                shutil.rmtree(unfinished, ignore_errors=True)  # what a killed run left there
+                unfinished.mkdir()
+
+    def write_part() -> None:
+        with told_if_it_fails(path, advice):
+            write(unfinished)
+
+    def finish() -> None:
+        if not accelerator.is_main_process:
+            return
+        with told_if_it_fails(path, advice):
+            write_json(unfinished / PROGRESS_FILE, progress.state_dict())
+            write_manifest(unfinished, progress.step)
+            if path.exists():  # a damaged one that was passed over
+                shutil.rmtree(path)
+            unfinished.rename(path)
+        # Damaged ones were no use, so they do not count; nor are they removed, for their owner.
+        whole = [old for old in checkpoints(output_dir) if (old / MANIFEST_NAME).exists()]
+        for old in whole[:-keep]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    try:
+        for work in (prepare, write_part, finish):  # each begins when all have done the one before
+            in_every_process(accelerator, work)
+            accelerator.wait_for_everyone()
+    except BaseException:
+        if accelerator.is_main_process:
+            shutil.rmtree(unfinished, ignore_errors=True)  # its room may be what is missing
+        raise
     return path
 
 

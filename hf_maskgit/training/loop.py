@@ -6,17 +6,15 @@ self-conditioning and what a critic is shown, and on nothing else: not on evalua
 the number of loader workers or on whether the run was killed and resumed.
 """
 
-import json
+import logging
 import math
+import signal
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, skip_first_batches
+from accelerate import Accelerator
 from datasets import Dataset
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -28,53 +26,38 @@ from ..evaluation.bound import NelboOutput
 from ..evaluation.critic import CriticAuroc
 from .arguments import TrainArguments
 from .building import make_accelerator
-from .checkpoints import BEST_FOLDER, LOG_NAME, Progress, save_checkpoint
+from .checkpoints import BEST_FOLDER, Progress, read_progress, save_checkpoint
 from .collator import DataCollatorForMaskGit
 from .examples import batches_of_one_length
+from .finiteness import NotFiniteError, check_finite
+from .passes import update_batches
+from .run_facts import PLACE_IN_THE_DATA, Facts, facts_of
+from .run_files import (
+    UNFINISHED,
+    FolderGoneError,
+    in_every_process,
+    move_files,
+    told_if_it_fails,
+)
+from .run_log import LOG_NAME, append_line, cut_after
+from .run_state import RunState
+from .stopping import StopSignals
 from .updates import (
+    Update,
+    WithExampleIds,
     examples_per_update,
     freeze_left_out,
     make_optimizer,
+    set_schedule,
     take_update,
     total_updates,
     updates_per_epoch,
 )
 from .watching import Window, evaluate_bound, evaluate_critic
 
-# A checkpoint restores these with the order of the data and the optimizer, whatever is asked for.
-_FIXED_OPTIONS = (
-    "seed",
-    "learning_rate",
-    "weight_decay",
-    "adam_beta1",
-    "adam_beta2",
-    "adam_epsilon",
-)
-
-
-def kept_random_state(device: torch.device) -> AbstractContextManager[None]:
-    """Leave torch's global generators as they were: dropout must not notice what happens inside."""
-    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
-
-
-def update_batches(
-    loader: DataLoader[Any],
-    collator: DataCollatorForMaskGit,
-    progress: Progress,
-    device: torch.device,
-) -> Iterator[dict[str, Tensor]]:
-    """Yield batches for ever, from where `progress` stands.
-
-    Whoever takes them advances `progress`. Starting a loader draws from torch's global generator,
-    and a resumed run starts one loader more than an uninterrupted one; so that state is put back.
-    """
-    while True:
-        collator.set_epoch(progress.epoch)
-        loader.set_epoch(progress.epoch)  # type: ignore[attr-defined]  # Accelerate's loaders have it
-        batches = iter(skip_first_batches(loader, progress.updates_in_epoch))
-        with kept_random_state(device):
-            first = next(batches)
-        yield from chain([first], batches)
+logger = logging.getLogger(__name__)
+_CALMER = """Lower `learning_rate`, lengthen the warm-up, or use bf16 instead of fp16, and go on from \
+the last checkpoint."""
 
 
 class TrainingLoop:
@@ -88,9 +71,11 @@ class TrainingLoop:
         eval_examples: the same, or None for no evaluation.
         options: how to train.
         num_workers: processes that prepare batches.
+        facts: what else shapes the run and must be the same when it is resumed, by name.
 
     Attributes:
         progress: where the run stands.
+        stop: signals that end `run` after an update, with a checkpoint; None heeds none.
         bound: what the newest evaluation found on `eval_examples`; None before the first.
         auroc: how well the token critic judged there; None before the first, and where no critic
             learns.
@@ -108,8 +93,11 @@ class TrainingLoop:
         eval_examples: Dataset | None,
         options: TrainArguments,
         num_workers: int = 0,
+        facts: Facts | None = None,
     ) -> None:
         self.accelerator, self.tokenizer, self.options = accelerator, tokenizer, options
+        self.stop: StopSignals | None = None
+        self._window = Window()
         self.eval_examples = eval_examples
         self.bound: NelboOutput | None = None
         self.auroc: CriticAuroc | None = None
@@ -123,14 +111,17 @@ class TrainingLoop:
         self.num_updates = total_updates(
             options.num_train_epochs, self.epoch_updates, options.max_steps
         )
-        self.progress = Progress(
-            {
-                "num_processes": accelerator.num_processes,
-                "examples_per_update": update_size,
-                "training_examples": len(train_examples),
-                **{name: getattr(options, name) for name in _FIXED_OPTIONS},
-            }
+        shaped_by = facts_of(
+            accelerator,
+            model.config,
+            tokenizer,
+            train_examples,
+            eval_examples,
+            options,
+            self.num_updates,
+            update_size,
         )
+        self.progress = Progress({**shaped_by, **(facts or {})})
         self.collator = DataCollatorForMaskGit.from_config(
             model.config,
             tokenizer,
@@ -146,7 +137,7 @@ class TrainingLoop:
             batch_size=update_size // accelerator.num_processes,
             shuffle=True,
             drop_last=True,  # a short update would be a step of another size
-            collate_fn=self.collator,
+            collate_fn=WithExampleIds(self.collator),
             num_workers=num_workers,
         )
         if options.gradient_checkpointing:
@@ -155,38 +146,55 @@ class TrainingLoop:
         self.model, self.optimizer, self.loader, self.scheduler = accelerator.prepare(
             model, optimizer, loader, scheduler
         )
-        accelerator.register_for_checkpointing(self.progress)
+        self._state = RunState(accelerator, self.model, self.optimizer)
 
     def resume(self, checkpoint: Path) -> None:
-        """Go on from a checkpoint; later lines of the log are forgotten.
+        """Go on from a whole checkpoint; later lines of the log are forgotten.
 
         Raises:
-            ValueError: when the run that wrote it trained other weights.
+            ValueError: when the run that wrote it was another one, all differences named, or
+                trained other weights.
         """
-        try:
-            self.accelerator.load_state(str(checkpoint))
-        except ValueError as error:
-            # torch has no error class of its own for an optimizer of other weights
-            if "parameter group" not in str(error):
-                raise
-            raise ValueError(
-                f"The checkpoint {checkpoint.name!r} was written by a run that trained other "
-                "weights; use the same `train`, which names the part that learns, or start a new "
-                "run from its model."
-            ) from error
-        # A run that was killed has logged updates that are now taken again.
-        log = self._log_file
-        if self.accelerator.is_main_process and log.exists():
-            lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if json.loads(line)["step"] <= self.progress.step]
-            log.write_text("".join(kept), encoding="utf-8")
+        allowed = self.options.allow_changes or ()
+        changed = self.progress.load_state_dict(read_progress(checkpoint), allowed)
+        self._window.load_state_dict(self._state.read(checkpoint), self.accelerator.device)
+        set_schedule(self.scheduler, self.progress.step)
+        if changed:
+            leaves = bool(changed.intersection(PLACE_IN_THE_DATA))
+            place = " The pass that was going on is left, and the next one begins." * leaves
+            names = ", ".join(sorted(changed))
+            logger.warning("Going on from %s with another %s.%s", checkpoint.name, names, place)
+        if self.accelerator.is_main_process:
+            cut_after(Path(self.options.output_dir) / LOG_NAME, self.progress.step)
 
     def run(self) -> Progress:
-        """Take the updates that are left; log, evaluate and save at their times and at the end."""
+        """Take the updates that are left; log, evaluate and save at their times and at the end.
+
+        Raises:
+            KeyboardInterrupt: when a signal asked to stop; a checkpoint was written.
+            NotFiniteError: when a loss, a gradient or a weight is nan or infinite.
+            FolderGoneError: when `output_dir` was removed; a checkpoint was written there anew.
+            RuntimeError: when something cannot be written.
+        """
+        try:
+            return self._run()
+        except FolderGoneError as error:
+            if self.accelerator.is_main_process:
+                with told_if_it_fails(Path(self.options.output_dir), "Nothing could be saved."):
+                    Path(self.options.output_dir).mkdir(parents=True, exist_ok=True)
+            self._save_checkpoint()
+            raise FolderGoneError(
+                f"{error} What it has learned is saved there anew, in checkpoint-"
+                f"{self.progress.step}, and all else is lost. Go on with the same options and "
+                "--resume_from_checkpoint latest"
+            ) from error
+
+    def _run(self) -> Progress:
         options, progress = self.options, self.progress
         batches = update_batches(self.loader, self.collator, progress, self.accelerator.device)
-        window = Window()
         self.model.train()
+        if progress.evaluation_due:  # a stop came in between
+            self._evaluate()
         with tqdm(
             desc="Training",
             total=self.num_updates,
@@ -196,44 +204,87 @@ class TrainingLoop:
         ) as bar:
             while progress.step < self.num_updates:
                 started = time.perf_counter()
-                update = take_update(
-                    self.accelerator,
-                    self.model,
-                    self.optimizer,
-                    next(batches),
-                    options.per_device_batch_size,
-                    options.max_grad_norm,
-                    options.train,
-                )
+                update = self._take_update(next(batches))
                 self.scheduler.step()
                 progress.advance(self.epoch_updates)
-                window.add(update, time.perf_counter() - started)
+                self._window.add(update, time.perf_counter() - started)
                 bar.update()
                 if self._due(options.log_every):
-                    bar.set_postfix(self._log_training(window))
-                    window = Window()
-                if self._due(options.eval_every):
+                    bar.set_postfix(self._log_training(self._window))
+                    self._window = Window()
+                progress.evaluation_due = self._due(options.eval_every)
+                stopped = self._asked_to_stop()
+                if progress.evaluation_due and not stopped:
                     self._evaluate()
-                if self._due(options.checkpoint_every):
+                    stopped = self._asked_to_stop()
+                if self._due(options.checkpoint_every) or stopped:
                     self._save_checkpoint()
+                if stopped:
+                    raise KeyboardInterrupt
         if self.bound is None:  # resumed where nothing was left to do
             self._evaluate()
         return progress
 
     def save_model(self, folder: Path) -> None:
-        """Write model and tokenizer for `from_pretrained`; every process must call this."""
-        weights = self.accelerator.get_state_dict(
-            self.model
-        )  # of which each process may hold a part
-        if self.accelerator.is_main_process:
-            self.accelerator.unwrap_model(self.model).save_pretrained(folder, state_dict=weights)
-            self.tokenizer.save_pretrained(folder)
+        """Write model and tokenizer for `from_pretrained`; every process must call this.
+
+        They are written aside and moved into place when they are whole.
+
+        Raises:
+            NotFiniteError: when weights are nan or infinite; what is in the folder stays.
+            RuntimeError: when it cannot be written.
+        """
+        weights = self.accelerator.get_state_dict(self.model)
+
+        def write() -> None:
+            if not self.accelerator.is_main_process:
+                return
+            check_finite("weights", weights.items())
+            aside = folder / f"model{UNFINISHED}"
+            advice = "Make room, and resume from 'latest': the last checkpoint is as it was."
+            with told_if_it_fails(folder, advice):
+                model = self.accelerator.unwrap_model(self.model)
+                model.save_pretrained(aside, state_dict=weights)
+                self.tokenizer.save_pretrained(aside)
+                move_files(aside, folder)
+
+        in_every_process(self.accelerator, write)
         self.accelerator.wait_for_everyone()
+
+    def _take_update(self, batch: dict[str, Tensor]) -> Update:
+        try:
+            return take_update(
+                self.accelerator,
+                self.model,
+                self.optimizer,
+                batch,
+                self.options.per_device_batch_size,
+                self.options.max_grad_norm,
+                self.options.train,
+            )
+        except NotFiniteError as error:
+            raise NotFiniteError(f"In update {self.progress.step + 1} {error} {_CALMER}") from error
+
+    def _asked_to_stop(self) -> bool:
+        """Tell whether a signal came; processes agree, because each takes part in every update."""
+        if self.stop is None:
+            return False
+        asked = self.stop.received is not None
+        if self.accelerator.num_processes > 1:
+            flag = torch.tensor(float(asked), device=self.accelerator.device)
+            asked = bool(self.accelerator.reduce(flag, "sum"))
+            if asked and self.stop.received is None:
+                self.stop.received = int(signal.SIGTERM)
+        return asked
 
     def _save_checkpoint(self) -> None:
         options = self.options
         save_checkpoint(
-            self.accelerator, options.output_dir, self.progress.step, options.keep_checkpoints
+            self.accelerator,
+            options.output_dir,
+            self.progress,
+            options.keep_checkpoints,
+            lambda folder: self._state.write(folder, self._window.state_dict()),
         )
 
     def _due(self, every: int) -> bool:
@@ -252,36 +303,40 @@ class TrainingLoop:
         return values
 
     def _evaluate(self) -> None:
-        if self.eval_examples is None:
+        if self.eval_examples is not None and not self._measured(self.eval_examples):
+            return  # a signal came; the evaluation is still due
+        self.progress.evaluation_due = False
+        if self.bound is None:
             return
-        self.bound = evaluate_bound(
-            self.accelerator,
-            self.model,
-            self.tokenizer,
-            self.eval_examples,
-            batch_size=self.options.eval_batch_size,
-            num_samples=self.options.eval_samples,
-            seed=self.options.seed,
-        )
-        nats = self.bound.nats_per_token
         found = {
-            "eval_nats_per_token": nats,
+            "eval_nats_per_token": self.bound.nats_per_token,
             "eval_std_error": self.bound.nats_per_token_std_error,
         }
-        if self._critic_learns:
-            self.auroc = evaluate_critic(
-                self.accelerator,
-                self.model,
-                self.tokenizer,
-                self.eval_examples,
-                batch_size=self.options.eval_batch_size,
-                seed=self.options.seed,
-            )
-            if self.auroc.num_pairs:
-                found["eval_critic_auroc"] = self.auroc.auroc
+        if self.auroc is not None and self.auroc.num_pairs:
+            found["eval_critic_auroc"] = self.auroc.auroc
         self._log(found)
-        if self._is_best(nats, found.get("eval_critic_auroc", 0.0)):
+        if self._is_best(found["eval_nats_per_token"], found.get("eval_critic_auroc", 0.0)):
             self.save_model(Path(self.options.output_dir) / BEST_FOLDER)
+
+    def _measured(self, examples: Dataset) -> bool:
+        """Measure bound and critic, unless a signal comes before the end; tell whether."""
+        accelerator, model, tokenizer = self.accelerator, self.model, self.tokenizer
+        size, seed = self.options.eval_batch_size, self.options.seed
+        found: list[Any] = []
+
+        def measure() -> None:
+            common = accelerator, model, tokenizer, examples
+            samples = self.options.eval_samples
+            found.append(evaluate_bound(*common, batch_size=size, num_samples=samples, seed=seed))
+            if self._critic_learns:
+                found.append(evaluate_critic(*common, batch_size=size, seed=seed))
+
+        if self.stop is None:
+            measure()
+        elif not self.stop.finished(measure, may_abandon=accelerator.num_processes == 1):
+            return False
+        self.bound, self.auroc, *_ = *found, None
+        return True
 
     def _is_best(self, nats: float, auroc: float) -> bool:
         """Tell whether no evaluation was better, and remember this one if so."""
@@ -301,22 +356,19 @@ class TrainingLoop:
         model = self.accelerator.unwrap_model(self.model)
         return model.has_token_critic and self.options.train != "denoiser"
 
-    @property
-    def _log_file(self) -> Path:
-        return Path(self.options.output_dir) / LOG_NAME
-
     def _log(self, values: dict[str, float]) -> None:
         for name, value in values.items():
             if not math.isfinite(value):
-                raise RuntimeError(
-                    f"The {name} is {value} after update {self.progress.step}. Lower "
-                    "`learning_rate`, lengthen the warm-up, or use bf16 instead of fp16, and go on "
-                    "from the last checkpoint."
+                raise NotFiniteError(
+                    f"The {name} is {value} after update {self.progress.step}. {_CALMER}"
                 )
         self.accelerator.log(values, step=self.progress.step)
-        if self.accelerator.is_main_process:
-            with self._log_file.open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps({"step": self.progress.step, **values}) + "\n")
+
+        def write() -> None:
+            if self.accelerator.is_main_process:
+                append_line(Path(self.options.output_dir) / LOG_NAME, self.progress.step, values)
+
+        in_every_process(self.accelerator, write)
 
 
 def train_by_length(

@@ -13,12 +13,14 @@ leaves out other examples in every epoch.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
+import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
@@ -26,6 +28,10 @@ from transformers import get_scheduler
 from ..core.losses import IGNORED_LABEL
 from ..core.modeling_maskgit import MaskGitForMaskedLM
 from .arguments import TrainArguments
+from .finiteness import NotFiniteError, not_finite
+
+_EXAMPLES_NAMED = 8
+_LOWEST_SCALE = 1.0  # of a loss in fp16: below it even the plain gradient overflows
 
 
 def examples_per_update(
@@ -148,6 +154,42 @@ def make_optimizer(
     return optimizer, scheduler
 
 
+def set_schedule(scheduler: Any, step: int) -> None:
+    """Set the schedule of the learning rate to where it stands after `step` updates.
+
+    Args:
+        scheduler: from `make_optimizer`, or as Accelerate wraps it.
+        step: updates taken.
+    """
+    inner = getattr(scheduler, "scheduler", scheduler)
+    rates = [
+        base * factor(step) for base, factor in zip(inner.base_lrs, inner.lr_lambdas, strict=True)
+    ]
+    place = {"last_epoch": step, "_step_count": step + 1, "_last_lr": rates}
+    inner.load_state_dict({**inner.state_dict(), **place})
+    for group, rate in zip(inner.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+
+
+class WithExampleIds:
+    """A collator whose batches keep the ids of their examples, for errors that name them.
+
+    Args:
+        collate: the collator.
+    """
+
+    def __init__(self, collate: Callable[[Sequence[dict[str, Any]]], dict[str, Tensor]]) -> None:
+        self.collate = collate
+
+    def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        """Collate, and add `example_id` (B,) long where the examples have one."""
+        batch = self.collate(features)
+        if all("example_id" in feature for feature in features):
+            ids = [int(feature["example_id"]) for feature in features]
+            batch["example_id"] = torch.tensor(ids)
+        return batch
+
+
 class Update(NamedTuple):
     """What one update did.
 
@@ -177,19 +219,23 @@ def take_update(
     """Take one optimizer step on one whole update.
 
     1. Count the maskable tokens of all processes. 2. Run each micro-batch forward and backward;
-    only at the last one do processes exchange gradients. 3. Clip, step, and forget the gradients.
+    only at the last one do processes exchange gradients. 3. Clip, see that loss and gradient are
+    numbers, step, and forget the gradients.
 
     Args:
         accelerator: prepared `model` and `optimizer`.
         model: takes `num_items_in_batch` and returns the loss divided by it.
         optimizer: of the model's parameters.
-        batch: this process's share, as `DataCollatorForMaskGit` makes it.
+        batch: this process's share, as `DataCollatorForMaskGit` makes it; its examples are named in
+            errors where it has an `example_id` (B,).
         micro_batch_size: rows per forward pass.
         max_grad_norm: norm of the gradient over all parameters that is clipped to; 0 does not clip.
         train: "both", "denoiser" or "critic", whose loss is taken.
 
     Raises:
         ValueError: when the update has no maskable token.
+        NotFiniteError: in all processes, before the step, when the loss or the norm of the gradient
+            is nan or infinite.
     """
     # 1.
     count = accelerator.reduce(tokens_in_update(batch["labels"]), "sum")
@@ -201,11 +247,14 @@ def take_update(
     # 2.
     pieces = list(micro_batches(batch, micro_batch_size))
     losses: dict[str, Tensor] = {}
+    seen: list[tuple[Tensor | None, Tensor]] = []  # ids and loss of each piece
     for i, piece in enumerate(pieces):
         is_last = i == len(pieces) - 1
+        ids = piece.pop("example_id", None)
         with nullcontext() if is_last else accelerator.no_sync(model):
             output = model(**piece, num_items_in_batch=count, train=train)
             accelerator.backward(output.loss * factor)
+        seen.append((ids, output.loss.detach()))
         for name in ("loss", "denoiser_loss", "critic_loss"):
             part = getattr(output, name)
             if part is not None:
@@ -213,8 +262,47 @@ def take_update(
     if "critic_loss" not in losses:
         del losses["denoiser_loss"]  # it is the loss
     # 3.
-    if max_grad_norm:
-        accelerator.clip_grad_norm_(model.parameters(), max_grad_norm)
+    _check_numbers(
+        accelerator, model, losses["loss"], _gradient_norm(accelerator, model, max_grad_norm), seen
+    )
     optimizer.step()
     optimizer.zero_grad()
     return Update(num_tokens=count, **losses)
+
+
+def _gradient_norm(accelerator: Accelerator, model: nn.Module, max_grad_norm: float) -> Tensor:
+    """Clip the gradient, unless `max_grad_norm` is 0, and return its norm before."""
+    if max_grad_norm:
+        norm = accelerator.clip_grad_norm_(model.parameters(), max_grad_norm)
+        assert norm is not None  # which it is for other kinds of processes than ours
+        return norm
+    return get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+
+
+def _check_numbers(
+    accelerator: Accelerator,
+    model: nn.Module,
+    loss: Tensor,
+    norm: Tensor,
+    seen: list[tuple[Tensor | None, Tensor]],
+) -> None:
+    # A sum is no number where one of its parts is none; so all processes find the same.
+    total = accelerator.reduce(loss, "sum")
+    scaler = accelerator.scaler
+    # In fp16 a gradient overflows now and then: the scaler then leaves the step out.
+    overflows = scaler is not None and scaler.get_scale() >= _LOWEST_SCALE
+    values = torch.stack([total.float(), norm.float()]).tolist()  # waits for the device once
+    if math.isfinite(values[0]) and (overflows or math.isfinite(values[1])):
+        return
+    what = "norm of the gradient" if math.isfinite(values[0]) else "loss"
+    bad = [part for part in seen if not part[1].isfinite()] or seen
+    ids = [int(example) for part, _ in bad if part is not None for example in part]
+    named = ", ".join(map(str, ids[:_EXAMPLES_NAMED])) + (
+        f" and {len(ids) - _EXAMPLES_NAMED} more" if len(ids) > _EXAMPLES_NAMED else ""
+    )
+    weights = not_finite(model.state_dict().items())
+    before = f" The weights {weights[0]!r} were no numbers before it." if weights else ""
+    raise NotFiniteError(
+        f"the {what} is {values[0] if what == 'loss' else values[1]}, so no step was taken and "
+        f"nothing was saved.{before} It held the examples {named or 'without ids'}."
+    )

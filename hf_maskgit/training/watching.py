@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from datasets import Dataset
@@ -111,3 +112,21 @@ class Window:
             if loss is not None:
                 self.losses[name] = self.losses.get(name, 0) + loss
         self.num_tokens = self.num_tokens + update.num_tokens
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain numbers, exactly: a resumed run goes on adding to them."""
+        return {
+            "num_updates": self.num_updates,
+            "seconds": self.seconds,
+            "losses": {name: float(total) for name, total in self.losses.items()},
+            "num_tokens": int(self.num_tokens),
+        }
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Take over the numbers of `state_dict`; sums then lie on `device`."""
+        self.num_updates, self.seconds = int(state["num_updates"]), float(state["seconds"])
+        self.losses = {
+            name: torch.tensor(float(total), device=device)
+            for name, total in state["losses"].items()
+        }
+        self.num_tokens = torch.tensor(int(state["num_tokens"]), device=device)

@@ -13,7 +13,6 @@ from huggingface_hub import ModelCard
 from hf_maskgit import MaskGitForMaskedLM
 from hf_maskgit.hub.push import HubError
 from hf_maskgit.training.arguments import DataArguments, ModelArguments, TrainArguments
-from hf_maskgit.training.checkpoints import save_checkpoint
 from hf_maskgit.training.loop import TrainingLoop
 from hf_maskgit.training.recipes import parse_options
 from scripts import train
@@ -86,7 +85,8 @@ def test_the_card_is_one_the_hub_can_read(trained):
 def test_ctrl_c_in_a_training_says_how_to_go_on(tmp_path, monkeypatch):
     def interrupted(loop):
         if loop.options.max_steps == 2:
-            save_checkpoint(loop.accelerator, loop.options.output_dir, 1, 1)
+            loop.progress.step = 1
+            loop._save_checkpoint()
         raise KeyboardInterrupt
 
     monkeypatch.setattr(TrainingLoop, "run", interrupted)

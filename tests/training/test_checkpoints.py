@@ -1,5 +1,6 @@
 """Folders of a run: nothing is written over, nothing half-written is resumed from."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -9,29 +10,24 @@ from hf_maskgit.training.checkpoints import (
     check_output_dir,
     checkpoints,
     clear_run,
+    fault_of,
     find_checkpoint,
     how_to_go_on,
+    read_progress,
     save_checkpoint,
 )
+from hf_maskgit.training.run_lock import LOCK_NAME
+
+ALONE = SimpleNamespace(is_main_process=True, num_processes=1, wait_for_everyone=lambda: None)
 
 
-class WritesOneFile:
-    """Stands for the Accelerator where only its folder matters."""
-
-    is_main_process = True
-
-    def save_state(self, folder):
-        from pathlib import Path
-
-        Path(folder).mkdir(parents=True)
-        (Path(folder) / "random_states_0.pkl").write_text("state")
-
-    def wait_for_everyone(self):
-        pass
+def write_one_file(folder):
+    (folder / "state.json").write_text("{}")
 
 
-def save(folder, step, keep=9):
-    return save_checkpoint(WritesOneFile(), folder, step, keep)
+def save(folder, step, keep=9, write=write_one_file):
+    folder.mkdir(exist_ok=True)
+    return save_checkpoint(ALONE, folder, Progress({}, step=step), keep, write)
 
 
 def names(folder):
@@ -48,14 +44,17 @@ def test_the_newest_checkpoints_are_kept_and_ordered_by_number(tmp_path):
 def test_a_checkpoint_that_was_not_finished_is_not_one(tmp_path):
     save(tmp_path, 5)
 
-    class DiesWriting(WritesOneFile):
-        def save_state(self, folder):
-            super().save_state(folder)
-            raise KeyboardInterrupt
+    def dies(folder):
+        write_one_file(folder)
+        raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        save_checkpoint(DiesWriting(), tmp_path, 10, 9)
+        save(tmp_path, 10, write=dies)
+    assert not list(tmp_path.glob("*.partial"))
+    (tmp_path / "checkpoint-10.partial").mkdir()  # what a killed run leaves
+    (tmp_path / "checkpoint-10.partial" / "odd").write_text("")
     assert find_checkpoint("latest", tmp_path).name == "checkpoint-5"
+    assert find_checkpoint("latest", save(tmp_path, 10).parent).name == "checkpoint-10"
 
 
 def test_an_interrupted_run_says_where_it_stands(tmp_path):
@@ -103,6 +102,7 @@ def test_a_folder_with_another_run_is_refused_unless_named_on_purpose(tmp_path):
 def test_overwriting_removes_the_old_run_and_nothing_else(tmp_path):
     save(tmp_path, 5)
     (tmp_path / "checkpoint-6.partial").mkdir()
+    (tmp_path / "model.partial").mkdir()
     (tmp_path / "best").mkdir()
     (tmp_path / "training_log.jsonl").write_text("{}")
     (tmp_path / "notes.txt").write_text("mine")
@@ -130,9 +130,83 @@ def test_a_checkpoint_of_a_run_cut_otherwise_is_refused():
 
 
 def test_only_the_main_process_moves_folders(tmp_path):
-    helper = SimpleNamespace(
-        is_main_process=False, save_state=lambda folder: None, wait_for_everyone=lambda: None
-    )
+    helper = SimpleNamespace(**{**vars(ALONE), "is_main_process": False})
     save(tmp_path, 1)
-    save_checkpoint(helper, tmp_path, 2, keep=1)
+    save_checkpoint(helper, tmp_path, Progress({}, step=2), 1, lambda folder: None)
     assert names(tmp_path) == ["checkpoint-1"]
+
+
+def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path, caplog):
+    for step in (5, 10, 15):
+        save(tmp_path, step)
+    (tmp_path / "checkpoint-15" / "state.json").write_text("{ }")
+    (tmp_path / "checkpoint-10" / "manifest.json").unlink()
+    assert find_checkpoint("latest", tmp_path).name == "checkpoint-5"
+    assert (
+        "Passing over checkpoint-15, which is damaged: its file 'state.json' has 3" in caplog.text
+    )
+    assert "Passing over checkpoint-10, which is damaged: it has no 'manifest.json'" in caplog.text
+    with pytest.raises(ValueError, match=r"checkpoint-15' is damaged: its file .* Resume from an"):
+        find_checkpoint(str(tmp_path / "checkpoint-15"), tmp_path)
+    # what nobody can resume from is no other future
+    assert find_checkpoint(str(tmp_path / "checkpoint-5"), tmp_path).name == "checkpoint-5"
+    assert "checkpoint-5'; to go on" in how_to_go_on(tmp_path, "options.yaml")
+    (tmp_path / "checkpoint-5" / "state.json").unlink()
+    with pytest.raises(ValueError, match=r"No checkpoint in .* is whole \(checkpoint-15: .*-5: "):
+        find_checkpoint("latest", tmp_path)
+
+
+def test_a_damaged_checkpoint_is_replaced_when_its_update_comes_again(tmp_path):
+    for step in (5, 10):
+        save(tmp_path, step)
+    (tmp_path / "checkpoint-10" / "state.json").write_text("")
+    save(tmp_path, 10)
+    assert fault_of(tmp_path / "checkpoint-10") is None
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("why")])
+def test_a_checkpoint_that_cannot_be_written_leaves_the_others(tmp_path, error):
+    save(tmp_path, 5, keep=1)
+
+    def fails(folder):
+        write_one_file(folder)
+        raise error
+
+    with pytest.raises(RuntimeError, match=r"checkpoint-10': No space left .* as they were|why"):
+        save(tmp_path, 10, keep=1, write=fails)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-5"]
+    assert fault_of(tmp_path / "checkpoint-5") is None
+
+
+def test_a_folder_that_was_removed_is_noticed(tmp_path):
+    with pytest.raises(RuntimeError, match=r"gone' was removed while the run went on"):
+        save_checkpoint(ALONE, tmp_path / "gone", Progress({}, step=1), 1, write_one_file)
+
+
+def test_the_lock_of_a_killed_run_is_no_run(tmp_path):
+    (tmp_path / LOCK_NAME).write_text("process 1 on host")
+    check_output_dir(tmp_path, resume=False, overwrite=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("step", -1), ("step", True), ("epoch", 1.5), ("best_nats", "low"), ("setting", [])],
+)
+def test_what_is_no_progress_is_refused(tmp_path, name, value):
+    path = save(tmp_path, 5)
+    assert read_progress(path)["step"] == 5
+    state = Progress({}, step=5).state_dict()
+    (path / "progress.json").write_text(json.dumps({**state, name: value}))
+    with pytest.raises(ValueError, match=f"is damaged: its 'progress.json' has .* as '{name}'"):
+        read_progress(path)
+
+
+def test_another_order_of_the_data_begins_with_the_next_pass():
+    state = Progress({"seed": 1, "learning_rate": 0.1}, 7, 2, 1).state_dict()
+    found = Progress({"seed": 1, "learning_rate": 0.2})
+    assert found.load_state_dict(state, ["learning_rate"]) == {"learning_rate"}
+    assert (found.step, found.epoch, found.updates_in_epoch) == (7, 2, 1)
+    assert found.setting["learning_rate"] == 0.2, "this run's, for its own checkpoints"
+    found = Progress({"seed": 2, "learning_rate": 0.1})
+    assert found.load_state_dict(state, ["seed"]) == {"seed"}
+    assert (found.step, found.epoch, found.updates_in_epoch) == (7, 3, 0)

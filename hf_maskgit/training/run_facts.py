@@ -1,0 +1,199 @@
+"""What shapes a run, and how two runs differ: a checkpoint goes on as it began, or says so.
+
+Facts are plain values by name. Those of options bear the option's name; data and tokenizer are told
+by a checksum of their contents, wherever they lie.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+from datasets import Dataset
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+from ..core.configuration_maskgit import MaskGitConfig
+from .arguments import DataArguments, ModelArguments, TrainArguments
+
+Facts = dict[str, Any]
+
+# Options of the training that decide what an update is, apart from those that only tell or save.
+_TRAINING = (
+    "seed",
+    "learning_rate",
+    "weight_decay",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "max_grad_norm",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "per_device_batch_size",
+    "gradient_accumulation_steps",
+    "gradient_checkpointing",
+    "eval_every",
+    "eval_samples",
+)
+_PARTS = ("self_cond", "self_cond_train_prob", "token_critic", "critic_loss_weight")
+# Of an encoder's configuration: where it came from and who wrote it, which no update depends on.
+_NO_SETTINGS = {"transformers_version", "_name_or_path", "dtype", "torch_dtype", "architectures"}
+# The order of the examples and what an update takes of them: there is no place in another order.
+PLACE_IN_THE_DATA = ("seed", "examples_per_update", "training_examples", "training_data")
+# Each process has random states of its own, and nobody could invent those of one more.
+_NEVER_ALLOWED = ("num_processes",)
+_ROWS = 10_000
+
+
+def facts_of(
+    accelerator: Accelerator,
+    config: MaskGitConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    train_examples: Dataset,
+    eval_examples: Dataset | None,
+    options: TrainArguments,
+    num_updates: int,
+    update_size: int,
+) -> Facts:
+    """Gather what shapes the updates of a run and the choice of its best model.
+
+    Args:
+        accelerator: processes, device and number format.
+        config: of the model.
+        tokenizer: the model's.
+        train_examples: to learn from.
+        eval_examples: to evaluate on, or None.
+        options: how to train.
+        num_updates: of the whole run, which its learning rate is spread over.
+        update_size: examples per update.
+    """
+    parts: dict[str, Any] = {
+        "encoder_config": config.text_config,
+        "critic_config": config.critic_config,
+    }
+    masking = {name: value for name, value in config.masking_options().items() if name != "choice"}
+    facts = {
+        "num_processes": accelerator.num_processes,
+        "examples_per_update": update_size,
+        "training_examples": len(train_examples),
+        **{name: getattr(options, name) for name in _TRAINING},
+        "num_updates": num_updates,
+        "mixed_precision": accelerator.mixed_precision,
+        "device": accelerator.device.type,
+        "choice": options.choice,
+        **masking,
+        **{name: getattr(config, name) for name in _PARTS},
+        **{name: _settings(part) for name, part in parts.items() if part is not None},
+        "tokenizer": tokenizer_checksum(tokenizer),
+        "training_data": data_checksum(train_examples),
+        "eval_data": None if eval_examples is None else data_checksum(eval_examples),
+    }
+    stored: Facts = json.loads(json.dumps(facts, default=str))  # as a checkpoint gives them back
+    return stored
+
+
+def facts_of_options(model_options: ModelArguments, data_options: DataArguments) -> Facts:
+    """Gather the options that a loop does not see: where its model and its examples came from."""
+    return {
+        "encoder": model_options.encoder,
+        "max_length": data_options.max_length,
+        "pack": data_options.pack,
+        "validation_fraction": data_options.validation_fraction,
+    }
+
+
+def data_checksum(examples: Dataset) -> str:
+    """Hash the contents of every column, in the order of the rows."""
+    found = hashlib.sha256()
+    rows = examples.with_format("arrow")
+    for name in sorted(examples.column_names):
+        # Two streams each, so that where a part of the table ends makes no difference.
+        lengths, values = hashlib.sha256(), hashlib.sha256()
+        for table in rows.select_columns([name]).iter(batch_size=_ROWS):
+            column = table[name].combine_chunks()
+            kind = str(column.type)
+            if kind.startswith(("list", "large_list")) and column.null_count == 0:
+                lengths.update(_words(column.value_lengths()))
+                column = column.flatten()
+                kind = str(column.type)
+            if kind.startswith(("int", "uint")) and column.null_count == 0:
+                values.update(_words(column))
+            else:
+                for value in column.to_pylist():
+                    values.update(f"{value!r}\0".encode())
+        found.update(f"{name}\0".encode() + lengths.digest() + values.digest())
+    return found.hexdigest()
+
+
+def tokenizer_checksum(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Hash the table of a tokenizer, and which tokens of it are special."""
+    special = {role: str(token) for role, token in tokenizer.special_tokens_map.items()}
+    content = [sorted(tokenizer.get_vocab().items()), special, sorted(tokenizer.all_special_ids)]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def check_same(written: Mapping[str, Any], present: Facts, allowed: Sequence[str] = ()) -> set[str]:
+    """Compare the run that wrote a checkpoint with the present one.
+
+    Args:
+        written: its facts.
+        present: this run's.
+        allowed: names of facts that may differ.
+
+    Returns:
+        The names of the allowed facts that do differ.
+
+    Raises:
+        ValueError: naming every other difference with both values.
+    """
+    unknown = sorted({name.partition(".")[0] for name in allowed} - present.keys())
+    if unknown:
+        raise ValueError(
+            f"`allow_changes` names {', '.join(map(repr, unknown))}; what can differ is "
+            f"{', '.join(name for name in present if name not in _NEVER_ALLOWED)}."
+        )
+    differences = list(_differences(written, present))
+    refused, changed = [], set()
+    for name, before, now in differences:
+        top = name.partition(".")[0]
+        if top not in _NEVER_ALLOWED and {name, top} & set(allowed):
+            changed.add(top)
+        else:
+            refused.append((name, f"{name} = {_shown(before)}, this run has {_shown(now)}"))
+    if refused:
+        names = [name for name, _ in refused if name not in _NEVER_ALLOWED]
+        way = f", allow the change with --allow_changes {' '.join(names)}" if names else ""
+        raise ValueError(
+            f"The checkpoint was written with {'; '.join(said for _, said in refused)}, and a "
+            f"checkpoint goes on as it began. Use the same value{way}, or start a new run from the "
+            "model in its folder `best`."
+        )
+    return changed
+
+
+def _differences(
+    written: Mapping[str, Any], present: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    for name, now in present.items():
+        before = written.get(name)
+        if isinstance(now, dict) and isinstance(before, dict):
+            # A setting that one of them lacks is one that another release of transformers knows.
+            common = {key: value for key, value in now.items() if key in before}
+            yield from _differences(before, common, f"{prefix}{name}.")
+        elif before != now or type(before) is not type(now):
+            yield f"{prefix}{name}", before, now
+
+
+def _settings(config: PreTrainedConfig) -> dict[str, Any]:
+    return {name: value for name, value in config.to_dict().items() if name not in _NO_SETTINGS}
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, str) and len(value) == hashlib.sha256().digest_size * 2:
+        return f"{value[:12]}..."
+    return "unknown" if value is None else str(value)
+
+
+def _words(column: Any) -> bytes:
+    return np.asarray(column.to_numpy(zero_copy_only=False), dtype="<i8").tobytes()

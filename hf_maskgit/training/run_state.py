@@ -1,0 +1,201 @@
+"""What a run is made of beside its data, in and out of a folder without any pickle.
+
+    model.safetensors            weights, under the names of the model's own `state_dict`
+    optimizer.safetensors        "<state>:<weight>", such as "exp_avg:denoiser.bert...": by name
+    scaler.json                  where fp16 scales the loss
+    random_states_0.safetensors  Python's, numpy's and torch's generators, and the sums for the next
+                                 line of the log; a file per process
+
+The schedule of the learning rate is a function of the update, so nothing of it is stored.
+"""
+
+import json
+import random  # noqa: TID251  # its state is only kept
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_model, save_file, save_model
+from torch import Tensor, nn
+
+from .finiteness import check_finite
+from .run_files import read_json, write_json
+
+MODEL_FILE = "model.safetensors"
+OPTIMIZER_FILE = "optimizer.safetensors"
+SCALER_FILE = "scaler.json"
+
+
+def random_states_file(process_index: int) -> str:
+    """Name the file with the random states of a process."""
+    return f"random_states_{process_index}.safetensors"
+
+
+class RunState:
+    """Weights, optimizer, loss scale and random states of a run.
+
+    Args:
+        accelerator: prepared the others.
+        model: as it was prepared.
+        optimizer: as it was prepared.
+
+    Raises:
+        ValueError: for processes that each hold a part of the weights.
+    """
+
+    def __init__(self, accelerator: Accelerator, model: nn.Module, optimizer: Any) -> None:
+        kind = accelerator.distributed_type.value
+        if kind in ("FSDP", "DEEPSPEED", "MEGATRON_LM", "XLA"):
+            raise ValueError(
+                f"Accelerate is set up for {kind}, where no process holds all weights, and a "
+                "checkpoint of such a run cannot be written without pickles. Train with whole "
+                "copies of the model, one per process (MULTI_GPU or MULTI_CPU)."
+            )
+        self.accelerator, self.optimizer = accelerator, optimizer
+        self.model: nn.Module = accelerator.unwrap_model(model)
+        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
+        # In the optimizer's own order, which numbers its state.
+        self._trained = [
+            names[id(parameter)]
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        ]
+
+    def write(self, folder: Path, sums: dict[str, Any]) -> None:
+        """Write this process's part; the main one writes what all have in common.
+
+        Args:
+            folder: is there.
+            sums: what this process has summed up for the next line of the log.
+
+        Raises:
+            NotFiniteError: for weights, or an optimizer, that no run can go on from.
+        """
+        if self.accelerator.is_main_process:
+            check_finite("weights", self.model.state_dict().items())
+            self._write_optimizer(folder / OPTIMIZER_FILE)
+            save_model(self.model, str(folder / MODEL_FILE))
+            if self.accelerator.scaler is not None:
+                write_json(folder / SCALER_FILE, self.accelerator.scaler.state_dict())
+        own = folder / random_states_file(self.accelerator.process_index)
+        _write_random_states(own, self.accelerator.device, sums)
+
+    def read(self, folder: Path) -> dict[str, Any]:
+        """Take over a checkpoint that is whole.
+
+        Args:
+            folder: holds what `write` wrote.
+
+        Returns:
+            This process's sums for the next line of the log.
+
+        Raises:
+            ValueError: naming what does not fit this run's model.
+        """
+        self._read_optimizer(folder / OPTIMIZER_FILE)
+        self._read_model(folder / MODEL_FILE)
+        if self.accelerator.scaler is not None and (folder / SCALER_FILE).exists():
+            self.accelerator.scaler.load_state_dict(read_json(folder / SCALER_FILE))
+        own = folder / random_states_file(self.accelerator.process_index)
+        try:
+            return _read_random_states(own, self.accelerator.device)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"{str(own)!r} holds no random states that a run can go on with ({error}); dropout "
+                "and masks would be others. Resume from another checkpoint."
+            ) from error
+
+    def _write_optimizer(self, path: Path) -> None:
+        state = self.optimizer.state_dict()["state"]
+        tensors = {
+            f"{key}:{name}": value.detach().contiguous()
+            for i, name in enumerate(self._trained)
+            for key, value in state.get(i, {}).items()
+        }
+        check_finite("averages of the optimizer", tensors.items())
+        save_file(tensors, str(path), metadata={"trained": json.dumps(self._trained)})
+
+    def _read_optimizer(self, path: Path) -> None:
+        try:
+            with safe_open(str(path), framework="pt") as opened:
+                trained = json.loads(opened.metadata()["trained"])
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{str(path)!r} holds no state of an optimizer ({error}).") from error
+        if trained != self._trained:
+            raise ValueError(
+                f"The checkpoint {path.parent.name!r} was written by a run that trained other "
+                "weights; use the same `train`, which names the part that learns, or start a new "
+                "run from its model."
+            )
+        state: dict[int, dict[str, Tensor]] = {}
+        numbers = {name: i for i, name in enumerate(trained)}
+        parameters = dict(self.model.named_parameters())
+        for full_name, tensor in tensors.items():
+            key, _, name = full_name.partition(":")
+            if name not in numbers or tensor.shape not in (parameters[name].shape, ()):
+                raise ValueError(
+                    f"{str(path)!r} holds {full_name!r} of shape {tuple(tensor.shape)}, which fits "
+                    "no weight of this run's model."
+                )
+            state.setdefault(numbers[name], {})[key] = tensor
+        # Rates, decays and their kin are this run's; they were compared before.
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+    def _read_model(self, path: Path) -> None:
+        try:
+            missing, unknown = load_model(self.model, str(path), strict=False)
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise ValueError(f"{str(path)!r} holds other weights: {error}") from error
+        if missing or unknown:
+            raise ValueError(
+                f"{str(path)!r} holds other weights than this run's model: it lacks "
+                f"{sorted(missing)} and has {sorted(unknown)} beside them."
+            )
+
+
+def _write_random_states(path: Path, device: torch.device, sums: dict[str, Any]) -> None:
+    version, internal, gauss_next = random.getstate()
+    legacy: Any = np.random.get_state(legacy=False)  # noqa: NPY002
+    numbers = {
+        "python": [version, gauss_next],
+        "numpy": [
+            legacy["bit_generator"],
+            legacy["state"]["pos"],
+            legacy["has_gauss"],
+            legacy["gauss"],
+        ],
+        "window": sums,
+    }
+    tensors = {
+        "python": torch.tensor(internal, dtype=torch.long),
+        "numpy": torch.from_numpy(legacy["state"]["key"].astype(np.int64)),
+        "torch": torch.get_rng_state(),
+    }
+    if device.type != "cpu":
+        tensors[device.type] = torch.get_device_module(device).get_rng_state().cpu()
+    save_file(tensors, str(path), metadata={"numbers": json.dumps(numbers)})
+
+
+def _read_random_states(path: Path, device: torch.device) -> dict[str, Any]:
+    with safe_open(str(path), framework="pt") as opened:
+        numbers = json.loads(opened.metadata()["numbers"])
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    version, gauss_next = numbers["python"]
+    random.setstate((version, tuple(tensors["python"].tolist()), gauss_next))
+    kind, position, has_gauss, gauss = numbers["numpy"]
+    key = tensors["numpy"].numpy().astype(np.uint32)
+    np.random.set_state((kind, key, position, has_gauss, gauss))  # noqa: NPY002
+    torch.set_rng_state(tensors["torch"])
+    if device.type != "cpu":
+        if device.type not in tensors:
+            raise ValueError(f"there is none of {device.type!r}")
+        torch.get_device_module(device).set_rng_state(tensors[device.type])
+    sums = numbers["window"]
+    if not isinstance(sums, dict):
+        raise TypeError(f"the sums for the log are {sums!r}")
+    return sums
