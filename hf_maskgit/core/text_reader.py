@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from .unknown_tokens import Reading, unknown_id_of
+from .unknown_tokens import Reading, has_other_role, unknown_id_of
 
 _MOST_EXAMPLES = 3  # of a text
 _LONGEST_EXAMPLE = 24  # characters
@@ -90,7 +90,7 @@ class TextReader:
 
     def _is_role(self, text: str, place: tuple[int, int] | None) -> bool:
         """Tell an end of text (or the like) from what is unknown, where both are one token."""
-        if self.unknown_id is None or not self._has_roles:
+        if self.unknown_id is None or not has_other_role(self.tokenizer, self.unknown_id):
             return False
         typed = "" if place is None else text[slice(*place)]
         return not typed or typed == self.tokenizer.convert_ids_to_tokens(self.unknown_id)
@@ -102,11 +102,6 @@ class TextReader:
             None if token == self.unknown_id else str(piece).strip(_MARKS).removeprefix("##")
             for token, piece in zip(row, tokens, strict=True)
         ]
-
-    @cached_property
-    def _has_roles(self) -> bool:
-        named = ("mask", "pad", "bos", "eos", "cls", "sep")
-        return self.unknown_id in {getattr(self.tokenizer, f"{role}_token_id") for role in named}
 
     @cached_property
     def _drops(self) -> bool:

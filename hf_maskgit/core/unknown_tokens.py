@@ -6,7 +6,7 @@ not fit its texts shows in no loss and in no bound. Texts are counted by words, 
 token may stand for a whole text (`text_reader` counts them); where only ids are left, by tokens.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -145,6 +145,29 @@ def unknown_id_of(tokenizer: PreTrainedTokenizerBase) -> int | None:
     backend: Any = getattr(tokenizer, "backend_tokenizer", None)
     name = getattr(getattr(backend, "model", None), "unk_token", None)
     return None if name is None else backend.token_to_id(name)
+
+
+def has_other_role(tokenizer: PreTrainedTokenizerBase, unknown_id: int) -> bool:
+    """Tell whether the unknown token also ends, begins, pads or masks a text."""
+    named = ("mask", "pad", "bos", "eos", "cls", "sep")
+    return unknown_id in {getattr(tokenizer, f"{role}_token_id") for role in named}
+
+
+def read_examples(
+    examples: Iterable[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase
+) -> Reading:
+    """Count the unknown tokens of examples with `input_ids`, in one pass over them."""
+    unknown_id = unknown_id_of(tokenizer)
+    if unknown_id is None or has_other_role(tokenizer, unknown_id) or _COUNTED.get():
+        return Reading(noun="tokens")
+    special = set(tokenizer.all_special_ids) - {unknown_id}
+    tokens, unknown = 0, 0
+    for example in examples:
+        ids = example["input_ids"]
+        row: list[int] = ids.tolist() if hasattr(ids, "tolist") else list(ids)
+        tokens += len(row) - sum(map(special.__contains__, row))
+        unknown += row.count(unknown_id)
+    return Reading(tokens, unknown, noun="tokens")
 
 
 def read_ids(

@@ -32,6 +32,7 @@ def masked_accuracy(
     seed: int = 0,
     progress: bool = True,
     self_condition: bool | None = None,
+    max_unknown_share: float | None = None,
 ) -> dict[float, float]:
     """Measure how often the likeliest token is the masked one.
 
@@ -45,6 +46,7 @@ def masked_accuracy(
         seed: of the masks.
         progress: show a progress bar.
         self_condition: see `nelbo`.
+        max_unknown_share: see `evaluate_nelbo`.
 
     Returns:
         The fraction of hidden tokens predicted right, by mask rate.
@@ -57,8 +59,9 @@ def masked_accuracy(
     total: Counter[float] = Counter()
     generator, forbidden = keyed_generator(seed), forbidden_ids(model.config)
     self_condition = looks_twice(model.config, self_condition)
+    how = (batch_size, progress, model.device, max_unknown_share)
     with evaluating(model):
-        for batch in text_batches(texts, tokenizer, batch_size, progress, model.device):
+        for batch in text_batches(texts, tokenizer, *how):
             ids, judged = batch.input_ids, batch.judged(model.config)
             for rate in mask_rates:
                 chosen = choose_share(judged, rate, generator)

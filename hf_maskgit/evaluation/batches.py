@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from ..core.configuration_maskgit import MaskGitConfig
 from ..core.masking import maskable_positions, token_column
 from ..core.sampler_scores import highest
+from ..core.unknown_tokens import check_read, read_examples
 
 
 class EvaluatedGenerator(Protocol):
@@ -81,6 +82,7 @@ def text_batches(
     batch_size: int,
     progress: bool,
     device: torch.device,
+    max_unknown_share: float | None = None,
 ) -> Iterator[TextBatch]:
     """Yield all texts in batches of similar length, the shortest first.
 
@@ -91,12 +93,17 @@ def text_batches(
         batch_size: texts per batch.
         progress: show a progress bar.
         device: where the batches go.
+        max_unknown_share: largest share of all tokens that may be unknown to the tokenizer; None is
+            the default of `Tolerance`.
 
     Raises:
-        ValueError: for no text at all, or a column that is not as long as its text.
+        ValueError: for no text at all, texts that are mostly unknown to the tokenizer, or a column
+            that is not as long as its text.
     """
     if len(texts) == 0:
         raise ValueError("There is no text to evaluate.")
+    known = read_examples((texts[i] for i in range(len(texts))), tokenizer)
+    check_read(known, "the texts to evaluate", max_unknown_share)
     # Sorting costs nothing and saves most of the padding; who needs the old order has `index`.
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]["input_ids"]))
     pad_token_id = tokenizer.pad_token_id or 0  # behind the attention mask, any id will do

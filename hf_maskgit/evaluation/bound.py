@@ -18,6 +18,7 @@ from ..core.encoder_pass import warn_of_dropout
 from ..core.losses import cross_entropy
 from ..core.noise import keyed_generator
 from ..core.sampler_scores import highest
+from ..core.unknown_tokens import check_read, counted_before, read_ids_of, sum_of
 from .batches import (
     EvaluatedGenerator,
     check_texts,
@@ -102,6 +103,7 @@ def nelbo(
     generator: torch.Generator | None = None,
     self_condition: bool | None = None,
     token_type_ids: Tensor | None = None,
+    max_unknown_share: float | None = None,
 ) -> NelboOutput:
     """Estimate the negative evidence lower bound of each text.
 
@@ -130,6 +132,7 @@ def nelbo(
         self_condition: whether to make two passes; None makes them where the model has
             self-conditioning.
         token_type_ids: (B, L) long, where the encoder knows them.
+        max_unknown_share: largest share of the tokens that may be unknown to the tokenizer.
 
     Returns:
         The bound of each text.
@@ -146,6 +149,8 @@ def nelbo(
     self_condition = looks_twice(model.config, self_condition)
     if attention_mask is None:
         attention_mask = torch.ones_like(input_ids)
+    known = sum_of(read_ids_of(model.config, input_ids, attention_mask), "tokens")
+    check_read(known, "`input_ids`", max_unknown_share)
     judged = judged_positions(model.config, input_ids, attention_mask, maskable)
     # 2. Move each text to the left edge
     rows = _Rows(input_ids, attention_mask, judged, token_type_ids).at_the_left_edge()
@@ -238,6 +243,7 @@ def evaluate_nelbo(
     seed: int = 0,
     progress: bool = True,
     self_condition: bool | None = None,
+    max_unknown_share: float | None = None,
 ) -> NelboOutput:
     """Estimate the bound of every text of a data set.
 
@@ -251,6 +257,8 @@ def evaluate_nelbo(
         seed: of the masks; torch's global generator is not touched.
         progress: show a progress bar.
         self_condition: see `nelbo`.
+        max_unknown_share: largest share of all tokens that may be unknown to the tokenizer; None is
+            the default of `Tolerance`, and above 1 % a warning is given.
 
     Returns:
         One bound per text in the order of `texts`, on the CPU.
@@ -260,10 +268,12 @@ def evaluate_nelbo(
     """
     generator = keyed_generator(seed)
     parts, order = [], []
+    how = (batch_size, progress, model.device, max_unknown_share)
     with evaluating(model):
-        for batch in text_batches(texts, tokenizer, batch_size, progress, model.device):
+        for batch in text_batches(texts, tokenizer, *how):
             rows = (batch.input_ids, batch.attention_mask, batch.allowed)
-            parts.append(nelbo(model, *rows, num_samples, generator, self_condition))
+            with counted_before():  # all together, and not batch by batch
+                parts.append(nelbo(model, *rows, num_samples, generator, self_condition))
             order.extend(batch.index)
     joined = NelboOutput.concatenate(parts)
     back = torch.tensor(order).argsort()  # from the order of lengths to that of `texts`

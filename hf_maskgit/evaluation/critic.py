@@ -72,6 +72,7 @@ def critic_auroc(
     seed: int = 0,
     progress: bool = True,
     self_condition: bool | None = None,
+    max_unknown_share: float | None = None,
 ) -> CriticAuroc:
     """Measure how well the token critic finds the tokens that the denoiser got wrong.
 
@@ -90,6 +91,7 @@ def critic_auroc(
         seed: of masks and draws; torch's global generator is not touched.
         progress: show a progress bar.
         self_condition: see `nelbo`.
+        max_unknown_share: see `evaluate_nelbo`.
 
     Returns:
         What was found, over all texts.
@@ -108,8 +110,9 @@ def critic_auroc(
     generator, forbidden = keyed_generator(seed), forbidden_ids(model.config)
     self_condition = looks_twice(model.config, self_condition)
     parts = []
+    how = (batch_size, progress, model.device, max_unknown_share)
     with evaluating(model):
-        for batch in text_batches(texts, tokenizer, batch_size, progress, model.device):
+        for batch in text_batches(texts, tokenizer, *how):
             ids, mask = batch.input_ids, batch.attention_mask
             chosen = choose_share(batch.judged(model.config), mask_rate, generator)
             logits = predict_masked(model, ids, mask, chosen, self_condition)

@@ -10,6 +10,7 @@ from hf_maskgit.core.unknown_tokens import (
     Reading,
     check_read,
     counted_before,
+    read_examples,
     read_ids,
     read_ids_of,
     sum_of,
@@ -229,3 +230,15 @@ def test_generate_warns_once_and_writes_what_it_wrote(caplog):
         again = model.generate(torch.tensor([[2, 7, 1, 3]] * 2), max_new_tokens=3, seed=0)
     assert not caplog.records
     assert torch.equal(written, again)
+
+
+def test_examples_are_counted_in_one_pass():
+    examples = [
+        {"input_ids": [2, 7, 1, 3, 0]},
+        {"input_ids": torch.tensor([2, 1, 3])},
+        {"input_ids": (8, 9)},
+    ]
+    assert read_examples(iter(examples), word_tokenizer()) == Reading(5, 2, noun="tokens")
+    assert read_examples(examples, word_tokenizer_that_ends_in_unknown()).words == 0
+    with counted_before():
+        assert read_examples(examples, word_tokenizer()).unknown == 0
