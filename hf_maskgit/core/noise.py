@@ -35,6 +35,32 @@ def fresh_seed(generator: torch.Generator | None = None) -> int:
     return int(draw)
 
 
+def chosen_generator(seed: int | None, generator: torch.Generator | None) -> torch.Generator | None:
+    """Return the generator that a caller's seed or generator stands for.
+
+    Args:
+        seed: an integer of the caller's, or None.
+        generator: one of the caller's own, or None.
+
+    Returns:
+        Where the noise comes from: None is torch's global generator, for neither of the two.
+
+    Raises:
+        ValueError: for both, or a seed that is no integer.
+    """
+    _check_one_source(seed, generator)
+    if seed is None:
+        return generator
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
+        raise ValueError(f"`seed` must be an integer, got {seed!r}.")
+    return keyed_generator(int(seed))
+
+
+def _check_one_source(seed: object, generator: torch.Generator | None) -> None:
+    if seed is not None and generator is not None:
+        raise ValueError("Give `seed` or `generator`, not both; each decides the noise alone.")
+
+
 def row_seeds(
     num_rows: int,
     repeats: int,
@@ -56,8 +82,7 @@ def row_seeds(
         ValueError: for both a seed and a generator, or a number of seeds that does not fit.
     """
     returned = num_rows * repeats
-    if seed is not None and generator is not None:
-        raise ValueError("Give `seed` or `generator`, not both; each decides the noise alone.")
+    _check_one_source(seed, generator)
     if seed is None and not do_sample:
         return [0] * returned  # never looked at; no generator is touched
     if seed is None:

@@ -8,12 +8,12 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ..core.losses import forbid
-from ..core.noise import keyed_generator
 from .batches import (
     EvaluatedGenerator,
     check_mask_rates,
     choose_share,
     evaluating,
+    evaluation_generator,
     forbidden_ids,
     looks_twice,
     predict_masked,
@@ -29,7 +29,8 @@ def masked_accuracy(
     *,
     mask_rates: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9),
     batch_size: int = 32,
-    seed: int = 0,
+    seed: int | None = None,
+    generator: torch.Generator | None = None,
     progress: bool = True,
     self_condition: bool | None = None,
     max_unknown_share: float | None = None,
@@ -43,8 +44,9 @@ def masked_accuracy(
         mask_rates: fractions of the maskable tokens to hide, each in (0, 1]; at least one is
             hidden.
         batch_size: texts per pass.
-        seed: of the masks.
-        progress: show a progress bar.
+        seed: of the masks; 0 where there is no `generator` either.
+        generator: draws the masks, instead of `seed`.
+        progress: show a progress bar, in a log a line now and then.
         self_condition: see `nelbo`.
         max_unknown_share: see `evaluate_nelbo`.
 
@@ -57,7 +59,8 @@ def masked_accuracy(
     check_mask_rates(mask_rates)
     right: Counter[float] = Counter()
     total: Counter[float] = Counter()
-    generator, forbidden = keyed_generator(seed), forbidden_ids(model.config)
+    generator = evaluation_generator(seed, generator)
+    forbidden = forbidden_ids(model.config)
     self_condition = looks_twice(model.config, self_condition)
     how = (batch_size, progress, model.device, max_unknown_share)
     with evaluating(model):

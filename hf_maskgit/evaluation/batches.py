@@ -10,13 +10,14 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ..core.configuration_maskgit import MaskGitConfig
 from ..core.masking import maskable_positions, token_column
+from ..core.noise import chosen_generator, keyed_generator
 from ..core.sampler_scores import highest
 from ..core.unknown_tokens import check_read, read_examples
+from .progress import Progress
 
 
 class EvaluatedGenerator(Protocol):
@@ -91,15 +92,21 @@ def text_batches(
             everywhere.
         tokenizer: its padding.
         batch_size: texts per batch.
-        progress: show a progress bar.
+        progress: show a progress bar, in a log a line now and then.
         device: where the batches go.
         max_unknown_share: largest share of all tokens that may be unknown to the tokenizer; None is
             the default of `Tolerance`.
 
     Raises:
+        TypeError: for a stream, which cannot be sorted.
         ValueError: for no text at all, texts that are mostly unknown to the tokenizer, or a column
             that is not as long as its text.
     """
+    if not (hasattr(texts, "__len__") and hasattr(texts, "__getitem__")):
+        raise TypeError(
+            f"`texts` are sorted by length, so they must be a list or a data set with a length, "
+            f"got {type(texts).__name__}; of a stream make one: list(stream.take(1000))."
+        )
     if len(texts) == 0:
         raise ValueError("There is no text to evaluate.")
     known = read_examples((texts[i] for i in range(len(texts))), tokenizer)
@@ -107,17 +114,31 @@ def text_batches(
     # Sorting costs nothing and saves most of the padding; who needs the old order has `index`.
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]["input_ids"]))
     pad_token_id = tokenizer.pad_token_id or 0  # behind the attention mask, any id will do
-    with tqdm(total=len(texts), desc="evaluate", unit="text", disable=not progress) as bar:
+    with Progress("evaluate", len(texts), "text", shown=progress) as told:
         for start in range(0, len(order), batch_size):
             index = order[start : start + batch_size]
             yield TextBatch(index, [texts[i] for i in index], pad_token_id, device)
-            bar.update(len(index))
+            told.update(len(index))
 
 
 def _stack(examples: Sequence[Mapping[str, Any]], name: str, padding: int) -> Tensor:
     """Stack one column of some examples, 1 everywhere where an example has none."""
     columns = [token_column(example, name, 1) for example in examples]
     return pad_sequence(columns, batch_first=True, padding_value=padding)
+
+
+def evaluation_generator(seed: int | None, generator: torch.Generator | None) -> torch.Generator:
+    """Return what draws the masks of an evaluation: never torch's global generator.
+
+    Args:
+        seed: of the caller's; 0 where there is no generator either.
+        generator: the caller's own, instead of a seed.
+
+    Raises:
+        ValueError: for both.
+    """
+    chosen = chosen_generator(seed, generator)
+    return keyed_generator(0) if chosen is None else chosen
 
 
 @contextlib.contextmanager

@@ -16,13 +16,14 @@ from transformers import PreTrainedTokenizerBase
 from ..core.decoding_layout import check_no_padding, plan_layout
 from ..core.encoder_pass import warn_of_dropout
 from ..core.losses import cross_entropy
-from ..core.noise import keyed_generator
+from ..core.noise import chosen_generator
 from ..core.sampler_scores import highest
 from ..core.unknown_tokens import check_read, counted_before, read_ids_of, sum_of
 from .batches import (
     EvaluatedGenerator,
     check_texts,
     evaluating,
+    evaluation_generator,
     forbidden_ids,
     judged_positions,
     looks_twice,
@@ -103,6 +104,7 @@ def nelbo(
     generator: torch.Generator | None = None,
     self_condition: bool | None = None,
     token_type_ids: Tensor | None = None,
+    seed: int | None = None,
     max_unknown_share: float | None = None,
 ) -> NelboOutput:
     """Estimate the negative evidence lower bound of each text.
@@ -128,10 +130,11 @@ def nelbo(
         attention_mask: (B, L), 1 at real tokens; None means all are real.
         maskable: (B, L) bool; False conditions on a token. Framing and padding never count.
         num_samples: passes per text, an even number of at least 4.
-        generator: draws the masks; None uses torch's global generator.
+        generator: draws the masks; with no `seed` either, torch's global generator does.
         self_condition: whether to make two passes; None makes them where the model has
             self-conditioning.
         token_type_ids: (B, L) long, where the encoder knows them.
+        seed: of the masks, instead of `generator`.
         max_unknown_share: largest share of the tokens that may be unknown to the tokenizer.
 
     Returns:
@@ -140,11 +143,13 @@ def nelbo(
     Raises:
         ValueError: for an odd or small `num_samples`, a text that holds the mask token, one without
             a maskable token, padding that no `attention_mask` tells, a text that is too long, or
-            `self_condition` where the model has none.
+            `self_condition` where the model has none, for tokens that are mostly unknown, or for
+            both a seed and a generator.
         TypeError: for anything but a generator and a tensor of ids.
     """
     # 1. Check, before any pass
     _check_num_samples(num_samples)
+    generator = chosen_generator(seed, generator)
     _check_rows(model, input_ids, attention_mask)
     self_condition = looks_twice(model.config, self_condition)
     if attention_mask is None:
@@ -240,7 +245,8 @@ def evaluate_nelbo(
     *,
     batch_size: int = 32,
     num_samples: int = 8,
-    seed: int = 0,
+    seed: int | None = None,
+    generator: torch.Generator | None = None,
     progress: bool = True,
     self_condition: bool | None = None,
     max_unknown_share: float | None = None,
@@ -254,8 +260,10 @@ def evaluate_nelbo(
         tokenizer: its padding.
         batch_size: texts per pass.
         num_samples: passes per text.
-        seed: of the masks; torch's global generator is not touched.
-        progress: show a progress bar.
+        seed: of the masks; 0 where there is no `generator` either, and torch's global generator is
+            not touched.
+        generator: draws the masks, instead of `seed`.
+        progress: show a progress bar, in a log a line now and then.
         self_condition: see `nelbo`.
         max_unknown_share: largest share of all tokens that may be unknown to the tokenizer; None is
             the default of `Tolerance`, and above 1 % a warning is given.
@@ -266,7 +274,7 @@ def evaluate_nelbo(
     Raises:
         ValueError: as `nelbo`, and for no text at all.
     """
-    generator = keyed_generator(seed)
+    generator = evaluation_generator(seed, generator)
     parts, order = [], []
     how = (batch_size, progress, model.device, max_unknown_share)
     with evaluating(model):

@@ -9,12 +9,12 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..core.modeling_maskgit import MaskGitForMaskedLM
-from ..core.noise import keyed_generator
 from ..core.token_critic import fill_in
 from .batches import (
     check_mask_rates,
     choose_share,
     evaluating,
+    evaluation_generator,
     forbidden_ids,
     looks_twice,
     predict_masked,
@@ -69,7 +69,8 @@ def critic_auroc(
     mask_rate: float = 0.5,
     temperature: float = 1.0,
     batch_size: int = 32,
-    seed: int = 0,
+    seed: int | None = None,
+    generator: torch.Generator | None = None,
     progress: bool = True,
     self_condition: bool | None = None,
     max_unknown_share: float | None = None,
@@ -88,8 +89,10 @@ def critic_auroc(
         mask_rate: fraction of the maskable tokens to fill, in (0, 1]; at least one is.
         temperature: of the denoiser's draws, above 0.
         batch_size: texts per pass.
-        seed: of masks and draws; torch's global generator is not touched.
-        progress: show a progress bar.
+        seed: of masks and draws; 0 where there is no `generator` either, and torch's global
+            generator is not touched.
+        generator: draws masks and tokens, instead of `seed`.
+        progress: show a progress bar, in a log a line now and then.
         self_condition: see `nelbo`.
         max_unknown_share: see `evaluate_nelbo`.
 
@@ -107,7 +110,8 @@ def critic_auroc(
             "The model has no token critic to measure; train one with token_critic='self' or "
             "'separate'."
         )
-    generator, forbidden = keyed_generator(seed), forbidden_ids(model.config)
+    generator = evaluation_generator(seed, generator)
+    forbidden = forbidden_ids(model.config)
     self_condition = looks_twice(model.config, self_condition)
     parts = []
     how = (batch_size, progress, model.device, max_unknown_share)

@@ -5,9 +5,11 @@ import math
 import pytest
 import torch
 
-from hf_maskgit.evaluation import evaluate_nelbo, masked_accuracy
-from tests.support.oracles import CLS, MASK, PAD, SEP
+from hf_maskgit.core.noise import keyed_generator
+from hf_maskgit.evaluation import critic_auroc, evaluate_nelbo, masked_accuracy
+from tests.support.oracles import CLS, MASK, PAD, SEP, TableDenoiser
 from tests.support.table_texts import TEXT, TEXTS_OF_ALL_LENGTHS, examples, framed_denoiser
+from tests.support.tiny import tiny_model
 
 
 @pytest.mark.parametrize("measure", [evaluate_nelbo, masked_accuracy])
@@ -72,3 +74,24 @@ def test_examples_that_are_already_padded_are_the_same_examples(tokenizer):
     found = evaluate_nelbo(framed_denoiser(), padded, tokenizer, progress=False)
     assert found.num_tokens.tolist() == [2, 4]
     assert found.nats.tolist() == pytest.approx([2 * math.log(3), 4 * math.log(3)])
+
+
+@pytest.mark.parametrize("measure", [evaluate_nelbo, masked_accuracy, critic_auroc])
+def test_every_evaluation_takes_a_seed_or_a_generator(tokenizer, measure):
+    """A seed is the generator keyed by it; neither is seed 0; both are one too many."""
+    texts = examples(*TEXTS_OF_ALL_LENGTHS, *TEXTS_OF_ALL_LENGTHS)
+    model = TableDenoiser.inconsistent(lengths=(1, 2, 3, 4), framed=True)
+    if measure is critic_auroc:
+        model = tiny_model("bert", token_critic="self")
+        texts = [{"input_ids": [2, *range(7 + i, 37), 3]} for i in range(20)]
+
+    def run(**source):
+        found = measure(model, texts, tokenizer, progress=False, **source)
+        return found.nats.tolist() if measure is evaluate_nelbo else found
+
+    assert run(seed=3) == run(generator=keyed_generator(3)) != run(seed=4)
+    assert run() == run(seed=0)
+    with pytest.raises(ValueError, match="Give `seed` or `generator`, not both"):
+        run(seed=3, generator=keyed_generator(3))
+    with pytest.raises(ValueError, match="`seed` must be an integer, got '3'"):
+        run(seed="3")

@@ -130,6 +130,17 @@ def test_nelbo_repeats_with_its_generator_and_leaves_the_global_one_alone():
     assert torch.equal(nelbo(denoiser, ids(TEXT)).nats, c)
 
 
+def test_nelbo_and_the_evaluation_of_a_data_set_take_the_same_seed(tokenizer):
+    """One batch of texts has the same masks either way."""
+    denoiser, before = TableDenoiser.inconsistent(framed=True), torch.get_rng_state()
+    alone = nelbo(denoiser, ids(TEXT, framed=True), seed=5)
+    together = evaluate_nelbo(denoiser, examples(TEXT), tokenizer, seed=5, progress=False)
+    assert torch.equal(alone.nats, together.nats)
+    assert torch.equal(torch.get_rng_state(), before)
+    with pytest.raises(ValueError, match="Give `seed` or `generator`, not both"):
+        nelbo(denoiser, ids(TEXT, framed=True), seed=5, generator=keyed(1))
+
+
 @pytest.mark.parametrize("num_samples", [0, 1, 2, 7])
 def test_an_odd_or_small_number_of_samples_is_refused(num_samples):
     sentence = rf"`num_samples` must be even and at least 4 .*, got {num_samples}\."

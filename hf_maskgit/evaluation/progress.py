@@ -1,0 +1,77 @@
+"""How far long work is: a bar in a terminal, in a log a line now and then.
+
+A bar redraws its line many times a second. In a file or in the log of a cluster each of those is a
+line of its own, so what is no terminal gets lines: of what is logged anyway, and one a minute.
+"""
+
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from tqdm.auto import tqdm
+
+logger = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_LINES = 60.0
+
+
+def draws_bars() -> bool:
+    """Tell whether a bar can be redrawn in its place: in a terminal, or in a notebook."""
+    in_notebook = any(kind.__module__ == "tqdm.notebook" for kind in tqdm.__mro__)
+    return in_notebook or sys.stderr.isatty()
+
+
+class Progress:
+    """A context in which a number of things is done.
+
+    Args:
+        what: is done, a word or two.
+        total: how many things.
+        unit: one of them, in the singular.
+        done: how many are done already.
+        shown: False shows nothing, for all processes but one.
+    """
+
+    def __init__(
+        self, what: str, total: int, unit: str, *, done: int = 0, shown: bool = True
+    ) -> None:
+        self._what, self._total, self._unit, self._done = what, total, unit, done
+        self._lines = shown and not draws_bars()
+        bar = shown and not self._lines
+        self._bar = tqdm(desc=what, total=total, initial=done, unit=unit, disable=not bar)
+        self._said_at = time.monotonic()
+
+    def update(self, number: int = 1) -> None:
+        """Note that some more are done."""
+        self._done += number
+        self._bar.update(number)
+        finished = self._done >= self._total
+        if finished or time.monotonic() - self._said_at >= SECONDS_BETWEEN_LINES:
+            self._say({})
+
+    def tell(self, values: Mapping[str, float]) -> None:
+        """Show numbers beside the bar, or log them in a line of their own."""
+        self._bar.set_postfix(values)
+        self._say(values)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bar.close()
+
+    def _say(self, values: Mapping[str, Any]) -> None:
+        if not self._lines:
+            return
+        told = "".join(f", {name} {value:.4g}" for name, value in values.items())
+        units = self._unit if self._total == 1 else f"{self._unit}s"
+        logger.info("%s: %d of %d %s%s", self._what, self._done, self._total, units, told)
+        self._said_at = time.monotonic()

@@ -1,0 +1,73 @@
+"""Progress: a bar in a terminal, and lines that a log can hold where there is none."""
+
+import io
+import logging
+
+import pytest
+
+from hf_maskgit.evaluation import evaluate_nelbo, progress
+from hf_maskgit.evaluation.progress import Progress
+from tests.support.table_texts import TEXTS_OF_ALL_LENGTHS, examples, framed_denoiser
+
+
+class Screen(io.StringIO):
+    def __init__(self, is_terminal):
+        super().__init__()
+        self.isatty = lambda: is_terminal
+
+
+@pytest.fixture(params=[True, False], ids=["terminal", "log"])
+def screen(request, monkeypatch, caplog):
+    """What stderr is: a terminal or a file; the library's own lines are heard in both."""
+    caplog.set_level(logging.INFO, "hf_maskgit")
+
+    def begin():  # within the test: between fixtures and it pytest puts its own stderr there
+        screen = Screen(request.param)
+        monkeypatch.setattr("sys.stderr", screen)
+        return screen
+
+    return begin
+
+
+def test_a_bar_is_drawn_in_a_terminal_and_a_line_written_in_a_log(screen, caplog):
+    screen = screen()
+    with Progress("Reading", 3, "page", done=1) as told:
+        told.update()
+        told.tell({"loss": 1.23456})
+        told.update()
+    if screen.isatty():
+        assert "Reading: 100%" in screen.getvalue()
+        assert "loss=1.23" in screen.getvalue()
+        assert caplog.messages == []
+    else:
+        assert screen.getvalue() == ""
+        assert caplog.messages == ["Reading: 2 of 3 pages, loss 1.235", "Reading: 3 of 3 pages"]
+
+
+def test_a_log_gets_one_line_a_minute(screen, caplog, monkeypatch):
+    screen = screen()
+    now = iter(range(0, 1000, 25))  # a look at the clock every 25 seconds
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    with Progress("Reading", 1000, "page") as told:
+        for _ in range(7):
+            told.update()
+    expected = [] if screen.isatty() else ["Reading: 3 of 1000 pages", "Reading: 6 of 1000 pages"]
+    assert caplog.messages == expected
+
+
+def test_who_is_told_to_be_silent_is(screen, caplog):
+    screen = screen()
+    with Progress("Reading", 1, "page", shown=False) as told:
+        told.update()
+        told.tell({"loss": 1.0})
+    assert (screen.getvalue(), caplog.messages) == ("", [])
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_an_evaluation_says_in_a_log_that_it_is_done(screen, caplog, tokenizer, shown):
+    screen = screen()
+    texts = examples(*TEXTS_OF_ALL_LENGTHS)
+    evaluate_nelbo(framed_denoiser(), texts, tokenizer, batch_size=1, progress=shown)
+    lines = [f"evaluate: {len(texts)} of {len(texts)} texts"]
+    assert caplog.messages == (lines if shown and not screen.isatty() else [])
+    assert bool(screen.getvalue()) == (shown and screen.isatty())
