@@ -18,7 +18,7 @@ import torch
 from transformers import BertConfig, HfArgumentParser
 
 from hf_maskgit import MaskGitConfig, MaskGitForMaskedLM
-from hf_maskgit.core.sampler_rules import ORDERS
+from hf_maskgit.core.sampler_orders import ORDERS
 from hf_maskgit.core.schedules import SCHEDULES
 
 MASK_TOKEN_ID = 103  # bert-base-uncased's

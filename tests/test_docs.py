@@ -27,8 +27,9 @@ from hf_maskgit.callbacks import SetEpochCallback
 from hf_maskgit.core.configuration_maskgit import own_fields
 from hf_maskgit.core.generation_config_maskgit import DEFAULTS
 from hf_maskgit.core.modeling_maskgit import MaskGitOutput
+from hf_maskgit.core.sampler_orders import ORDERS
 from hf_maskgit.core.sampler_presets import PRESETS
-from hf_maskgit.core.sampler_rules import ORDERS, PACES, REMASKS
+from hf_maskgit.core.sampler_rules import PACES, REMASKS
 from hf_maskgit.training.arguments import DataArguments, ModelArguments, TrainArguments
 from hf_maskgit.training.recipes import parse_options
 from scripts.evaluate import EvaluateArguments

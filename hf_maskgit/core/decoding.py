@@ -15,8 +15,9 @@ from torch import Tensor
 from .decoding_turn import CriticFn, DecodingState, LogitsFn, Pass, Turn
 from .noise import keyed_generator
 from .sampler import Sampler, annealing
+from .sampler_orders import Look
 from .sampler_paces import reveal_probability
-from .sampler_rules import Look, Rules, Timetable, rules_of
+from .sampler_rules import Rules, Timetable, rules_of
 from .sampler_scores import gumbel, log_probability
 
 # Looks at the rows (B, L) after each pass and may return them changed.

@@ -39,34 +39,15 @@ class Sampler:
 
     steps: int = option(
         18,
-        "Passes of the denoiser at most; all blocks together share them. The paces "
-        "`first_hitting`, `threshold` and `entropy_bound` take the passes they need.",
+        "Passes of the denoiser at most; all blocks together share them. A pace that does not go "
+        "by them takes the passes it needs.",
         int,
         low=1,
     )
-    order: str = option(
-        "top_probability",
-        "Which masked positions go first. Scores of a position, known before a token is drawn: "
-        '"top_probability" of the likeliest token (the default), "margin" over the second '
-        'likeliest (arXiv 2502.06768), "entropy", lowest first. "confidence": probability of the '
-        'token drawn (MaskGIT and the ancestor; its texts repeat more). "critic": the token '
-        'critic\'s view of the token drawn. "random", "left_to_right".',
-    )
-    pace: str = option(
-        "schedule",
-        'How many per step. "schedule" (the default) follows `steps` and `schedule`; "ancestral" '
-        'flips a coin per mask, as MDLM samples (arXiv 2406.07524); "first_hitting" reveals one '
-        '(arXiv 2409.02908); "threshold" all of a probability of `confidence_threshold` or by '
-        '`threshold_factor` (Fast-dLLM, arXiv 2505.22618); "entropy_bound" as many as lose at '
-        "most `entropy_budget` nats (EB-Sampler, arXiv 2505.24857).",
-    )
-    remask: str = option(
-        "never",
-        'Which revealed tokens are masked again. "never" (the default); "confidence": those the '
-        'denoiser now believes least; "critic": those the critic believes least '
-        '(arXiv 2209.04439); "p2" (arXiv 2502.03540); "remdm_cap", "remdm_rescale", "remdm_conf", '
-        '"remdm_loop" (arXiv 2503.00307).',
-    )
+    # What the values of these three are stands in the rows of `sampler_rules`.
+    order: str = option("top_probability", "Which masked positions go first: those")
+    pace: str = option("schedule", "Which of them a pass reveals:")
+    remask: str = option("never", "Which revealed tokens are masked again:")
     block_length: int | None = option(
         None,
         "Decode blocks of that many masks, from left to right; None decodes all at once.",

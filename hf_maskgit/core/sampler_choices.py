@@ -1,11 +1,14 @@
 """What follows from the rows of a sampler: what goes together, what reads an option, what draws."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+from .options import Option
 from .sampler import Sampler
+from .sampler_orders import ORDERS, Order
 from .sampler_paces import block_sizes
-from .sampler_rules import ORDERS, PACES, REMASKS, Order, Pace, Remask, rules_of
+from .sampler_rules import PACES, REMASKS, Pace, Remask, rules_of
 
 # The tables by the option that picks a row of them.
 TABLES: dict[str, Mapping[str, Order | Pace | Remask]] = {
@@ -15,6 +18,15 @@ TABLES: dict[str, Mapping[str, Order | Pace | Remask]] = {
 }
 # Who judges in P2, and whether that is a critic.
 P2_PLANNERS = {"self": False, "critic": True}
+
+
+def described(name: str, option: Option) -> Option:
+    """Return the declaration of a choice with the names of its rows and what they say of them."""
+    told = [
+        f'"{value}", {row.help}' + (f" ({row.source})" if row.source else "")
+        for value, row in TABLES[name].items()
+    ]
+    return replace(option, choices=tuple(TABLES[name]), help=f"{option.help} {'; '.join(told)}.")
 
 
 class Choices(NamedTuple):

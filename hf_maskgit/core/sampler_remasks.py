@@ -6,6 +6,7 @@ Letters: B rows, L length, S steps.
 import torch
 from torch import Tensor
 
+from .sampler_paces import step_times
 from .schedules import Schedule
 
 
@@ -73,7 +74,7 @@ def loop_mask_rates(
     Returns:
         Mask rates before and after each step and whether the step remasks, each (S,).
     """
-    times = 1 - torch.arange(steps + 1, dtype=torch.float64) / steps
+    times = step_times(steps)
     first = (times - t_on).clamp_min(0) / max(1 - t_on, 1 / steps)
     last = times / t_off if t_off else torch.ones_like(times)
     rates = torch.where(

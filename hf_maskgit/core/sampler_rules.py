@@ -1,26 +1,29 @@
-"""The three choices of a sampler: a table each for order, pace and remasking, one row per value.
+"""The choices of a sampler: a table each for order, pace and remasking, one row per value.
 
-- `order`: which masked positions go first;
-- `pace`: how many per pass;
-- `remask`: which revealed tokens are masked again.
+- `order`: which masked positions go first, in `sampler_orders`;
+- `pace`: how many per pass, here;
+- `remask`: which revealed tokens are masked again, here.
 
-A row says all there is to know of its value: what it does, what it goes with, which options it
-reads, whether it draws. To add a value is to add a row. What goes together, which option has an
-effect and what greedy decoding refuses follows from the rows, in `sampler_choices`. The formulas
-are in `sampler_scores`, `sampler_paces` and `sampler_remasks`; `decoding` puts the rows together.
+A row says all there is to know of its value: what it is and who found it, what it does, what it
+goes with, which options it reads, whether it draws. To add a value is to add a row. What goes
+together, which option has an effect, what greedy decoding refuses and what the documentation says
+follows from the rows, in `sampler_choices`. The formulas are in `sampler_scores`, `sampler_paces`
+and `sampler_remasks`; `decoding` puts the rows together.
 
-Letters: R rows, L length, V vocabulary, S steps, N positions.
+Letters: B rows of the batch, R rows still being decoded, L length, V vocabulary, S steps, N
+positions, and in formulas N masks of a row at the start.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from dataclasses import dataclass, replace
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from .decoding_turn import DecodingState, Turn
 from .sampler import Sampler
+from .sampler_orders import LOG_PROBABILITIES, ORDERS, Look, Order, placed
 from .sampler_paces import (
     mask_rates_by_blocks,
     remaining_by_blocks,
@@ -29,124 +32,7 @@ from .sampler_paces import (
     within_threshold,
 )
 from .sampler_remasks import by_confidence, capped, loop_mask_rates, rescaled
-from .sampler_scores import (
-    POSITION_SCORES,
-    PositionScore,
-    highest,
-    log_probability,
-    negative_entropy,
-)
-
-
-class Look(NamedTuple):
-    """What an order has found out about the places that compete.
-
-    Attributes:
-        scores: (R, L) float, highest first; 0 elsewhere.
-        masks: (R, L) bool, the masks whose logits are known; None where none were asked for.
-        logits: (N, V), theirs.
-        drawn: (N,) long, a token for each, where the order draws before it chooses.
-    """
-
-    scores: Tensor
-    masks: Tensor | None = None
-    logits: Tensor | None = None
-    drawn: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Order:
-    """One row of the table.
-
-    Attributes:
-        look: scores the places (R, L) bool that compete in a turn.
-        noise: option that scales the Gumbel noise on its scores; None where there are no scores.
-        draws: it is random in itself.
-        reads: options of its own.
-        asks_critic: its scores are the token critic's log-odds.
-        in_nats: its scores are entropies, with a minus sign.
-        competing: the remasking that `can_mask_prev_unmasked` means with it.
-    """
-
-    look: Callable[[Turn, Tensor], Look]
-    noise: str | None = None
-    draws: bool = False
-    reads: tuple[str, ...] = ()
-    asks_critic: bool = False
-    in_nats: bool = False
-    competing: str = "confidence"
-
-
-def _by_position(score: PositionScore) -> Callable[[Turn, Tensor], Look]:
-    """Score masks by what is known before a token is drawn there."""
-
-    def look(turn: Turn, places: Tensor) -> Look:
-        logits, masks = turn.logits(places), turn.state.masked & places
-        of_masks = logits[turn.state.masked[places]]
-        return Look(_with_tokens(turn, places, logits, score(of_masks)), masks, of_masks)
-
-    return look
-
-
-def _by_drawn_token(turn: Turn, places: Tensor) -> Look:
-    logits, masks = turn.logits(places), turn.state.masked & places
-    of_masks = logits[turn.state.masked[places]]
-    drawn = turn.draw(of_masks, masks)
-    scores = _with_tokens(turn, places, logits, log_probability(of_masks, drawn))
-    return Look(scores, masks, of_masks, drawn)
-
-
-def _by_critic(turn: Turn, places: Tensor) -> Look:
-    # A critic reads a whole text, so a token is drawn at every mask, in all blocks.
-    masks = turn.state.masked
-    logits = turn.logits(masks)
-    drawn = turn.draw(logits, masks)
-    return Look(_placed(turn.critic_scores(drawn, places), places), masks, logits, drawn)
-
-
-def _by_chance(turn: Turn, places: Tensor) -> Look:
-    return Look(turn.coins)
-
-
-def _from_the_left(turn: Turn, places: Tensor) -> Look:
-    column = torch.arange(places.shape[1], device=places.device, dtype=turn.coins.dtype)
-    return Look(-column.expand(places.shape))
-
-
-def _with_tokens(turn: Turn, places: Tensor, logits: Tensor, of_masks: Tensor) -> Tensor:
-    """Put the scores of masks in their places; a revealed token is scored as it stands."""
-    is_mask = turn.state.masked[places]  # (N,)
-    if len(of_masks) < len(logits):
-        # At a mask, the id that stands there is the mask itself: overwritten in the next line.
-        standing = log_probability(logits, turn.state.text[places])
-        of_masks = standing.masked_scatter(is_mask, of_masks)
-    return _placed(of_masks, places)
-
-
-def _placed(scores: Tensor, places: Tensor) -> Tensor:
-    """Spread (N,) over (R, L): scores 5 7 at places 0 1 0 1 give 0 5 0 7."""
-    field = torch.zeros(places.shape, dtype=scores.dtype, device=scores.device)
-    return field.masked_scatter(places, scores)
-
-
-ORDERS: dict[str, Order] = {
-    **{
-        name: Order(
-            _by_position(score), noise="choice_temperature", in_nats=score is negative_entropy
-        )
-        for name, score in POSITION_SCORES.items()
-    },
-    "confidence": Order(_by_drawn_token, noise="choice_temperature"),
-    "critic": Order(
-        _by_critic,
-        noise="noise_level_scale",
-        reads=("noise_level_scale",),
-        asks_critic=True,
-        competing="critic",
-    ),
-    "random": Order(_by_chance, draws=True),
-    "left_to_right": Order(_from_the_left),
-}
+from .sampler_scores import highest, negative_entropy
 
 
 class Timetable(NamedTuple):
@@ -169,27 +55,40 @@ class Timetable(NamedTuple):
 
 @dataclass(frozen=True)
 class Pace:
-    """One row of the table.
+    """How many positions a pass reveals: one row of the table.
 
     Attributes:
+        help: which are revealed in a pass.
         choose: marks (R, L) bool the places of (R, L) bool that are to hold a token.
+        source: the paper or project.
         orders: that it goes with; the first is what an unset one becomes. None means all.
-        by_steps: `steps` limits the passes; the others take as many as they need.
+        takes_noise: noise on the scores means something; the others go by them as they are.
         draws: it is random in itself.
-        reads: options of its own.
+        reads: options of its own; one that does not read `steps` takes the passes it needs.
         plan: the timetable for (B,) masks, where it goes by one; told whether tokens compete.
     """
 
+    help: str
     choose: Callable[[Turn, Look, Tensor], Tensor]
+    source: str = ""
     orders: tuple[str, ...] | None = None
-    by_steps: bool = False
+    takes_noise: bool = False
     draws: bool = False
     reads: tuple[str, ...] = ()
     plan: Callable[[Sampler, Tensor, bool], Timetable] = lambda *_: Timetable()
 
+    @property
+    def by_steps(self) -> bool:
+        """Whether `steps` limits the passes."""
+        return "steps" in self.reads
+
 
 def _to_plan(turn: Turn, look: Look, places: Tensor) -> Tensor:
-    """So many that the row comes to its plan; at least one, unless tokens compete with masks."""
+    """So many that the row comes to its plan; at least one, unless tokens compete with masks.
+
+    A row of 7 masks in blocks of 4 that is to have 5 left: 3 of them stand in the later block, so
+    that 2 of the 4 places stay masks and 2 are chosen.
+    """
     elsewhere = (turn.state.masked & ~places).sum(1)  # masks of later blocks stay masks
     counts = places.sum(1) - (turn.asked.remaining - elsewhere)
     return highest(look.scores, places, counts.clamp_min(0 if turn.tokens_compete else 1))
@@ -200,7 +99,7 @@ def _by_coin(turn: Turn, look: Look, places: Tensor) -> Tensor:
 
 
 def _one(turn: Turn, look: Look, places: Tensor) -> Tensor:
-    return highest(look.scores, places, torch.ones_like(turn.asked.masked))
+    return highest(look.scores, places, torch.ones_like(turn.asked.remaining))
 
 
 def _sure_enough(turn: Turn, look: Look, places: Tensor) -> Tensor:
@@ -214,7 +113,7 @@ def _within_budget(turn: Turn, look: Look, places: Tensor) -> Tensor:
     if ORDERS[turn.sampler.order].in_nats:
         entropies = -look.scores
     else:
-        entropies = _placed(-negative_entropy(cast(Tensor, look.logits)), places)
+        entropies = placed(-negative_entropy(cast(Tensor, look.logits)), places)
     return within_entropy_budget(look.scores, entropies, places, turn.sampler.entropy_budget)
 
 
@@ -231,26 +130,59 @@ def _rates(sampler: Sampler, total: Tensor, tokens_compete: bool) -> Timetable:
 
 
 PACES: dict[str, Pace] = {
-    "schedule": Pace(_to_plan, by_steps=True, plan=_counts),
-    "ancestral": Pace(_by_coin, ("random",), by_steps=True, draws=True, plan=_rates),
-    "first_hitting": Pace(_one, ("random",), draws=True),
-    # A threshold on a probability wants an order whose scores are log-probabilities.
+    "schedule": Pace(
+        "so many that `floor(N mask_rate(1 - s/S))` are left after pass s, at least one",
+        _to_plan,
+        "MaskGIT, arXiv 2202.04200",
+        takes_noise=True,
+        reads=("steps", "schedule"),
+        plan=_counts,
+    ),
+    "ancestral": Pace(
+        "each mask with probability `(alpha_s - alpha_t) / (1 - alpha_t)`; a pass that reveals "
+        "nothing is not made",
+        _by_coin,
+        "MDLM, arXiv 2406.07524",
+        orders=("random",),
+        draws=True,
+        reads=("steps", "schedule"),
+        plan=_rates,
+    ),
+    "first_hitting": Pace(
+        "one, anywhere: the distribution of `ancestral` for S to infinity in N passes; `steps` "
+        "does not count",
+        _one,
+        "arXiv 2409.02908",
+        orders=("random",),
+        draws=True,
+    ),
     "threshold": Pace(
+        "all with max p (order `confidence`: p of the drawn token) >= `confidence_threshold`; or, "
+        "with `threshold_factor` f, the n best for the largest n with `(n + 1)(1 - p_n) < f`; at "
+        "least one",
         _sure_enough,
-        ("top_probability", "confidence"),
+        "Fast-dLLM, arXiv 2505.22618",
+        orders=LOG_PROBABILITIES,
         reads=("confidence_threshold", "threshold_factor"),
     ),
     "entropy_bound": Pace(
-        _within_budget, ("entropy", "margin", "top_probability"), reads=("entropy_budget",)
+        "the longest best-first run with (sum of entropies - largest entropy) <= "
+        "`entropy_budget`; at least one",
+        _within_budget,
+        "EB-Sampler, arXiv 2505.24857",
+        orders=("entropy", "margin", "top_probability"),
+        reads=("entropy_budget",),
     ),
 }
 
 
 @dataclass(frozen=True)
 class Remask:
-    """One row of the table.
+    """Which revealed tokens are masked again: one row of the table.
 
     Attributes:
+        help: which go back.
+        source: the paper or project.
         orders: that it goes with; the first is what an unset one becomes. None means all.
         paces: likewise.
         planned: which of the orders depends on `p2_planner`.
@@ -265,6 +197,8 @@ class Remask:
         keeps_probabilities: it looks at a token's log-probability at its reveal.
     """
 
+    help: str = ""
+    source: str = ""
     orders: tuple[str, ...] | None = None
     paces: tuple[str, ...] | None = None
     planned: bool = False
@@ -318,31 +252,66 @@ def _loop(sampler: Sampler, total: Tensor) -> Timetable:
 
 # Competing needs a plan of how many masks are left. The scores of a mask and of a token must be of
 # one kind: log-probabilities both, or a critic's both.
-_CONTEST: dict[str, Any] = {"paces": ("schedule",), "competes": True}
-_LOG_PROBABILITIES = ("top_probability", "confidence")
+_CONTEST = Remask(paces=("schedule",), competes=True)
 # ReMDM is defined for masks and tokens that each flip a coin of their own.
-_COIN: dict[str, Any] = {"orders": ("random",), "paces": ("ancestral",), "draws": True}
+_COIN = Remask(
+    source="ReMDM, arXiv 2503.00307", orders=("random",), paces=("ancestral",), draws=True
+)
 
 REMASKS: dict[str, Remask] = {
-    "never": Remask(),
-    "confidence": Remask(_LOG_PROBABILITIES, **_CONTEST),
-    "critic": Remask(("critic",), **_CONTEST),
-    "p2": Remask(
-        (*_LOG_PROBABILITIES, "critic"),
+    "never": Remask("nothing"),
+    "confidence": replace(
+        _CONTEST,
+        help="the revealed token competes, by its probability given the text as it is now, with "
+        "what the masks are to get",
+        source="the idea of x-transformers' `can_mask_prev_unmasked`",
+        orders=LOG_PROBABILITIES,
+    ),
+    "critic": replace(
+        _CONTEST,
+        help="the same by a critic's score",
+        source="Token-Critic, arXiv 2209.04439",
+        orders=("critic",),
+    ),
+    "p2": replace(
+        _CONTEST,
+        help="as `confidence` (`p2_planner='self'`) or `critic` (log-probability of being right), "
+        "the log-probability of revealed tokens times `p2_eta`; 1 (the default) with 'self' is "
+        "`confidence`",
+        source="P2, arXiv 2502.03540",
+        orders=(*LOG_PROBABILITIES, "critic"),
         planned=True,
         weigh=_by_p2,
         reads=("p2_eta", "p2_planner"),
-        **_CONTEST,
     ),
-    "remdm_cap": Remask(rate=_capped, reads=("remdm_eta",), **_COIN),
-    "remdm_rescale": Remask(rate=_rescaled, reads=("remdm_eta",), **_COIN),
+    "remdm_cap": replace(
+        _COIN,
+        help="each revealed token with probability `sigma = min(remdm_eta, sigma_max)`",
+        rate=_capped,
+        reads=("remdm_eta",),
+    ),
+    "remdm_rescale": replace(
+        _COIN,
+        help="each with probability `sigma = remdm_eta sigma_max`",
+        rate=_rescaled,
+        reads=("remdm_eta",),
+    ),
     # Only revealed tokens have a rate of their own, so masks are revealed as without it.
-    "remdm_conf": Remask(rate=_by_confidence, makes_up=False, keeps_probabilities=True, **_COIN),
-    "remdm_loop": Remask(
+    "remdm_conf": replace(
+        _COIN,
+        help="each with probability `sigma_i = sigma_max softmax_i(-p_i)`, p_i the probability of "
+        "token i when it was revealed",
+        rate=_by_confidence,
+        makes_up=False,
+        keeps_probabilities=True,
+    ),
+    "remdm_loop": replace(
+        _COIN,
+        help="as `remdm_cap` while t runs from `remdm_t_on` to `remdm_t_off` with a share "
+        "`remdm_alpha_on` revealed; none before and after",
         rate=_capped,
         plan=_loop,
         reads=("remdm_eta", "remdm_t_on", "remdm_t_off", "remdm_alpha_on"),
-        **_COIN,
     ),
 }
 

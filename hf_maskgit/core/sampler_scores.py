@@ -104,13 +104,5 @@ def gumbel(uniforms: Tensor) -> Tensor:
     return -(-uniforms.clamp_min(tiny).log()).clamp_min(tiny).log()
 
 
+# A score of a position that is known before a token is drawn there, (N, V) -> (N,).
 PositionScore = Callable[[Tensor], Tensor]
-
-# Scores of a position that are known before a token is drawn there, (N, V) -> (N,). They, and the
-# orders that look at no logits, keep the distribution of an exact denoiser at one reveal per pass;
-# a score of the drawn token does not (arXiv 2510.04525).
-POSITION_SCORES: dict[str, PositionScore] = {
-    "top_probability": top_log_probability,
-    "margin": margin,
-    "entropy": negative_entropy,
-}

@@ -18,6 +18,8 @@ from tests.support.pages import between
 from tests.support.project import PACKAGE, ROOT
 
 READ_BY = {
+    "steps": ("pace", ["schedule", "ancestral"]),
+    "schedule": ("pace", ["schedule", "ancestral"]),
     "confidence_threshold": ("pace", ["threshold"]),
     "threshold_factor": ("pace", ["threshold"]),
     "entropy_budget": ("pace", ["entropy_bound"]),
@@ -78,8 +80,10 @@ def test_the_page_of_options_says_what_is_declared():
 
 
 NEW_ROW = """
-    "quarter": Remask(
-        rate=lambda sampler, before, after, *_: 0.25 * (after > 0), makes_up=False, **_COIN
+    "quarter": replace(
+        _COIN,
+        help="a quarter of them",
+        rate=lambda sampler, before, after, *_: 0.25 * (after > 0), makes_up=False,
     ),
 """
 PROGRAM = """

@@ -24,7 +24,7 @@ from hf_maskgit.core.sampler_paces import (
 )
 from hf_maskgit.core.sampler_remasks import loop_mask_rates
 from hf_maskgit.core.sampler_rules import PACES, REMASKS
-from hf_maskgit.core.sampler_scores import POSITION_SCORES, highest
+from hf_maskgit.core.sampler_scores import highest
 from hf_maskgit.core.schedules import get_schedule
 from tests.support.oracles_sampling import (
     CHAIN,
@@ -42,6 +42,7 @@ LENGTH, MASK, SAMPLES = 6, 3, 10_000
 ACCEPT, REJECT = 1e-6, 1e-30
 ORACLE = Oracle.exact(CHAIN, LENGTH)
 NOISE, NOISE_DEVIATION = total_variation_of_noise(ORACLE.law.numpy(), SAMPLES)
+POSITION_SCORES = ["top_probability", "margin", "entropy"]
 PLACE_FIRST = [*POSITION_SCORES, "random", "left_to_right"]
 
 

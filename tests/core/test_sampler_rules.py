@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from hf_maskgit import MaskGitGenerationConfig
 from hf_maskgit.core.sampler_choices import P2_PLANNERS
-from hf_maskgit.core.sampler_rules import ORDERS, PACES, REMASKS
+from hf_maskgit.core.sampler_orders import ORDERS
+from hf_maskgit.core.sampler_rules import PACES, REMASKS
 from tests.support.combinations import LEGAL, REMDM, choices
 from tests.support.prompts import CLS, MASK, PAD, SEP, WORDS, collate, padded_batches
 from tests.support.tiny import TableModel, tiny_config

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from hf_maskgit.core.sampler import annealing
+from hf_maskgit.core.sampler_orders import ORDERS
 from hf_maskgit.core.sampler_paces import remaining_counts
-from hf_maskgit.core.sampler_rules import ORDERS, PACES
+from hf_maskgit.core.sampler_rules import PACES
 from hf_maskgit.core.sampler_scores import (
-    POSITION_SCORES,
     draw,
     gumbel,
     highest,
@@ -131,7 +131,8 @@ def test_scores_survive_logits_beyond_the_range_of_exp():
 
 
 def test_the_closed_tables():
-    assert set(POSITION_SCORES) < set(ORDERS) >= {"confidence", "random"}
+    scored = {"top_probability", "margin", "entropy"}
+    assert scored < set(ORDERS) >= {"confidence", "random"}
     assert next(iter(PACES)) == "schedule"
 
 

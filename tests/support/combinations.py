@@ -3,7 +3,7 @@
 Written down once more than in the library, so that a slip in its tables shows.
 """
 
-from hf_maskgit.core.sampler_rules import ORDERS
+from hf_maskgit.core.sampler_orders import ORDERS
 
 REMDM = ["remdm_cap", "remdm_rescale", "remdm_conf", "remdm_loop"]
 # (order, pace, remask, p2_planner)

@@ -1,17 +1,23 @@
 """Measures every sampler against the exact oracle and writes the tables of docs/samplers.md.
 
-    python -m tests.support.sampler_table
+    python -m tests.support.sampler_table           # everything, about five minutes on one core
+    python -m tests.support.sampler_table --lists   # what follows from the library, at once
 
-takes about five minutes on one core. The oracle is the hidden Markov chain of the tests at 6
+The oracle is the hidden Markov chain of the tests at 6
 places; distances are total variation between the chain's law and 20,000 samples.
 """
 
+import argparse
+import re
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from hf_maskgit.core.sampler_choices import P2_PLANNERS, orders_with, paces_with
+from hf_maskgit import MaskGitGenerationConfig
+from hf_maskgit.core.generation_config_maskgit import DEFAULTS
+from hf_maskgit.core.sampler_choices import P2_PLANNERS, TABLES, orders_with, paces_with
+from hf_maskgit.core.sampler_presets import PLAIN, PRESETS
 from hf_maskgit.core.sampler_rules import PACES, REMASKS
 from tests.support.oracles_sampling import (
     CHAIN,
@@ -86,6 +92,39 @@ def name_of(options: Options) -> str:
     return ", ".join(f"`{name}={value!r}`" for name, value in options.items())
 
 
+def table_of(choice: str) -> str:
+    """One row per value of a choice: what it is, and who found it."""
+    default = MaskGitGenerationConfig()
+    default.complete(DEFAULTS)
+    default.resolve_choices()
+    heads = {"order": "goes first", "pace": "per pass", "remask": "goes back to a mask"}
+    lines = [f"| value | {heads[choice]} | source |", "|---|---|---|"]
+    for value, row in TABLES[choice].items():
+        usual = " (default)" if value == getattr(default, choice) else ""
+        told = re.sub(r"'(\w+)'", r'"\1"', row.help)
+        lines.append(f'| `"{value}"`{usual} | {told} | {row.source} |')
+    return "\n".join(lines)
+
+
+def table_of_presets() -> str:
+    """One row per preset, with the options that differ from those of every preset."""
+    lines = ["| name | source | options | what it does | take it for |", "|---|---|---|---|---|"]
+    for name, preset in PRESETS.items():
+        own = [f"`{k}={v!r}`" for k, v in preset.options.items() if PLAIN.get(k) != v]
+        cells = (f"`{name}`", preset.source, ", ".join(own), preset.idea, preset.use)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def lists() -> dict[str, str]:
+    """The tables that follow from the library alone, by the names of their markers."""
+    return {
+        **{choice: table_of(choice) for choice in TABLES},
+        "legal combinations": legal_combinations(),
+        "presets": table_of_presets(),
+    }
+
+
 def legal_combinations() -> str:
     """List which order goes with which pace and remasking, as a table."""
     lines = [
@@ -149,19 +188,26 @@ def table_by_certainty(progress: Any) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Measure everything and write the page."""
-    torch.set_num_threads(1)
+def measurements() -> dict[str, str]:
+    """The tables that are measured, by the names of their markers."""
     cells = len(DENOISERS) * (sum(len(steps_of(o)) for o in BY_STEPS) + len(BY_CERTAINTY))
     with tqdm(total=cells) as progress:
         tables = {f"distances {name}": table_by_steps(name, progress) for name in DENOISERS}
         tables["distances by certainty"] = table_by_certainty(progress)
     mean, deviation = noise_floor()
     tables["noise"] = (
-        f"20,000 samples of the law itself are {mean:.3f} away from it, give or take "
+        f"20,000 samples of the chain itself are {mean:.3f} away from it, give or take "
         f"{deviation:.3f};\ndistances within four of these deviations are bold."
     )
-    tables["legal combinations"] = legal_combinations()
+    return tables
+
+
+def main() -> None:
+    """Write the page: what follows from the library, and unless told otherwise what is measured."""
+    parser = argparse.ArgumentParser(description="Write the tables of docs/samplers.md.")
+    parser.add_argument("--lists", action="store_true", help="leave the measurements as they are")
+    torch.set_num_threads(1)
+    tables = lists() if parser.parse_args().lists else {**lists(), **measurements()}
     page = PAGE.read_text(encoding="utf-8")
     for name, content in tables.items():
         page = write(page, name, content)

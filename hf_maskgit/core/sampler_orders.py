@@ -1,0 +1,165 @@
+"""Which masked positions go first: the table of orders, one row per value.
+
+An order looks at the places that compete in a pass and scores them; some ask the denoiser for that,
+some draw a token first. The formulas are in `sampler_scores`.
+
+Letters: R rows still being decoded, L length, V vocabulary, N positions; p the denoiser's
+distribution at a position.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .decoding_turn import Turn
+from .sampler_scores import (
+    PositionScore,
+    log_probability,
+    margin,
+    negative_entropy,
+    top_log_probability,
+)
+
+
+class Look(NamedTuple):
+    """What an order has found out about the places that compete.
+
+    Attributes:
+        scores: (R, L) float, highest first; what stands elsewhere means nothing.
+        masks: (R, L) bool, the masks whose logits are known; None where none were asked for.
+        logits: (N, V), theirs.
+        drawn: (N,) long, a token for each, where the order draws before it chooses.
+    """
+
+    scores: Tensor
+    masks: Tensor | None = None
+    logits: Tensor | None = None
+    drawn: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which masked positions go first: one row of the table.
+
+    Attributes:
+        help: which go first, after "those".
+        look: scores the places (R, L) bool that compete in a turn.
+        source: the paper or project.
+        noise: option that scales the Gumbel noise on its scores; None where it takes none.
+        draws: it is random in itself.
+        reads: options of its own.
+        asks_critic: its scores are the token critic's log-odds.
+        in_nats: its scores are entropies, with a minus sign.
+        competing: the remasking that `can_mask_prev_unmasked` means with it.
+    """
+
+    help: str
+    look: Callable[[Turn, Tensor], Look]
+    source: str = ""
+    noise: str | None = None
+    draws: bool = False
+    reads: tuple[str, ...] = ()
+    asks_critic: bool = False
+    in_nats: bool = False
+    competing: str = "confidence"
+
+
+def _by_position(score: PositionScore) -> Callable[[Turn, Tensor], Look]:
+    """Score masks by what is known before a token is drawn there.
+
+    Such orders, and those that look at no logits, keep the distribution of an exact denoiser at one
+    reveal per pass; a score of the drawn token does not (arXiv 2510.04525).
+    """
+
+    def look(turn: Turn, places: Tensor) -> Look:
+        logits, masks = turn.logits(places), turn.state.masked & places
+        of_masks = logits[turn.state.masked[places]]
+        return Look(_with_tokens(turn, places, logits, score(of_masks)), masks, of_masks)
+
+    return look
+
+
+def _by_drawn_token(turn: Turn, places: Tensor) -> Look:
+    logits, masks = turn.logits(places), turn.state.masked & places
+    of_masks = logits[turn.state.masked[places]]
+    drawn = turn.draw(of_masks, masks)
+    scores = _with_tokens(turn, places, logits, log_probability(of_masks, drawn))
+    return Look(scores, masks, of_masks, drawn)
+
+
+def _by_critic(turn: Turn, places: Tensor) -> Look:
+    # A critic reads a whole text, so a token is drawn at every mask, in all blocks.
+    masks = turn.state.masked
+    logits = turn.logits(masks)
+    drawn = turn.draw(logits, masks)
+    return Look(placed(turn.critic_scores(drawn, places), places), masks, logits, drawn)
+
+
+def _by_chance(turn: Turn, places: Tensor) -> Look:
+    return Look(turn.coins)
+
+
+def _from_the_left(turn: Turn, places: Tensor) -> Look:
+    column = torch.arange(places.shape[1], device=places.device, dtype=turn.coins.dtype)
+    return Look(-column.expand(places.shape))
+
+
+def _with_tokens(turn: Turn, places: Tensor, logits: Tensor, of_masks: Tensor) -> Tensor:
+    """Put the scores of masks in their places; a revealed token is scored as it stands."""
+    is_mask = turn.state.masked[places]  # (N,)
+    if len(of_masks) < len(logits):
+        # At a mask, the id that stands there is the mask itself: overwritten in the next line.
+        standing = log_probability(logits, turn.state.text[places])
+        of_masks = standing.masked_scatter(is_mask, of_masks)
+    return placed(of_masks, places)
+
+
+def placed(scores: Tensor, places: Tensor) -> Tensor:
+    """Spread (N,) over places (R, L) bool: scores 5 7 at places 0 1 0 1 give 0 5 0 7."""
+    field = torch.zeros(places.shape, dtype=scores.dtype, device=scores.device)
+    return field.masked_scatter(places, scores)
+
+
+ORDERS: dict[str, Order] = {
+    "top_probability": Order(
+        "where max p is highest",
+        _by_position(top_log_probability),
+        "arXiv 2510.04525 (choose the place, then draw)",
+        noise="choice_temperature",
+    ),
+    "margin": Order(
+        "where the two likeliest tokens are furthest apart",
+        _by_position(margin),
+        "arXiv 2502.06768",
+        noise="choice_temperature",
+    ),
+    "entropy": Order(
+        "where the entropy of p is lowest",
+        _by_position(negative_entropy),
+        noise="choice_temperature",
+        in_nats=True,
+    ),
+    "confidence": Order(
+        "where the token just drawn is likeliest; texts repeat more",
+        _by_drawn_token,
+        "MaskGIT, arXiv 2202.04200; x-transformers",
+        noise="choice_temperature",
+    ),
+    "critic": Order(
+        "where a token critic finds the token just drawn most likely right; one critic pass more "
+        "per step",
+        _by_critic,
+        "arXiv 2209.04439",
+        noise="noise_level_scale",
+        reads=("noise_level_scale",),
+        asks_critic=True,
+        competing="critic",
+    ),
+    "random": Order("any", _by_chance, draws=True),
+    "left_to_right": Order("the leftmost", _from_the_left),
+}
+# Orders whose scores are log-probabilities, of one kind with that of a token that stands there.
+LOG_PROBABILITIES = ("top_probability", "confidence")
