@@ -5,11 +5,13 @@ the command line: it replaces the defaults, and what is written on the command l
 options of a training run are saved beside its weights as such a recipe.
 """
 
+import atexit
 import difflib
 import inspect
 import json
 import os
 import re
+import signal
 import sys
 from argparse import Action, ArgumentDefaultsHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
@@ -52,7 +54,8 @@ def run_program(main: Callable[[], object]) -> None:
     """Run a script's main function as a program, whose mistakes are sentences.
 
     What this library or the script refuses is said in one sentence and ends the program with exit
-    code 1; Ctrl-C ends it with 130. Every other error keeps its traceback: there is more to know.
+    code 1; Ctrl-C ends it with 130, and a training that another signal has stopped with 128 and
+    that signal's number. Every other error keeps its traceback: there is more to know.
 
     Args:
         main: reads this process's command line.
@@ -64,8 +67,10 @@ def run_program(main: Callable[[], object]) -> None:
             raise
         sys.exit(f"error: {error}")  # to stderr, with exit code 1
     except KeyboardInterrupt as interrupt:
+        # An impatient further Ctrl-C would meet the interpreter as it ends, with a traceback.
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
         sys.stderr.write(f"\n{str(interrupt) or 'Interrupted.'}\n")
-        sys.exit(_INTERRUPTED)
+        sys.exit(getattr(interrupt, "exit_code", _INTERRUPTED))
 
 
 def parse_options(

@@ -66,6 +66,11 @@ def test_ctrl_c_ends_a_program_quietly(capsys):
     assert ended(stopped, capsys) == (130, "\nInterrupted.\n")
     assert ended(lambda: stopped("Go on so."), capsys) == (130, "\nGo on so.\n")
 
+    def slurm():
+        raise RunStopped("Go on so.", signal.SIGTERM)
+
+    assert ended(slurm, capsys) == (143, "\nGo on so.\n")
+
 
 @pytest.mark.parametrize(
     ("refused", "said"),
