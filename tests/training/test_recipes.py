@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from hf_maskgit.training.recipes import (
     read_text,
     run_program,
 )
+from hf_maskgit.training.stopping import RunStopped
 from scripts import evaluate, generate
 from tests.support.project import ROOT
 
