@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, get_type_hints
 
 import torch
-from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from hf_maskgit import MaskGitForMaskedLM, MaskGitGenerationConfig
@@ -30,6 +29,7 @@ from hf_maskgit.core.noise import mix
 from hf_maskgit.core.pipeline_infilling import check_no_blank
 from hf_maskgit.core.sampler import Sampler
 from hf_maskgit.core.sampler_presets import PRESETS
+from hf_maskgit.evaluation.progress import ProgressBar
 from hf_maskgit.hub.loading import load_generator
 from hf_maskgit.training.recipes import (
     check_least,
@@ -168,10 +168,13 @@ def write_samples(
         for number, text in enumerate(texts)
         for sample in range(options.num_samples)
     ]
-    with tqdm(total=len(requests), desc="Writing", unit="text") as bar:
+    with ProgressBar("Writing", len(requests), "text") as told:
         for batch in batches(requests, tokenizer.mask_token, options.batch_size):
             inputs = tokenizer(
-                [request.text for request in batch], padding=True, return_tensors="pt"
+                [request.text for request in batch],
+                padding=True,
+                return_attention_mask=True,  # FNet's tokenizer makes none by itself
+                return_tensors="pt",
             )
             seeds = [request.seed for request in batch]
             sequences: Any = model.generate(
@@ -183,7 +186,7 @@ def write_samples(
             )
             decoded = tokenizer.batch_decode(sequences, skip_special_tokens=True)
             yield from zip(batch, decoded, strict=True)
-            bar.update(len(batch))
+            told.update(len(batch))
 
 
 def decoding_options(options: GenerateArguments) -> dict[str, Any]:

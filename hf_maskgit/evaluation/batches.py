@@ -17,7 +17,7 @@ from ..core.masking import maskable_positions, token_column
 from ..core.noise import chosen_generator, keyed_generator
 from ..core.sampler_scores import highest
 from ..core.unknown_tokens import check_read, read_examples
-from .progress import Progress
+from .progress import ProgressBar
 
 
 class EvaluatedGenerator(Protocol):
@@ -114,7 +114,7 @@ def text_batches(
     # Sorting costs nothing and saves most of the padding; who needs the old order has `index`.
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]["input_ids"]))
     pad_token_id = tokenizer.pad_token_id or 0  # behind the attention mask, any id will do
-    with Progress("evaluate", len(texts), "text", shown=progress) as told:
+    with ProgressBar("evaluate", len(texts), "text", shown=progress) as told:
         for start in range(0, len(order), batch_size):
             index = order[start : start + batch_size]
             yield TextBatch(index, [texts[i] for i in index], pad_token_id, device)

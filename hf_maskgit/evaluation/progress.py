@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
+from huggingface_hub.utils import disable_progress_bars
 from tqdm.auto import tqdm
+from transformers.utils.logging import disable_progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +26,7 @@ def draws_bars() -> bool:
     return in_notebook or sys.stderr.isatty()
 
 
-class Progress:
+class ProgressBar:
     """A context in which a number of things is done.
 
     Args:
@@ -42,14 +44,13 @@ class Progress:
         self._lines = shown and not draws_bars()
         bar = shown and not self._lines
         self._bar = tqdm(desc=what, total=total, initial=done, unit=unit, disable=not bar)
-        self._said_at = time.monotonic()
+        self._said_at, self._said_of = time.monotonic(), done
 
     def update(self, number: int = 1) -> None:
         """Note that some more are done."""
         self._done += number
         self._bar.update(number)
-        finished = self._done >= self._total
-        if finished or time.monotonic() - self._said_at >= SECONDS_BETWEEN_LINES:
+        if time.monotonic() - self._said_at >= SECONDS_BETWEEN_LINES:
             self._say({})
 
     def tell(self, values: Mapping[str, float]) -> None:
@@ -57,7 +58,7 @@ class Progress:
         self._bar.set_postfix(values)
         self._say(values)
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "ProgressBar":
         return self
 
     def __exit__(
@@ -67,6 +68,8 @@ class Progress:
         traceback: TracebackType | None,
     ) -> None:
         self._bar.close()
+        if error is None and self._said_of != self._done:  # how it ended, if nobody said it
+            self._say({})
 
     def _say(self, values: Mapping[str, Any]) -> None:
         if not self._lines:
@@ -74,4 +77,15 @@ class Progress:
         told = "".join(f", {name} {value:.4g}" for name, value in values.items())
         units = self._unit if self._total == 1 else f"{self._unit}s"
         logger.info("%s: %d of %d %s%s", self._what, self._done, self._total, units, told)
-        self._said_at = time.monotonic()
+        self._said_at, self._said_of = time.monotonic(), self._done
+
+
+def no_bars_of_others_in_logs() -> None:
+    """Where there is no terminal, keep the bars of the libraries below from flooding the log."""
+    if draws_bars():
+        return
+    disable_progress_bar()  # of transformers
+    disable_progress_bars()  # of huggingface_hub
+    # An import of it takes a second, and without one it draws no bar.
+    if (datasets := sys.modules.get("datasets")) is not None:
+        datasets.disable_progress_bars()

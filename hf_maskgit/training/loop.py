@@ -18,12 +18,12 @@ from accelerate import Accelerator
 from datasets import Dataset
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ..core.modeling_maskgit import MaskGitForMaskedLM
 from ..evaluation.bound import NelboOutput
 from ..evaluation.critic import CriticAuroc
+from ..evaluation.progress import ProgressBar
 from .arguments import TrainArguments
 from .building import make_accelerator
 from .checkpoints import BEST_FOLDER, Progress, read_progress, save_checkpoint
@@ -195,22 +195,19 @@ class TrainingLoop:
         self.model.train()
         if progress.evaluation_due:  # a stop came in between
             self._evaluate()
-        with tqdm(
-            desc="Training",
-            total=self.num_updates,
-            initial=progress.step,
-            unit="update",
-            disable=not self.accelerator.is_main_process,
-        ) as bar:
+        shown = self.accelerator.is_main_process
+        with ProgressBar(
+            "Training", self.num_updates, "update", done=progress.step, shown=shown
+        ) as told:
             while progress.step < self.num_updates:
                 started = time.perf_counter()
                 update = self._take_update(next(batches))
                 self.scheduler.step()
                 progress.advance(self.epoch_updates)
                 self._window.add(update, time.perf_counter() - started)
-                bar.update()
+                told.update()
                 if self._due(options.log_every):
-                    bar.set_postfix(self._log_training(self._window))
+                    told.tell(self._log_training(self._window))
                     self._window = Window()
                 progress.evaluation_due = self._due(options.eval_every)
                 stopped = self._asked_to_stop()

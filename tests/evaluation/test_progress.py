@@ -2,11 +2,13 @@
 
 import io
 import logging
+import sys
+from types import SimpleNamespace
 
 import pytest
 
 from hf_maskgit.evaluation import evaluate_nelbo, progress
-from hf_maskgit.evaluation.progress import Progress
+from hf_maskgit.evaluation.progress import ProgressBar
 from tests.support.table_texts import TEXTS_OF_ALL_LENGTHS, examples, framed_denoiser
 
 
@@ -31,7 +33,7 @@ def screen(request, monkeypatch, caplog):
 
 def test_a_bar_is_drawn_in_a_terminal_and_a_line_written_in_a_log(screen, caplog):
     screen = screen()
-    with Progress("Reading", 3, "page", done=1) as told:
+    with ProgressBar("Reading", 3, "page", done=1) as told:
         told.update()
         told.tell({"loss": 1.23456})
         told.update()
@@ -48,16 +50,16 @@ def test_a_log_gets_one_line_a_minute(screen, caplog, monkeypatch):
     screen = screen()
     now = iter(range(0, 1000, 25))  # a look at the clock every 25 seconds
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
-    with Progress("Reading", 1000, "page") as told:
+    with ProgressBar("Reading", 1000, "page") as told:
         for _ in range(7):
             told.update()
-    expected = [] if screen.isatty() else ["Reading: 3 of 1000 pages", "Reading: 6 of 1000 pages"]
-    assert caplog.messages == expected
+    lines = [f"Reading: {done} of 1000 pages" for done in (3, 6, 7)]  # and how it ended
+    assert caplog.messages == ([] if screen.isatty() else lines)
 
 
 def test_who_is_told_to_be_silent_is(screen, caplog):
     screen = screen()
-    with Progress("Reading", 1, "page", shown=False) as told:
+    with ProgressBar("Reading", 1, "page", shown=False) as told:
         told.update()
         told.tell({"loss": 1.0})
     assert (screen.getvalue(), caplog.messages) == ("", [])
@@ -71,3 +73,14 @@ def test_an_evaluation_says_in_a_log_that_it_is_done(screen, caplog, tokenizer, 
     lines = [f"evaluate: {len(texts)} of {len(texts)} texts"]
     assert caplog.messages == (lines if shown and not screen.isatty() else [])
     assert bool(screen.getvalue()) == (shown and screen.isatty())
+
+
+def test_bars_of_other_libraries_do_not_flood_a_log(screen, monkeypatch):
+    screen, silenced = screen(), []
+    for name in ("disable_progress_bar", "disable_progress_bars"):
+        monkeypatch.setattr(progress, name, lambda name=name: silenced.append(name))
+    datasets = SimpleNamespace(disable_progress_bars=lambda: silenced.append("datasets"))
+    monkeypatch.setitem(sys.modules, "datasets", datasets)
+    progress.no_bars_of_others_in_logs()
+    names = ["disable_progress_bar", "disable_progress_bars", "datasets"]
+    assert silenced == ([] if screen.isatty() else names)
