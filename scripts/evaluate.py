@@ -6,11 +6,13 @@
         --num_samples 16 --output_file runs/small/test.json
 
 `nats_per_token`, `bits_per_token` and `perplexity` are upper bounds (the expectation of the
-estimate is; `std_error` is its Monte-Carlo error alone). `masked_accuracy` says, by the share of
-tokens that is hidden, how often the likeliest token is the true one. A model with self-conditioning
-is measured with two passes per masked text; `one_pass` has the bound without. `critic_auroc` says
-how often a token critic ranks a right token above a wrong one of the same text, among those that
-the denoiser filled in when half of the tokens were hidden; it is null where no text has both.
+estimate is; `std_error` is its Monte-Carlo error alone). `unknown_share` says how many of the words
+the tokenizer does not know: a bound is no praise where they are many. `masked_accuracy` says, by
+the share of tokens that is hidden, how often the likeliest token is the true one. A model with
+self-conditioning is measured with two passes per masked text; `one_pass` has the bound without.
+`critic_auroc` says how often a token critic ranks a right token above a wrong one of the same text,
+among those that the denoiser filled in when half of the tokens were hidden; it is null where no
+text has both.
 """
 
 import json
@@ -25,6 +27,8 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from hf_maskgit import MaskGitForMaskedLM
+from hf_maskgit.core.options import options_of
+from hf_maskgit.core.unknown_tokens import Tolerance, checked_limit, counted_before
 from hf_maskgit.evaluation import NelboOutput, critic_auroc, evaluate_nelbo, masked_accuracy
 from hf_maskgit.evaluation.batches import check_mask_rates
 from hf_maskgit.hub.loading import load_generator
@@ -64,6 +68,9 @@ class EvaluateArguments:
         False, "Join the texts into blocks, as in training; otherwise cut long ones."
     )
     drop_empty_texts: bool = option(False, "Drop texts without any token instead of refusing them.")
+    max_unknown_share: float = option(
+        Tolerance.max_unknown_share, options_of(Tolerance)["max_unknown_share"].description
+    )
     num_examples: int | None = option(None, "Examples to measure on, spread evenly. Default: all.")
     num_samples: int = option(8, "Maskings per example for the bound; even, at least 4.")
     mask_rates: list[float] = field(
@@ -81,6 +88,7 @@ class EvaluateArguments:
         """Check ranges, and that the figures will have a place."""
         check_least(self, max_length=1, num_examples=1, num_samples=4, batch_size=1)
         check_mask_rates(self.mask_rates)
+        checked_limit(self.max_unknown_share)
         check_output(self.output_file)
 
 
@@ -94,7 +102,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         allow_missing_weights=options.allow_missing_weights,
     )
     examples, data = load_examples(options, tokenizer, model.max_positions)
-    figures = {**asdict(options), **data, **measure(model, tokenizer, examples, options)}
+    with counted_before():  # while they were tokenised
+        found = measure(model, tokenizer, examples, options)
+    figures = {**asdict(options), **data, **found}
     text = json.dumps(figures, indent=2)
     print(text)
     if options.output_file is not None:
@@ -105,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 def load_examples(
     options: EvaluateArguments, tokenizer: PreTrainedTokenizerBase, max_positions: int | None
 ) -> tuple[Dataset, dict[str, Any]]:
-    """Prepare the examples; the second result says what was cut or dropped on the way."""
+    """Prepare the examples; the second result says what was cut, dropped or unknown on the way."""
     if options.split is None:
         options.split = only_split(options.dataset, options.dataset_config)
     if options.max_length is None:
@@ -118,9 +128,11 @@ def load_examples(
         max_length=options.max_length,
         pack=options.pack,
         drop_empty_texts=options.drop_empty_texts,
+        max_unknown_share=options.max_unknown_share,
     )
     examples = evenly_spaced(examples, options.num_examples)
-    return examples, {"data": asdict(report), "measured_examples": len(examples)}
+    told = {"data": asdict(report), "unknown_share": report.reading.share}
+    return examples, {**told, "measured_examples": len(examples)}
 
 
 def measure(

@@ -38,7 +38,7 @@ from hf_maskgit.hub.card import write_model_card
 from hf_maskgit.hub.push import Push, check_access, check_metadata, open_repository, publish
 from hf_maskgit.hub.training_card import describe
 from hf_maskgit.training.arguments import DataArguments, ModelArguments, TrainArguments
-from hf_maskgit.training.building import load_examples, load_model, load_tokenizer, make_accelerator
+from hf_maskgit.training.building import load_data, load_model, load_tokenizer, make_accelerator
 from hf_maskgit.training.checkpoints import (
     check_output_dir,
     checkpoints,
@@ -116,9 +116,7 @@ def train(
     tokenizer = load_tokenizer(model_options)
     model = load_model(model_options, tokenizer)
     with accelerator.main_process_first():
-        train_examples, eval_examples = load_examples(
-            data_options, tokenizer, model.max_positions, options.seed
-        )
+        data = load_data(data_options, tokenizer, model.max_positions, options.seed)
 
     # Train: dropout differs between processes
     set_seed(options.seed, device_specific=True)
@@ -126,8 +124,8 @@ def train(
         accelerator,
         model,
         tokenizer,
-        train_examples,
-        eval_examples,
+        data.train,
+        data.held_out,
         options,
         num_workers=data_options.num_workers,
         facts=facts_of_options(model_options, data_options),
@@ -153,7 +151,8 @@ def train(
     # Keep
     loop.save_model(output_dir)
     if accelerator.is_main_process:
-        card = describe(loop, model_options, data_options, options)
+        reports = data.train_report, data.held_out_report
+        card = describe(loop, model_options, data_options, options, reports)
         write_model_card(output_dir, card)
 
 

@@ -62,9 +62,11 @@ class GeneratorCard:
             who trained them named none. Nobody else can.
         license_note: sentences about the licences of weights, encoder and data.
         num_parameters: of the model, tied weights counted once.
+        unknown_share: of the words it learned from, the share that the tokenizer does not know.
         training: settings of the training by name, as they go into a table.
         held_out_data: name of the data the bound was estimated on.
         held_out_dataset: its name on the Hub, where it has one.
+        held_out_unknown_share: as `unknown_share`, of its words.
         bound: estimate of the bound on held-out texts; None when there was no evaluation.
         bound_before: the same before training.
         unigram_nats: cross-entropy of a unigram model of the training texts on the same tokens, in
@@ -92,9 +94,11 @@ class GeneratorCard:
     license: str | None = None
     license_note: str = "The licence of the weights is not stated."
     num_parameters: int | None = None
+    unknown_share: float | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     held_out_data: str = "the held-out data"
     held_out_dataset: str | None = None
+    held_out_unknown_share: float | None = None
     bound: NelboOutput | None = None
     bound_before: NelboOutput | None = None
     unigram_nats: float | None = None

@@ -6,7 +6,7 @@
 Nothing of the data stands in it, and nothing of where things lie on this machine.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from glob import glob
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from ..core.configuration_maskgit import MaskGitConfig
 from ..core.generation_config_maskgit import DEFAULTS, MaskGitGenerationConfig
 from ..training.arguments import DataArguments, ModelArguments, TrainArguments
+from ..training.examples import DataReport
 from ..training.loop import TrainingLoop
 from .card import GeneratorCard, own_examples
 
@@ -49,6 +50,7 @@ def describe(
     model_options: ModelArguments,
     data_options: DataArguments,
     options: TrainArguments,
+    reports: Sequence[DataReport | None] = (None, None),
 ) -> GeneratorCard:
     """Gather what the model card says; its examples are the model's own words, not the data's.
 
@@ -57,7 +59,9 @@ def describe(
         model_options: what it was made from.
         data_options: what it learned from.
         options: how.
+        reports: what became of the texts to learn from, and of those held out.
     """
+    read, held_out_read = (None if report is None else report.reading.share for report in reports)
     model, tokenizer = loop.accelerator.unwrap_model(loop.model).eval(), loop.tokenizer
     masked, prompt = own_examples(model, tokenizer, options.seed)
     written: Any = model.generate(
@@ -77,10 +81,12 @@ def describe(
         language=options.language or [],
         training_data=f"{loop.progress.setting['training_examples']:,} examples of "
         f"`{public_name(data_options.dataset)}`, split `{data_options.train_split}`.",
+        unknown_share=read,
         training=settings_of(loop, model_options, data_options, options),
         datasets=[data_options.dataset] if on_the_hub(data_options.dataset) else [],
         held_out_data=f"{public_name(held_out)}, held out",
         held_out_dataset=held_out if on_the_hub(held_out) else None,
+        held_out_unknown_share=held_out_read,
         bound=loop.bound,
         masked_example=masked,
         prompt_example=prompt,

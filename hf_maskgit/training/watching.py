@@ -11,6 +11,7 @@ from datasets import Dataset
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from ..core.unknown_tokens import counted_before
 from ..evaluation.bound import NelboOutput, evaluate_nelbo
 from ..evaluation.critic import CriticAuroc, critic_auroc
 from .updates import Update
@@ -83,7 +84,8 @@ def _in_shares(
     parts = []
     if len(rows):
         plain, share = accelerator.unwrap_model(model), examples.select(rows)
-        parts = [measure(plain, share, tokenizer, progress=accelerator.is_main_process)]
+        with counted_before():  # when the examples were made
+            parts = [measure(plain, share, tokenizer, progress=accelerator.is_main_process)]
     return list(gather_object(parts))
 
 

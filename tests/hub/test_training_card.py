@@ -6,7 +6,9 @@ import pytest
 
 from hf_maskgit import MaskGitGenerationConfig
 from hf_maskgit.hub import training_card
+from hf_maskgit.hub.card import render_model_card
 from hf_maskgit.training.arguments import DataArguments, ModelArguments
+from hf_maskgit.training.examples import DataReport
 from tests.support.tiny_training import examples, loop_of
 
 pytestmark = pytest.mark.usefixtures("_fresh_accelerate")
@@ -64,6 +66,18 @@ def test_a_card_says_what_options_and_run_say(loop, tmp_path):
     licensed = replace(loop.options, license="mit")
     card = training_card.describe(loop, model_options, data_options, licensed)
     assert "are under `mit`" in card.license_note
+
+
+def test_a_card_says_how_many_words_are_unknown(loop):
+    model_options = ModelArguments(encoder="owner/encoder")
+    data_options = DataArguments(dataset="owner/texts")
+    counts = {"texts": 4, "examples": 4, "tokens": 60, "cut_texts": 0, "cut_tokens": 0}
+    reports = (DataReport(**counts, words=48, unknown_words=3), DataReport(**counts, words=9))
+    given = (loop, model_options, data_options, loop.options)
+    text = str(render_model_card(training_card.describe(*given, reports)))
+    assert "split `train`. The tokenizer does not know 6.25 % of its words.\n" in text
+    assert "masks alone. The tokenizer does not know 0 % of the words.\n" in text
+    assert "does not know" not in str(render_model_card(training_card.describe(*given)))
 
 
 @pytest.mark.parametrize("from_scratch", [False, True])

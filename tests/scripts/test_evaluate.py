@@ -50,10 +50,28 @@ def test_measuring_says_what_was_cut_and_left_out(saved, tmp_path):
         "tokens": 0,
         "cut_texts": 4,
         "cut_tokens": 8,
+        "words": 28,
+        "unknown_words": 0,
     }
+    assert figures["unknown_share"] == 0
     assert figures["measured_examples"] == 3
     with pytest.raises(ValueError, match="`max_length` is 65 tokens, but the encoder takes 64"):
         evaluate.main([*options, "--max_length=65"])
+
+
+def test_measuring_says_how_many_words_are_unknown(saved, tmp_path, caplog):
+    (tmp_path / "texts.txt").write_text("w1 w2 zz\nw3\nqq w4 w5 w6")
+    options = ["--model", saved, "--dataset", str(tmp_path / "texts.txt"), "--num_samples=4"]
+    figures = evaluate.main(options)
+    assert (figures["unknown_share"], figures["data"]["unknown_words"]) == (0.25, 2)
+    (told,) = [r.getMessage() for r in caplog.records if "does not know" in r.getMessage()]
+    assert "2 of the 8 words of the texts in column 'text' (25 %), such as 'zz' and 'qq'" in told
+    (tmp_path / "texts.txt").write_text("zz yy\nw1")
+    with pytest.raises(ValueError, match="does not know 2 of the 3 words of the texts in column"):
+        evaluate.main(options)
+    assert evaluate.main([*options, "--max_unknown_share=1"])["unknown_share"] == 2 / 3
+    with pytest.raises(SystemExit):
+        evaluate.main([*options, "--max_unknown_share=7"])
 
 
 @pytest.fixture
