@@ -19,6 +19,7 @@ logger = logging.get_logger(__name__)
 Options = TypeVar("Options", bound=GenerationConfig)
 
 _OPTIONS_NAME = "generation_config.json"
+_ADAPTER = "adapter_config.json"  # of PEFT, beside an adapter's weights
 _WEIGHTS = "*.safetensors"
 # Parts that a generator may get when it is loaded, by the start of their parameters' names, and
 # the option that asks for them.
@@ -125,15 +126,19 @@ class LoadsWhole(PreTrainedModel):
         folder = str(name) if name is not None and os.path.isdir(name) else None
         with told_of(f"The checkpoint {str(name)!r}", folder):
             model, info = load(name, *args, output_loading_info=True, **kwargs)
-        missing = sorted(
-            key for key in info["missing_keys"] if not is_unused(model.denoiser, f".{key}")
-        )
+        lacking = vars(model).pop("_lacking", info["missing_keys"])
+        missing = sorted(key for key in lacking if not is_unused(model.denoiser, f".{key}"))
         if missing and not allow_missing_weights:
             asked = _new_parts(cls, name, model.config, kwargs)
             missing = [key for key in missing if not key.startswith(asked)]
             if missing:
                 raise ValueError(_half_a_model(name, missing))
         return (model, info) if output_loading_info else model
+
+    def _adjust_missing_and_unexpected_keys(self, loading_info: Any) -> None:
+        super()._adjust_missing_and_unexpected_keys(loading_info)
+        # Where an adapter is loaded as well, only what that lacks reaches the caller.
+        vars(self)["_lacking"] = set(loading_info.missing_keys)
 
 
 def broken_weights(folder: str | os.PathLike[str]) -> str | None:
@@ -224,15 +229,10 @@ def _new_parts(
 ) -> tuple[str, ...]:
     """Return the starts of the names of parts that the model has and the stored config has not."""
     stored: dict[str, Any] = {}
-    if name is not None:
-        places = (
-            "cache_dir",
-            "force_download",
-            "local_files_only",
-            "token",
-            "revision",
-            "subfolder",
-        )
+    if name is not None and Path(name, _ADAPTER).is_file():  # beside it lies no config
+        stored = {option: None if option in kwargs else True for option in _PARTS.values()}
+    elif name is not None:
+        places = "cache_dir force_download local_files_only token revision subfolder".split()
         given = {key: kwargs[key] for key in places if key in kwargs}
         stored = cast(Any, kind.config_class).get_config_dict(name, **given)[0]
     return tuple(

@@ -258,12 +258,15 @@ class MaskGitConfig(PreTrainedConfig):
         """Load the JSON of a checkpoint and refuse one that is not ours.
 
         Raises:
-            ValueError: when the checkpoint is a plain encoder.
+            OSError: when the checkpoint has no configuration.
+            ValueError: when it is a plain encoder.
         """
         values, kwargs = super().get_config_dict(*args, **kwargs)
+        source = args[0] if args else kwargs.get("pretrained_model_name_or_path")
+        if not values:  # transformers would build the encoder of its own defaults
+            raise OSError(f"{str(source)!r} has no config.json that describes a model.")
         found = values.get("model_type", cls.model_type)
         if found != cls.model_type:
-            source = args[0] if args else kwargs.get("pretrained_model_name_or_path")
             raise ValueError(
                 f"{str(source)!r} is a checkpoint of type {found!r}, not {cls.model_type!r}. To "
                 "turn an encoder into a generator use MaskGitForMaskedLM.from_encoder("

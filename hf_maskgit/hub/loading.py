@@ -20,6 +20,8 @@ _OF_TOKENIZER = (
     "added_tokens.json",
     "vocab.json",
 )
+# What every tokenizer has at least one of: of the Rust library, of sentencepiece, or of its own.
+_ANY_OF_TOKENIZER = ("tokenizer*", "*vocab*", "*.model")
 
 
 def load_generator(
@@ -70,6 +72,12 @@ def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
     """
     _check_place(name)
     if os.path.isdir(name):
+        # Of a known kind of encoder transformers would make an empty tokenizer out of nothing.
+        if not any(next(Path(name).glob(pattern), None) for pattern in _ANY_OF_TOKENIZER):
+            raise ValueError(
+                f"{str(name)!r} holds no tokenizer, without which nobody can use the model; save "
+                "the one it was trained with there: tokenizer.save_pretrained(folder)."
+            )
         for path in (Path(name, file) for file in _OF_TOKENIZER):
             if path.is_file():
                 read_json_object(path)

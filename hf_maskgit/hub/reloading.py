@@ -68,10 +68,17 @@ def answers_in_a_fresh_process(folder: str | Path, *, with_package: bool) -> Ans
     program = ["-m", __name__] if with_package else ["-P", __file__]
     with tempfile.TemporaryDirectory() as own:
         found = Path(own, "answers.json")
+        # Nothing but the folder may help; and code that is only tried leaves no copy behind.
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": own}
+        if with_package:
+            paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         done = subprocess.run(
             [sys.executable, *program, str(Path(folder).resolve()), str(found)],
-            # Nothing but the folder may help; and code that is only tried leaves no copy behind.
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": own},
+            # Of an empty folder: Python imports from where it stands before all else, and a
+            # stranger's folder, say, may hold a `json.py`.
+            cwd=own,
+            env=environment,
             capture_output=True,
             text=True,
             check=False,
