@@ -9,6 +9,7 @@ from .core import modeling_maskgit
 from .core.configuration_maskgit import MaskGitConfig
 from .core.generation_config_maskgit import MaskGitGenerationConfig
 from .core.modeling_maskgit import MaskGitForMaskedLM
+from .core.pipeline_fill_mask import FillMaskDispatch
 from .core.pipeline_infilling import InfillingPipeline
 from .core.pipeline_text_generation import MaskGitTextGenerationPipeline, TextGenerationDispatch
 from .core.schedules import get_schedule
@@ -40,3 +41,4 @@ PIPELINE_REGISTRY.register_pipeline(
 )
 # Registering would warn that the task is taken, and forget the model that it stands for by default.
 PIPELINE_REGISTRY.supported_tasks["text-generation"]["impl"] = TextGenerationDispatch
+PIPELINE_REGISTRY.supported_tasks["fill-mask"]["impl"] = FillMaskDispatch

@@ -11,6 +11,7 @@ from torch import Tensor
 from .decoding_prompts import Prompts, Reader, mask_token_id_of, pack_negative_prompts
 from .decoding_turn import LogitsFn
 from .losses import at_least_float32
+from .special_tokens import special_ids
 
 
 class Denoiser(Reader, Protocol):
@@ -50,7 +51,7 @@ def denoiser_of(
         return denoise
     if negative_prompt_ids is None:
         # A word that the tokenizer does not know is no frame, special as its id may be.
-        frame = {*(model.config.special_token_ids or [])} - {model.config.unk_token_id}
+        frame = special_ids(vars(model.config)) - {model.config.unk_token_id}
         special = torch.tensor(sorted(frame), dtype=torch.long, device=rows.text.device)
         prompt = rows.real & ~rows.masked & ~torch.isin(rows.text, special)
         # A denoiser of its own, since each remembers its own previous pass.

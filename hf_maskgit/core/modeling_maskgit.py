@@ -359,11 +359,12 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         """Resize the encoder's embeddings and head; it knows best how its own are built.
 
         Args:
-            new_num_tokens: tokens of the grown tokenizer; all of them can be emitted from now on.
-            pad_to_multiple_of: round the tables up to a multiple of this; the rest is never
-                emitted.
+            new_num_tokens: the grown tokenizer's greatest id and one more; all of these can be
+                emitted from now on, until `config.read_tokenizer` says otherwise.
+            pad_to_multiple_of: round the tables up to a multiple; the rest is never emitted.
             mean_resizing: draw new rows around the mean of the old ones.
         """
+        self.config.check_size(new_num_tokens)
         options: dict[str, Any] = {}  # some encoders know none of them
         if pad_to_multiple_of is not None:
             options["pad_to_multiple_of"] = pad_to_multiple_of
@@ -374,8 +375,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         if self.critic is not None:
             self.critic.resize_token_embeddings(new_num_tokens, **options)
         hook_encoder(self.denoiser, self.self_conditioning)  # these are new embeddings
-        if new_num_tokens is not None:
-            self.config.num_token_ids = new_num_tokens
+        self.config.note_size(new_num_tokens)
         return embeddings
 
     def get_input_embeddings(self) -> nn.Module:

@@ -9,6 +9,7 @@ from torch.utils.data import get_worker_info
 from transformers import Pipeline, PreTrainedModel
 
 from .generation_config_maskgit import OPTIONS, MaskGitGenerationConfig
+from .special_tokens import check_tokenizer
 
 
 def is_masked_decoder(model: PreTrainedModel) -> bool:
@@ -33,6 +34,8 @@ class MaskGitPipeline(Pipeline):
                 f"type {kind!r}. Make one with MaskGitForMaskedLM.from_encoder() and train it."
             )
         super().__init__(model, *args, **kwargs)
+        if self.tokenizer is not None:
+            check_tokenizer(vars(self.model.config), self.tokenizer)
 
     def save_pretrained(
         self,

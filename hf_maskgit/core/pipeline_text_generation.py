@@ -33,6 +33,9 @@ class MaskGitTextGenerationPipeline(MaskGitPipeline, TextGenerationPipeline):
     texts to fill may stand beside texts to continue. A list of seeds is of the rows of a batch.
     """
 
+    # What nobody names or stores is the model's own; transformers would write 256 tokens.
+    _default_generation_config = None
+
     def __init__(self, model: PreTrainedModel, *args: Any, **kwargs: Any) -> None:
         tokenizer = args[0] if args else kwargs.get("tokenizer")
         side = getattr(tokenizer, "padding_side", None)

@@ -11,12 +11,14 @@ from transformers.configuration_utils import PreTrainedConfig
 from .checkpoint_files import LoadsWhole
 
 # Named here, the pipelines belong to the code that transformers copies: it follows such imports.
+from .pipeline_fill_mask import MaskGitFillMaskPipeline
 from .pipeline_infilling import InfillingPipeline
 from .pipeline_text_generation import MaskGitTextGenerationPipeline
 
 _PIPELINES = {
     "infilling": (InfillingPipeline, "AutoModelForMaskedLM"),
     "text-generation": (MaskGitTextGenerationPipeline, "AutoModelForCausalLM"),
+    "fill-mask": (MaskGitFillMaskPipeline, "AutoModelForMaskedLM"),
 }
 _MODEL_CLASSES = ("AutoModelForMaskedLM", "AutoModelForCausalLM")
 _CODE_ENTRIES = ("auto_map", "custom_pipelines")  # of config.json: what transformers would run
@@ -39,8 +41,7 @@ class CarriesCode(LoadsWhole):
 
         A checkpoint with code loads without this package where `trust_remote_code=True` is given:
         by the Auto classes, and as a "text-generation", "fill-mask" or "infilling" pipeline. With
-        the package it loads as any other, but the first and the last of these pipelines still want
-        `trust_remote_code=True`.
+        the package it loads as any other, but these pipelines still want `trust_remote_code=True`.
 
         Args:
             save_directory: the folder.

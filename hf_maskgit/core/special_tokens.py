@@ -45,7 +45,7 @@ def never_emitted(fields: Mapping[str, Any], num_rows: int | None = None) -> set
     """
     ids = special_ids(fields) - {fields["eos_token_id"], fields["unk_token_id"]}
     ids |= {fields["mask_token_id"]} - {None}
-    ids |= set(fields["unassigned_token_ids"] or [])
+    ids |= set(fields.get("unassigned_token_ids") or [])
     if num_rows is not None and fields["num_token_ids"] is not None:
         ids |= set(range(fields["num_token_ids"], num_rows))
     return ids
@@ -71,7 +71,7 @@ def ordinary_ids(fields: Mapping[str, Any]) -> list[int]:
     Args:
         fields: see `special_ids`; `num_token_ids` must be known.
     """
-    others = special_ids(fields) | set(fields["unassigned_token_ids"] or [])
+    others = special_ids(fields) | set(fields.get("unassigned_token_ids") or [])
     return [i for i in range(fields["num_token_ids"]) if i not in others]
 
 
@@ -164,7 +164,7 @@ def check_tokenizer(fields: Mapping[str, Any], tokenizer: PreTrainedTokenizerBas
     Raises:
         ValueError: naming such ids, and how to tell the model of them.
     """
-    if fields["unassigned_token_ids"] is None or fields["num_token_ids"] is None:
+    if fields.get("unassigned_token_ids") is None or fields["num_token_ids"] is None:
         return
     named, special = token_table(tokenizer)
     written = set(range(fields["num_token_ids"])) - never_written(fields)
@@ -192,7 +192,7 @@ def check_size(fields: Mapping[str, Any], num_tokens: int) -> None:
         ValueError: for tokens that play a part, or that a vocabulary with gaps has at its end.
     """
     cut = {i for i in special_ids(fields) if i >= num_tokens}
-    gaps = set(fields["unassigned_token_ids"] or [])
+    gaps = set(fields.get("unassigned_token_ids") or [])
     if gaps:  # the number of tokens is then not that of rows, which every tutorial takes it for
         cut |= set(range(num_tokens, fields["num_token_ids"])) - gaps
     if cut:

@@ -20,7 +20,12 @@ from ..core.losses import IGNORED_LABEL
 from ..core.masking import Masking, maskable_positions, stratified_times, token_column
 from ..core.noise import keyed_generator
 from ..core.schedules import Schedule
-from ..core.special_tokens import never_emitted, tokenizer_fields
+from ..core.special_tokens import (
+    check_tokenizer,
+    never_emitted,
+    ordinary_ids,
+    tokenizer_fields,
+)
 
 _SCALARS_PER_EXAMPLE = 4  # stratum, offset in the stratum, two corruption coins
 _UNIFORMS_PER_POSITION = 3  # choice, kind of corruption, random token
@@ -92,13 +97,9 @@ class DataCollatorForMaskGit:
         self.num_processes = num_processes
         self.pad_to_multiple_of = pad_to_multiple_of
         self.epoch = 0
-        ids = tokenizer_fields(tokenizer)
-        self._token_ids = ids
-        special = set(ids["special_token_ids"])
-        self._ordinary_ids = torch.tensor(
-            [i for i in range(ids["num_token_ids"]) if i not in special]
-        )
-        self._never_maskable = sorted(never_emitted(ids))
+        self._token_ids = tokenizer_fields(tokenizer)
+        self._ordinary_ids = torch.tensor(ordinary_ids(self._token_ids))
+        self._never_maskable = sorted(never_emitted(self._token_ids))
 
     @classmethod
     def from_config(
@@ -112,14 +113,24 @@ class DataCollatorForMaskGit:
             **overrides: any argument of the constructor.
 
         Raises:
-            ValueError: when the tokenizer's mask token is not the configuration's.
+            ValueError: when the tokenizer's mask token is not the configuration's, or it has grown
+                since and the model may write what it does not know.
         """
         if tokenizer.mask_token_id != config.mask_token_id:
             raise ValueError(
                 f"The tokenizer's mask token has id {tokenizer.mask_token_id}, the model's config "
                 f"says {config.mask_token_id}; use the tokenizer that the model was made with."
             )
-        return cls(tokenizer, **{**config.masking_options(), **overrides})
+        check_tokenizer(vars(config), tokenizer)
+        made = cls(tokenizer, **{**config.masking_options(), **overrides})
+        # Where the two differ, as in what ends a text, the model's own view is what it can learn.
+        ids = {name: getattr(config, name) for name in made._token_ids}
+        ids = {name: made._token_ids[name] if i is None else i for name, i in ids.items()}
+        forbidden = set(config.forbidden_token_ids)
+        made._token_ids = ids
+        made._ordinary_ids = torch.tensor([i for i in ordinary_ids(ids) if i not in forbidden])
+        made._never_maskable = sorted(never_emitted(ids) | forbidden)
+        return made
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch, the second part of the key of the noise."""

@@ -10,6 +10,7 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    FillMaskPipeline,
     GPT2Config,
     GPT2LMHeadModel,
     TextGenerationPipeline,
@@ -19,8 +20,14 @@ from transformers import (
 from transformers import pipeline as any_pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from hf_maskgit import MaskGitForMaskedLM, MaskGitTextGenerationPipeline
-from tests.support.tiny import tiny_model, tokenizer_for
+from hf_maskgit import (
+    MaskGitForMaskedLM,
+    MaskGitGenerationConfig,
+    MaskGitTextGenerationPipeline,
+)
+from hf_maskgit.core.pipeline_fill_mask import MaskGitFillMaskPipeline
+from tests.support.drawn_tokenizers import Table
+from tests.support.tiny import tiny_encoder, tiny_model, tokenizer_for
 from tests.support.tiny_tokenizers import SENTENCES, TOKENIZERS, byte_level_tokenizer, model_for
 
 pipeline = functools.partial(any_pipeline, device="cpu")  # also where there is a GPU
@@ -339,7 +346,9 @@ def test_fill_mask_ranks_as_the_model_does(folder):
     out = fill(f"w1 {mask} w3")
     text = fill.tokenizer(f"w1 {mask} w3", return_tensors="pt")["input_ids"]
     model = MaskGitForMaskedLM.from_pretrained(folder)
-    probability = model(input_ids=text).logits[0, 2].softmax(-1)
+    logits = model(input_ids=text).logits[0, 2]
+    logits[fill.tokenizer.all_special_ids] = -torch.inf
+    probability = logits.softmax(-1)
     best = probability.topk(5)
     assert [o["token"] for o in out] == best.indices.tolist()
     assert [o["score"] for o in out] == pytest.approx(best.values.tolist(), rel=1e-4)
@@ -353,6 +362,77 @@ def test_fill_mask_takes_a_batch_with_several_masks(folder):
     assert len(out[0]) == 3
     assert len(out[1]) == 2
     assert all(len(position) == 3 for position in out[1])
+
+
+def test_fill_mask_shows_every_word_and_nothing_else():
+    """The mask, padding, an end, the unknown, a reserved token, a gap, a padded table: none."""
+    words = {f"w{i}": 5 + i for i in range(10)}
+    ids = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 20, "<reserved>": 17, **words}
+    roles = {role: f"[{role.upper()}]" for role in ("pad", "unk", "cls", "sep", "mask")}
+    frame = ("[CLS] $A [SEP]", "[CLS] $A [SEP] $B [SEP]")
+    tokenizer = Table(ids, roles, ["<reserved>"], frame).build()
+    encoder = tiny_encoder(vocab_size=24)
+    model = MaskGitForMaskedLM.from_encoder(encoder, tokenizer=tokenizer, check_tokenizer=False)
+    fill = pipeline("fill-mask", model=model, tokenizer=tokenizer)
+    shown = fill("w1 [MASK] w3", top_k=24)
+    assert sorted(s["token"] for s in shown) == sorted(words.values())
+    assert sorted(s["token_str"] for s in shown) == sorted(words)
+    assert sum(s["score"] for s in shown) == pytest.approx(1, abs=1e-5)
+    logits = encoder(**tokenizer("w1 [MASK] w3", return_tensors="pt")).logits[0, 2, 5:15]
+    expected = dict(zip(words, logits.softmax(-1).tolist(), strict=True))
+    assert {s["token_str"]: s["score"] for s in shown} == pytest.approx(expected, rel=1e-4)
+    two = fill("w1 [MASK] w3", targets=["w5", "w7"])
+    assert {s["token_str"]: s["score"] for s in two} == pytest.approx(
+        {word: expected[word] for word in ("w5", "w7")}, rel=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"targets": ["w1", "[MASK]"]}, r"come to the token '\[MASK\]' \(id 4\), which is no word"),
+        ({"targets": "nobody"}, r"'\[UNK\]' \(id 1\), which is no word that the model could write"),
+        ({"top_k": 0}, "`top_k` must be an integer of at least 1, got 0"),
+        ({"top_k": "3"}, "`top_k` must be an integer of at least 1, got '3'"),
+    ],
+)
+def test_what_fill_mask_cannot_show(options, message):
+    fill = pipeline("fill-mask", model=tiny_model(), tokenizer=tokenizer_for("bert"))
+    with pytest.raises(ValueError, match=message):
+        fill("w1 [MASK] w3", **options)
+
+
+def test_fill_mask_of_other_models_is_transformers_own():
+    plain = pipeline("fill-mask", model=tiny_encoder(), tokenizer=tokenizer_for("bert"))
+    assert type(plain) is FillMaskPipeline
+    with pytest.raises(ValueError, match="MaskGitFillMaskPipeline needs .* type 'bert'"):
+        MaskGitFillMaskPipeline(tiny_encoder(), tokenizer_for("bert"))
+
+
+@pytest.mark.parametrize("task", ["infilling", "text-generation", "fill-mask"])
+def test_a_tokenizer_that_has_grown_unnoticed_is_refused(task):
+    model, tokenizer = tiny_model(), tokenizer_for("bert")
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<user>"]})
+    model.resize_token_embeddings(48, mean_resizing=False)
+    with pytest.raises(ValueError, match=r"write the ids 41, 42, 43, 44, 45 and 2 more, for which"):
+        pipeline(task, model=model, tokenizer=tokenizer)
+    model.resize_token_embeddings(41, mean_resizing=False)
+    with pytest.raises(ValueError, match=r"ids 40, which are special .*config\.read_tokenizer"):
+        pipeline(task, model=model, tokenizer=tokenizer)
+    model.config.read_tokenizer(tokenizer)
+    pipeline(task, model=model, tokenizer=tokenizer)
+
+
+def test_what_nobody_stored_is_the_models_own_in_the_pipeline_too():
+    """transformers' would be 256 tokens at temperature 0.7."""
+    model, tokenizer = tiny_model(), tokenizer_for("bert")
+    model.generation_config = MaskGitGenerationConfig(order="random")
+    write = pipeline("text-generation", model=model, tokenizer=tokenizer)
+    prompt = tokenizer("w1 w2", return_tensors="pt")
+    (out,) = write("w1 w2", seed=3, return_tensors=True, suppress_tokens=[3])
+    expected = model.generate(**prompt, seed=3, suppress_tokens=[3])
+    assert len(out["generated_token_ids"]) == 4 + 32
+    assert out["generated_token_ids"] == expected[0].tolist()
 
 
 def test_a_model_in_memory_serves_too(kind):

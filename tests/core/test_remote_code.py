@@ -171,7 +171,7 @@ def check_stranger(tmp_path, kind, **options):
     classes = {
         "infilling": "InfillingPipeline",
         "text-generation": "MaskGitTextGenerationPipeline",
-        "fill-mask": "FillMaskPipeline",
+        "fill-mask": "MaskGitFillMaskPipeline",
     }
     for task, (text, options) in told["pipelines"].items():
         here = pipeline(task, model=model, tokenizer=tokenizer_for(kind))(text, **options)
@@ -239,6 +239,7 @@ def test_the_config_names_what_the_auto_classes_load(coded):
     assert {task: pipe["impl"] for task, pipe in config["custom_pipelines"].items()} == {
         "infilling": "pipeline_infilling.InfillingPipeline",
         "text-generation": "pipeline_text_generation.MaskGitTextGenerationPipeline",
+        "fill-mask": "pipeline_fill_mask.MaskGitFillMaskPipeline",
     }
 
 

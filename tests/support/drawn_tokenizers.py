@@ -55,7 +55,7 @@ class Table:
 
 @st.composite
 def tables(draw: st.DrawFn) -> Table:
-    """Draw a table of 3 to 6 words, up to 3 reserved tokens, and up to 6 roles on up to 6 tokens."""
+    """Draw a table of 3 to 6 words, up to 3 reserved tokens, and up to 6 roles on 6 tokens."""
     words = [f"w{i}" for i in range(draw(st.integers(3, 6)))]
     reserved = [f"<reserved_{i}>" for i in range(draw(st.integers(0, 3)))]
     played = draw(st.lists(st.sampled_from(ROLES), unique=True))

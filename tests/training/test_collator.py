@@ -15,8 +15,10 @@ from hf_maskgit import DataCollatorForMaskGit, MaskGitConfig
 from hf_maskgit.callbacks import SetEpochCallback
 from hf_maskgit.core.masking import Masking
 from hf_maskgit.core.options import options_of
+from tests.support.drawn_tokenizers import Table
 from tests.support.oracles import CLS, FIRST_WORD, MASK, PAD, SEP, word_piece_tokenizer
 from tests.support.rates import RATES, each_schedule
+from tests.support.tiny import tiny_config, tiny_model, word_tokenizer
 
 WORDS = [*"abcdefgh", "##x", "##y"]
 LAST_WORD = FIRST_WORD + len(WORDS) - 1
@@ -381,6 +383,49 @@ def test_a_configuration_and_its_tokenizer_describe_the_collator():
         ValueError, match=r"mask token has id 4, the model's config says 6; use the"
     ):
         DataCollatorForMaskGit.from_config(config, tokenizer)
+
+
+def test_what_has_no_text_or_is_special_is_never_drawn_and_has_no_label():
+    """Reserved tokens that only the table marks special, gaps, a frame that no role names."""
+    words = {f"w{i}": 2 * i for i in range(6)}  # a gap behind each word
+    ids = {**words, "<mask>": 1, "<pad>": 3, "<r0>": 13, "<r1>": 14, "<frame>": 15}
+    table = Table(
+        ids, {"mask": "<mask>", "pad": "<pad>"}, ["<r0>", "<r1>"], ("<frame> $A", "<frame> $A $B")
+    )
+    options = {"random_token_prob": 1.0, "no_replace_prob": 0.0, "corruption_prob": 1.0}
+    made = DataCollatorForMaskGit(table.build(), **options)
+    text = [15, *[words[f"w{i % 6}"] for i in range(30)], 13, 15, 14]
+    batch = made([{"input_ids": text, "example_id": i} for i in range(40)])
+    drawn = batch["input_ids"][batch["masked_positions"]]
+    assert set(drawn.tolist()) == set(words.values())
+    labels = torch.tensor(text).masked_fill(~torch.isin(torch.tensor(text), drawn), -100)
+    assert bool((batch["labels"] == labels).all())
+
+
+def test_where_model_and_tokenizer_differ_the_model_says_what_it_can_learn():
+    """A model that ends its texts with padding learns that, and not the tokenizer's own end."""
+    tokenizer = word_tokenizer()
+    config = tiny_config(eos_token_id=0, corruption_prob=0.0)
+    batch = DataCollatorForMaskGit.from_config(config, tokenizer)([{"input_ids": [7, 3, 8, 0, 0]}])
+    assert batch["labels"].tolist() == [[7, -100, 8, 0, 0]]
+
+
+def test_a_tokenizer_that_has_grown_unnoticed_is_refused():
+    tokenizer, model = word_tokenizer(), tiny_model()
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<user>", "<bot>"]})
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    with pytest.raises(ValueError, match=r"may write the ids 40, 41, which are special to the tok"):
+        DataCollatorForMaskGit.from_config(model.config, tokenizer)
+    model.config.read_tokenizer(tokenizer)
+    DataCollatorForMaskGit.from_config(model.config, tokenizer)
+    written = model.generate(max_new_tokens=40, order="random", num_return_sequences=4, seed=0)
+    assert {40, 41}.isdisjoint(written.flatten().tolist())
+
+
+def test_a_model_stored_before_its_tokenizers_table_was_is_let_pass():
+    tokenizer = word_tokenizer()
+    tokenizer.add_special_tokens({"extra_special_tokens": ["w30"]})
+    DataCollatorForMaskGit.from_config(tiny_config(unassigned_token_ids=None), tokenizer)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,78 @@
+"""The fill-mask pipeline: the likeliest words at each mask, by one pass of the model."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import FillMaskPipeline, PreTrainedModel
+
+from .pipeline_maskgit import MaskGitPipeline, is_masked_decoder
+from .special_tokens import never_emitted, special_ids
+
+
+class MaskGitFillMaskPipeline(MaskGitPipeline, FillMaskPipeline):
+    """transformers' fill-mask pipeline, showing words only.
+
+    transformers ranks every row of the embedding table: the mask itself, padding, reserved tokens
+    and rows that no token has. Here these have probability 0, as in every law of the model, and are
+    never shown; nor are the unknown token and an end of text, which are no words. `top_k` shows
+    fewer where there are fewer. Everything else is as in `transformers.FillMaskPipeline`.
+    """
+
+    @property
+    def _never_shown(self) -> list[int]:
+        config = self.model.config
+        fields, num_rows = vars(config), config.get_text_config().vocab_size
+        return sorted(special_ids(fields) | never_emitted(fields, num_rows))
+
+    def _sanitize_parameters(  # type: ignore[override]
+        self, top_k: int | None = None, targets: Any = None, tokenizer_kwargs: Any = None
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        if top_k is not None and not (type(top_k) is int and top_k >= 1):
+            raise ValueError(f"`top_k` must be an integer of at least 1, got {top_k!r}.")
+        parameters: Any = super()._sanitize_parameters(top_k, targets, tokenizer_kwargs)
+        return parameters
+
+    def get_target_ids(self, targets: str | list[str]) -> np.ndarray:
+        """Return the ids of words to choose between.
+
+        Raises:
+            ValueError: for one that is never shown, or that the tokenizer does not know.
+        """
+        ids: np.ndarray = super().get_target_ids(targets)
+        impossible = sorted(set(ids.tolist()) & set(self._never_shown))
+        if impossible:
+            token = self.tokenizer.convert_ids_to_tokens(impossible[0])
+            raise ValueError(
+                f"`targets` come to the token {token!r} (id {impossible[0]}), which is no word "
+                "that the model could write; name words of its vocabulary."
+            )
+        return ids
+
+    def postprocess(  # type: ignore[override]
+        self, model_outputs: Any, top_k: int = 5, target_ids: np.ndarray | None = None
+    ) -> Any:
+        """Rank the words at each mask.
+
+        Args:
+            model_outputs: of one text: `logits` (1, L, V) and `input_ids` (1, L).
+            top_k: how many to show.
+            target_ids: ids to choose between; None is all.
+        """
+        logits = model_outputs["logits"]
+        never = torch.tensor(self._never_shown, dtype=torch.long, device=logits.device)
+        top_k = min(top_k, logits.shape[-1] - len(never))
+        outputs = {**model_outputs, "logits": logits.index_fill(-1, never, -torch.inf)}
+        return super().postprocess(outputs, top_k, target_ids)
+
+
+class FillMaskDispatch(FillMaskPipeline):
+    """What stands for the task "fill-mask": our pipeline for our models.
+
+    For every other model it makes transformers' own, which is then what it always was.
+    """
+
+    def __new__(cls, model: PreTrainedModel, *args: Any, **kwargs: Any) -> Any:
+        """Make the pipeline that fits the model."""
+        kind = MaskGitFillMaskPipeline if is_masked_decoder(model) else FillMaskPipeline
+        return kind(model, *args, **kwargs)
