@@ -13,6 +13,7 @@ from .run_files import read_json, sync, write_json
 
 MANIFEST_NAME = "manifest.json"
 _FORMAT = 1
+_KINDS = {".safetensors", ".json"}
 _PICKLES = {".pkl", ".pickle", ".bin", ".pt", ".pth", ".ckpt"}
 
 
@@ -70,6 +71,8 @@ def check_whole(folder: Path, step: int) -> None:
     for name in sorted(found - {MANIFEST_NAME} - set(files)):
         raise DamagedCheckpointError(f"it holds {name!r}, which no run wrote; remove that file")
     for name in sorted(files):
+        if Path(name).suffix not in _KINDS:
+            raise DamagedCheckpointError(f"it holds {name!r}, which no run writes")
         _check_file(folder / name, found, files[name])
 
 
