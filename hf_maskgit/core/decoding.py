@@ -14,9 +14,9 @@ from torch import Tensor
 
 from .decoding_turn import CriticFn, DecodingState, LogitsFn, Pass, Turn
 from .noise import keyed_generator
-from .sampler import Sampler, annealing
+from .sampler import Sampler
 from .sampler_orders import Look
-from .sampler_paces import reveal_probability
+from .sampler_paces import annealing, reveal_probability
 from .sampler_rules import Rules, Timetable, rules_of
 from .sampler_scores import gumbel, log_probability
 
@@ -62,7 +62,7 @@ class Planner:
         pace, remask = self._rules.pace, self._rules.remask
         if remask.plan is not None:
             return remask.plan(self._sampler, self._total)
-        return pace.plan(self._sampler, self._total, remask.competes)
+        return pace.plan(self._sampler, self._total)
 
     def unfinished(self, state: DecodingState, step: int) -> Tensor:
         """Tell which rows (B,) this pass still has work for."""
@@ -77,7 +77,6 @@ class Planner:
         zero = torch.zeros(len(rows), 1, dtype=torch.float64, device=rows.device)
         asked = Pass(
             temperature_scale=self._temperature_scale(state, rows, step),
-            masked=state.masked.sum(1),
             remaining=torch.zeros_like(rows),
             reveal_rate=zero,
             remask_rate=zero,
@@ -217,7 +216,7 @@ def reveal_step(
     """
     rules = rules_of(sampler)
     competes = rules.remask.competes
-    turn = Turn(logits_fn, rows, state, asked, uniforms, sampler, critic_fn, competes)
+    turn = Turn(logits_fn, rows, state, asked, uniforms, sampler, critic_fn)
     # 1. Who competes.
     places = turn.here if competes else turn.here & state.masked
     # 2. The order looks.

@@ -10,6 +10,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
+from .finite import check_critic_scores, check_logits, check_processed
 from .losses import forbid
 from .sampler import Sampler
 from .sampler_scores import draw
@@ -73,7 +74,7 @@ class DecodingState:
 
     @property
     def active_block(self) -> Tensor:
-        """First block of each row that has masks left, (R, 1) long."""
+        """First block of each row that has masks left, (R, 1) long; behind all where none has."""
         behind_all = torch.iinfo(self.block.dtype).max
         return self.block.masked_fill(~self.masked, behind_all).amin(1, keepdim=True)
 
@@ -127,16 +128,16 @@ class Pass(NamedTuple):
     """What the pace asks of one pass, for each row.
 
     Attributes:
-        temperature_scale: (R,) float64, 1 falling to 0: scales temperature and choice noise.
-        masked: (R,) long, masks of the whole row before the pass.
-        remaining: (R,) long, the same after it, where the pace counts them, else 0.
+        temperature_scale: (R,) float64, from below 1 down to 0 in the last pass: scales temperature
+            and choice noise.
+        remaining: (R,) long, masks left in the whole row after it, where the pace counts them,
+            else 0.
         reveal_rate: (R, 1) float64, probability of being revealed where coins are flipped, else 0.
         remask_rate: (R, 1) or (R, L) float64, the same for being masked again, else 0.
         block: (R, 1) long, the block that is worked on.
     """
 
     temperature_scale: Tensor
-    masked: Tensor
     remaining: Tensor
     reveal_rate: Tensor
     remask_rate: Tensor
@@ -156,7 +157,6 @@ class Turn:
             masks or the remasking of tokens.
         sampler: the options.
         critic_fn: the critic, where an order asks one.
-        tokens_compete: revealed tokens compete with masks for their place.
     """
 
     logits_fn: LogitsFn
@@ -166,7 +166,6 @@ class Turn:
     uniforms: Tensor
     sampler: Sampler
     critic_fn: CriticFn | None = None
-    tokens_compete: bool = False
 
     @property
     def here(self) -> Tensor:
@@ -179,24 +178,37 @@ class Turn:
         return self.uniforms[..., 1]
 
     def logits(self, places: Tensor) -> Tensor:
-        """Ask the denoiser: (N, V) at places (R, L) bool, -inf at what cannot stand there."""
-        return self._restrict(self.logits_fn(self.rows, self.state.text, places), places)
+        """Ask the denoiser: (N, V) at places (R, L) bool, -inf at what cannot stand there.
+
+        Raises:
+            ValueError: for logits that are not finite.
+        """
+        logits = self._restrict(self.logits_fn(self.rows, self.state.text, places), places)
+        check_logits(logits)
+        return logits
 
     def critic_scores(self, drawn: Tensor, places: Tensor) -> Tensor:
-        """Ask the critic: (N,) at places (R, L) bool of the text with `drawn` at every mask."""
+        """Ask the critic: (N,) at places (R, L) bool of the text with `drawn` at every mask.
+
+        Raises:
+            ValueError: for scores of nan.
+        """
         text = self.state.text.masked_scatter(self.state.masked, drawn)
-        return cast(CriticFn, self.critic_fn)(self.rows, text, places)
+        scores = cast(CriticFn, self.critic_fn)(self.rows, text, places)
+        check_critic_scores(scores)
+        return scores
 
     def draw(self, logits: Tensor, places: Tensor) -> Tensor:
         """Draw one token at each place (R, L) bool, (N, V) -> (N,) long.
 
         Raises:
-            ValueError: when a `logits_processor` leaves nothing to emit.
+            ValueError: when a `logits_processor` leaves nothing to emit, or makes scores of nan.
         """
         sampler = self.sampler
         rows = places.nonzero()[:, 0]  # (N,) the row of each place
         # Processors read a whole row per place: (N, L) is built for them alone.
-        text = cast(torch.LongTensor, self.state.text[rows] if sampler.changes_scores else rows)
+        whole = self.state.text[rows] if sampler.changes_scores else self.state.text[:0]
+        text = cast(torch.LongTensor, whole)
         if sampler.processors:
             logits = self._processed(logits, text, places)
         if not sampler.do_sample:
@@ -205,12 +217,17 @@ class Turn:
         scale = torch.ones_like(uniforms)
         if sampler.anneal_temperature:
             scale = self.asked.temperature_scale[rows]
-        temperature = (sampler.temperature * scale).to(logits.dtype)
+        largest = torch.finfo(logits.dtype).max  # beyond it, -inf divided would give nan
+        temperature = (sampler.temperature * scale).to(logits.dtype).clamp_max(largest)
         # At temperature 0 the likeliest token is taken; dividing by it would give nan.
         cold = temperature == 0
         if bool(cold.all()):
             return logits.argmax(-1)
-        warm = logits / torch.where(cold, 1, temperature)[:, None]
+        divisor = torch.where(cold, 1, temperature)[:, None]
+        warm = logits / divisor
+        if not bool(warm.amax(-1).isfinite().all()):
+            # It overflowed. Less the greatest of its row, which changes no probability, it cannot.
+            warm = (logits - logits.amax(-1, keepdim=True)) / divisor
         if sampler.warpers:
             warm = sampler.warpers(text, cast(torch.FloatTensor, warm))
         drawn = draw(warm, uniforms)
@@ -220,11 +237,7 @@ class Turn:
         # A processor may edit in place, and may bring back what the distribution excludes.
         scores = self.sampler.processors(text, cast(torch.FloatTensor, logits.clone()))
         logits = self._restrict(scores, places)
-        if not bool((logits > -torch.inf).any(-1).all()):
-            raise ValueError(
-                "`logits_processor` leaves nothing to emit at a position: every id that may stand "
-                "there has the score -inf; let it keep one."
-            )
+        check_processed(logits)
         return logits
 
     def _restrict(self, logits: Tensor, places: Tensor) -> Tensor:

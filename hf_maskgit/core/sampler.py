@@ -144,11 +144,3 @@ class Sampler:
     def changes_scores(self) -> bool:
         """Whether processors or warpers look at the scores before a token is drawn."""
         return bool(self.processors or self.warpers)
-
-
-def annealing(step: int, steps: int) -> float:
-    """Return the fraction of steps still to come after this one, (S - 1) / S falling to 0.
-
-    The ancestor's `steps_until_x0 / steps`; scales the temperature and the noise on the order.
-    """
-    return (steps - 1 - step) / steps

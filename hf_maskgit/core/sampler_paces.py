@@ -139,6 +139,14 @@ def step_times(steps: int) -> Tensor:
     return 1 - torch.arange(steps + 1, dtype=torch.float64) / steps
 
 
+def annealing(step: int, steps: int) -> float:
+    """Return the fraction of steps still to come after this one, (S - 1) / S falling to 0.
+
+    The ancestor's `steps_until_x0 / steps`; scales the temperature and the noise on the order.
+    """
+    return (steps - 1 - step) / steps
+
+
 def reveal_probability(before: Tensor, after: Tensor, remask_rate: Tensor | float = 0.0) -> Tensor:
     """Return with what probability one masked position is revealed between two times.
 

@@ -65,7 +65,7 @@ class Pace:
         takes_noise: noise on the scores means something; the others go by them as they are.
         draws: it is random in itself.
         reads: options of its own; one that does not read `steps` takes the passes it needs.
-        plan: the timetable for (B,) masks, where it goes by one; told whether tokens compete.
+        plan: the timetable for (B,) masks, where it goes by one.
     """
 
     help: str
@@ -75,7 +75,7 @@ class Pace:
     takes_noise: bool = False
     draws: bool = False
     reads: tuple[str, ...] = ()
-    plan: Callable[[Sampler, Tensor, bool], Timetable] = lambda *_: Timetable()
+    plan: Callable[[Sampler, Tensor], Timetable] = lambda *_: Timetable()
 
     @property
     def by_steps(self) -> bool:
@@ -91,7 +91,8 @@ def _to_plan(turn: Turn, look: Look, places: Tensor) -> Tensor:
     """
     elsewhere = (turn.state.masked & ~places).sum(1)  # masks of later blocks stay masks
     counts = places.sum(1) - (turn.asked.remaining - elsewhere)
-    return highest(look.scores, places, counts.clamp_min(0 if turn.tokens_compete else 1))
+    tokens_compete = REMASKS[turn.sampler.remask].competes
+    return highest(look.scores, places, counts.clamp_min(0 if tokens_compete else 1))
 
 
 def _by_coin(turn: Turn, look: Look, places: Tensor) -> Tensor:
@@ -117,13 +118,14 @@ def _within_budget(turn: Turn, look: Look, places: Tensor) -> Tensor:
     return within_entropy_budget(look.scores, entropies, places, turn.sampler.entropy_budget)
 
 
-def _counts(sampler: Sampler, total: Tensor, tokens_compete: bool) -> Timetable:
+def _counts(sampler: Sampler, total: Tensor) -> Timetable:
     by_blocks = (total, sampler.steps, sampler.schedule, sampler.block_length)
     # Where tokens compete, a step may also just exchange one of them for another.
+    tokens_compete = REMASKS[sampler.remask].competes
     return Timetable(remaining_by_blocks(*by_blocks, every_step_reveals=not tokens_compete))
 
 
-def _rates(sampler: Sampler, total: Tensor, tokens_compete: bool) -> Timetable:
+def _rates(sampler: Sampler, total: Tensor) -> Timetable:
     by_blocks = (total, sampler.steps, sampler.schedule, sampler.block_length)
     block, before, after = mask_rates_by_blocks(*by_blocks)
     return Timetable(block=block, before=before, after=after)

@@ -5,7 +5,7 @@ Time runs as in MDLM (arXiv 2406.07524): t = 0 is the clean text, t = 1 the full
 In MDLM's letters mask_rate = 1 - alpha. MaskGIT (arXiv 2202.04200) writes the same cosine curve
 over the progress of decoding, r = 1 - t, as cos(pi r / 2).
 
-This file alone knows the formulas; training, evaluation and decoding all ask it.
+This file alone knows the formulas; training and decoding both ask it.
 """
 
 import math
@@ -30,8 +30,8 @@ class Schedule:
         name: what `MaskGitConfig` stores; None for a user's own function, which JSON cannot hold.
 
     Raises:
-        ValueError: when `mask_rate` does not start at 0, end at 1 and rise strictly in between, or
-            torch cannot differentiate it.
+        ValueError: when `mask_rate` does not start at 0, end at 1 and rise strictly in between,
+            torch cannot differentiate it, or `inverse` is not its inverse.
     """
 
     def __init__(
@@ -57,6 +57,9 @@ class Schedule:
 
         Returns:
             Fractions in [0, 1], same shape and dtype.
+
+        Raises:
+            ValueError: for times outside [0, 1].
         """
         return self._mask_rate(_unit_interval(t, "time"))
 
@@ -70,13 +73,15 @@ class Schedule:
             t: times in (0, 1], float tensor of any shape.
 
         Returns:
-            Weights >= 0, same shape and dtype; infinite at t = 0.
+            Weights >= 0, same shape and dtype; infinite at t = 0, nan if the slope there is 0.
+
+        Raises:
+            ValueError: for times outside [0, 1].
         """
         t = _unit_interval(t, "time")
         rate, slope = torch.func.jvp(self._mask_rate, (t,), (torch.ones_like(t),))[:2]
-        return (
-            slope.clamp_min(0) / rate
-        )  # cosine's slope at t = 1 is zero up to the sign of rounding
+        # The cosine's slope at t = 1 is zero up to the sign of rounding.
+        return slope.clamp_min(0) / rate
 
     def inverse(self, rate: Tensor) -> Tensor:
         """Return the time at which the given fraction is masked.
@@ -86,6 +91,9 @@ class Schedule:
 
         Returns:
             Times in [0, 1], same shape and dtype; exact at both ends.
+
+        Raises:
+            ValueError: for fractions outside [0, 1].
         """
         rate = _unit_interval(rate, "mask rate")
         time = self._inverse(rate) if self._inverse is not None else self._bisect(rate)
@@ -118,6 +126,19 @@ class Schedule:
             where = float(grid[falls[0]]) if len(falls) else float(grid[~rates.isfinite()][0])
             raise ValueError(f"The schedule does not rise at t = {where:.4g}; {advice}.")
         self._check_derivative(grid[1:-1])
+        if self._inverse is not None:
+            self._check_inverse(rates, self._inverse)
+
+    def _check_inverse(self, rates: Tensor, inverse: Callable[[Tensor], Tensor]) -> None:
+        # The weights of exact counts come from the inverse: a wrong one biases the loss silently.
+        again = self._mask_rate(inverse(rates))
+        worst = int((again - rates).abs().nan_to_num(torch.inf).argmax())
+        if not abs(float(again[worst] - rates[worst])) <= _END_TOLERANCE:
+            raise ValueError(
+                f"`inverse` is not the schedule's: at the time that it gives for "
+                f"{float(rates[worst]):.4g}, the fraction masked is {float(again[worst]):.4g}. "
+                "Leave it out; the inverse is then found by bisection."
+            )
 
     def _check_derivative(self, t: Tensor) -> None:
         try:

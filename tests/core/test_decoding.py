@@ -8,7 +8,8 @@ from transformers import LogitsProcessorList, TopKLogitsWarper, TopPLogitsWarper
 
 from hf_maskgit.core.decoding import Planner, fill_masks, reveal_step, row_uniforms
 from hf_maskgit.core.decoding_turn import DecodingState, Pass
-from hf_maskgit.core.sampler import Sampler, annealing
+from hf_maskgit.core.sampler import Sampler
+from hf_maskgit.core.sampler_paces import annealing
 from hf_maskgit.core.schedules import get_schedule
 from tests.support.oracles_sampling import chi_square
 
@@ -37,7 +38,6 @@ def make_pass(logits_fn, state, counts, uniforms, sampler, step=0):
         temperature_scale=torch.full(
             masked.shape, annealing(step, sampler.steps), dtype=torch.float64
         ),
-        masked=masked,
         remaining=masked - counts,
         reveal_rate=none,
         remask_rate=none,

@@ -151,7 +151,7 @@ def test_first_hitting_samples_the_chain(monkeypatch):
     assert filled.passes.tolist() == [LENGTH] * SAMPLES
 
     def two(turn, look, places):
-        return highest(look.scores, places, 2 * torch.ones_like(turn.asked.masked))
+        return highest(look.scores, places, 2 * torch.ones_like(turn.asked.remaining))
 
     monkeypatch.setitem(PACES, "first_hitting", replace(PACES["first_hitting"], choose=two))
     assert p_value(run(ORACLE, SAMPLES, pace="first_hitting")) < REJECT

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from hf_maskgit.core.sampler import annealing
 from hf_maskgit.core.sampler_orders import ORDERS
-from hf_maskgit.core.sampler_paces import remaining_counts
+from hf_maskgit.core.sampler_paces import annealing, remaining_counts
 from hf_maskgit.core.sampler_rules import PACES
 from hf_maskgit.core.sampler_scores import (
     draw,

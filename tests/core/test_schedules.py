@@ -195,3 +195,14 @@ def test_a_schedule_that_is_detached_on_a_stretch_is_refused():
 
 def test_a_schedule_may_be_flat_at_a_point():
     get_schedule(lambda t: 4 * (t - 0.5) ** 3 + 0.5)
+
+
+def test_a_wrong_inverse_is_refused():
+    with pytest.raises(
+        ValueError, match=r"at the time that it gives for 0\.\d+, the fraction masked is 0\.\d+"
+    ):
+        Schedule(lambda t: t**2, inverse=lambda rate: rate)
+    with pytest.raises(ValueError, match="`inverse` is not the schedule's.* bisection"):
+        Schedule(lambda t: t, inverse=lambda rate: rate * torch.nan)
+    right = Schedule(lambda t: t**2, inverse=torch.sqrt)
+    assert right.inverse(torch.tensor(0.25)).item() == 0.5
