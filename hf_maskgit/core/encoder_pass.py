@@ -1,4 +1,4 @@
-"""One pass of any encoder, seen from outside.
+"""One pass of any encoder, by two hooks: on its head and on its embeddings.
 
 The LM head runs only where logits are needed, and self-conditioning reaches the input, whatever
 the encoder looks like inside: both by forward hooks. What a pass is about belongs to the thread

@@ -1,4 +1,4 @@
-"""Losses as sums and counts, in float32.
+"""The training loss: weighted masked cross-entropy, as a sum and a count.
 
 A sum is divided once, by the number of all maskable tokens of the optimizer update (over
 micro-batches and processes), never by the number of chosen ones: only then is the weighted loss an
