@@ -9,6 +9,7 @@ import atexit
 import difflib
 import inspect
 import json
+import logging
 import os
 import re
 import signal
@@ -23,6 +24,8 @@ import yaml
 from transformers import HfArgumentParser
 
 from ..core.checkpoint_files import raised_in
+from ..evaluation.progress import no_bars_of_others_in_logs
+from .other_names import options_for
 
 RECIPE_NAME = "training_options.yaml"
 
@@ -60,6 +63,10 @@ def run_program(main: Callable[[], object]) -> None:
     Args:
         main: reads this process's command line.
     """
+    # the library's own lines; where it measures or trains, they say in a log how far it is
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("hf_maskgit").setLevel(logging.INFO)
+    no_bars_of_others_in_logs()
     try:
         main()
     except (ValueError, RuntimeError, OSError) as error:
@@ -351,7 +358,8 @@ def _unknown_option(word: str, option_types: Sequence[type]) -> str:
 
 
 def _close_options(word: str, option_types: Sequence[type]) -> list[str]:
-    return difflib.get_close_matches(_option_name(word), _option_names(option_types), n=3)
+    name, names = _option_name(word), _option_names(option_types)
+    return options_for(name, names) or difflib.get_close_matches(name, names, n=3)
 
 
 def _option_name(word: str) -> str:
