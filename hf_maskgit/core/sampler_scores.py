@@ -94,7 +94,9 @@ def draw(logits: Tensor, uniforms: Tensor) -> Tensor:
     target = uniforms.to(cumulative.dtype)[:, None] * total
     tokens = torch.searchsorted(cumulative, target, right=True)
     last_possible = torch.searchsorted(cumulative, total)
-    return torch.minimum(tokens, last_possible).squeeze(-1)
+    # Of a row of nan no comparison holds; whoever meets one must find it, and not an id that is
+    # beyond the vocabulary.
+    return torch.minimum(tokens, last_possible).clamp_max(logits.shape[-1] - 1).squeeze(-1)
 
 
 def gumbel(uniforms: Tensor) -> Tensor:

@@ -54,7 +54,8 @@ def masked_accuracy(
         The fraction of hidden tokens predicted right, by mask rate.
 
     Raises:
-        ValueError: for a mask rate out of its range, no text, or one that cannot be measured.
+        ValueError: for a mask rate out of its range, no text, one that cannot be measured, or
+            logits that are not finite.
     """
     check_mask_rates(mask_rates)
     right: Counter[float] = Counter()

@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from ..core.configuration_maskgit import MaskGitConfig
+from ..core.finite import check_logits
 from ..core.masking import maskable_positions, token_column
 from ..core.noise import chosen_generator, keyed_generator
 from ..core.sampler_scores import highest
@@ -265,6 +266,9 @@ def predict_masked(
 
     Returns:
         (N, V) logits, row by row.
+
+    Raises:
+        ValueError: for logits that are not finite.
     """
     shown = input_ids.masked_fill(chosen, cast(int, model.config.mask_token_id))
     # Named only where they are wanted: not every denoiser knows these arguments.
@@ -272,4 +276,5 @@ def predict_masked(
     if token_type_ids is not None:
         given["token_type_ids"] = token_type_ids
     logits: Tensor = model(shown, attention_mask, masked_positions=chosen, **given).logits
+    check_logits(logits)
     return logits

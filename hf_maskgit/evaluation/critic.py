@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ..core.finite import check_critic_scores
 from ..core.modeling_maskgit import MaskGitForMaskedLM
 from ..core.token_critic import fill_in
 from .batches import (
@@ -100,11 +101,12 @@ def critic_auroc(
         What was found, over all texts.
 
     Raises:
-        ValueError: for a model without a critic, or a value out of its range.
+        ValueError: for a model without a critic, a value out of its range, or logits and scores
+            that are not finite.
     """
     check_mask_rates([mask_rate])
-    if not temperature > 0:
-        raise ValueError(f"`temperature` must be greater than 0, got {temperature}.")
+    if not 0 < temperature < float("inf"):
+        raise ValueError(f"`temperature` must be greater than 0 and finite, got {temperature}.")
     if not model.has_token_critic:
         raise ValueError(
             "The model has no token critic to measure; train one with token_critic='self' or "
@@ -124,6 +126,7 @@ def critic_auroc(
             # A token that the denoiser drew right is right: what it means to the critic is only
             # whether it differs from the truth, as in its training.
             scores = model.score_tokens(filled, mask, chosen)
+            check_critic_scores(scores)
             parts.append(_compare(scores, (filled == ids)[chosen], chosen.nonzero()[:, 0]))
     return CriticAuroc.add(parts)
 

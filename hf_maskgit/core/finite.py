@@ -1,0 +1,69 @@
+"""Logits and scores that are not finite, refused before anything is chosen by them.
+
+A nan or an infinity would not stop a decoding: it makes constant text, or an id beyond the
+vocabulary, and a bound of nan.
+
+Letters: V vocabulary, N positions.
+"""
+
+from torch import Tensor
+
+
+def check_logits(logits: Tensor) -> None:
+    """Refuse what a denoiser gives, where it is no distribution.
+
+    Args:
+        logits: (N, V); -inf says that a token cannot stand there.
+
+    Raises:
+        ValueError: for nan or +inf, and for a position with -inf alone.
+    """
+    # One comparison per logit, of the seven or more that scoring and drawing take: nan wins it.
+    finite = logits.amax(-1).isfinite()
+    if not bool(finite.all()):
+        raise ValueError(
+            f"The denoiser's logits are not finite at {int((~finite).sum())} of {len(finite)} "
+            "positions: nan, +inf, or nothing but -inf. Look for weights that are not finite "
+            "([n for n, p in model.named_parameters() if not p.isfinite().all()]); float16 may "
+            "overflow where float32 does not, and so may a large `guidance_scale`."
+        )
+
+
+def check_processed(logits: Tensor) -> None:
+    """Refuse what processors made of finite logits, where it is no distribution any more.
+
+    Args:
+        logits: (N, V), with -inf at what cannot stand there.
+
+    Raises:
+        ValueError: for nan or +inf, and for a position with nothing left.
+    """
+    if bool(logits.amax(-1).isfinite().all()):
+        return
+    if not bool((logits > -float("inf")).any(-1).all()):
+        raise ValueError(
+            "`logits_processor` leaves nothing to emit at a position: every id that may stand "
+            "there has the score -inf; let it keep one."
+        )
+    raise ValueError(
+        "`logits_processor` or `repetition_penalty` gives nan or +inf as the score of an id that "
+        "may be emitted; scores must be finite, or -inf for an id that must not be."
+    )
+
+
+def check_critic_scores(scores: Tensor) -> None:
+    """Refuse what a critic gives, where it is no number.
+
+    Args:
+        scores: (N,) log-odds.
+
+    Raises:
+        ValueError: for nan.
+    """
+    nan = scores.isnan()
+    if bool(nan.any()):
+        raise ValueError(
+            f"The token critic's scores are nan at {int(nan.sum())} of {len(nan)} positions. Look "
+            "for weights that are not finite "
+            "([n for n, p in model.named_parameters() if not p.isfinite().all()])."
+        )
