@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from .noise import fresh_seed, keyed_generator
 from .pipeline_maskgit import MaskGitPipeline, refuse_generator_in_workers, shift_columns
 from .pipeline_splicing import Piece, splice
+from .unknown_tokens import counted_before
 
 # "{blank" ends a word: "{blanket}" is text. What follows is checked, so that a slip is no text.
 _BLANK = re.compile(r"\{blank(?!\w)(?P<rest>[^{}]*\}?)")
@@ -210,6 +211,7 @@ class InfillingPipeline(MaskGitPipeline):
         inputs = self.tokenizer(masked, **{**(tokenizer_kwargs or {}), **asked})
         ids = inputs["input_ids"][0][inputs["attention_mask"][0] == 1].tolist()
         template = self._locate(typed, counts, ids)
+        self._check_read([masked], inputs, options)
         limit = self.model.max_positions
         if limit is not None and len(ids) > limit:
             raise ValueError(
@@ -312,7 +314,8 @@ class InfillingPipeline(MaskGitPipeline):
                 options["allowed_token_ids"], tensors["attention_mask"], copies
             )
         options["return_dict_in_generate"] = True
-        output = self.model.generate(**tensors, **options)
+        with counted_before():  # by words, text by text
+            output = self.model.generate(**tensors, **options)
         # (B * n, L) becomes (B, n, L): transformers takes a batch apart along the first dimension.
         shape = (batch_size, -1, output.sequences.shape[-1])
         return {

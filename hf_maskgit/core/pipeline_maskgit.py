@@ -1,7 +1,7 @@
 """What the pipelines of this library share."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -9,7 +9,11 @@ from torch.utils.data import get_worker_info
 from transformers import Pipeline, PreTrainedModel
 
 from .generation_config_maskgit import OPTIONS, MaskGitGenerationConfig
+from .text_reader import TextReader
+from .unknown_tokens import check_read, sum_of
 from .special_tokens import check_tokenizer
+
+_LONGEST_START = 40  # characters of a text that a sentence shows
 
 
 def is_masked_decoder(model: PreTrainedModel) -> bool:
@@ -25,6 +29,7 @@ class MaskGitPipeline(Pipeline):
 
     model: Any  # a class that came with a checkpoint is no class of this package
     tokenizer: Any
+    _reader: TextReader | None = None
 
     def __init__(self, model: PreTrainedModel, *args: Any, **kwargs: Any) -> None:
         if not is_masked_decoder(model):
@@ -54,6 +59,28 @@ class MaskGitPipeline(Pipeline):
         self.model.save_pretrained(save_directory, with_code=with_code, **kwargs)
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(save_directory, **kwargs)
+
+    def _check_read(
+        self, texts: Sequence[str], encoded: Any, options: Mapping[str, Any] | None
+    ) -> None:
+        """Refuse what is mostly unknown to the tokenizer; warn where more than a little is.
+
+        Args:
+            texts: what one input is made of.
+            encoded: what the tokenizer made of them.
+            options: of decoding, for `max_unknown_share`.
+
+        Raises:
+            ValueError: saying which words are unknown.
+        """
+        if self._reader is None or self._reader.tokenizer is not self.tokenizer:
+            self._reader = TextReader(self.tokenizer)
+        reading = sum_of(self._reader.read(texts, encoded))
+        if reading.unknown:
+            resolved = self._resolved(self._prepare_generate_kwargs(dict(options or {})))
+            start = " ".join(texts)
+            start = start if len(start) <= _LONGEST_START else start[:_LONGEST_START] + "..."
+            check_read(reading, f"the text {start!r}", resolved.max_unknown_share)
 
     def _resolved(self, options: Mapping[str, Any]) -> MaskGitGenerationConfig:
         """Return the options of decoding as `generate` will understand them.

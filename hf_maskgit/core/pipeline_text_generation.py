@@ -15,6 +15,7 @@ from .noise import row_seeds
 from .pipeline_infilling import check_no_blank
 from .pipeline_maskgit import MaskGitPipeline, is_masked_decoder, shift_columns
 from .pipeline_splicing import Piece, continuation, splice
+from .unknown_tokens import counted_before
 
 
 class MaskGitTextGenerationPipeline(MaskGitPipeline, TextGenerationPipeline):
@@ -62,7 +63,8 @@ class MaskGitTextGenerationPipeline(MaskGitPipeline, TextGenerationPipeline):
             **kwargs: as in transformers.
 
         Raises:
-            ValueError: for a blank, which only the infilling pipeline fills.
+            ValueError: for a blank, which only the infilling pipeline fills, or a prompt that is
+                mostly unknown to the tokenizer.
         """
         messages = (
             [{"content": prompt_text}] if isinstance(prompt_text, str) else prompt_text.messages
@@ -71,6 +73,11 @@ class MaskGitTextGenerationPipeline(MaskGitPipeline, TextGenerationPipeline):
             if isinstance(message["content"], str):
                 check_no_blank(message["content"], "the text-generation pipeline")
         inputs = super().preprocess(prompt_text, *args, **kwargs)
+        if isinstance(prompt_text, str):
+            self._check_read([kwargs.get("prefix", "") + prompt_text], inputs, kwargs)
+        else:  # of a chat its template is no concern of the user's
+            said = [m["content"] for m in messages if isinstance(m["content"], str)]
+            self._check_read(said, self.tokenizer(said, add_special_tokens=False), kwargs)
         ids = inputs["input_ids"].long()  # no ids at all come as float
         real = inputs.get("attention_mask")
         if real is None:
@@ -98,7 +105,8 @@ class MaskGitTextGenerationPipeline(MaskGitPipeline, TextGenerationPipeline):
             own = dict(options)
             if own.get("allowed_token_ids") is not None:
                 own["allowed_token_ids"] = shift_columns(own["allowed_token_ids"], mask, copies)
-            output = self.model.generate(input_ids=text, attention_mask=mask, **own)
+            with counted_before():  # by words, text by text
+                output = self.model.generate(input_ids=text, attention_mask=mask, **own)
             if not isinstance(output, ModelOutput):
                 output = {"sequences": output}
             for i, row in enumerate(alike):
