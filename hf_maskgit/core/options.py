@@ -4,8 +4,13 @@ A dataclass field made by `option` carries all of it. Whatever else knows the op
 configuration, the command line, the sentence of an error, the documentation) reads it from there.
 """
 
+import math
+import numbers
 from dataclasses import dataclass, field, fields
 from typing import Any
+
+_OVERFLOW = 2**31  # what is counted in 32 bits would wrap around
+_LONGEST_SHOWN = 200  # characters of a value in a sentence
 
 
 @dataclass(frozen=True)
@@ -97,19 +102,52 @@ def check(name: str, value: Any, option: Option) -> None:
     Raises:
         ValueError: saying what was got and what is allowed.
     """
-    if option.choices and value not in option.choices:
+    if option.choices and not _is_one_of(value, option.choices):
         known = ", ".join(map(repr, option.choices))
-        raise ValueError(f"Unknown {name} {value!r}; choose from {known}.")
+        raise ValueError(f"Unknown {name} {shown(value)}; choose from {known}.")
     # True is an int to Python, hence `type` and not `isinstance`.
     is_kind = not option.kinds or type(value) in option.kinds
     if option.kinds == (bool,) and not is_kind:
-        raise ValueError(f"`{name}` must be True or False, got {value!r}.")
+        raise ValueError(f"`{name}` must be True or False, got {shown(value)}.")
     # Of an integer, type and range are one sentence, since it is mostly a count.
     if option.kinds == (int,) and not (is_kind and option.spans(value)):
         limit = "" if option.low is None else f" of at least {option.low}"
-        raise ValueError(f"`{name}` must be an integer{limit}, got {value!r}.")
-    if not is_kind:
-        raise ValueError(f"`{name}` must be a number, got {value!r}.")
+        if option.high is not None:
+            limit = f" from {option.low} to {option.high}"
+        raise ValueError(f"`{name}` must be an integer{limit}, got {shown(value)}.")
+    if option.kinds == (int,) and not -_OVERFLOW < value < _OVERFLOW:
+        raise ValueError(f"`{name}` must be an integer below 2**31, got {value}.")
+    # What is compared with a range below is a number by then: a text or a list would raise there.
+    ranged = option.low is not None or option.high is not None
+    if not is_kind or (ranged and not _is_number(value)):
+        raise ValueError(f"`{name}` must be a number, got {shown(value)}.")
     if not option.spans(value):
         noun = f"is a {option.noun} and " if option.noun else ""
         raise ValueError(f"`{name}` {noun}must {option.range}, got {value}{option.hint}.")
+    if ranged and not _is_finite(value):
+        raise ValueError(f"`{name}` must be finite, got {value}.")
+
+
+def _is_one_of(value: Any, choices: tuple[Any, ...]) -> bool:
+    # Of another type it is none of them, and may not be comparable: a tensor, a list.
+    return isinstance(value, tuple({type(choice) for choice in choices})) and value in choices
+
+
+def _is_number(value: Any) -> bool:
+    """Tell whether it is one number: of Python, of NumPy, or the only one of a tensor."""
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        value = value.item()
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond every float
+        return False
+
+
+def shown(value: Any) -> str:
+    """Show a value of any size and kind on one line."""
+    words = " ".join(repr(value).split())
+    return words if len(words) <= _LONGEST_SHOWN else f"{words[:_LONGEST_SHOWN]}..."

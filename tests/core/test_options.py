@@ -1,9 +1,12 @@
 """One declaration of an option, and every sentence with which a value is refused."""
 
 import dataclasses
+import math
 import re
 
+import numpy as np
 import pytest
+import torch
 
 from hf_maskgit.core.options import Option, check, option, option_of, options_of
 
@@ -65,7 +68,28 @@ PROBABILITY = {"low": 0, "high": 1, "noun": "probability"}
         ),
         (PROBABILITY, 2, "`x` is a probability and must lie in [0, 1], got 2."),
         (PROBABILITY, float("nan"), "`x` is a probability and must lie in [0, 1], got nan."),
+        (PROBABILITY, "often", "`x` must be a number, got 'often'."),
+        (PROBABILITY, None, "`x` must be a number, got None."),
+        (PROBABILITY, [0.5], "`x` must be a number, got [0.5]."),
+        (PROBABILITY, True, "`x` must be a number, got True."),
+        (PROBABILITY, torch.tensor([0.5]), "`x` must be a number, got tensor([0.5000])."),
+        (NUMBER, 10**400, f"`x` must be finite, got {10**400}."),
+        (NUMBER, math.inf, "`x` must be finite, got inf."),
+        ({**WHOLE, "high": 9}, 10, "`x` must be an integer from 1 to 9, got 10."),
+        (WHOLE, 2**31, "`x` must be an integer below 2**31, got 2147483648."),
+        (
+            WHOLE,
+            "a" * 500,
+            f"`x` must be an integer of at least 1, got {repr('a' * 500)[:200]}....",
+        ),
         ({"choices": (None, "a")}, "c", "Unknown x 'c'; choose from None, 'a'."),
+        ({"choices": ("a",)}, ["a"], "Unknown x ['a']; choose from 'a'."),
+        (
+            {"choices": ("a",)},
+            np.array(["a", "b"]),
+            "Unknown x array(['a', 'b'], dtype='<U1'); choose from 'a'.",
+        ),
+        ({"choices": ("a",)}, torch.ones(2), "Unknown x tensor([1., 1.]); choose from 'a'."),
     ],
 )
 def test_what_a_value_cannot_be_is_said_in_a_sentence(declared, value, sentence):
@@ -80,7 +104,8 @@ def test_what_a_value_cannot_be_is_said_in_a_sentence(declared, value, sentence)
         (WHOLE, [1, 10**9]),
         ({"kinds": (int,)}, [-5]),
         (FLAG, [True, False]),
-        (NUMBER, [0, 0.0, 1e300, float("inf")]),
+        (NUMBER, [0, 0.0, 1e300]),
+        (PROBABILITY, [0, 1.0, np.float32(0.5), np.int64(1), torch.tensor(0.5)]),
         ({**NUMBER, "high": 1}, [0, 1, 0.5]),
         ({"choices": (None, "a")}, [None, "a"]),
     ],
