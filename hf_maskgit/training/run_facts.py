@@ -44,6 +44,7 @@ PLACE_IN_THE_DATA = ("seed", "examples_per_update", "training_examples", "traini
 # Each process has random states of its own, and nobody could invent those of one more.
 _NEVER_ALLOWED = ("num_processes",)
 _ROWS = 10_000
+_NOT_STATED = "not stated"  # by an earlier release, which did not compare it
 
 
 def facts_of(
@@ -176,7 +177,7 @@ def _differences(
     written: Mapping[str, Any], present: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[tuple[str, Any, Any]]:
     for name, now in present.items():
-        before = written.get(name)
+        before = written.get(name, _NOT_STATED)
         if isinstance(now, dict) and isinstance(before, dict):
             # A setting that one of them lacks is one that another release of transformers knows.
             common = {key: value for key, value in now.items() if key in before}
@@ -192,7 +193,7 @@ def _settings(config: PreTrainedConfig) -> dict[str, Any]:
 def _shown(value: Any) -> str:
     if isinstance(value, str) and len(value) == hashlib.sha256().digest_size * 2:
         return f"{value[:12]}..."
-    return "unknown" if value is None else str(value)
+    return str(value)
 
 
 def _words(column: Any) -> bytes:

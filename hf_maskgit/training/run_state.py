@@ -150,7 +150,8 @@ class RunState:
         try:
             missing, unknown = load_model(self.model, str(path), strict=False)
         except (OSError, SafetensorError, RuntimeError) as error:
-            raise ValueError(f"{str(path)!r} holds other weights: {error}") from error
+            words = " ".join(str(error).split())
+            raise ValueError(f"{str(path)!r} holds other weights: {words}") from error
         if missing or unknown:
             raise ValueError(
                 f"{str(path)!r} holds other weights than this run's model: it lacks "

@@ -134,6 +134,7 @@ def test_faulty_recipes_are_named(tmp_path, capsys):
             ["--overwrite_output_dir", "--resume_from_checkpoint=latest"],
             "deletes what `resume_from_checkpoint` continues",
         ),
+        (["--allow_changes", "seed"], "add `resume_from_checkpoint`, or leave it out"),
     ],
 )
 def test_what_cannot_be_is_refused_with_a_sentence(words, sentence, capsys):
