@@ -29,6 +29,8 @@ from hf_maskgit.core.noise import mix
 from hf_maskgit.core.pipeline_infilling import check_no_blank
 from hf_maskgit.core.sampler import Sampler
 from hf_maskgit.core.sampler_presets import PRESETS
+from hf_maskgit.core.text_reader import check_texts
+from hf_maskgit.core.unknown_tokens import counted_before
 from hf_maskgit.evaluation.progress import ProgressBar
 from hf_maskgit.hub.loading import load_generator
 from hf_maskgit.training.recipes import (
@@ -126,6 +128,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         device_map=device,
         allow_missing_weights=options.allow_missing_weights,
     )
+    stored: Any = getattr(model.generation_config, "max_unknown_share", None)
+    check_texts(tokenizer, texts, decoding_options(options).get("max_unknown_share", stored))
     with open_output(options.output_file) as output:
         for request, written in write_samples(model, tokenizer, texts, options):
             if options.output_format == "text":
@@ -177,13 +181,14 @@ def write_samples(
                 return_tensors="pt",
             )
             seeds = [request.seed for request in batch]
-            sequences: Any = model.generate(
-                **inputs.to(model.device),
-                generation_config=config,
-                seed=seeds,
-                tokenizer=tokenizer,
-                **length_option,
-            )
+            with counted_before():  # by words, text by text
+                sequences: Any = model.generate(
+                    **inputs.to(model.device),
+                    generation_config=config,
+                    seed=seeds,
+                    tokenizer=tokenizer,
+                    **length_option,
+                )
             decoded = tokenizer.batch_decode(sequences, skip_special_tokens=True)
             yield from zip(batch, decoded, strict=True)
             told.update(len(batch))

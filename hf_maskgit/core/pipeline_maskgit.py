@@ -9,11 +9,9 @@ from torch.utils.data import get_worker_info
 from transformers import Pipeline, PreTrainedModel
 
 from .generation_config_maskgit import OPTIONS, MaskGitGenerationConfig
-from .text_reader import TextReader
-from .unknown_tokens import check_read, sum_of
 from .special_tokens import check_tokenizer
-
-_LONGEST_START = 40  # characters of a text that a sentence shows
+from .text_reader import TextReader, named
+from .unknown_tokens import check_read, sum_of
 
 
 def is_masked_decoder(model: PreTrainedModel) -> bool:
@@ -78,9 +76,7 @@ class MaskGitPipeline(Pipeline):
         reading = sum_of(self._reader.read(texts, encoded))
         if reading.unknown:
             resolved = self._resolved(self._prepare_generate_kwargs(dict(options or {})))
-            start = " ".join(texts)
-            start = start if len(start) <= _LONGEST_START else start[:_LONGEST_START] + "..."
-            check_read(reading, f"the text {start!r}", resolved.max_unknown_share)
+            check_read(reading, named(" ".join(texts)), resolved.max_unknown_share)
 
     def _resolved(self, options: Mapping[str, Any]) -> MaskGitGenerationConfig:
         """Return the options of decoding as `generate` will understand them.

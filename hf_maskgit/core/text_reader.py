@@ -8,12 +8,14 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from .unknown_tokens import Reading, has_other_role, unknown_id_of
+from .unknown_tokens import Reading, check_each_read, has_other_role, unknown_id_of
 
 _MOST_EXAMPLES = 3  # of a text
-_LONGEST_EXAMPLE = 24  # characters
+_LONGEST_EXAMPLE, _LONGEST_START = 24, 40  # characters of a word, and of a text
 # Ideographs and kana stand without spaces between them, and each is a word to most tokenizers.
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+")
+_IDEOGRAPHS = "\u3040-\u30ff\u3400-\u9fff"
+_WORD = re.compile(rf"[{_IDEOGRAPHS}]|[^\s{_IDEOGRAPHS}]+")
+_INSIDE_A_WORD = re.compile(rf"[^\W{_IDEOGRAPHS}]{{2}}")
 _MARKS = "\u2581\u0120 "  # how tokens write the space before a word
 _RARE = "\ua66e"  # a letter that stands in one manuscript, and in no vocabulary but of bytes
 
@@ -82,9 +84,9 @@ class TextReader:
         start, stop = place
         typed = text[start:stop]
         # Letters that a known token of the same word touches were left over of that word.
-        left_over = text[start - 1 : start + 1].isalnum() if start else False
-        left_over |= text[stop - 1 : stop + 1].isalnum() and stop < len(text)
-        if self._reads_symbols or (left_over and not _is_spaced(typed)):
+        edges = text[max(0, start - 1) : start + 1], text[max(0, stop - 1) : stop + 1]
+        left_over = any(map(_INSIDE_A_WORD.fullmatch, edges)) and len(typed.split()) == 1
+        if self._reads_symbols or left_over:
             return max(1, len("".join(typed.split())))
         return max(1, len(_WORD.findall(typed)))
 
@@ -130,6 +132,30 @@ class TextReader:
             return False
         read = self.tokenizer("".join(single), add_special_tokens=False)["input_ids"]
         return bool(list(read) == [symbols[token] for token in single])
+
+
+def check_texts(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    max_unknown_share: float | None = None,
+) -> None:
+    """Refuse a text that is mostly unknown to the tokenizer; warn of all in one sentence.
+
+    Args:
+        tokenizer: that the texts will go through.
+        texts: each for itself, as prompts are; an empty one has nothing unknown.
+        max_unknown_share: see `Tolerance`.
+
+    Raises:
+        ValueError: showing the first such text.
+    """
+    readings = TextReader(tokenizer).read(texts, tokenizer(list(texts), verbose=False))
+    check_each_read(readings, lambda i: named(texts[i]), "the texts", max_unknown_share)
+
+
+def named(text: str) -> str:
+    """Name a text for a sentence by how it begins: "the text 'In the beginning'"."""
+    return f"the text {text if len(text) <= _LONGEST_START else text[:_LONGEST_START] + '...'!r}"
 
 
 def _placed(text: str, pieces: Sequence[str | None]) -> list[tuple[int, int] | None]:
@@ -183,10 +209,6 @@ def _uncovered(text: str, places: Sequence[Any]) -> list[tuple[int, int]]:
         open_[start:stop] = [False] * (stop - start)
     marks = "".join("x" if is_open else " " for is_open in open_)
     return [found.span() for found in re.finditer("x+", marks)]
-
-
-def _is_spaced(typed: str) -> bool:
-    return len(typed.split()) > 1
 
 
 def _shortened(word: str) -> str:

@@ -6,7 +6,7 @@ not fit its texts shows in no loss and in no bound. Texts are counted by words, 
 token may stand for a whole text (`text_reader` counts them); where only ids are left, by tokens.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -229,11 +229,29 @@ def check_rows_read(
     Raises:
         ValueError: naming the first such row, since each is a text of its own.
     """
-    readings, limit = (
-        read_ids_of(config, input_ids, attention_mask),
-        checked_limit(max_unknown_share),
-    )
+    readings = read_ids_of(config, input_ids, attention_mask)
+    check_each_read(readings, lambda i: f"row {i} of {name}", name, max_unknown_share)
+
+
+def check_each_read(
+    readings: Sequence[Reading],
+    one: Callable[[int], str],
+    together: str,
+    max_unknown_share: float | None = None,
+) -> None:
+    """Refuse a text among several of which too much is unknown; warn of all in one sentence.
+
+    Args:
+        readings: of the texts.
+        one: names a text by its number.
+        together: names all of them.
+        max_unknown_share: see `Tolerance`.
+
+    Raises:
+        ValueError: naming the first such text.
+    """
+    limit = checked_limit(max_unknown_share)
     for i, reading in enumerate(readings):
         if reading.share > limit:
-            check_read(reading, f"row {i} of {name}", limit)
-    check_read(sum_of(readings, "tokens"), name, limit)
+            check_read(reading, one(i), limit)
+    check_read(sum_of(readings, readings[0].noun if readings else "words"), together, limit)

@@ -61,6 +61,7 @@ def word_tokenizer_that_ends_in_unknown():
         (word_tokenizer, "[MASK]", 0, 0, ()),
         # a word in pieces is as many as its pieces; ideographs are words of their own
         (wordpiece_tokenizer, "t ЖЖЖ, 日本", 5, 3, ("ЖЖЖ", "日", "本")),
+        (wordpiece_tokenizer, "Qx日 t", 3, 2, ("Qx", "日")),
         (wordpiece_tokenizer, "[UNK] t", 2, 1, ("[UNK]",)),
         # the space before an unknown word is a token, and no word that is known
         (unigram_tokenizer, "ЖЖЖ", 1, 1, ("ЖЖЖ",)),

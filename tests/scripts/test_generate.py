@@ -67,6 +67,24 @@ def test_the_writers_mistakes_are_named(saved, tmp_path, capsys):
     assert "`num_samples` must be at least 1, got 0" in capsys.readouterr().err
 
 
+def test_texts_the_tokenizer_does_not_know(saved, tmp_path, capsys, caplog):
+    output = tmp_path / "out.txt"
+    output.write_text("kept")
+    start = ("--model", saved, "--max_new_tokens", "3", "--output_file", str(output))
+    with pytest.raises(
+        ValueError,
+        match=r"does not know 2 of the 3 words of the text 'zz w1 qq' \(66.7 %\), such as",
+    ):
+        generate.main([*start, "--text", "w1 w2", "zz w1 qq"])
+    assert output.read_text() == "kept"
+    generate.main([*start, "--text", "zz w1 qq", "", "--max_unknown_share", "0.7"])
+    generate.main([*start, "--text", "zz w1 qq", "--options", '{"max_unknown_share": 1}'])
+    caplog.clear()
+    generate.main([*start, "--text", "zz w1 w2", "w3", "[MASK]", "--num_samples", "2"])
+    (told,) = [r.getMessage() for r in caplog.records if "does not know" in r.getMessage()]
+    assert "does not know 1 of the 4 words of the texts (25 %), such as 'zz': the model" in told
+
+
 def test_a_sampler_is_chosen_by_its_parts_or_by_its_name(saved, capsys):
     start = ("--model", saved, "--text", "w1", "--max_new_tokens", "6")
     by_parts = lines_of(capsys, *start, "--pace", "ancestral", "--anneal_temperature", "false")
