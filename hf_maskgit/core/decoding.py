@@ -86,7 +86,9 @@ class Planner:
             # Only a callback leaves masks behind the last step: they go now, block by block.
             return asked._replace(reveal_rate=zero + 1)
         if table.remaining is not None:
-            return asked._replace(remaining=table.remaining[step, rows])
+            # Behind its last row, of zeros, only a callback leaves masks.
+            planned = min(step, len(table.remaining) - 1)
+            return asked._replace(remaining=table.remaining[planned, rows])
         if table.before is None:
             return asked
         before, after, block = (

@@ -112,8 +112,8 @@ def check(name: str, value: Any, option: Option) -> None:
     # Of an integer, type and range are one sentence, since it is mostly a count.
     if option.kinds == (int,) and not (is_kind and option.spans(value)):
         limit = "" if option.low is None else f" of at least {option.low}"
-        if option.high is not None:
-            limit = f" from {option.low} to {option.high}"
+        if is_kind and option.high is not None and value > option.high:
+            limit = f" of at most {option.high}"
         raise ValueError(f"`{name}` must be an integer{limit}, got {shown(value)}.")
     if option.kinds == (int,) and not -_OVERFLOW < value < _OVERFLOW:
         raise ValueError(f"`{name}` must be an integer below 2**31, got {value}.")

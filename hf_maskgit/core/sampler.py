@@ -8,6 +8,8 @@ from transformers import LogitsProcessorList
 from .options import option
 from .schedules import Schedule
 
+_MOST_STEPS = 100_000  # more takes hours, and memory for each of them before the first
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
@@ -43,6 +45,7 @@ class Sampler:
         "by them takes the passes it needs.",
         int,
         low=1,
+        high=_MOST_STEPS,
     )
     # What the values of these three are stands in the rows of `sampler_rules`.
     order: str = option("top_probability", "Which masked positions go first: those")

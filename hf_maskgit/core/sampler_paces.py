@@ -63,10 +63,11 @@ def remaining_by_blocks(
         every_step_reveals: see `remaining_counts`.
 
     Returns:
-        (S, B) long, masks of the whole row left after each step; the last row is 0.
+        (P, B) long, masks of the whole row left after each step; the last row is 0. P is S, or less
+        where every step reveals and no row has as many masks as there are steps.
     """
     # Rows of as many masks share a plan, so that a large batch costs no more than its few lengths.
-    plans: dict[int, Tensor] = {}
+    plans: dict[int, list[int]] = {}
     for total in set(num_masked.tolist()):
         plan = []
         sizes = block_sizes(total, block_length)
@@ -74,11 +75,15 @@ def remaining_by_blocks(
         for size, share in zip(sizes, shares(steps, sizes), strict=True):
             behind -= size
             rates = schedule.mask_rate(step_times(share)[1:])
+            if every_step_reveals:  # a block has no use for more steps than masks
+                rates = rates[: max(size, 1)]
             left = remaining_counts(torch.tensor([size]), rates, every_step_reveals)[:, 0].tolist()
             # The next block starts as soon as this one is finished.
             plan += [behind + n for n in left[: left.index(0) + 1]]
-        plans[total] = torch.tensor(plan + [0] * (steps - len(plan)))
-    return torch.stack([plans[n] for n in num_masked.tolist()], 1).to(num_masked.device)
+        plans[total] = plan
+    passes = max(map(len, plans.values())) if every_step_reveals else steps
+    padded = {n: torch.tensor(plan + [0] * (passes - len(plan))) for n, plan in plans.items()}
+    return torch.stack([padded[n] for n in num_masked.tolist()], 1).to(num_masked.device)
 
 
 def mask_rates_by_blocks(

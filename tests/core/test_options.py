@@ -75,7 +75,8 @@ PROBABILITY = {"low": 0, "high": 1, "noun": "probability"}
         (PROBABILITY, torch.tensor([0.5]), "`x` must be a number, got tensor([0.5000])."),
         (NUMBER, 10**400, f"`x` must be finite, got {10**400}."),
         (NUMBER, math.inf, "`x` must be finite, got inf."),
-        ({**WHOLE, "high": 9}, 10, "`x` must be an integer from 1 to 9, got 10."),
+        ({**WHOLE, "high": 9}, 10, "`x` must be an integer of at most 9, got 10."),
+        ({**WHOLE, "high": 9}, 0, "`x` must be an integer of at least 1, got 0."),
         (WHOLE, 2**31, "`x` must be an integer below 2**31, got 2147483648."),
         (
             WHOLE,

@@ -99,20 +99,24 @@ def test_the_plan_by_blocks_is_that_of_a_loop(
     plan = remaining_by_blocks(
         torch.tensor(totals), steps, get_schedule(schedule), block_length, every_step_reveals
     )
-    assert plan.shape == (steps, len(totals))
     assert plan.dtype == torch.long
-    for row, total in enumerate(totals):
-        by_hand = plan_by_hand(total, steps, schedule, block_length, every_step_reveals)
-        assert plan[:, row].tolist() == by_hand
+    by_hand = [
+        plan_by_hand(total, steps, schedule, block_length, every_step_reveals) for total in totals
+    ]
+    # Steps that no row has a use for are not planned, where every step reveals.
+    used = steps
+    if every_step_reveals:
+        used = max(row.index(0) + 1 for row in by_hand)
+    assert plan.T.tolist() == [row[:used] for row in by_hand]
 
 
 def test_a_plan_by_blocks_written_out():
     """7 masks by 3 and 8 steps: three steps for each of the first blocks, two for the last."""
     linear = get_schedule("linear")
     plan = remaining_by_blocks(torch.tensor([7, 3, 0]), 8, linear, 3)
-    assert plan[:, 0].tolist() == [6, 5, 4, 3, 2, 1, 0, 0]
-    assert plan[:, 1].tolist() == [2, 1, 0, 0, 0, 0, 0, 0]
-    assert plan[:, 2].tolist() == [0] * 8
+    assert plan[:, 0].tolist() == [6, 5, 4, 3, 2, 1, 0]
+    assert plan[:, 1].tolist() == [2, 1, 0, 0, 0, 0, 0]
+    assert plan[:, 2].tolist() == [0] * 7
 
 
 def test_one_block_of_all_is_the_plan_without_blocks():
@@ -283,3 +287,19 @@ def test_one_is_revealed_whatever_the_rule():
     assert marked(within_factor(scores, candidates, 1e-9)) == first
     entropies = torch.full((1, 3), 10.0)
     assert marked(within_entropy_budget(scores, entropies, candidates, 0.0)) == first
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("block_length", [None, 3])
+def test_a_plan_is_as_long_as_its_rows_can_use(schedule, block_length):
+    """100,000 steps of 7 masks are 7 passes of one, and are planned as such."""
+    masks = torch.tensor([7, 0, 4])
+    plan = remaining_by_blocks(masks, 100_000, get_schedule(schedule), block_length)
+    assert plan.tolist() == [[max(int(n) - s, 0) for n in masks] for s in range(1, 8)]
+
+
+def test_where_tokens_compete_every_step_is_planned():
+    plan = remaining_by_blocks(
+        torch.tensor([2]), 5, get_schedule("linear"), None, every_step_reveals=False
+    )
+    assert plan[:, 0].tolist() == [1, 1, 0, 0, 0]  # the floor of 2 (4/5, 3/5, 2/5, 1/5, 0)
