@@ -6,7 +6,6 @@ import json
 import os
 import pkgutil
 import re
-import shlex
 import subprocess
 import sys
 from dataclasses import fields
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from transformers import AutoTokenizer, Trainer
+from transformers import CONFIG_MAPPING, AutoTokenizer, Trainer, pipeline
 
 import hf_maskgit
 from hf_maskgit import (
@@ -30,14 +29,12 @@ from hf_maskgit.core.modeling_maskgit import MaskGitOutput
 from hf_maskgit.core.sampler_orders import ORDERS
 from hf_maskgit.core.sampler_presets import PRESETS
 from hf_maskgit.core.sampler_rules import PACES, REMASKS
-from hf_maskgit.training.arguments import DataArguments, ModelArguments, TrainArguments
-from hf_maskgit.training.recipes import parse_options
-from scripts.evaluate import EvaluateArguments
-from scripts.generate import GenerateArguments
-from scripts.push_to_hub import PushArguments
+from scripts.cli import COMMANDS
 from tests.support import hub_server
 from tests.support.house import START, draw, first_line, map_of_page
 from tests.support.project import PACKAGE, ROOT
+from tests.support.shown_commands import OPTIONS as SHOWN
+from tests.support.shown_commands import check_understood, commands_of, run_by
 from tests.support.tiny import word_tokenizer
 
 PAGES = ("ecosystem.md", "coming_from.md")
@@ -46,12 +43,6 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs
 # What takes long or needs a Hub, by the heading above it; the rest runs in the default tier.
 SLOW = {"`peft`", "`accelerate launch`", "`push_to_hub` and `revision`", "`torch.compile`"}
 STRANGER = "Loading without this package"  # runs where an import of it fails
-SCRIPTS = {
-    "train.py": (ModelArguments, DataArguments, TrainArguments),
-    "evaluate.py": (EvaluateArguments,),
-    "generate.py": (GenerateArguments,),
-    "push_to_hub.py": (PushArguments,),
-}
 
 # A process of its own for the pages, as a reader has one, and for each a folder and names of its
 # own. Told by JSON: the blocks, and where.
@@ -174,23 +165,49 @@ def test_the_slow_examples_too(tmp_path, monkeypatch):
 
 
 def commands() -> list[list[str]]:
-    """Every command of a script that a page shows, split into words."""
+    """Every command that a page shows and that runs one of our scripts, split into words."""
     blocks = [block for page in PAGES for block in blocks_of(page) if block.language == "bash"]
-    lines = "\n".join(block.code for block in blocks).replace("\\\n", " ").splitlines()
-    words = [shlex.split(line, comments=True) for line in lines if "scripts/" in line]
-    return [line[line.index(next(w for w in line if w.startswith("scripts/"))) :] for line in words]
+    return [words for block in blocks for words in commands_of(block.code) if run_by(words)]
 
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
 def test_every_command_is_understood(command, tmp_path):
-    """A recipe of a run that has not been made stands for any recipe."""
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text("encoder: e\ndataset: d\noutput_dir: o\n", encoding="utf-8")
-    script, *words = command
-    words = [str(recipe) if word.endswith(".yaml") else word for word in words]
-    if script.endswith("push_to_hub.py"):
-        words = ["--model", *words]
-    parse_options(SCRIPTS[Path(script).name], words)
+    check_understood(command, tmp_path)
+
+
+def test_the_pages_show_every_command_of_an_installed_package():
+    """Training by the launcher, as a run of any size is started."""
+    shown = {tuple(words[:2]) for words in commands() if words[0] == "hf-maskgit"}
+    assert {name for _, name in shown} == set(COMMANDS) - {"train"}
+    assert ["accelerate", "launch", "-m", "hf_maskgit.scripts.train"] in [w[:4] for w in commands()]
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *map((ROOT / "docs").joinpath, PAGES)])
+def test_whoever_copies_a_block_that_loads_a_generator_has_imported_the_package(page):
+    """transformers knows the type only then; the page says what it says otherwise."""
+    text = page.read_text(encoding="utf-8")
+    for code in re.findall(r"^```python\n(.*?)^```$", text, flags=re.M | re.S):
+        if re.search(
+            r"^\S.*pipeline\(|^from transformers import .*\bAuto(Model|Config)", code, re.M
+        ):
+            assert "hf_maskgit" in code or "trust_remote_code" in code, code
+
+
+def test_the_trap_has_the_words_of_the_error(tmp_path):
+    """Of a process that has not imported the package; transformers' sentences, in its release."""
+    page = (ROOT / "docs/ecosystem.md").read_text(encoding="utf-8")
+    trap = page.split("\n## Traps\n")[1]
+    (tmp_path / "config.json").write_text('{"model_type": "maskgit"}')
+    monkeypatch = pytest.MonkeyPatch()
+    with monkeypatch.context() as context:
+        context.delitem(CONFIG_MAPPING._extra_content, "maskgit")
+        with pytest.raises(ValueError, match="does not recognize this architecture") as raised:
+            pipeline("infilling", model=str(tmp_path))
+    assert "`KeyError: 'maskgit'`" in trap
+    assert repr(raised.value.__context__) == "KeyError('maskgit')"
+    said = "model type `maskgit` but Transformers does not recognize this architecture"
+    assert said in str(raised.value)
+    assert said.replace("`", "") in " ".join(trap.split()).replace("`", "")
 
 
 def slugs(page: Path) -> set[str]:
@@ -262,6 +279,8 @@ def dotted_paths(page: Path) -> list[str]:
 def test_every_import_path_on_a_page_leads_somewhere(page):
     """To a module, or to a name in one; the changelog also names those that are gone."""
     for path in dotted_paths(page):
+        # the programs, which an installation has inside the package
+        path = path.replace("hf_maskgit.scripts", "scripts")
         pkgutil.resolve_name(path.removesuffix(".py"))
 
 
@@ -300,7 +319,7 @@ EXAMPLE = {"input_ids", "attention_mask", "labels", "maskable"}  # columns the c
 FORWARD = set(inspect.signature(MaskGitForMaskedLM.forward).parameters) - {"self", "kwargs"}
 WRAPPING = {"critic", "tokenizer"}  # of from_encoder
 OPTIONS = {*DECODING, *COLLATING, *EXAMPLE, *FORWARD, *WRAPPING, *own_fields()}
-SCRIPT_OPTIONS = {f.name for kinds in SCRIPTS.values() for kind in kinds for f in fields(kind)}
+SCRIPT_OPTIONS = {f.name for kinds in SHOWN.values() for kind in kinds for f in fields(kind)}
 OBJECTS = {"model": MaskGitForMaskedLM, "MaskGitOutput": MaskGitOutput}
 OBJECTS |= {
     "Trainer": Trainer,

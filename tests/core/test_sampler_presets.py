@@ -69,3 +69,19 @@ def test_the_docs_show_each_with_its_options():
         for option, value in PRESETS[name].options.items():
             if PLAIN.get(option) != value:
                 assert f"{option}={value!r}" in options, (name, option)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_docs_say_which_write_several_texts_of_a_prompt(table, name):
+    cells = re.search(rf"^\| `{name}` \|.*$", DOCS.read_text(), re.MULTILINE)[0].split(" | ")
+
+    def two_texts(**options):
+        return table.generate(TEXT, preset=name, steps=4, num_return_sequences=2, **options)
+
+    if cells[3] == "any number":
+        assert len(two_texts()) == 2
+    else:
+        assert cells[3] == "one: it draws nothing"
+        with pytest.raises(ValueError, match="which num_return_sequences=2 needs; set do_sample=T"):
+            two_texts()
+        assert len(two_texts(do_sample=True)) == 2

@@ -108,10 +108,14 @@ def table_of(choice: str) -> str:
 
 def table_of_presets() -> str:
     """One row per preset, with the options that differ from those of every preset."""
-    lines = ["| name | source | options | what it does | take it for |", "|---|---|---|---|---|"]
+    lines = [
+        "| name | source | options | texts per prompt | what it does | take it for |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, preset in PRESETS.items():
         own = [f"`{k}={v!r}`" for k, v in preset.options.items() if PLAIN.get(k) != v]
-        cells = (f"`{name}`", preset.source, ", ".join(own), preset.idea, preset.use)
+        texts = "any number" if preset.options["do_sample"] else "one: it draws nothing"
+        cells = (f"`{name}`", preset.source, ", ".join(own), texts, preset.idea, preset.use)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
