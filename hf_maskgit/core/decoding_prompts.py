@@ -97,8 +97,10 @@ def pack_prompts(
     if input_ids is None or from_nothing:
         num_rows = 1 if input_ids is None else len(input_ids)
         input_ids = _frames(config, num_rows, input_device(model, input_ids))
-        attention_mask = token_type_ids = None
-    attention_mask = check_rows(config, input_ids, attention_mask, token_type_ids)
+        # All of it is real, also where a token that frames a text pads it elsewhere.
+        attention_mask, token_type_ids = torch.ones_like(input_ids), None
+    else:
+        attention_mask = check_rows(config, input_ids, attention_mask, token_type_ids)
     tolerated = options.max_unknown_share
     check_rows_read(config, input_ids, attention_mask, "`input_ids`", tolerated)
     seeds = row_seeds(len(input_ids), repeats, seed, generator, options.do_sample)
