@@ -8,6 +8,7 @@ from transformers import FillMaskPipeline, PreTrainedModel
 
 from .pipeline_maskgit import MaskGitPipeline, is_masked_decoder
 from .special_tokens import never_emitted, special_ids
+from .unknown_tokens import checked_limit
 
 
 class MaskGitFillMaskPipeline(MaskGitPipeline, FillMaskPipeline):
@@ -26,12 +27,41 @@ class MaskGitFillMaskPipeline(MaskGitPipeline, FillMaskPipeline):
         return sorted(special_ids(fields) | never_emitted(fields, num_rows))
 
     def _sanitize_parameters(  # type: ignore[override]
-        self, top_k: int | None = None, targets: Any = None, tokenizer_kwargs: Any = None
+        self,
+        top_k: int | None = None,
+        targets: Any = None,
+        tokenizer_kwargs: Any = None,
+        max_unknown_share: float | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if top_k is not None and not (type(top_k) is int and top_k >= 1):
             raise ValueError(f"`top_k` must be an integer of at least 1, got {top_k!r}.")
         parameters: Any = super()._sanitize_parameters(top_k, targets, tokenizer_kwargs)
+        if max_unknown_share is not None:
+            parameters[0]["max_unknown_share"] = checked_limit(max_unknown_share)
         return parameters
+
+    def preprocess(  # type: ignore[override]
+        self,
+        inputs: str,
+        return_tensors: str | None = None,
+        tokenizer_kwargs: dict[str, Any] | None = None,
+        max_unknown_share: float | None = None,
+    ) -> Any:
+        """Tokenise a text, as transformers does.
+
+        Args:
+            inputs: a text with masks.
+            return_tensors: as in transformers.
+            tokenizer_kwargs: as in transformers.
+            max_unknown_share: see `Tolerance`.
+
+        Raises:
+            ValueError: for a text that is mostly unknown to the tokenizer.
+        """
+        encoded = super().preprocess(inputs, return_tensors, tokenizer_kwargs)
+        named = {} if max_unknown_share is None else {"max_unknown_share": max_unknown_share}
+        self._check_read([inputs], encoded, named)
+        return encoded
 
     def get_target_ids(self, targets: str | list[str]) -> np.ndarray:
         """Return the ids of words to choose between.

@@ -75,8 +75,11 @@ class MaskGitPipeline(Pipeline):
             self._reader = TextReader(self.tokenizer)
         reading = sum_of(self._reader.read(texts, encoded))
         if reading.unknown:
-            resolved = self._resolved(self._prepare_generate_kwargs(dict(options or {})))
-            check_read(reading, named(" ".join(texts)), resolved.max_unknown_share)
+            asked = dict(options or {})
+            if self._pipeline_calls_generate:  # fill-mask does not
+                asked = self._prepare_generate_kwargs(asked)
+            limit = self._resolved(asked).max_unknown_share
+            check_read(reading, named(" ".join(texts)), limit)
 
     def _resolved(self, options: Mapping[str, Any]) -> MaskGitGenerationConfig:
         """Return the options of decoding as `generate` will understand them.

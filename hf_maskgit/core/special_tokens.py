@@ -82,7 +82,7 @@ def tokenizer_fields(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     play these parts in BERT.
 
     Raises:
-        ValueError: when the tokenizer has no mask token, or none of its own.
+        ValueError: when the tokenizer has no mask token, or none of its own, or knows no word.
     """
     if tokenizer.mask_token_id is None:
         raise ValueError(
@@ -113,6 +113,12 @@ def tokenizer_fields(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
         "unassigned_token_ids": sorted(set(range(max(named) + 1)) - named),
     }
     check_mask_is_alone(fields)
+    if not ordinary_ids(fields):
+        raise ValueError(
+            f"The {type(tokenizer).__name__} knows {len(named)} tokens, and none of them a word; "
+            "it seems to be made without its vocabulary, and every text would be unknown. Give "
+            "the encoder's own, as AutoTokenizer.from_pretrained() loads it."
+        )
     return fields
 
 

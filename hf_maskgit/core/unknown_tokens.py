@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -208,6 +209,37 @@ def read_ids_of(config: Any, input_ids: Tensor, attention_mask: Tensor | None) -
     special |= set(config.prefix_ids or []) | set(config.suffix_ids or [])
     others = set(getattr(config, "special_token_ids", None) or []) - {unknown_id}
     return read_ids(input_ids, attention_mask, unknown_id, special | others)
+
+
+class RunningCount:
+    """Watches the batches of a training for unknown tokens.
+
+    The first batch is refused where it is mostly unknown; of what comes later a warning is given,
+    once. A run that has begun is never stopped for one batch.
+
+    Args:
+        fields: the token fields of `MaskGitConfig` by name.
+        max_unknown_share: see `Tolerance`.
+    """
+
+    def __init__(self, fields: Mapping[str, Any], max_unknown_share: float | None = None) -> None:
+        self.fields, self.limit = fields, checked_limit(max_unknown_share)
+        self.seen, self.is_told = Reading(noun="tokens"), False
+
+    def add(self, input_ids: Tensor, attention_mask: Tensor) -> None:
+        """Count a batch of clean texts, (B, L) long with (B, L), 1 at real tokens.
+
+        Raises:
+            ValueError: for a first batch that is mostly unknown.
+        """
+        config = SimpleNamespace(**self.fields)
+        before, rows = self.seen, read_ids_of(config, input_ids, attention_mask)
+        self.seen = sum_of([before, *rows], "tokens")
+        if before.words == 0:
+            check_read(self.seen, "the first batch", self.limit)
+        elif not self.is_told:
+            check_read(self.seen, "the batches so far", 1)
+        self.is_told |= self.seen.share > _WORTH_A_WARNING
 
 
 def check_rows_read(

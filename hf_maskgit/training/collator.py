@@ -26,6 +26,7 @@ from ..core.special_tokens import (
     ordinary_ids,
     tokenizer_fields,
 )
+from ..core.unknown_tokens import RunningCount, Tolerance
 
 _SCALARS_PER_EXAMPLE = 4  # stratum, offset in the stratum, two corruption coins
 _UNIFORMS_PER_POSITION = 3  # choice, kind of corruption, random token
@@ -51,6 +52,8 @@ class DataCollatorForMaskGit:
         seed: first part of the key of the noise.
         process_index, num_processes: this process among those that share an update.
         pad_to_multiple_of: round the padded length up to a multiple of this.
+        max_unknown_share: largest share of the first batch that may be unknown to the tokenizer.
+        count_unknown: False where the texts were counted when they were tokenised.
 
     Raises:
         ValueError: for a tokenizer without mask or padding token, or an option out of its range.
@@ -70,6 +73,8 @@ class DataCollatorForMaskGit:
         process_index: int = 0,
         num_processes: int = 1,
         pad_to_multiple_of: int | None = None,
+        max_unknown_share: float = Tolerance.max_unknown_share,
+        count_unknown: bool = True,
     ) -> None:
         self.masking = Masking(
             schedule=schedule,
@@ -100,6 +105,8 @@ class DataCollatorForMaskGit:
         self._token_ids = tokenizer_fields(tokenizer)
         self._ordinary_ids = torch.tensor(ordinary_ids(self._token_ids))
         self._never_maskable = sorted(never_emitted(self._token_ids))
+        counter = RunningCount(self._token_ids, max_unknown_share)
+        self._unknown = counter if count_unknown else None
 
     @classmethod
     def from_config(
@@ -153,12 +160,14 @@ class DataCollatorForMaskGit:
 
         Raises:
             ValueError: for an example with the literal mask token, without a maskable position, or
-                with labels of its own.
+                with labels of its own; for a first batch that is mostly unknown to the tokenizer.
         """
         if len(features) == 0:
             raise ValueError("There is no example to make a batch of.")
         batch, maskable = self._pad(features)
         self._check(features, batch["input_ids"], batch["attention_mask"], maskable)
+        if self._unknown is not None:
+            self._unknown.add(batch["input_ids"], batch["attention_mask"])
         scalars, uniforms = self._noise(features, batch["attention_mask"])
         # The first argsort lists the examples in the order of their draws, the second turns that
         # list into each one's rank: draws 0.7 0.1 0.4 -> 1 2 0 -> ranks 2 0 1, a permutation that

@@ -129,6 +129,7 @@ class TrainingLoop:
             seed=options.seed,
             process_index=accelerator.process_index,
             num_processes=accelerator.num_processes,
+            count_unknown=False,  # by words, when the texts were tokenised
         )
         loader: DataLoader[Any] = DataLoader(
             train_examples,  # type: ignore[arg-type]  # a map-style data set all the same

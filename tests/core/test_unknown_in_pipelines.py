@@ -95,3 +95,18 @@ def test_a_prefix_is_part_of_the_text():
 def test_a_long_text_is_shown_in_part():
     with pytest.raises(ValueError, match=r"of the text '(zz ){13}z\.\.\.' \("):
         pipeline("text-generation")("zz " * 30)
+
+
+def test_fill_mask_counts_too(caplog):
+    pipe = pipeline("fill-mask")
+    with pytest.raises(
+        ValueError, match=r"not know 2 of the 3 words of the text 'zz \[MASK\] qq w1'"
+    ):
+        pipe(["w1 [MASK]", "zz [MASK] qq w1"])
+    assert pipe("zz [MASK] qq w1", max_unknown_share=0.7, top_k=1)
+    with pytest.raises(ValueError, match="`max_unknown_share` is a share and must lie in"):
+        pipe("w1 [MASK]", max_unknown_share=-1)
+    caplog.clear()
+    pipe("w1 [MASK] zz")
+    (warning,) = told(caplog)
+    assert "1 of the 2 words of the text 'w1 [MASK] zz' (50 %), such as 'zz'" in warning

@@ -3,8 +3,10 @@
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import BertTokenizer, PreTrainedTokenizerFast
 
+from hf_maskgit import DataCollatorForMaskGit, MaskGitForMaskedLM
+from hf_maskgit.core.special_tokens import tokenizer_fields
 from hf_maskgit.core.text_reader import TextReader
 from hf_maskgit.core.unknown_tokens import (
     Reading,
@@ -20,6 +22,7 @@ from tests.support.tiny import (
     BERT_SPECIALS,
     protein_tokenizer,
     tiny_config,
+    tiny_encoder,
     tiny_model,
     word_tokenizer,
 )
@@ -243,3 +246,64 @@ def test_examples_are_counted_in_one_pass():
     assert read_examples(examples, word_tokenizer_that_ends_in_unknown()).words == 0
     with counted_before():
         assert read_examples(examples, word_tokenizer()).unknown == 0
+
+
+# --- training ------------------------------------------------------------------------------------
+
+
+def test_a_tokenizer_without_a_word_is_refused_wherever_it_comes_in():
+    """`BertTokenizer()` is one: five special tokens. Every text of it is unknown."""
+    empty = BertTokenizer()
+    assert len(empty) == 5
+    sentence = "The BertTokenizer knows 5 tokens, and none of them a word; .* AutoTokenizer"
+    for use in (
+        DataCollatorForMaskGit,
+        tokenizer_fields,
+        lambda tokenizer: MaskGitForMaskedLM.from_encoder(tiny_encoder(), tokenizer=tokenizer),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            use(empty)
+
+
+def batch_of(*rows):
+    return [{"input_ids": word_tokenizer()(row)["input_ids"]} for row in rows]
+
+
+def test_the_collator_refuses_a_first_batch_that_is_mostly_unknown(caplog):
+    batch = batch_of("zz w1 qq", "w2 zz")
+    with pytest.raises(ValueError, match=r"3 of the 5 tokens of the first batch \(60 %\), so the"):
+        DataCollatorForMaskGit(word_tokenizer())(batch)
+    config = tiny_config()
+    from_config = DataCollatorForMaskGit.from_config
+    with pytest.raises(ValueError, match=r"3 of the 5 tokens of the first batch \(60 %\), so the"):
+        from_config(config, word_tokenizer())(batch)
+    assert not caplog.records
+    from_config(config, word_tokenizer(), max_unknown_share=0.6)(batch)
+    assert "3 of the 5 tokens of the first batch (60 %): the model sees" in caplog.text
+    caplog.clear()
+    from_config(config, word_tokenizer(), count_unknown=False)(batch)
+    assert not caplog.records
+    with pytest.raises(ValueError, match="`max_unknown_share` is a share and must lie in"):
+        DataCollatorForMaskGit(word_tokenizer(), max_unknown_share=3)
+
+
+def test_the_collator_warns_once_of_what_comes_later(caplog):
+    collator = DataCollatorForMaskGit(word_tokenizer())
+    known, unknown = batch_of(*["w1 w2 w3 w4 w5"] * 20), batch_of("zz", "qq")
+    collator(known)
+    assert not caplog.records
+    collator(unknown)
+    (warning,) = caplog.records
+    assert "2 of the 102 tokens of the batches so far (1.96 %)" in warning.getMessage()
+    for batch in (known, known, unknown, unknown):
+        collator(batch)
+    assert len(caplog.records) == 1
+
+
+def test_counting_changes_no_batch():
+    batch = [{**example, "example_id": i} for i, example in enumerate(batch_of("w1 w2 zz", "w3"))]
+    counted, plain = (
+        DataCollatorForMaskGit(word_tokenizer(), count_unknown=counts)(batch)
+        for counts in (True, False)
+    )
+    assert all(torch.equal(counted[name], plain[name]) for name in plain)
