@@ -221,7 +221,7 @@ def publish(push: Push) -> str:
     except HubError as error:
         raise HubError(
             f"{error} The model is safe in {str(push.folder)!r}. To push it later: "
-            f"python scripts/push_to_hub.py {push.folder} --repo_id {push.repo_id}"
+            f"hf-maskgit push {push.folder} --repo_id {push.repo_id}"
         ) from error
 
 
