@@ -139,7 +139,7 @@ def check_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise ValueError(
-            f"The run will need about {needed / 1e9:.2f} GB in {str(folder)!r}, and "
-            f"{free / 1e9:.2f} GB are free there. Make room, lower `keep_checkpoints`, or name "
+            f"The run will need about {needed / 1e6:,.1f} MB in {str(folder)!r}, and "
+            f"{free / 1e6:,.1f} MB are free there. Make room, lower `keep_checkpoints`, or name "
             "another `output_dir`."
         )
