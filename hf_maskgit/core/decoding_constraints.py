@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 from transformers.generation import logits_process
 
+from .argument_checks import check_callables
 from .decoding_layout import PackedRows
 from .decoding_turn import DecodingState
 from .sampler import Sampler
@@ -188,7 +189,8 @@ def asked_processors(
     """
     processors = _check_processors(given)
     if repetition_penalty is not None and repetition_penalty != 1:
-        processors.append(logits_process.RepetitionPenaltyLogitsProcessor(repetition_penalty))
+        penalty = float(repetition_penalty)  # transformers takes no integer
+        processors.append(logits_process.RepetitionPenaltyLogitsProcessor(penalty))
     return processors
 
 
@@ -208,6 +210,7 @@ def _check_processors(processors: Sequence[LogitsProcessor] | None) -> LogitsPro
             f"`logits_processor` must be a list of processors, got {type(processors).__name__}; "
             "put a single one in brackets."
         )
+    check_callables("logits_processor", processors or [])
     for processor in processors or []:
         kind = type(processor)
         if kind.__module__ == logits_process.__name__ and kind.__name__ not in _PARALLEL_PROCESSORS:

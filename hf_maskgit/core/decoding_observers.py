@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .argument_checks import check_callables
 from .decoding import StepCallback
 from .decoding_layout import behind_first
 from .decoding_prompts import Prompts
@@ -39,6 +40,7 @@ class Observer:
     ) -> None:
         self._rows, self._sampler, self._stops = prompts.rows, sampler, stops
         self._vocab_size, self._callback = vocab_size, callback
+        check_callables("callback_on_step_end", [] if callback is None else [callback])
         self._history: list[Tensor] | None = None
         self._feed = None
         if streamer is not None:
@@ -170,8 +172,14 @@ def check_streamable(streamer: Any, num_texts: int) -> None:
     """Refuse a streamer for several texts.
 
     Raises:
+        TypeError: for something that is no streamer.
         ValueError: for more than one text.
     """
+    if streamer is not None and not (hasattr(streamer, "put") and hasattr(streamer, "end")):
+        raise TypeError(
+            "`streamer` must have the methods put() and end(), as those of transformers have, got "
+            f"{type(streamer).__name__}."
+        )
     if streamer is not None and num_texts != 1:
         raise ValueError(
             f"A streamer shows one text, and {num_texts} are asked for; pass one row and leave "

@@ -10,10 +10,12 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from .argument_checks import check_tensor, check_token_types
 from .configuration_maskgit import MaskGitConfig
 from .decoding_layout import PackedRows, check_no_padding, pack_rows
 from .generation_config_maskgit import MaskGitGenerationConfig
 from .noise import row_seeds
+from .trained_length import warn_of_length
 from .unknown_tokens import Tolerance, check_rows_read
 
 
@@ -93,7 +95,7 @@ def pack_prompts(
     config, repeats = model.config, options.num_return_sequences
     input_ids, attention_mask, token_type_ids, seed, generator = given
     # A tokenizer without framing makes a row of no columns of an empty text.
-    from_nothing = input_ids is None or input_ids.shape[-1] == 0
+    from_nothing = input_ids is None or (input_ids.ndim == 2 and input_ids.shape[1] == 0)
     if input_ids is None or from_nothing:
         num_rows = 1 if input_ids is None else len(input_ids)
         input_ids = _frames(config, num_rows, input_device(model, input_ids))
@@ -114,7 +116,7 @@ def pack_prompts(
         num_new = 0
     rows = _pack(config, input_ids, attention_mask, num_new, model.max_positions, from_nothing)
     if token_type_ids is not None:
-        token_type_ids = token_type_ids.repeat_interleave(repeats, 0)
+        token_type_ids = token_type_ids.long().repeat_interleave(repeats, 0)
         token_type_ids = rows.pack_types(token_type_ids, attention_mask)
     return Prompts(rows, token_type_ids, seeds, repeats, holds_masks, from_nothing, tolerated)
 
@@ -256,7 +258,9 @@ def check_rows(
             row that is all padding.
     """
     ids_name, mask_name = f"{prefix or 'input_'}ids", f"{prefix}attention_mask"
-    if input_ids.ndim != 2 or len(input_ids) == 0 or input_ids.is_floating_point():
+    check_tensor(ids_name, input_ids)
+    fractions = input_ids.is_floating_point() or input_ids.is_complex()
+    if input_ids.ndim != 2 or input_ids.numel() == 0 or fractions:
         raise ValueError(
             f"`{ids_name}` must be integers of shape (batch, length), got dtype "
             f"{input_ids.dtype} and shape {tuple(input_ids.shape)}."
@@ -268,11 +272,15 @@ def check_rows(
             f"vocabulary has 0 to {vocab_size - 1}. Is this the model's own tokenizer?"
         )
     for name, tensor in ((mask_name, attention_mask), ("token_type_ids", token_type_ids)):
+        if tensor is not None:
+            check_tensor(name, tensor)
         if tensor is not None and tensor.shape != input_ids.shape:
             raise ValueError(
                 f"`{name}` must have the shape of `{ids_name}`, {tuple(input_ids.shape)}, got "
                 f"{tuple(tensor.shape)}."
             )
+    if token_type_ids is not None:
+        check_token_types(token_type_ids, config.get_text_config())
     # Without a mask padding would be read as text, silently and with a plausible result.
     if attention_mask is None:
         check_no_padding(input_ids, config.pad_token_id, ids_name, mask_name)
@@ -316,6 +324,11 @@ def _pack(
 ) -> PackedRows:
     # RoBERTa and its kin derive positions from the padding id, so their own must stand there.
     pad_token_id = config.get_text_config().pad_token_id
+    if max_positions is not None and num_new > max_positions:  # before there is room for them
+        raise ValueError(
+            f"`max_new_tokens` is {num_new}, and the encoder takes {max_positions} tokens, the "
+            "prompt among them; ask for fewer."
+        )
     rows = pack_rows(
         input_ids,
         attention_mask,
@@ -331,4 +344,5 @@ def _pack(
             f"The longest row comes to {longest} tokens ({rows.num_new} of them new), the "
             f"encoder takes {max_positions}. Shorten the prompt or ask for fewer `max_new_tokens`."
         )
+    warn_of_length(config, longest, "what it writes")
     return rows

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.generation import stopping_criteria
 
+from .argument_checks import check_callables, check_tokenizer
 from .decoding import StopFn
 from .decoding_turn import DecodingState
 from .sampler import Sampler
@@ -107,6 +108,9 @@ class StopRules:
                 "one in brackets."
             )
         self._criteria = list(criteria or [])
+        check_callables("stopping_criteria", self._criteria)
+        if self._strings and tokenizer is not None:
+            check_tokenizer(tokenizer)
         if self._strings and tokenizer is None:
             raise ValueError(
                 "`stop_strings` are looked for in decoded text; pass the model's `tokenizer=` too."

@@ -10,6 +10,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
+from .argument_checks import check_same_shape
 from .finite import check_critic_scores, check_logits, check_processed
 from .losses import forbid
 from .sampler import Sampler
@@ -235,7 +236,10 @@ class Turn:
 
     def _processed(self, logits: Tensor, text: torch.LongTensor, places: Tensor) -> Tensor:
         # A processor may edit in place, and may bring back what the distribution excludes.
-        scores = self.sampler.processors(text, cast(torch.FloatTensor, logits.clone()))
+        scores = cast(torch.FloatTensor, logits.clone())
+        for processor in self.sampler.processors:
+            scores = processor(text, scores)
+            check_same_shape("logits_processor", scores, logits)
         logits = self._restrict(scores, places)
         check_processed(logits)
         return logits

@@ -20,6 +20,7 @@ from transformers import (
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import logging
 
+from .argument_checks import check_source, check_tokenizer
 from .configuration_maskgit import MaskGitConfig, own_fields
 from .encoder_kinds import adapt_to_generation, is_unused, refusal
 from .special_tokens import tokenizer_fields
@@ -75,7 +76,7 @@ def generator_from(
         )
     denoiser, tokenizer = _encoder_and_tokenizer(encoder, tokenizer, options)
     fields = {**tokenizer_fields(tokenizer), **fields}
-    if is_checked:
+    if is_checked and isinstance(fields["num_token_ids"], int):  # else the config refuses it
         _check_tokenizer_fits(tokenizer, fields["num_token_ids"], denoiser)
     judge = critic_beside(critic, denoiser, fields)
     config = MaskGitConfig(text_config=denoiser.config, **fields)
@@ -94,8 +95,11 @@ def _encoder_and_tokenizer(
     options: dict[str, Any],
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load what is given by name, and refuse a model that is no encoder with an LM head."""
+    check_source("encoder", encoder)
     if isinstance(tokenizer, str):
         tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+    if tokenizer is not None:
+        check_tokenizer(tokenizer)
     if isinstance(encoder, PreTrainedModel):
         if options:
             raise TypeError(
@@ -280,6 +284,7 @@ def load_critic(critic: str | PreTrainedModel) -> PreTrainedModel:
     Raises:
         ValueError: for an encoder that cannot be a denoiser either, or a generator.
     """
+    check_source("critic", critic)
     config = AutoConfig.from_pretrained(critic) if isinstance(critic, str) else critic.config
     if isinstance(config, MaskGitConfig):
         raise ValueError(

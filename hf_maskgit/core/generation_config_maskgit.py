@@ -3,7 +3,7 @@
 import difflib
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from transformers import GenerationConfig
@@ -11,9 +11,17 @@ from transformers import GenerationConfig
 from .checkpoint_files import read_json_object
 from .options import Option, check, option, option_of, options_of
 from .sampler import Sampler
-from .sampler_choices import P2_PLANNERS, TABLES, readers_of, resolve_choices, what_draws
+from .sampler_choices import (
+    P2_PLANNERS,
+    TABLES,
+    described,
+    readers_of,
+    resolve_choices,
+    what_draws,
+)
+from .sampler_orders import ORDERS
 from .sampler_presets import PRESETS
-from .sampler_rules import ORDERS
+from .sampler_rules import PACES
 from .schedules import SCHEDULES
 from .unknown_tokens import Tolerance
 
@@ -95,7 +103,7 @@ class Request:
 
 # Every option of `generate` by name; those that pick a row of a table may have its names.
 OPTIONS: dict[str, Option] = {
-    name: replace(declared, choices=tuple(TABLES[name])) if name in TABLES else declared
+    name: described(name, declared) if name in TABLES else declared
     for name, declared in (options_of(Request) | options_of(Sampler)).items()
 }
 # An order, a pace or a remasking that nobody sets follows from the other two.
@@ -154,7 +162,7 @@ class MaskGitGenerationConfig(GenerationConfig):
         Raises:
             ValueError: for an unknown name, or overrides that do not go with the preset.
         """
-        if name not in PRESETS:
+        if not isinstance(name, str) or name not in PRESETS:
             raise ValueError(
                 f"Unknown preset {name!r}; choose from {', '.join(map(repr, PRESETS))}."
             )
@@ -174,13 +182,17 @@ class MaskGitGenerationConfig(GenerationConfig):
         Raises:
             ValueError: naming the option, what was got and what is allowed.
         """
+        self.check_values()
+        self._check_pairs()
+        if self.do_sample is False:
+            self._check_greedy()
+
+    def check_values(self) -> None:
+        """Check every option that is set by itself, before it is compared with others."""
         for name, declared in OPTIONS.items():
             if getattr(self, name) is not None:
                 check(name, getattr(self, name), declared)
         self._check_lists()
-        self._check_pairs()
-        if self.do_sample is False:
-            self._check_greedy()
 
     def complete(self, source: Mapping[str, Any]) -> None:
         """Take the options that are unset from a less specific source."""
@@ -233,14 +245,6 @@ class MaskGitGenerationConfig(GenerationConfig):
         vars(self).update(choices._asdict())
 
     def _check_lists(self) -> None:
-        ids = self.suppress_tokens
-        if ids is not None and not _is_list_of_ids(ids):
-            raise ValueError(f"`suppress_tokens` must be a list of token ids, got {ids!r}.")
-        words = self.bad_words_ids
-        if words is not None:
-            if not (isinstance(words, list) and all(map(_is_list_of_ids, words))):
-                raise ValueError(
-                    f"`bad_words_ids` must be a list of lists of token ids, got {words!r}."
         for name in ("pad_token_id", "bos_token_id"):
             if getattr(self, name) is not None and type(getattr(self, name)) is not int:
                 raise ValueError(f"`{name}` must be a token id, got {getattr(self, name)!r}.")
@@ -249,6 +253,14 @@ class MaskGitGenerationConfig(GenerationConfig):
             raise ValueError(
                 f"`eos_token_id` must be a token id or a list of token ids, got {ends!r}."
             )
+        ids = self.suppress_tokens
+        if ids is not None and not _is_list_of_ids(ids):
+            raise ValueError(f"`suppress_tokens` must be a list of token ids, got {ids!r}.")
+        words = self.bad_words_ids
+        if words is not None:
+            if not (isinstance(words, list) and all(map(_is_list_of_ids, words))):
+                raise ValueError(
+                    f"`bad_words_ids` must be a list of lists of token ids, got {words!r}."
                 )
             long = [word for word in words if len(word) != 1]
             if long:
@@ -282,14 +294,15 @@ class MaskGitGenerationConfig(GenerationConfig):
             )
         if None not in (self.order, self.pace, self.remask):
             self.resolve_choices()
-        # A pace with a rule of its own goes by the scores as they are.
-        noisy = [name for name, row in ORDERS.items() if row.noise == "choice_temperature"]
-        takes_noise = self.order in (None, *noisy) and self.pace in (None, OPTIONS["pace"].default)
+        orders = [name for name, row in ORDERS.items() if row.noise == "choice_temperature"]
+        paces = [name for name, row in PACES.items() if row.takes_noise]
+        takes_noise = self.order in (None, *orders) and self.pace in (None, *paces)
         if self.choice_temperature and not takes_noise:
             raise ValueError(
                 "`choice_temperature` is noise on the scores of an order, and "
                 f"order={self.order!r} with pace={self.pace!r} leaves it nothing to change; set it "
-                f"to 0, or the order to one of {', '.join(map(repr, noisy))}."
+                f"to 0, or the order to one of {', '.join(map(repr, orders))} with pace "
+                f"{' or '.join(map(repr, paces))}."
             )
 
     def _check_greedy(self) -> None:

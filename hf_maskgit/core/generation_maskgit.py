@@ -43,7 +43,7 @@ from .generation_config_maskgit import (
 from .options import options_of
 from .sampler import Sampler
 from .sampler_choices import check_blocks
-from .sampler_rules import ORDERS
+from .sampler_orders import ORDERS
 from .schedules import Schedule, get_schedule
 from .self_conditioning import Memory
 
@@ -278,6 +278,7 @@ class MaskGitGenerationMixin:
             raise ValueError(unknown_options(unknown))
         options = MaskGitGenerationConfig()
         options.complete(call)
+        options.check_values()
         if preset is not None:
             options.complete(MaskGitGenerationConfig.preset(preset).to_dict())
         if generation_config is not None:

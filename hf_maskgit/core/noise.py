@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
+from .argument_checks import check_generator
+
 _WORD = (1 << 64) - 1
 
 
@@ -57,6 +59,7 @@ def chosen_generator(seed: int | None, generator: torch.Generator | None) -> tor
 
 
 def _check_one_source(seed: object, generator: torch.Generator | None) -> None:
+    check_generator(generator)
     if seed is not None and generator is not None:
         raise ValueError("Give `seed` or `generator`, not both; each decides the noise alone.")
 
@@ -95,7 +98,11 @@ def row_seeds(
         )
     if isinstance(seed, int | numbers.Integral):
         return [mix(int(seed), row) for row in range(returned)]
-    seeds = [int(s) for s in seed]
+    seeds = list(seed)
+    for one in seeds:
+        if not isinstance(one, numbers.Integral):
+            raise ValueError(f"`seed` must hold integers, got {one!r} among them.")
+    seeds = [int(one) for one in seeds]
     if len(seeds) == returned:
         return seeds
     if len(seeds) == num_rows:
