@@ -105,8 +105,10 @@ def critic_auroc(
             that are not finite.
     """
     check_mask_rates([mask_rate])
-    if not 0 < temperature < float("inf"):
-        raise ValueError(f"`temperature` must be greater than 0 and finite, got {temperature}.")
+    if not temperature > 0:
+        raise ValueError(f"`temperature` must be greater than 0, got {temperature}.")
+    if temperature == float("inf"):
+        raise ValueError("`temperature` must be finite, got inf.")
     if not model.has_token_critic:
         raise ValueError(
             "The model has no token critic to measure; train one with token_critic='self' or "

@@ -222,3 +222,9 @@ def test_a_broken_critic_is_not_measured():
     texts = [{"input_ids": CLEAN[0].tolist()}] * 4
     with pytest.raises(ValueError, match="token critic's scores are nan"):
         critic_auroc(model, texts, word_tokenizer(), progress=False)
+
+
+def test_a_temperature_of_a_critic_is_finite():
+    texts = [{"input_ids": CLEAN[0].tolist()}]
+    with pytest.raises(ValueError, match="`temperature` must be finite, got inf"):
+        critic_auroc(tiny_model(token_critic="self"), texts, word_tokenizer(), temperature=INF)
