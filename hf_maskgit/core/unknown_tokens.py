@@ -72,10 +72,11 @@ class Reading:
 
     def of(self, what: str) -> str:
         """Say it in a sentence without its end: "The tokenizer does not know ..."."""
-        shown = " and ".join(map(repr, self.examples))
+        *others, last = map(repr, self.examples or [""])
+        shown = f"{', '.join(others)} and {last}" if others else last
         return (
             f"The tokenizer does not know {self.unknown:,} of the {self.words:,} {self.noun} of "
-            f"{what} ({self.percent}){', such as ' + shown if shown else ''}"
+            f"{what} ({self.percent}){', such as ' + shown if self.examples else ''}"
         )
 
 

@@ -186,6 +186,11 @@ def test_more_than_half_is_refused_in_a_sentence():
         check_read(Reading(2, 1), "the prompt", 50)
 
 
+def test_examples_are_listed_in_the_sentence():
+    assert Reading(4, 3, ("a", "b", "c")).of("it").endswith("(75 %), such as 'a', 'b' and 'c'")
+    assert Reading(4, 3).of("it") == "The tokenizer does not know 3 of the 4 words of it (75 %)"
+
+
 def test_more_than_one_in_a_hundred_brings_a_warning(caplog):
     check_read(Reading(100, 1, ("zz",)), "the prompt")
     assert not caplog.records
