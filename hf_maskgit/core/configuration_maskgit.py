@@ -49,6 +49,8 @@ class MaskGitConfig(PreTrainedConfig):
             it (padding of the table) are never emitted. None means all rows are real.
         unassigned_token_ids: ids below that no token has; never emitted. None where that was not
             looked at.
+        trained_length: tokens of the longest text that it was trained on, framing included; longer
+            ones bring a warning. Training sets it; None where nobody did.
         schedule: how much of a text is masked at each time, a name: a function cannot be stored,
             so give it to the collator or to `generate` instead. This and the options that follow,
             to `self_cond`, are those of `Masking`, which says what each of them is.
@@ -81,6 +83,7 @@ class MaskGitConfig(PreTrainedConfig):
     suffix_ids: list[int] | None = None
     num_token_ids: int | None = None
     unassigned_token_ids: list[int] | None = None
+    trained_length: int | None = None
     schedule: str = option_of(Masking, "schedule")
     no_replace_prob: float | int = option_of(Masking, "no_replace_prob")
     random_token_prob: float | int = option_of(Masking, "random_token_prob")
@@ -241,8 +244,9 @@ class MaskGitConfig(PreTrainedConfig):
         for encoder in (values["text_config"], values.get("critic_config")):
             if encoder is not None:
                 encoder.pop("_name_or_path", None)
-        if values.get("unassigned_token_ids") is None:  # of before there was this option
-            values.pop("unassigned_token_ids", None)
+        for name in ("unassigned_token_ids", "trained_length"):  # of before there were these
+            if values.get(name) is None:
+                values.pop(name, None)
         return values
 
     @classmethod
@@ -315,6 +319,11 @@ class MaskGitConfig(PreTrainedConfig):
                 "grown."
             )
         check_mask_is_alone(vars(self))
+        if self.trained_length is not None and self.trained_length < 1:
+            raise ValueError(
+                f"`trained_length` must be at least 1 token, got {self.trained_length}; None where "
+                "nobody knows."
+            )
 
 
 def _told(encoder: PreTrainedConfig, name: str) -> int | None:

@@ -18,6 +18,7 @@ from ..core.encoder_pass import warn_of_dropout
 from ..core.losses import cross_entropy
 from ..core.noise import chosen_generator
 from ..core.sampler_scores import highest
+from ..core.trained_length import warn_of_length
 from ..core.unknown_tokens import check_read, counted_before, read_ids_of, sum_of
 from .batches import (
     EvaluatedGenerator,
@@ -346,4 +347,5 @@ def _check_rows(model: EvaluatedGenerator, input_ids: Any, attention_mask: Tenso
         raise ValueError(
             f"The longest text has {longest} tokens, the encoder takes {limit}; shorten it."
         )
+    warn_of_length(config, longest, "its bound")
     warn_of_dropout(model, "its bound")

@@ -27,6 +27,7 @@ from ..core.special_tokens import (
     tokenizer_fields,
 )
 from ..core.unknown_tokens import RunningCount, Tolerance
+from .lengths import note_length_of
 
 _SCALARS_PER_EXAMPLE = 4  # stratum, offset in the stratum, two corruption coins
 _UNIFORMS_PER_POSITION = 3  # choice, kind of corruption, random token
@@ -293,7 +294,10 @@ class SetEpochCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Refuse what would show other masks than an uninterrupted run."""
+        """Refuse what would show other masks than an uninterrupted run; note how long texts are."""
+        config = getattr(kwargs.get("model"), "config", None)
+        if isinstance(config, MaskGitConfig):
+            note_length_of(config, getattr(kwargs.get("train_dataloader"), "dataset", None))
         if args.dataloader_persistent_workers and args.dataloader_num_workers:
             raise ValueError(
                 "dataloader_persistent_workers=True keeps the collator of the first epoch, so "

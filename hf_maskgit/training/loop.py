@@ -30,6 +30,7 @@ from .checkpoints import BEST_FOLDER, Progress, read_progress, save_checkpoint
 from .collator import DataCollatorForMaskGit
 from .examples import batches_of_one_length
 from .finiteness import NotFiniteError, check_finite
+from .lengths import note_length_of
 from .passes import update_batches
 from .run_facts import PLACE_IN_THE_DATA, Facts, facts_of
 from .run_files import (
@@ -121,6 +122,7 @@ class TrainingLoop:
             self.num_updates,
             update_size,
         )
+        note_length_of(model.config, train_examples)
         self.progress = Progress({**shaped_by, **(facts or {})})
         self.collator = DataCollatorForMaskGit.from_config(
             model.config,

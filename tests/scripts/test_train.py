@@ -42,7 +42,8 @@ def test_training_leaves_all_that_it_promises(trained):
     assert {"best", "checkpoint-10", "checkpoint-12", "README.md"} <= names
     assert "checkpoint-5" not in names
     for folder in (trained, trained / "best"):
-        assert MaskGitForMaskedLM.from_pretrained(folder).config.mask_token_id == 4
+        config = MaskGitForMaskedLM.from_pretrained(folder).config
+        assert (config.mask_token_id, config.trained_length) == (4, 13)
     steps = [line["step"] for line in log_lines(trained)]
     assert steps == [2, 4, 6, 6, 8, 10, 12, 12]
 

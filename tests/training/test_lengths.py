@@ -1,0 +1,55 @@
+"""The longest example, however examples are kept; every way of training stores it."""
+
+import pytest
+from datasets import Dataset, IterableDataset
+from transformers import Trainer, TrainingArguments
+
+from hf_maskgit import DataCollatorForMaskGit, MaskGitForMaskedLM
+from hf_maskgit.callbacks import SetEpochCallback
+from hf_maskgit.training import lengths
+from hf_maskgit.training.lengths import longest_example
+from tests.support.tiny import tiny_model, word_tokenizer
+
+ROWS = [{"input_ids": [2, *[7] * n, 3], "example_id": n} for n in (1, 9, 4, 6)]
+
+
+@pytest.mark.parametrize("read_at_a_time", [2, 10_000])
+def test_the_longest_is_found_without_making_examples(monkeypatch, read_at_a_time):
+    monkeypatch.setattr(lengths, "_ROWS", read_at_a_time)
+    data = Dataset.from_list(ROWS)
+    assert longest_example(data) == longest_example(ROWS) == longest_example(tuple(ROWS)) == 11
+    assert longest_example(data.with_format("numpy")) == 11
+    assert longest_example(data.select([3, 0, 2])) == 8  # those that are chosen
+
+
+def test_what_cannot_be_looked_up_is_not_guessed():
+    data = Dataset.from_list(ROWS)
+    assert longest_example(data.with_transform(lambda rows: pytest.fail("was made"))) is None
+    assert longest_example(data.remove_columns("input_ids")) is None
+    assert longest_example(IterableDataset.from_generator(lambda: iter(ROWS))) is None
+    assert longest_example([{"text": "a"}]) is None
+    assert longest_example([]) is longest_example(data.select([])) is longest_example(None) is None
+
+
+@pytest.mark.parametrize("kept_as", [list, Dataset.from_list])
+def test_trainer_stores_it(tmp_path, kept_as):
+    model = tiny_model("bert")
+    collator = DataCollatorForMaskGit.from_config(model.config, word_tokenizer())
+    trainer = Trainer(
+        model=model,
+        args=TrainingArguments(
+            output_dir=str(tmp_path),
+            max_steps=1,
+            remove_unused_columns=False,
+            save_strategy="no",
+            report_to="none",
+            use_cpu=True,
+            disable_tqdm=True,
+        ),
+        data_collator=collator,
+        train_dataset=kept_as(ROWS),
+        callbacks=[SetEpochCallback(collator)],
+    )
+    trainer.train()
+    trainer.save_model(str(tmp_path / "model"))
+    assert MaskGitForMaskedLM.from_pretrained(tmp_path / "model").config.trained_length == 11
