@@ -57,8 +57,8 @@ from .updates import (
 from .watching import Window, evaluate_bound, evaluate_critic
 
 logger = logging.getLogger(__name__)
-_CALMER = """Lower `learning_rate`, lengthen the warm-up, or use bf16 instead of fp16, and go on from \
-the last checkpoint."""
+_CALMER = """Lower `learning_rate`, lengthen the warm-up, or use bf16 instead of fp16, and go on \
+from the last checkpoint."""
 
 
 class TrainingLoop:
