@@ -211,6 +211,29 @@ def test_trackers_get_what_the_log_gets(tmp_path):
     assert tracked == pytest.approx(log_of(tmp_path / "run"))
 
 
+def test_a_tracker_is_told_each_step_once_when_a_run_goes_on(tmp_path, monkeypatch):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    inputs, run = write_inputs(tmp_path, num_texts=20), tmp_path / "run"
+    take_update, calls = training.take_update, []
+
+    def fails_at_the_sixth(*arguments):
+        calls.append(1)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return take_update(*arguments)
+
+    monkeypatch.setattr(training, "take_update", fails_at_the_sixth)
+    options = {"output_dir": run, **SMALL, "log_with": "tensorboard", "checkpoint_every": 3}
+    with pytest.raises(KeyboardInterrupt):
+        main([*inputs, *words(options)])
+    main([str(run / "training_options.yaml"), "--resume_from_checkpoint=latest"])
+    events = EventAccumulator(str(run / "hf_maskgit")).Reload().Scalars("loss")
+    assert {event.step: event.value for event in events} == pytest.approx(log_of(run))
+    assert [event.step for event in events] == [1, 2, 3, 4, 5, 6]
+
+
 def test_a_tracker_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"tracker 'clipboard' is not installed; installed are"):
         train(tmp_path, log_with="clipboard")

@@ -136,6 +136,46 @@ def test_a_killed_process_resumes_to_the_same_weights(tmp_path):
     assert_same_weights(weights_of(killed), weights_of(whole))
 
 
+STOPPED = """
+import os, signal
+import hf_maskgit.training.loop as training
+from hf_maskgit.training.recipes import run_program
+from scripts.train import main
+take_update, calls = training.take_update, []
+def stopped_at_the_third(*arguments):
+    calls.append(1)
+    if len(calls) == 3 and os.environ["RANK"] == "0":
+        signal.raise_signal(signal.SIGTERM)
+    return take_update(*arguments)
+training.take_update = stopped_at_the_third
+run_program(main)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_where_one_gets_a_signal(tmp_path):
+    inputs = run_inputs(tmp_path)
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    (tmp_path / "program.py").write_text(STOPPED)
+    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+    options = {**RUN, "max_steps": 6, "eval_every": 3, "checkpoint_every": 100}
+    code, errors = run(
+        *launch, "scripts/train.py", *inputs, *words({**options, "output_dir": whole})
+    )
+    assert code == 0, errors
+    code, errors = run(
+        *launch, tmp_path / "program.py", *inputs, *words({**options, "output_dir": stopped})
+    )
+    assert code == 1, errors  # the launcher's, whatever its processes end with
+    assert "exitcode  : 143" in errors
+    assert [path.name for path in stopped.glob("checkpoint-*")] == ["checkpoint-3"]
+    recipe = stopped / "training_options.yaml"
+    code, errors = run(*launch, "scripts/train.py", recipe, "--resume_from_checkpoint=latest")
+    assert code == 0, errors
+    assert_same_weights(weights_of(stopped), weights_of(whole))
+    assert log_of(stopped, "eval_nats_per_token") == log_of(whole, "eval_nats_per_token")
+
+
 def two_process_reference(folder, steps, share):
     """The run of two processes, by the plain formula on both shares of every update."""
     set_seed(0)
