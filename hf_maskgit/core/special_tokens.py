@@ -157,6 +157,11 @@ def token_table(tokenizer: PreTrainedTokenizerBase) -> tuple[set[int], set[int]]
     return named, marked | set(tokenizer.all_special_ids)
 
 
+def rows_needed(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return how many rows a table of embeddings must have: the greatest id and one more."""
+    return max(token_table(tokenizer)[0]) + 1
+
+
 def check_tokenizer(fields: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> None:
     """Refuse a tokenizer by which a model may write what nobody can read.
 
@@ -183,7 +188,7 @@ def check_tokenizer(fields: Mapping[str, Any], tokenizer: PreTrainedTokenizerBas
             raise ValueError(
                 f"The model may write the ids {_first(ids)}, {what}. If this is its own tokenizer, "
                 "grown since, and the table padded perhaps, tell it: "
-                "model.config.read_tokenizer(tokenizer)."
+                "model.config.read_tokenizer(tokenizer); in training set `resize_embeddings`."
             )
 
 

@@ -62,6 +62,11 @@ class ModelArguments:
         "Refuse a tokenizer that plainly is not the encoder's: one that knows fewer than half of "
         "its rows.",
     )
+    resize_embeddings: bool = option(
+        False,
+        "Take a tokenizer that has grown since the encoder was made: ids that the encoder has no "
+        "row for get one each, drawn around the mean of the others.",
+    )
     revision: str = option("main", "Branch, tag or commit of the encoder on the Hub.")
     from_scratch: bool = option(
         False,

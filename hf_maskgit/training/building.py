@@ -13,12 +13,16 @@ from transformers import (
     AutoModelForMaskedLM,
     AutoTokenizer,
     PreTrainedConfig,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from ..core.configuration_maskgit import MaskGitConfig, own_fields
+from ..core.encoder_kinds import fit_head_bias
+from ..core.encoder_loading import load_critic, load_encoder
 from ..core.masking import maskable_positions
 from ..core.modeling_maskgit import MaskGitForMaskedLM
+from ..core.special_tokens import rows_needed
 from .arguments import DataArguments, ModelArguments, TrainArguments
 from .examples import (
     DataReport,
@@ -74,10 +78,11 @@ def load_model(options: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> M
 
     Starts from random weights, from an encoder, or from a checkpoint of this library, whose
     settings hold where the options name no other. Such a checkpoint may gain self-conditioning or a
-    token critic; a warning says what is new.
+    token critic; a warning says what is new. With `resize_embeddings` a tokenizer may have grown.
 
     Raises:
-        ValueError: for a critic where the checkpoint has another one.
+        ValueError: for a critic where the checkpoint has another one, or a tokenizer that knows
+            more ids than the encoder has rows.
     """
     if options.from_scratch:
         config = encoder_config(
@@ -93,11 +98,18 @@ def load_model(options: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> M
         )
     load: dict[str, Any] = {"revision": options.revision, "dtype": torch.float32}
     found = AutoConfig.from_pretrained(options.encoder, revision=options.revision)
+    _check_rows(options, tokenizer, found)
     if not isinstance(found, MaskGitConfig):
+        encoder: Any = options.encoder
+        critic: Any = options.critic
+        if options.resize_embeddings:
+            encoder = _with_rows(load_encoder(encoder, load), tokenizer)
+            critic = None if critic is None else _with_rows(load_critic(critic), tokenizer)
+            load = {}  # and used
         return MaskGitForMaskedLM.from_encoder(
-            options.encoder,
+            encoder,
             tokenizer=tokenizer,
-            critic=options.critic,
+            critic=critic,
             check_tokenizer=options.check_tokenizer,
             **load,
             **options.maskgit_overrides,
@@ -114,8 +126,36 @@ def load_model(options: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> M
         )
     if names_critic or (options.self_cond and not found.self_cond):
         generator = MaskGitForMaskedLM.from_pretrained(options.encoder, **load)
+        if options.resize_embeddings:
+            _with_rows(generator, tokenizer).config.read_tokenizer(tokenizer)
         return with_new_parts(generator, tokenizer, options.critic, options.maskgit_overrides)
-    return MaskGitForMaskedLM.from_pretrained(options.encoder, **load, **options.maskgit_overrides)
+    model = MaskGitForMaskedLM.from_pretrained(options.encoder, **load, **options.maskgit_overrides)
+    if options.resize_embeddings:
+        _with_rows(model, tokenizer).config.read_tokenizer(tokenizer)
+    return model
+
+
+def _check_rows(
+    options: ModelArguments, tokenizer: PreTrainedTokenizerBase, found: PreTrainedConfig
+) -> None:
+    """Refuse a tokenizer that has grown, before weights are loaded, unless that is asked for."""
+    rows, needed = getattr(found.get_text_config(), "vocab_size", None), rows_needed(tokenizer)
+    if rows is not None and rows < needed and not options.resize_embeddings:
+        raise ValueError(
+            f"The tokenizer knows ids up to {needed - 1} and {options.encoder!r} has rows for "
+            f"{rows}. If it is the encoder's own and has grown, set `resize_embeddings` to give "
+            "the new tokens rows of their own."
+        )
+
+
+def _with_rows(model: Any, tokenizer: PreTrainedTokenizerBase) -> Any:
+    """Give a model the rows that its grown tokenizer asks for, and return it."""
+    needed = rows_needed(tokenizer)
+    if model.config.get_text_config().vocab_size < needed:
+        model.resize_token_embeddings(needed)
+        if isinstance(model, PreTrainedModel) and model.get_output_embeddings() is not None:
+            fit_head_bias(model)
+    return model
 
 
 def with_new_parts(
@@ -169,8 +209,8 @@ def encoder_config(
         tokenizer: decides the size of the vocabulary and the padding id.
 
     Raises:
-        ValueError: for overrides that are no JSON object or name a setting the encoder does not
-            have.
+        ValueError: for overrides that are no JSON object, name a setting the encoder does not
+            have, or leave tokens without a row.
     """
     make = AutoConfig.for_model if source in CONFIG_MAPPING else AutoConfig.from_pretrained
     load = {} if source in CONFIG_MAPPING else {"revision": revision}
@@ -183,8 +223,15 @@ def encoder_config(
                 f"`encoder_overrides` names {name!r}, which a {plain.model_type!r} encoder does "
                 f"not have; it has {', '.join(sorted(plain.to_dict()))}."
             )
-    sizes = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
-    return make(source, **load, **sizes, **settings)
+    needed = rows_needed(tokenizer)
+    size = settings.get("vocab_size", needed)
+    if type(size) is int and size < needed:
+        raise ValueError(
+            f"`encoder_overrides` sets vocab_size to {size}, and the tokenizer knows ids up to "
+            f"{needed - 1}; leave `vocab_size` out, or set it to {needed} or more."
+        )
+    sizes = {"vocab_size": needed, "pad_token_id": tokenizer.pad_token_id}
+    return make(source, **load, **{**sizes, **settings})
 
 
 def load_examples(

@@ -7,6 +7,7 @@ import pytest
 import torch
 from datasets import Dataset
 
+from hf_maskgit import DataCollatorForMaskGit
 from hf_maskgit.training.arguments import DataArguments, ModelArguments, TrainArguments
 from hf_maskgit.training.building import (
     encoder_config,
@@ -19,7 +20,14 @@ from hf_maskgit.training.building import (
 )
 from hf_maskgit.training.examples import prepare_examples
 from hf_maskgit.training.sources import load_texts
-from tests.support.tiny import bert_config, tiny_encoder, tiny_model, word_tokenizer
+from tests.support.drawn_tokenizers import Table
+from tests.support.tiny import (
+    bert_config,
+    protein_tokenizer,
+    tiny_encoder,
+    tiny_model,
+    word_tokenizer,
+)
 from tests.support.tiny_training import fresh_encoder_config, repeated_symbols
 
 
@@ -82,6 +90,90 @@ def test_a_new_encoder_takes_its_shape_from_any_description(tmp_path, tokenizer)
     embedding = [m.get_input_embeddings().weight for m in (model, other)]
     assert not torch.equal(*embedding)
     assert embedding[0].shape == (len(tokenizer), 16)
+
+
+@pytest.fixture
+def grown(tokenizer):
+    tokenizer.add_tokens(["w35"])
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<user>"]})
+    return tokenizer
+
+
+def written_by(model):
+    rows = model.generate(max_new_tokens=30, num_return_sequences=8, order="random", seed=0)
+    return set(rows.flatten().tolist())
+
+
+@pytest.mark.parametrize("critic", [None, "separate"])
+def test_a_tokenizer_that_has_grown_gets_its_rows_where_that_is_asked_for(tmp_path, grown, critic):
+    tiny_encoder().save_pretrained(tmp_path)
+    critic = None if critic is None else str(tmp_path)
+    options = {"encoder": str(tmp_path), "tokenizer": "grown", "critic": critic}
+    with pytest.raises(ValueError, match=r"ids up to 41 and '.*' has rows for 40.* `resize_embedd"):
+        load_model(ModelArguments(**options), grown)
+    model = load_model(ModelArguments(**options, resize_embeddings=True), grown)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert model.config.get_text_config().vocab_size == model.config.num_token_ids == 42
+    assert model.get_input_embeddings().weight.shape[0] == 42
+    if critic is not None:
+        assert model.critic.get_input_embeddings().weight.shape[0] == 42
+    assert 41 in model.config.forbidden_token_ids
+    assert 41 not in written_by(model)
+    DataCollatorForMaskGit.from_config(model.config, grown)
+
+
+@pytest.mark.parametrize("more", [{}, {"self_cond": True}])
+def test_a_generator_goes_on_with_a_tokenizer_that_has_grown(tmp_path, grown, more):
+    tiny_model().save_pretrained(tmp_path)
+    options = {"encoder": str(tmp_path), **more}
+    with pytest.raises(ValueError, match="`resize_embeddings` to give the new tokens rows of thei"):
+        load_model(ModelArguments(**options), grown)
+    model = load_model(ModelArguments(**options, resize_embeddings=True), grown)
+    assert model.config.num_token_ids == 42
+    assert model.config.self_cond is bool(more)
+    assert 41 not in written_by(model)
+    DataCollatorForMaskGit.from_config(model.config, grown)
+
+
+def test_a_tokenizer_that_fits_changes_nothing_by_being_asked(tmp_path, tokenizer):
+    """A table padded to a multiple stays as it is."""
+    saved = tiny_model(text_config=bert_config(vocab_size=48))
+    saved.save_pretrained(tmp_path)
+    model = load_model(ModelArguments(encoder=str(tmp_path), resize_embeddings=True), tokenizer)
+    assert all(map(torch.equal, model.state_dict().values(), saved.state_dict().values()))
+    assert model.config.forbidden_token_ids == saved.config.forbidden_token_ids
+
+
+def test_a_bias_beside_the_last_layer_grows_too(tmp_path):
+    """ESM keeps one there."""
+    tiny_encoder("esm").save_pretrained(tmp_path)
+    grown = protein_tokenizer()
+    grown.add_special_tokens({"extra_special_tokens": ["<chain>"]})
+    model = load_model(ModelArguments(encoder=str(tmp_path), resize_embeddings=True), grown)
+    assert model.config.num_token_ids == 34
+    assert 33 not in written_by(model)
+
+
+@pytest.fixture
+def gappy():
+    """Three words, a mask far behind them, and padding."""
+    ids = {"w0": 0, "w1": 1, "w2": 2, "[PAD]": 5, "[MASK]": 11}
+    return Table(ids, {"mask": "[MASK]", "pad": "[PAD]"}).build()
+
+
+def test_a_new_encoder_has_a_row_for_the_greatest_id(tmp_path, gappy):
+    fresh_encoder_config(vocab_size=99).save_pretrained(tmp_path)
+    assert len(gappy) == 5
+    assert encoder_config(str(tmp_path), "main", None, gappy).vocab_size == 12
+    options = ModelArguments(encoder=str(tmp_path), from_scratch=True, tokenizer="words")
+    model = load_model(options, gappy)
+    assert written_by(model) == {0, 1, 2}
+    padded = encoder_config(str(tmp_path), "main", '{"vocab_size": 16}', gappy)
+    assert padded.vocab_size == 16
+    with pytest.raises(
+        ValueError, match="sets vocab_size to 11, and the tokenizer knows ids up to"
+    ):
+        encoder_config(str(tmp_path), "main", '{"vocab_size": 11}', gappy)
 
 
 @pytest.mark.parametrize("overrides", ["hidden_size=8", "[8]", "8"])
