@@ -40,6 +40,7 @@ from hf_maskgit.hub.training_card import describe
 from hf_maskgit.training.arguments import DataArguments, ModelArguments, TrainArguments
 from hf_maskgit.training.building import load_data, load_model, load_tokenizer, make_accelerator
 from hf_maskgit.training.checkpoints import (
+    BEST_FOLDER,
     check_output_dir,
     checkpoints,
     clear_run,
@@ -166,6 +167,12 @@ def prepare_folder(
     output_dir = Path(options.output_dir)
     if options.overwrite_output_dir:
         clear_run(output_dir)
+    best_so_far = loop.progress.best_nats, loop.progress.best_auroc
+    if best_so_far != (None, None) and not (output_dir / BEST_FOLDER).is_dir():
+        logging.getLogger("hf_maskgit").warning(
+            "The best model so far is not in %s; only a better one will be written there.",
+            output_dir / BEST_FOLDER,
+        )
     present = len(checkpoints(output_dir))
     coming = min(options.keep_checkpoints + 1 - present, math.ceil(left / options.checkpoint_every))
     # the best model and the last one

@@ -115,13 +115,15 @@ def test_training_goes_on_from_a_generator(trained, tmp_path):
     assert log_lines(tmp_path / "more")[0]["loss"] < log_lines(trained)[0]["loss"]
 
 
-def test_a_run_killed_after_its_last_checkpoint_is_completed(trained, tmp_path):
+def test_a_run_killed_after_its_last_checkpoint_is_completed(trained, tmp_path, caplog):
     shutil.copytree(trained, tmp_path / "run")
     card = (tmp_path / "run" / "README.md").read_text()
     for name in ("model.safetensors", "README.md"):
         (tmp_path / "run" / name).unlink()
+    shutil.rmtree(tmp_path / "run" / "best")
     recipe = [str(trained / "training_options.yaml"), "--output_dir", str(tmp_path / "run")]
     train.main([*recipe, "--resume_from_checkpoint", "latest"])
+    assert "The best model so far is not in" in caplog.text
     found = (tmp_path / "run" / "README.md").read_text()
     assert found.replace(str(tmp_path / "run"), str(trained)) == card
     one, other = (MaskGitForMaskedLM.from_pretrained(f) for f in (trained, tmp_path / "run"))
