@@ -31,7 +31,7 @@ from .collator import DataCollatorForMaskGit
 from .examples import batches_of_one_length
 from .finiteness import NotFiniteError, check_finite
 from .lengths import note_length_of
-from .passes import update_batches
+from .passes import training_loader, update_batches
 from .run_facts import PLACE_IN_THE_DATA, Facts, facts_of
 from .run_files import (
     UNFINISHED,
@@ -45,7 +45,6 @@ from .run_state import RunState
 from .stopping import StopSignals
 from .updates import (
     Update,
-    WithExampleIds,
     examples_per_update,
     freeze_left_out,
     make_optimizer,
@@ -133,16 +132,10 @@ class TrainingLoop:
             num_processes=accelerator.num_processes,
             count_unknown=False,  # by words, when the texts were tokenised
         )
-        loader: DataLoader[Any] = DataLoader(
-            train_examples,  # type: ignore[arg-type]  # a map-style data set all the same
-            # one process's share of a whole update: its times are stratified together, and it is
-            # cut into micro-batches only after that
-            batch_size=update_size // accelerator.num_processes,
-            shuffle=True,
-            drop_last=True,  # a short update would be a step of another size
-            collate_fn=WithExampleIds(self.collator),
-            num_workers=num_workers,
-        )
+        # one process's share of a whole update: its times are stratified together, and it is cut
+        # into micro-batches only after that
+        share = update_size // accelerator.num_processes
+        loader = training_loader(train_examples, self.collator, share, num_workers)
         if options.gradient_checkpointing:
             model.activation_checkpointing_enable()
         optimizer, scheduler = make_optimizer(model, options, self.num_updates)

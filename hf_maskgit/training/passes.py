@@ -7,16 +7,39 @@ from typing import Any
 
 import torch
 from accelerate import skip_first_batches
+from datasets import Dataset
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from .checkpoints import Progress
 from .collator import DataCollatorForMaskGit
+from .updates import WithExampleIds
 
 
 def kept_random_state(device: torch.device) -> AbstractContextManager[None]:
     """Leave torch's global generators as they were: dropout must not notice what happens inside."""
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+
+def training_loader(
+    examples: Dataset, collator: DataCollatorForMaskGit, batch_size: int, num_workers: int
+) -> DataLoader[Any]:
+    """Make the loader of the examples, shuffled, in whole batches.
+
+    Args:
+        examples: columns `input_ids` and `example_id`.
+        collator: masks a batch.
+        batch_size: examples per batch.
+        num_workers: processes that prepare batches.
+    """
+    return DataLoader(
+        examples,  # type: ignore[arg-type]  # a map-style data set all the same
+        batch_size=batch_size,
+        shuffle=True,
+        drop_last=True,  # a short update would be a step of another size
+        collate_fn=WithExampleIds(collator),
+        num_workers=num_workers,
+    )
 
 
 def update_batches(
