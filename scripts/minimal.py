@@ -74,8 +74,9 @@ def main(argv: list[str] | None = None) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = AutoTokenizer.from_pretrained(o.encoder, model_max_length=o.max_length)
     model = AutoModelForMaskedLM.from_pretrained(o.encoder).to(device).train()
-    mask_id, beyond = tokenizer.mask_token_id, range(len(tokenizer), model.config.vocab_size)
-    forbidden = torch.tensor([*tokenizer.all_special_ids, *beyond], device=device)
+    mask_id, rows = tokenizer.mask_token_id, set(range(model.config.vocab_size))
+    words = set(tokenizer.get_vocab().values()) - set(tokenizer.added_tokens_decoder)
+    forbidden = torch.tensor(sorted(rows - words), device=device)  # specials are added tokens
     optimizer = torch.optim.AdamW(model.parameters(), lr=o.learning_rate)
     for update in range(1, o.updates + 1):
         drawn = [texts[i] for i in torch.randint(len(texts), (o.batch_size,))]

@@ -21,6 +21,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedTokenizerBase
 
 from ..core.modeling_maskgit import MaskGitForMaskedLM
+from ..core.special_tokens import special_ids
 from ..evaluation.bound import NelboOutput
 
 _PACKAGE = __package__.partition(".")[0]
@@ -198,7 +199,8 @@ def own_examples(
     one: dict[str, Any] = {"num_return_sequences": 1, "return_dict_in_generate": False}
     sequences: Any = model.generate(seed=seed, **one)
     (written,) = sequences.tolist()
-    words = [i for i in written if i not in tokenizer.all_special_ids]
+    special = special_ids(vars(model.config))
+    words = [i for i in written if i not in special]
     text = words[:_EXAMPLE_LENGTH] or [tokenizer.mask_token_id]
     middle = len(text) // 2
     masked = [*text[:middle], tokenizer.mask_token_id, *text[middle + 1 :]]
