@@ -10,7 +10,12 @@ import torch
 from transformers import AutoModelForMaskedLM
 
 from hf_maskgit import DataCollatorForMaskGit, MaskGitConfig, MaskGitForMaskedLM, nelbo
-from hf_maskgit.core.self_conditioning import Memory, SelfConditioning, add_to_embeddings
+from hf_maskgit.core.self_conditioning import (
+    Memory,
+    SelfConditioning,
+    add_to_embeddings,
+    spare_padding,
+)
 from hf_maskgit.evaluation import ONE_PASS, TWO_PASSES, NelboOutput, evaluate_nelbo
 from tests.support.oracles import TableDenoiser, all_texts, bound, negative_log_likelihood
 from tests.support.support_matrix import tiny_encoder_config, tiny_generator
@@ -144,6 +149,34 @@ def test_rows_with_and_without_a_pass_before_stand_side_by_side(batch):
     for i, expected in enumerate((everywhere, none.logits, none.logits, everywhere)):
         torch.testing.assert_close(mixed[i][real[i]], expected[i][real[i]])
     assert not torch.allclose(everywhere[0], none.logits[0], atol=0.1)
+
+
+def test_nothing_is_added_at_padding():
+    addition, real = torch.tensor([1.0, 2.0]), torch.tensor([[1, 1, 0], [0, 1, 1]])
+    expected = torch.tensor([[[1, 2], [1, 2], [0, 0]], [[0, 0], [1, 2], [1, 2]]])
+    assert torch.equal(spare_padding(addition, real), expected.float())
+    assert torch.equal(spare_padding(addition.expand(2, 3, 2), real), expected.float())
+    assert torch.equal(spare_padding(addition, None), addition)
+    assert torch.equal(spare_padding(addition, real[:, None, None]), addition)  # not one per token
+
+
+@pytest.mark.parametrize("kind", ["bert", "modernbert"])
+@pytest.mark.parametrize("looks_back", [True, False])
+def test_embeddings_of_padding_stay_as_they_are(kind, looks_back):
+    """Some encoders let a token see its neighbour's embedding, padding or not."""
+    batch, seen = inputs_of(batch_of(kind)), []
+    model = conditioned(kind)
+    model.get_input_embeddings().register_forward_hook(lambda *args: seen.append(args[-1]))
+    with torch.no_grad():
+        model(**batch, self_condition=looks_back)
+    padding = batch["attention_mask"] == 0
+    expected = torch.nn.functional.embedding(
+        batch["input_ids"], model.get_input_embeddings().weight
+    )
+    assert len(seen) == 1 + looks_back
+    for embeddings in seen:
+        assert torch.equal(embeddings[padding], expected[padding])
+        assert not torch.isclose(embeddings[~padding], expected[~padding]).all(-1).any()
 
 
 def test_the_projection_by_hand():

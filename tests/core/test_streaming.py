@@ -144,6 +144,28 @@ def test_stop_strings_and_criteria_end_the_stream(table, tokenizer):
     assert streamer.ended == 1
 
 
+@pytest.mark.parametrize("stop", ["w7 w8", "w9 w8"])
+def test_a_stop_string_is_not_read_across_a_gap(table, tokenizer, stop):
+    """Two tokens with a mask between them are no text yet."""
+    words = tokenizer.convert_tokens_to_ids(["w7", "w9", "w8", "w1"])
+    # The second of them comes third. The logits change by tens of nats, as no other does.
+    for place, (word, sure) in enumerate(zip(words, (90, 30, 60, 15), strict=True), start=2):
+        table.of_place[place, word] += sure
+    streamer = Recorder()
+    out = table.generate(
+        ids([CLS, 5, SEP]),
+        max_new_tokens=4,
+        steps=4,
+        do_sample=False,
+        stop_strings=stop,
+        tokenizer=tokenizer,
+        streamer=streamer,
+    )
+    expected = words if stop == "w7 w8" else [*words[:3], PAD]
+    assert out[0, 3:].tolist() == expected
+    assert streamer.text == [CLS, 5, SEP, *[token for token in expected if token != PAD]]
+
+
 def test_left_to_right_puts_one_token_per_pass(table):
     streamer = Recorder()
     out = table.generate(

@@ -25,7 +25,7 @@ from tests.support.table_texts import (
     ids,
     keyed,
 )
-from tests.support.tiny import tiny_model
+from tests.support.tiny import TableModel, tiny_config, tiny_model
 from tests.support.tiny import word_tokenizer as tiny_tokenizer
 
 
@@ -230,6 +230,28 @@ def test_token_types_reach_the_denoiser_at_their_tokens(padding_side):
     together = nelbo(model, **batch, generator=draws, num_samples=256)
     gap = float(alone.nats[0] - together.nats[0])
     assert abs(gap) < 5.5 * math.hypot(alone.std_error[0], together.std_error[0])  # odds 4e-8
+
+
+def test_token_types_move_with_left_padded_tokens():
+    """The same texts padded on either side are asked about in the same words."""
+    table = TableModel(tiny_config())
+    texts, types = [[2, 5, 6, 7, 3], [2, 8, 3]], [[0, 1, 0, 1, 1], [1, 0, 1]]
+
+    def asked(side):
+        padded = [
+            [0] * (5 - len(row)) + row if side == "left" else row + [0] * (5 - len(row))
+            for row in (*texts, *types, *[[1] * len(row) for row in texts])
+        ]
+        ids, kinds, real = torch.tensor(padded).split(2)
+        table.calls.clear()
+        found = nelbo(table, ids, real, num_samples=4, seed=0, token_type_ids=kinds)
+        return found.nats, [call.token_type_ids.tolist() for call in table.calls]
+
+    nats, seen = asked("right")
+    assert seen == [[[0, 1, 0, 1, 1], [1, 0, 1, 0, 0]]] * 4
+    left_nats, left_seen = asked("left")
+    assert left_seen == seen
+    assert torch.equal(left_nats, nats)
 
 
 def test_what_is_no_text_for_the_bound(caplog):

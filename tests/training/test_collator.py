@@ -538,6 +538,18 @@ def test_labels_of_minus_100_fix_tokens_as_maskable_does():
     assert one["labels"].tolist() == [[-100, -100, -100, 13, 14, -100]]
 
 
+def test_labels_and_maskable_together_fix_what_either_fixes():
+    """Neither frees a token that the other has fixed."""
+    example = {
+        "input_ids": [CLS, 11, 12, 13, 14, SEP],
+        "maskable": [1, 1, 0, 1, 0, 1],
+        "labels": [-100, 11, 12, -100, -100, -100],
+    }
+    batch = DataCollatorForMaskGit(word_piece_tokenizer(WORDS))([example])
+    assert batch["labels"].tolist() == [[-100, 11, -100, -100, -100, -100]]
+    assert batch["masked_positions"].tolist() == [[False, True, False, False, False, False]]
+
+
 @pytest.mark.parametrize("labels", [[CLS, 11, 13, SEP], [-100, 11]])
 def test_labels_that_are_not_the_text(labels):
     with pytest.raises(ValueError, match="`labels` must repeat its `input_ids`, or be -100"):
