@@ -50,7 +50,7 @@ class TextReader:
         encodings = getattr(encoded, "encodings", None)
         readings = []
         for i, text in enumerate(texts):
-            ids = encoded["input_ids"][i] if encodings is None else encodings[i].ids
+            ids = encoded["input_ids"][i]
             row = ids.tolist() if isinstance(ids, Tensor) else list(ids)
             if self.unknown_id not in row and not self._drops:
                 # Everything that was typed is known: nothing has to be looked at closely.
@@ -58,7 +58,7 @@ class TextReader:
             elif encodings is None:
                 readings.append(self._count(text, row, _placed(text, self._pieces(row))))
             else:
-                readings.append(self._count(text, row, encodings[i].offsets))
+                readings.append(self._count(text, encodings[i].ids, encodings[i].offsets))
         return readings
 
     def _count(self, text: str, row: list[int], places: Sequence[Any]) -> Reading:

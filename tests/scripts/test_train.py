@@ -63,6 +63,7 @@ def test_the_card_states_the_bound_and_no_text_of_the_data(trained):
     assert "| updates | 12 |" in card
     assert "| examples per update | 8 |" in card
     assert "180 examples of" in card
+    assert card.count("The tokenizer does not know 0 % of") == 2
 
 
 def test_the_card_is_one_the_hub_can_read(trained):
