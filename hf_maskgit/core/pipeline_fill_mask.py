@@ -2,10 +2,11 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import FillMaskPipeline, PreTrainedModel
 
+from .decoding_layout import plan_layout
+from .pipeline_infilling import check_no_blank
 from .pipeline_maskgit import MaskGitPipeline, is_masked_decoder
 from .special_tokens import never_emitted, special_ids
 from .unknown_tokens import checked_limit
@@ -56,20 +57,24 @@ class MaskGitFillMaskPipeline(MaskGitPipeline, FillMaskPipeline):
             max_unknown_share: see `Tolerance`.
 
         Raises:
-            ValueError: for a text that is mostly unknown to the tokenizer.
+            ValueError: for a blank, which only the infilling pipeline fills, or a text that is
+                mostly unknown to the tokenizer.
         """
+        check_no_blank(inputs, "the fill-mask pipeline")
         encoded = super().preprocess(inputs, return_tensors, tokenizer_kwargs)
+        padded = bool((tokenizer_kwargs or {}).get("padding"))
+        encoded["attention_mask"] = self._attention_mask(encoded, padded=padded)
         named = {} if max_unknown_share is None else {"max_unknown_share": max_unknown_share}
         self._check_read([inputs], encoded, named)
         return encoded
 
-    def get_target_ids(self, targets: str | list[str]) -> np.ndarray:
-        """Return the ids of words to choose between.
+    def get_target_ids(self, targets: str | list[str]) -> Any:
+        """Return the ids of words to choose between, an array.
 
         Raises:
             ValueError: for one that is never shown, or that the tokenizer does not know.
         """
-        ids: np.ndarray = super().get_target_ids(targets)
+        ids = super().get_target_ids(targets)
         impossible = sorted(set(ids.tolist()) & set(self._never_shown))
         if impossible:
             token = self.tokenizer.convert_ids_to_tokens(impossible[0])
@@ -79,15 +84,23 @@ class MaskGitFillMaskPipeline(MaskGitPipeline, FillMaskPipeline):
             )
         return ids
 
+    def _forward(self, model_inputs: Any) -> Any:
+        """Predict, with every text of a batch where it stands alone: at the left edge."""
+        real = model_inputs["attention_mask"]
+        if not bool(real[:, 0].all()):
+            layout = plan_layout(real, 0, torch.zeros_like(real[:, 0]))
+            model_inputs = {name: layout.pack(value) for name, value in model_inputs.items()}
+        return super()._forward(model_inputs)
+
     def postprocess(  # type: ignore[override]
-        self, model_outputs: Any, top_k: int = 5, target_ids: np.ndarray | None = None
+        self, model_outputs: Any, top_k: int = 5, target_ids: Any = None
     ) -> Any:
         """Rank the words at each mask.
 
         Args:
             model_outputs: of one text: `logits` (1, L, V) and `input_ids` (1, L).
             top_k: how many to show.
-            target_ids: ids to choose between; None is all.
+            target_ids: an array of ids to choose between; None is all.
         """
         logits = model_outputs["logits"]
         never = torch.tensor(self._never_shown, dtype=torch.long, device=logits.device)

@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
+import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 from transformers import Pipeline, PreTrainedModel
@@ -80,6 +81,20 @@ class MaskGitPipeline(Pipeline):
                 asked = self._prepare_generate_kwargs(asked)
             limit = self._resolved(asked).max_unknown_share
             check_read(reading, named(" ".join(texts)), limit)
+
+    def _attention_mask(self, inputs: Mapping[str, Any], *, padded: bool) -> Tensor:
+        """Return which tokens of a text are real, (1, P) long; among other rows it is asked.
+
+        Args:
+            inputs: what the tokenizer made of it; FNet's makes no mask.
+            padded: padding was asked for, and is told by its id then.
+        """
+        if "attention_mask" in inputs:
+            return cast(Tensor, inputs["attention_mask"])
+        ids: Tensor = inputs["input_ids"]
+        return (
+            (ids != self.tokenizer.pad_token_id).long() if padded else torch.ones_like(ids).long()
+        )
 
     def _resolved(self, options: Mapping[str, Any]) -> MaskGitGenerationConfig:
         """Return the options of decoding as `generate` will understand them.

@@ -35,7 +35,7 @@ class MaskGitTextGenerationPipeline(MaskGitPipeline, TextGenerationPipeline):
     """
 
     # What nobody names or stores is the model's own; transformers would write 256 tokens.
-    _default_generation_config = None
+    _default_generation_config = None  # type: ignore[assignment]
 
     def __init__(self, model: PreTrainedModel, *args: Any, **kwargs: Any) -> None:
         tokenizer = args[0] if args else kwargs.get("tokenizer")
@@ -79,12 +79,8 @@ class MaskGitTextGenerationPipeline(MaskGitPipeline, TextGenerationPipeline):
             said = [m["content"] for m in messages if isinstance(m["content"], str)]
             self._check_read(said, self.tokenizer(said, add_special_tokens=False), kwargs)
         ids = inputs["input_ids"].long()  # no ids at all come as float
-        real = inputs.get("attention_mask")
-        if real is None:
-            # FNet's tokenizer makes none, and among other rows it tells padding from text.
-            asked = {**kwargs, **(kwargs.get("tokenizer_encode_kwargs") or {})}.get("padding")
-            padding = self.tokenizer.pad_token_id
-            real = (ids != padding).long() if asked else torch.ones_like(ids)
+        named = {**kwargs, **(kwargs.get("tokenizer_encode_kwargs") or {})}
+        real = self._attention_mask(inputs, padded=bool(named.get("padding")))
         if not ids.shape[1]:
             # transformers cannot pad what has no column; one of padding is taken off again.
             ids = torch.full((1, 1), self.tokenizer.pad_token_id or 0)

@@ -186,6 +186,16 @@ def test_a_tokenizer_without_an_attention_mask(task, side):
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("inputs", [{}, {"model_input_names": ["input_ids", "token_type_ids"]}])
+def test_fill_mask_ranks_the_same_whatever_the_batch(side, inputs):
+    guess = pipe_over("fill-mask", side, **inputs)
+    texts = ["w1 [MASK]", "w2 w3 [MASK] w4 w5 [MASK]", "[MASK] w6 w7"]
+    assert_alone_is_together(guess, texts, top_k=3)
+    padded = {"tokenizer_kwargs": {"padding": "max_length", "max_length": 9}}
+    assert rounded(guess("w1 [MASK]", **padded)) == rounded(guess("w1 [MASK]"))
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
 def test_a_pipeline_leaves_the_tokenizer_as_it_was(side):
     assert pipe_over("text-generation", side).tokenizer.padding_side == side
 
@@ -200,3 +210,5 @@ def test_blanks_are_refused_where_they_are_not_filled(write, text, monkeypatch):
     with pytest.raises(ValueError, match=said):
         write([{"role": "user", "content": text}])
     assert write("w1 {blanket}", max_new_tokens=1)  # another word
+    with pytest.raises(ValueError, match="holds a blank, which the fill-mask pipeline does not"):
+        pipe_over("fill-mask")(f"{text} [MASK]")
