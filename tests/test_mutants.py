@@ -2,7 +2,7 @@
 
 import ast
 
-from tests.support.mutants import CORE, chosen, mutants_of, report_of, files_that_test
+from tests.support.mutants import CORE, chosen, files_that_test, mutants_of, report_of
 
 SOURCE = '''
 LIMIT = 3

@@ -13,6 +13,8 @@ from transformers import pipeline
 from hf_maskgit import nelbo
 from hf_maskgit.core.encoder_pass import EncoderPass, running
 from tests.core.test_modeling_in_torch import replicate
+from tests.core.test_support_matrix import REFUSED, TYPES
+from tests.support.support_matrix import tiny_generator, tokenizer_of
 from tests.support.tiny import tiny_model, word_tokenizer
 
 PAD, UNK, CLS, SEP, MASK = range(5)
@@ -122,6 +124,7 @@ def calls_of(model):
 
 
 TASKS = ("infilling", "text-generation", "fill-mask")
+KINDS_OF_ENCODERS = [kind for kind in TYPES if kind not in REFUSED]
 KINDS = [(None, False), ("self", True), ("separate", True)]
 
 
@@ -149,6 +152,24 @@ def test_calls_of_every_kind_at_once(critic, self_cond):
 def test_many_calls_of_every_kind_at_once(critic, self_cond):
     """1,000 calls and more of each model."""
     assert_all_at_once(model_of(critic, self_cond), rounds=10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS_OF_ENCODERS)
+def test_texts_of_different_lengths_through_every_type_of_encoder(kind):
+    """Nothing of a call lies on the modules of transformers either."""
+    model, mask = tiny_generator(kind), tokenizer_of(kind).mask_token_id
+    texts = [torch.arange(6, 6 + n)[None].repeat(1 + n % 3, 1) for n in range(6, 6 + THREADS)]
+    for text in texts:
+        text[:, 1:3] = mask
+    calls = [
+        functools.partial(torch.no_grad()(model), text, masked_positions=text == mask)
+        for text in texts
+    ]
+    expected = [call().logits for call in calls]
+    for _ in range(10):
+        found = [out.logits for out in in_threads(calls)]
+        assert all(map(torch.equal, found, expected))
 
 
 def meeting(module, parties):
