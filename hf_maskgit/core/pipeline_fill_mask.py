@@ -84,7 +84,7 @@ class MaskGitFillMaskPipeline(MaskGitPipeline, FillMaskPipeline):
             )
         return ids
 
-    def _forward(self, model_inputs: Any) -> Any:
+    def _forward(self, model_inputs: Any) -> Any:  # type: ignore[override]
         """Predict, with every text of a batch where it stands alone: at the left edge."""
         real = model_inputs["attention_mask"]
         if not bool(real[:, 0].all()):
