@@ -3,10 +3,11 @@
 import itertools
 
 import numpy as np
+import pytest
 import torch
 from scipy import stats
 
-from hf_maskgit.core.noise import fresh_seed, keyed_generator, mix
+from hf_maskgit.core.noise import fresh_seed, keyed_generator, mix, row_seeds
 
 
 def first(*key):
@@ -62,4 +63,20 @@ def test_a_fresh_seed_comes_from_the_generator_it_is_given_or_from_the_global_on
     before = torch.get_rng_state()
     own = fresh_seed(torch.Generator().manual_seed(9))
     assert own == fresh_seed(torch.Generator().manual_seed(9)) != from_global
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_every_returned_row_has_a_seed_of_its_own():
+    assert row_seeds(2, 3, 7, None, True) == [mix(7, row) for row in range(6)]
+    assert row_seeds(2, 2, [5, 6], None, True) == [5, mix(5, 1), 6, mix(6, 1)]
+    assert row_seeds(2, 2, [1, 2, 3, 4], None, True) == [1, 2, 3, 4]
+    drawn = row_seeds(2, 3, None, torch.Generator().manual_seed(0), True)
+    assert len(set(drawn)) == 6
+    with pytest.raises(ValueError, match="has 3 entries for 2 rows and 4 returned texts"):
+        row_seeds(2, 2, [1, 2, 3], None, True)
+
+
+def test_where_nothing_is_drawn_no_generator_is_touched():
+    before = torch.get_rng_state()
+    assert row_seeds(2, 3, None, None, False) == [0] * 6
     assert torch.equal(torch.get_rng_state(), before)
