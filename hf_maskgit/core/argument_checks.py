@@ -2,7 +2,7 @@
 
 import numbers
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -10,6 +10,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .options import shown
+
+_OVERFLOW = 2**63  # torch's integers end there
 
 
 def check_tensor(name: str, value: Any, shape: tuple[int, ...] | None = None) -> None:
@@ -25,6 +27,69 @@ def check_tensor(name: str, value: Any, shape: tuple[int, ...] | None = None) ->
         raise ValueError(
             f"`{name}` must have the shape of the ids, {tuple(shape)}, got {tuple(value.shape)}."
         )
+
+
+def check_ids(name: str, value: Any, vocab_size: int | None) -> None:
+    """Refuse anything but ids of the vocabulary in rows, (B, L); None says of no vocabulary.
+
+    Raises:
+        TypeError: for something else than a tensor.
+        ValueError: for another shape, numbers that are no integers, or ids out of range.
+    """
+    check_tensor(name, value)
+    if value.ndim != 2 or not value.numel() or value.is_floating_point() or value.is_complex():
+        raise ValueError(
+            f"`{name}` must be integers of shape (batch, length), got dtype {value.dtype} and "
+            f"shape {tuple(value.shape)}."
+        )
+    if vocab_size is not None and bool(((value < 0) | (value >= vocab_size)).any()):
+        raise ValueError(
+            f"`{name}` run from {int(value.min())} to {int(value.max())}; the vocabulary has 0 to "
+            f"{vocab_size - 1}. Is this the model's own tokenizer?"
+        )
+
+
+def check_mask(name: str, value: Tensor) -> None:
+    """Refuse a mask that holds anything but 0 and 1.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if not bool(((value == 0) | (value == 1)).all()):
+        raise ValueError(f"`{name}` must hold 0 (padding) and 1 (real tokens) only.")
+
+
+def check_example(value: Any) -> None:
+    """Refuse anything but an example as tokenizers and data sets give it.
+
+    Raises:
+        TypeError: for something else.
+    """
+    if not isinstance(value, Mapping) or "input_ids" not in value:
+        raise TypeError(
+            "An example must be a dict with `input_ids`, as a tokenizer returns it, got "
+            f"{_kind(value)}."
+        )
+
+
+def whole_numbers(name: str, value: Any) -> Tensor:
+    """Return a column of an example as a tensor, (L,) long.
+
+    Raises:
+        ValueError: for anything but a list of whole numbers.
+    """
+    try:
+        numbers_ = torch.as_tensor(value)
+        whole = numbers_.long()
+        fits = numbers_.ndim == 1 and not numbers_.is_complex() and bool((whole == numbers_).all())
+    # torch has an error of its own for everything that is no number.
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"`{name}` of an example must be a list of whole numbers, got {_kind(value)}."
+        )
+    return whole
 
 
 def check_same_shape(name: str, scores: Any, given: Tensor) -> None:
@@ -76,16 +141,20 @@ def check_generator(value: Any) -> None:
         )
 
 
-def check_whole(name: str, value: Any, least: int | None = None) -> None:
-    """Refuse anything but an integer, of Python or NumPy, that is large enough.
+def check_whole(name: str, value: Any, least: int | None = None, most: int = _OVERFLOW - 1) -> None:
+    """Refuse anything but an integer, of Python or NumPy, within its range.
 
     Raises:
         ValueError: saying what is allowed.
     """
+    if isinstance(value, Tensor) and value.ndim == 0:
+        value = value.item()
     limit = "" if least is None else f" of at least {least}"
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not whole or (least is not None and value < least):
         raise ValueError(f"`{name}` must be an integer{limit}, got {shown(value)}.")
+    if not -_OVERFLOW <= value <= most:
+        raise ValueError(f"`{name}` must be an integer of at most {most}, got {shown(value)}.")
 
 
 def check_flag(name: str, value: Any) -> None:
@@ -125,7 +194,7 @@ def check_source(name: str, value: Any) -> None:
         )
 
 
-def check_tokenizer(value: Any) -> None:
+def check_is_tokenizer(value: Any) -> None:
     """Refuse anything but a tokenizer of transformers.
 
     Raises:

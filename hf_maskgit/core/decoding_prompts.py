@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from .argument_checks import check_tensor, check_token_types
+from .argument_checks import check_ids, check_mask, check_tensor, check_token_types
 from .configuration_maskgit import MaskGitConfig
 from .decoding_layout import PackedRows, check_no_padding, pack_rows
 from .generation_config_maskgit import MaskGitGenerationConfig
@@ -258,19 +258,7 @@ def check_rows(
             row that is all padding.
     """
     ids_name, mask_name = f"{prefix or 'input_'}ids", f"{prefix}attention_mask"
-    check_tensor(ids_name, input_ids)
-    fractions = input_ids.is_floating_point() or input_ids.is_complex()
-    if input_ids.ndim != 2 or input_ids.numel() == 0 or fractions:
-        raise ValueError(
-            f"`{ids_name}` must be integers of shape (batch, length), got dtype "
-            f"{input_ids.dtype} and shape {tuple(input_ids.shape)}."
-        )
-    vocab_size = config.get_text_config().vocab_size
-    if bool(((input_ids < 0) | (input_ids >= vocab_size)).any()):
-        raise ValueError(
-            f"`{ids_name}` run from {int(input_ids.min())} to {int(input_ids.max())}; the "
-            f"vocabulary has 0 to {vocab_size - 1}. Is this the model's own tokenizer?"
-        )
+    check_ids(ids_name, input_ids, config.get_text_config().vocab_size)
     for name, tensor in ((mask_name, attention_mask), ("token_type_ids", token_type_ids)):
         if tensor is not None:
             check_tensor(name, tensor)
@@ -285,8 +273,7 @@ def check_rows(
     if attention_mask is None:
         check_no_padding(input_ids, config.pad_token_id, ids_name, mask_name)
         return torch.ones_like(input_ids)
-    if not bool(((attention_mask == 0) | (attention_mask == 1)).all()):
-        raise ValueError(f"`{mask_name}` must hold 0 (padding) and 1 (real tokens) only.")
+    check_mask(mask_name, attention_mask)
     empty = (attention_mask.sum(1) == 0).nonzero()
     if len(empty):
         raise ValueError(

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.generation import stopping_criteria
 
-from .argument_checks import check_callables, check_tokenizer
+from .argument_checks import check_callables, check_is_tokenizer
 from .decoding import StopFn
 from .decoding_turn import DecodingState
 from .sampler import Sampler
@@ -110,7 +110,7 @@ class StopRules:
         self._criteria = list(criteria or [])
         check_callables("stopping_criteria", self._criteria)
         if self._strings and tokenizer is not None:
-            check_tokenizer(tokenizer)
+            check_is_tokenizer(tokenizer)
         if self._strings and tokenizer is None:
             raise ValueError(
                 "`stop_strings` are looked for in decoded text; pass the model's `tokenizer=` too."

@@ -20,9 +20,10 @@ from transformers import (
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import logging
 
-from .argument_checks import check_source, check_tokenizer
+from .argument_checks import check_is_tokenizer, check_source
 from .configuration_maskgit import MaskGitConfig, own_fields
 from .encoder_kinds import adapt_to_generation, is_unused, refusal
+from .options import check, options_of
 from .special_tokens import tokenizer_fields
 from .token_critic import check_critic
 
@@ -69,6 +70,9 @@ def generator_from(
     fields = {name: value for name, value in options.items() if name in own_fields()}
     options = {name: value for name, value in options.items() if name not in fields}
     is_checked = options.pop("check_tokenizer", True)
+    for name, declared in options_of(MaskGitConfig).items():
+        if name in fields:
+            check(name, fields[name], declared)
     if "text_config" in fields:
         raise TypeError(
             "from_encoder() takes the encoder's own configuration; to change it, load the "
@@ -99,7 +103,7 @@ def _encoder_and_tokenizer(
     if isinstance(tokenizer, str):
         tokenizer = AutoTokenizer.from_pretrained(tokenizer)
     if tokenizer is not None:
-        check_tokenizer(tokenizer)
+        check_is_tokenizer(tokenizer)
     if isinstance(encoder, PreTrainedModel):
         if options:
             raise TypeError(

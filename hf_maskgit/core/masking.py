@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .argument_checks import check_example, whole_numbers
 from .options import check, option, options_of
 from .sampler_scores import highest
 from .schedules import SCHEDULES, Schedule, get_schedule
@@ -247,12 +248,15 @@ def token_column(feature: Mapping[str, Any], name: str, absent: int) -> Tensor:
     """Return a column of an example, one entry per token; `absent` everywhere if it has none.
 
     Raises:
-        ValueError: when it has more or fewer entries than the text has tokens.
+        TypeError: for something that is no example.
+        ValueError: when it holds anything but whole numbers, or more or fewer of them than the text
+            has tokens.
     """
-    num_tokens = len(feature["input_ids"])
+    check_example(feature)
+    num_tokens = len(whole_numbers("input_ids", feature["input_ids"]))
     if name not in feature:
         return torch.full((num_tokens,), absent)
-    values = torch.as_tensor(feature[name], dtype=torch.long)
+    values = whole_numbers(name, feature[name])
     if len(values) != num_tokens:
         raise ValueError(
             f"`{name}` has {len(values)} entries for a text of {num_tokens} tokens; it needs one "

@@ -110,7 +110,13 @@ class Schedule:
 
     def _check(self) -> None:
         grid = torch.linspace(0, 1, _GRID_POINTS, dtype=torch.float64)
-        rates = self._mask_rate(grid)
+        try:
+            rates = self._mask_rate(grid)
+        except Exception as error:
+            raise ValueError(
+                "The schedule fails when it is called with a tensor of times "
+                f"({type(error).__name__}: {error}); it must map them to fractions masked."
+            ) from error
         advice = "a schedule must rise strictly from mask_rate(0) = 0 to mask_rate(1) = 1"
         if not isinstance(rates, Tensor) or rates.shape != grid.shape:
             got = tuple(rates.shape) if isinstance(rates, Tensor) else type(rates).__name__

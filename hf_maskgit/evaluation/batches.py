@@ -4,6 +4,7 @@ Letters: B batch, L length, V vocabulary, N masked positions.
 """
 
 import contextlib
+import numbers
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, cast
 
@@ -12,10 +13,12 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
+from ..core.argument_checks import check_flag, check_is_tokenizer, check_whole
 from ..core.configuration_maskgit import MaskGitConfig
 from ..core.finite import check_logits
 from ..core.masking import maskable_positions, token_column
 from ..core.noise import chosen_generator, keyed_generator
+from ..core.options import shown
 from ..core.sampler_scores import highest
 from ..core.unknown_tokens import check_read, read_examples
 from .progress import ProgressBar
@@ -103,14 +106,19 @@ def text_batches(
         ValueError: for no text at all, texts that are mostly unknown to the tokenizer, or a column
             that is not as long as its text.
     """
-    if not (hasattr(texts, "__len__") and hasattr(texts, "__getitem__")):
+    check_is_tokenizer(tokenizer)
+    check_whole("batch_size", batch_size, least=1)
+    check_flag("progress", progress)
+    listed = hasattr(texts, "__len__") and hasattr(texts, "__getitem__")
+    listed = listed and getattr(texts, "ndim", 1) > 0  # an array of no dimension has no length
+    if not listed or isinstance(texts, Mapping | str | bytes | Tensor):
         raise TypeError(
             f"`texts` are sorted by length, so they must be a list or a data set with a length, "
             f"got {type(texts).__name__}; of a stream make one: list(stream.take(1000))."
         )
     if len(texts) == 0:
         raise ValueError("There is no text to evaluate.")
-    known = read_examples((texts[i] for i in range(len(texts))), tokenizer)
+    known = read_examples((_example(texts[i]) for i in range(len(texts))), tokenizer)
     check_read(known, "the texts to evaluate", max_unknown_share)
     # Sorting costs nothing and saves most of the padding; who needs the old order has `index`.
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]["input_ids"]))
@@ -120,6 +128,11 @@ def text_batches(
             index = order[start : start + batch_size]
             yield TextBatch(index, [texts[i] for i in index], pad_token_id, device)
             told.update(len(index))
+
+
+def _example(example: Mapping[str, Any]) -> Mapping[str, Any]:
+    token_column(example, "attention_mask", 1)  # refuses what is no example
+    return example
 
 
 def _stack(examples: Sequence[Mapping[str, Any]], name: str, padding: int) -> Tensor:
@@ -208,6 +221,11 @@ def check_mask_rates(mask_rates: Sequence[float]) -> None:
     Raises:
         ValueError: naming the first of them.
     """
+    if not isinstance(mask_rates, Sequence) or isinstance(mask_rates, str | bytes):
+        raise TypeError(f"`mask_rates` must be a list of shares, got {shown(mask_rates)}.")
+    for rate in mask_rates:
+        if isinstance(rate, bool) or not isinstance(rate, numbers.Real):
+            raise TypeError(f"Every mask rate must be a number, got {shown(rate)}.")
     bad = [rate for rate in mask_rates if not 0 < rate <= 1]
     if bad:
         raise ValueError(f"Every mask rate must lie in (0, 1], got {bad[0]}.")
@@ -236,6 +254,7 @@ def looks_twice(config: MaskGitConfig, self_condition: bool | None) -> bool:
     Raises:
         ValueError: when it should, and the model has no self-conditioning.
     """
+    check_flag("self_condition", self_condition)
     has = bool(getattr(config, "self_cond", False))  # a denoiser made of a table need not say
     if self_condition and not has:
         raise ValueError(

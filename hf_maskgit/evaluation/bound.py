@@ -13,6 +13,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ..core.argument_checks import (
+    check_ids,
+    check_mask,
+    check_tensor,
+    check_token_types,
+    check_whole,
+)
 from ..core.decoding_layout import check_no_padding, plan_layout
 from ..core.encoder_pass import warn_of_dropout
 from ..core.losses import cross_entropy
@@ -151,7 +158,8 @@ def nelbo(
     # 1. Check, before any pass
     _check_num_samples(num_samples)
     generator = chosen_generator(seed, generator)
-    _check_rows(model, input_ids, attention_mask)
+    others = {"attention_mask": attention_mask, "maskable": maskable}
+    _check_rows(model, input_ids, **others, token_type_ids=token_type_ids)
     self_condition = looks_twice(model.config, self_condition)
     if attention_mask is None:
         attention_mask = torch.ones_like(input_ids)
@@ -159,7 +167,8 @@ def nelbo(
     check_read(known, "`input_ids`", max_unknown_share)
     judged = judged_positions(model.config, input_ids, attention_mask, maskable)
     # 2. Move each text to the left edge
-    rows = _Rows(input_ids, attention_mask, judged, token_type_ids).at_the_left_edge()
+    types = None if token_type_ids is None else token_type_ids.long()
+    rows = _Rows(input_ids, attention_mask, judged, types).at_the_left_edge()
     check_texts(model.config, rows.input_ids, rows.judged)
     # 3. Mask k tokens and predict them
     samples = [
@@ -320,14 +329,15 @@ def _antithetic_fractions(
 
 
 def _check_num_samples(num_samples: int) -> None:
+    check_whole("num_samples", num_samples)
     if num_samples < 4 or num_samples % 2:
         raise ValueError(
             f"`num_samples` must be even and at least 4 (antithetic pairs), got {num_samples}."
         )
 
 
-def _check_rows(model: EvaluatedGenerator, input_ids: Any, attention_mask: Tensor | None) -> None:
-    """Refuse what cannot be measured before any pass."""
+def _check_rows(model: EvaluatedGenerator, input_ids: Any, **others: Any) -> None:
+    """Refuse what cannot be measured before any pass; the others are of the shape of the ids."""
     config = model.config
     if not hasattr(config, "prefix_ids"):
         raise TypeError(
@@ -339,6 +349,17 @@ def _check_rows(model: EvaluatedGenerator, input_ids: Any, attention_mask: Tenso
             f"`input_ids` must be a tensor of ids, got {type(input_ids).__name__}; what a "
             'tokenizer returns goes in as nelbo(model, **tokenizer(text, return_tensors="pt")).'
         )
+    # A denoiser that is no encoder need not say how many ids there are.
+    encoder = config.get_text_config() if hasattr(config, "get_text_config") else None
+    check_ids("input_ids", input_ids, None if encoder is None else encoder.vocab_size)
+    for name, tensor in others.items():
+        if tensor is not None:
+            check_tensor(name, tensor, tuple(input_ids.shape))
+    if others["token_type_ids"] is not None:
+        check_token_types(others["token_type_ids"], encoder)
+    attention_mask = others["attention_mask"]
+    if attention_mask is not None:
+        check_mask("attention_mask", attention_mask)
     if attention_mask is None:
         check_no_padding(input_ids, config.pad_token_id)
     longest = input_ids.shape[1] if attention_mask is None else int(attention_mask.sum(1).max())

@@ -15,6 +15,12 @@ from transformers import (
 )
 from transformers.trainer_utils import has_length
 
+from ..core.argument_checks import (
+    check_example,
+    check_is_tokenizer,
+    check_whole,
+    whole_numbers,
+)
 from ..core.configuration_maskgit import MaskGitConfig
 from ..core.losses import IGNORED_LABEL
 from ..core.masking import Masking, maskable_positions, stratified_times, token_column
@@ -29,6 +35,7 @@ from ..core.special_tokens import (
 from ..core.unknown_tokens import RunningCount, Tolerance
 from .lengths import note_length_of
 
+_WIDEST = 65_536  # tokens that a padded length is rounded up to
 _SCALARS_PER_EXAMPLE = 4  # stratum, offset in the stratum, two corruption coins
 _UNIFORMS_PER_POSITION = 3  # choice, kind of corruption, random token
 
@@ -85,8 +92,12 @@ class DataCollatorForMaskGit:
             use_simple_mdlm_loss_weight=use_simple_mdlm_loss_weight,
             choice=choice,
         )
-        if num_processes < 1:
-            raise ValueError(f"`num_processes` must be at least 1, got {num_processes}.")
+        check_is_tokenizer(tokenizer)
+        check_whole("seed", seed)
+        check_whole("num_processes", num_processes, least=1)
+        check_whole("process_index", process_index)
+        if pad_to_multiple_of is not None:
+            check_whole("pad_to_multiple_of", pad_to_multiple_of, least=0, most=_WIDEST)
         if not 0 <= process_index < num_processes:
             raise ValueError(
                 f"`process_index` must lie in 0..{num_processes - 1}, got {process_index}."
@@ -163,8 +174,14 @@ class DataCollatorForMaskGit:
             ValueError: for an example with the literal mask token, without a maskable position, or
                 with labels of its own; for a first batch that is mostly unknown to the tokenizer.
         """
+        if not isinstance(features, Sequence):
+            raise TypeError(f"A batch must be a list of examples, got {type(features).__name__}.")
         if len(features) == 0:
             raise ValueError("There is no example to make a batch of.")
+        for feature in features:
+            check_example(feature)
+            if "example_id" in feature:
+                check_whole("example_id", feature["example_id"])
         batch, maskable = self._pad(features)
         self._check(features, batch["input_ids"], batch["attention_mask"], maskable)
         if self._unknown is not None:
@@ -336,7 +353,7 @@ def _with_maskable(feature: dict[str, Any]) -> dict[str, Any]:
     """Read `maskable` off an example's labels, if it has any."""
     if "labels" not in feature:
         return feature
-    labels, ids = torch.as_tensor(feature["labels"]), torch.as_tensor(feature["input_ids"])
+    labels, ids = (whole_numbers(name, feature[name]) for name in ("labels", "input_ids"))
     allowed = labels != IGNORED_LABEL
     if labels.shape != ids.shape or bool((labels != ids)[allowed].any()):
         raise ValueError(

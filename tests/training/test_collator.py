@@ -519,7 +519,7 @@ def test_a_batch_needs_an_example():
 
 
 def test_a_run_needs_a_process():
-    with pytest.raises(ValueError, match="`num_processes` must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="`num_processes` must be an integer of at least 1, got 0"):
         collator(num_processes=0)
 
 
