@@ -33,13 +33,13 @@ def test_every_fault_is_one_change_that_still_parses():
 
 
 def test_faults_of_core_parse():
-    for mutant in chosen(100, 0, []):
+    for mutant in chosen(100, 0, ["decoding", "losses", "noise", "pipeline_splicing"]):
         ast.parse(mutant.applied((CORE / f"{mutant.module}.py").read_text()))
 
 
 def test_a_seed_chooses_the_same_ones():
-    assert chosen(20, 1, []) == chosen(20, 1, [])
-    assert chosen(20, 1, []) != chosen(20, 2, [])
+    assert chosen(20, 1, ["noise"]) == chosen(20, 1, ["noise"])
+    assert chosen(20, 1, ["noise"]) != chosen(20, 2, ["noise"])
     assert {mutant.module for mutant in chosen(9, 0, ["noise"])} == {"noise"}
 
 
