@@ -57,13 +57,19 @@ class MaskGitFillMaskPipeline(MaskGitPipeline, FillMaskPipeline):
             max_unknown_share: see `Tolerance`.
 
         Raises:
-            ValueError: for a blank, which only the infilling pipeline fills, or a text that is
-                mostly unknown to the tokenizer.
+            ValueError: for a blank, which only the infilling pipeline fills, or a text that is too
+                long, or mostly unknown to the tokenizer.
         """
         check_no_blank(inputs, "the fill-mask pipeline")
         encoded = super().preprocess(inputs, return_tensors, tokenizer_kwargs)
         padded = bool((tokenizer_kwargs or {}).get("padding"))
         encoded["attention_mask"] = self._attention_mask(encoded, padded=padded)
+        length, limit = int(encoded["attention_mask"].sum()), self.model.max_positions
+        if limit is not None and length > limit:
+            raise ValueError(
+                f"The text comes to {length} tokens, the encoder takes {limit}. Shorten it, or cut "
+                'it: tokenizer_kwargs={"truncation": True}.'
+            )
         named = {} if max_unknown_share is None else {"max_unknown_share": max_unknown_share}
         self._check_read([inputs], encoded, named)
         return encoded

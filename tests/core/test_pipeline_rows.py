@@ -195,6 +195,16 @@ def test_fill_mask_ranks_the_same_whatever_the_batch(side, inputs):
     assert rounded(guess("w1 [MASK]", **padded)) == rounded(guess("w1 [MASK]"))
 
 
+def test_fill_mask_refuses_a_text_that_is_too_long():
+    guess = pipe_over("fill-mask")
+    with pytest.raises(
+        ValueError, match="comes to 73 tokens, the encoder takes 64. Shorten it, or"
+    ):
+        guess("w1 " * 70 + "[MASK]")
+    cut = {"truncation": True, "max_length": 20}
+    assert len(guess("[MASK] " + "w1 " * 70, tokenizer_kwargs=cut)) == 5
+
+
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_a_pipeline_leaves_the_tokenizer_as_it_was(side):
     assert pipe_over("text-generation", side).tokenizer.padding_side == side
