@@ -165,8 +165,9 @@ def rows_needed(tokenizer: PreTrainedTokenizerBase) -> int:
 def check_tokenizer(fields: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> None:
     """Refuse a tokenizer by which a model may write what nobody can read.
 
-    Either it has no text for an id, or it takes the id for a special one and drops it from texts. A
-    model that was stored before its table was (`unassigned_token_ids` is None) is let pass.
+    It has another mask, or no text for an id, or it takes the id for a special one and drops it
+    from texts. Of a model that was stored before its table was (`unassigned_token_ids` is None)
+    only the mask is looked at.
 
     Args:
         fields: the model's, see `special_ids`.
@@ -175,6 +176,12 @@ def check_tokenizer(fields: Mapping[str, Any], tokenizer: PreTrainedTokenizerBas
     Raises:
         ValueError: naming such ids, and how to tell the model of them.
     """
+    masks = tokenizer.mask_token_id, fields["mask_token_id"]
+    if None not in masks and masks[0] != masks[1]:
+        raise ValueError(
+            f"The tokenizer's mask token has the id {masks[0]}, the model's {masks[1]}. Pass the "
+            "tokenizer that the model was trained with."
+        )
     if fields.get("unassigned_token_ids") is None or fields["num_token_ids"] is None:
         return
     named, special = token_table(tokenizer)
