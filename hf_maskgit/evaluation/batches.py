@@ -103,8 +103,8 @@ def text_batches(
 
     Raises:
         TypeError: for a stream, which cannot be sorted.
-        ValueError: for no text at all, texts that are mostly unknown to the tokenizer, or a column
-            that is not as long as its text.
+        ValueError: for no text at all, texts that are mostly unknown to the tokenizer, a column
+            that is not as long as its text, or padding that no `attention_mask` tells.
     """
     check_is_tokenizer(tokenizer)
     check_whole("batch_size", batch_size, least=1)
@@ -118,6 +118,8 @@ def text_batches(
         )
     if len(texts) == 0:
         raise ValueError("There is no text to evaluate.")
+    for number in range(len(texts)):
+        check_padding_is_told(texts[number], number, tokenizer)
     known = read_examples((_example(texts[i]) for i in range(len(texts))), tokenizer)
     check_read(known, "the texts to evaluate", max_unknown_share)
     # Sorting costs nothing and saves most of the padding; who needs the old order has `index`.
@@ -128,6 +130,31 @@ def text_batches(
             index = order[start : start + batch_size]
             yield TextBatch(index, [texts[i] for i in index], pad_token_id, device)
             told.update(len(index))
+
+
+def check_padding_is_told(
+    example: Mapping[str, Any], number: int, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Refuse a text padded beforehand whose padding nothing tells from text.
+
+    Args:
+        example: `input_ids`, and `attention_mask` where some are padding.
+        number: of the text, for the sentence.
+        tokenizer: its padding. One that is an end of text as well may stand in any text.
+
+    Raises:
+        ValueError: when the padding id occurs.
+    """
+    padding = tokenizer.pad_token_id
+    roles = ("unk", "bos", "eos", "cls", "sep")
+    others = {getattr(tokenizer, f"{role}_token_id", None) for role in roles}
+    if padding is None or padding in others or "attention_mask" in example:
+        return
+    if padding in example["input_ids"]:
+        raise ValueError(
+            f"Text {number} holds the padding id {padding} and no `attention_mask` says which "
+            "tokens are real; give the tokenizer's, or the text without its padding."
+        )
 
 
 def _example(example: Mapping[str, Any]) -> Mapping[str, Any]:

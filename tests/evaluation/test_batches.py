@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hf_maskgit.core.noise import keyed_generator
-from hf_maskgit.evaluation import critic_auroc, evaluate_nelbo, masked_accuracy
+from hf_maskgit.evaluation import batches, critic_auroc, evaluate_nelbo, masked_accuracy
 from tests.support.oracles import CLS, MASK, PAD, SEP, TableDenoiser
 from tests.support.table_texts import TEXT, TEXTS_OF_ALL_LENGTHS, examples, framed_denoiser
 from tests.support.tiny import tiny_model
@@ -74,6 +74,26 @@ def test_examples_that_are_already_padded_are_the_same_examples(tokenizer):
     found = evaluate_nelbo(framed_denoiser(), padded, tokenizer, progress=False)
     assert found.num_tokens.tolist() == [2, 4]
     assert found.nats.tolist() == pytest.approx([2 * math.log(3), 4 * math.log(3)])
+
+
+def test_padding_that_nothing_tells_is_refused_and_told_it_costs_nothing(tokenizer):
+    texts = examples((1, 2), TEXT)
+    padded = [{"input_ids": [*text["input_ids"], PAD, PAD]} for text in texts]
+    told = [{**one, "attention_mask": [int(i != PAD) for i in one["input_ids"]]} for one in padded]
+    for measure in (evaluate_nelbo, masked_accuracy):
+        with pytest.raises(ValueError, match=f"Text 1 holds the padding id {PAD} and no `atten"):
+            measure(framed_denoiser(), [texts[0], padded[1]], tokenizer, progress=False)
+    bounds = [
+        evaluate_nelbo(framed_denoiser(), t, tokenizer, progress=False) for t in (told, texts)
+    ]
+    assert bounds[0].num_tokens.tolist() == bounds[1].num_tokens.tolist()
+    assert torch.equal(bounds[0].nats, bounds[1].nats)
+
+
+def test_padding_that_ends_texts_too_is_no_padding_in_a_text(tokenizer):
+    tokenizer.pad_token = tokenizer.sep_token
+    example = {"input_ids": [CLS, 5, SEP]}
+    batches.check_padding_is_told(example, 0, tokenizer)
 
 
 @pytest.mark.parametrize("measure", [evaluate_nelbo, masked_accuracy, critic_auroc])
