@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .hub.visible import visible
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
@@ -44,7 +46,7 @@ def unmasking_lines(
             joined = token.startswith("##") and revealed <= step
             kind = "hidden" if revealed > step else "known" if revealed < 0 else "old"
             kind = "new" if revealed == step >= 0 else kind
-            shown = _HIDDEN if kind == "hidden" else token.removeprefix("##")
+            shown = _HIDDEN if kind == "hidden" else visible(token.removeprefix("##"))
             line.append("" if joined else " ").append(shown, style=_STYLES[kind])
         lines.append(line)
     return lines
@@ -85,7 +87,8 @@ def save_unmasking(lines: "Sequence[Text]", path: str | Path, title: str) -> Non
     # rich's own template fetches its font from the network.
     template = _rich("_export_format").CONSOLE_SVG_FORMAT
     template = re.sub(r"@font-face \{\{.*?\}\}", "", template, flags=re.DOTALL)
-    Path(path).write_text(console.export_svg(title=title, code_format=template), encoding="utf-8")
+    picture = console.export_svg(title=visible(title), code_format=template)
+    Path(path).write_text(picture, encoding="utf-8")
 
 
 def _rich(module: str) -> Any:

@@ -1,4 +1,5 @@
 import builtins
+from xml.dom import minidom
 
 import pytest
 
@@ -56,3 +57,22 @@ def test_without_rich_the_message_says_what_to_install(monkeypatch):
         ImportError, match=r"needs the package rich; install it with .*visualization"
     ):
         unmasking_lines(["a"], [0])
+
+
+def test_tokens_and_titles_are_text_and_nothing_else(tmp_path, capsys):
+    lines = unmasking_lines(["<b>&\x1b[31m\x00", "\u202e\x0bz\x9b"], [0, 1])
+    print_unmasking(lines)
+    assert "\x1b[31m" not in capsys.readouterr().out
+    save_unmasking(lines, tmp_path / "picture.svg", "<script>alert(1)</script>&\x01")
+    picture = (tmp_path / "picture.svg").read_text(encoding="utf-8")
+    assert "<script>" not in picture
+    shown = "".join(node.data for node in _texts(minidom.parseString(picture.encode())))
+    assert "<script>alert(1)</script>&\N{SYMBOL FOR START OF HEADING}" in shown
+    assert "<b>&\N{SYMBOL FOR ESCAPE}[31m\N{SYMBOL FOR NULL}" in shown.replace("\xa0", " ")
+
+
+def _texts(node):
+    if node.nodeType == node.TEXT_NODE:
+        yield node
+    for child in node.childNodes:
+        yield from _texts(child)

@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerBase
 from ..core.modeling_maskgit import MaskGitForMaskedLM
 from ..core.special_tokens import special_ids
 from ..evaluation.bound import NelboOutput
+from .visible import plain, visible
 
 _PACKAGE = __package__.partition(".")[0]
 CARD_NAME = "README.md"  # the Hub shows the file of this name as the card
@@ -141,7 +142,8 @@ def render_model_card(card: GeneratorCard) -> ModelCard:
         template_str=template,
         import_line=_IMPORT.rstrip("\n"),
         card=card,
-        name=card.name,
+        name=plain(card.name),
+        plain=plain,
         quote=_quote,
         cell=_cell,
         fenced=_fenced,
@@ -322,11 +324,11 @@ def _quote(text: str) -> str:
 
 def _cell(value: Any) -> str:
     """Keep a value within one cell of a Markdown table."""
-    return str(value).replace("|", r"\|").replace("\n", " ")
+    return plain(str(value)).replace("|", r"\|")
 
 
 def _fenced(text: str) -> str:
     """Show a text as it is, behind a fence longer than any run of backticks in it."""
     longest = max(map(len, re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"{fence}text\n{text}\n{fence}"
+    return f"{fence}text\n{visible(text)}\n{fence}"

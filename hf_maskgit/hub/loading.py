@@ -84,6 +84,11 @@ def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
     try:
         # False and not None, of which transformers would make a question to the user.
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        if isinstance(tokenizer, PreTrainedTokenizerBase):
+            # Some faults show when it is used: a longest text that is no number, say.
+            tokenizer.batch_decode(
+                tokenizer(["a"], padding=tokenizer.pad_token is not None)["input_ids"]
+            )
     # The Rust below raises plain exceptions, and each kind of tokenizer has errors of its own.
     except Exception as error:
         if "trust_remote_code" in str(error):
