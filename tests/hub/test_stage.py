@@ -50,7 +50,7 @@ def test_options_that_change_what_generate_returns_are_no_obstacle(tmp_path, no_
 
 def test_a_push_at_the_end_of_training_says_how_to_push_later(folder, no_process):
     push = Push(folder=folder, repo_id="me/verses")
-    with pytest.raises(HubError, match="no token .* safe in .*push_to_hub.py .* --repo_id me/ver"):
+    with pytest.raises(HubError, match="no token .* safe in .*hf-maskgit push .* --repo_id me/ver"):
         publish(push)
 
 
