@@ -6,6 +6,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .core import modeling_maskgit
+from .core.causal_lm import as_causal_lm
 from .core.configuration_maskgit import MaskGitConfig
 from .core.generation_config_maskgit import MaskGitGenerationConfig
 from .core.modeling_maskgit import MaskGitForMaskedLM
@@ -35,7 +36,7 @@ sys.modules[f"{__name__}.modeling_maskgit"] = modeling_maskgit
 
 AutoConfig.register(MaskGitConfig.model_type, MaskGitConfig, exist_ok=True)
 AutoModelForMaskedLM.register(MaskGitConfig, MaskGitForMaskedLM, exist_ok=True)
-AutoModelForCausalLM.register(MaskGitConfig, MaskGitForMaskedLM, exist_ok=True)
+AutoModelForCausalLM.register(MaskGitConfig, as_causal_lm(MaskGitForMaskedLM), exist_ok=True)
 PIPELINE_REGISTRY.register_pipeline(
     "infilling", pipeline_class=InfillingPipeline, pt_model=AutoModelForMaskedLM, type="text"
 )

@@ -140,6 +140,16 @@ class MaskGitConfig(PreTrainedConfig):
         """The encoder's configuration: `text_config`, which is an object once this one is built."""
         return cast(PreTrainedConfig, self.text_config)
 
+    # Others look for the size of the vocabulary here: PEFT would drop resized embeddings otherwise.
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the encoder's table of tokens."""
+        return cast(int, self.get_text_config().vocab_size)
+
+    @vocab_size.setter
+    def vocab_size(self, value: int) -> None:
+        self.get_text_config().vocab_size = value
+
     @property
     def forbidden_token_ids(self) -> list[int]:
         """Ids that can never be emitted, sorted: each has probability 0 in every pass.

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from .argument_checks import check_ids, check_mask, check_tensor, check_token_types
 from .configuration_maskgit import MaskGitConfig
-from .decoding_layout import PackedRows, check_no_padding, pack_rows
+from .decoding_layout import PackedRows, pack_rows
 from .generation_config_maskgit import MaskGitGenerationConfig
 from .noise import row_seeds
+from .row_checks import check_rows
 from .trained_length import warn_of_length
 from .unknown_tokens import Tolerance, check_rows_read
 
@@ -102,7 +102,7 @@ def pack_prompts(
         # All of it is real, also where a token that frames a text pads it elsewhere.
         attention_mask, token_type_ids = torch.ones_like(input_ids), None
     else:
-        attention_mask = check_rows(config, input_ids, attention_mask, token_type_ids)
+        attention_mask = _checked_mask(config, input_ids, attention_mask, token_type_ids)
     tolerated = options.max_unknown_share
     check_rows_read(config, input_ids, attention_mask, "`input_ids`", tolerated)
     seeds = row_seeds(len(input_ids), repeats, seed, generator, options.do_sample)
@@ -159,7 +159,9 @@ def pack_negative_prompts(
             "masks of its own. Leave them out to push away from the text with what is known "
             "masked."
         )
-    attention_mask = check_rows(model.config, input_ids, attention_mask, None, "negative_prompt_")
+    attention_mask = _checked_mask(
+        model.config, input_ids, attention_mask, None, "negative_prompt_"
+    )
     tolerated = prompts.max_unknown_share
     check_rows_read(model.config, input_ids, attention_mask, "`negative_prompt_ids`", tolerated)
     given, returned = len(input_ids), len(rows.text)
@@ -237,48 +239,26 @@ def ids_of_decoding(
     return sorted(suppressed), sorted(end_ids)
 
 
-def check_rows(
+def _checked_mask(
     config: MaskGitConfig,
     input_ids: Tensor,
     attention_mask: Tensor | None,
     token_type_ids: Tensor | None,
     prefix: str = "",
 ) -> Tensor:
-    """Check what the caller gave and return the attention mask, (B, P) long.
-
-    Args:
-        config: gives the vocabulary and the padding id.
-        input_ids: (B, P) integers.
-        attention_mask: (B, P), 1 at real tokens, or None.
-        token_type_ids: (B, P) integers, or None.
-        prefix: of the arguments' names in the caller's call.
+    """Check what the caller gave, see `check_rows`, and return the attention mask, (B, P) long.
 
     Raises:
-        ValueError: for a wrong shape, ids outside the vocabulary, padding that nothing marks, or a
-            row that is all padding.
+        ValueError: also for a row that is all padding.
     """
-    ids_name, mask_name = f"{prefix or 'input_'}ids", f"{prefix}attention_mask"
-    check_ids(ids_name, input_ids, config.get_text_config().vocab_size)
-    for name, tensor in ((mask_name, attention_mask), ("token_type_ids", token_type_ids)):
-        if tensor is not None:
-            check_tensor(name, tensor)
-        if tensor is not None and tensor.shape != input_ids.shape:
-            raise ValueError(
-                f"`{name}` must have the shape of `{ids_name}`, {tuple(input_ids.shape)}, got "
-                f"{tuple(tensor.shape)}."
-            )
-    if token_type_ids is not None:
-        check_token_types(token_type_ids, config.get_text_config())
-    # Without a mask padding would be read as text, silently and with a plausible result.
+    check_rows(config, input_ids, attention_mask, token_type_ids, prefix)
     if attention_mask is None:
-        check_no_padding(input_ids, config.pad_token_id, ids_name, mask_name)
         return torch.ones_like(input_ids)
-    check_mask(mask_name, attention_mask)
     empty = (attention_mask.sum(1) == 0).nonzero()
     if len(empty):
         raise ValueError(
-            f"Row {int(empty[0])} of `{ids_name}` is all padding; give it at least one "
-            "real token, or call generate() without input_ids to write from nothing."
+            f"Row {int(empty[0])} of `{prefix or 'input_'}ids` is all padding; give it at least "
+            "one real token, or call generate() without input_ids to write from nothing."
         )
     return attention_mask.long()
 

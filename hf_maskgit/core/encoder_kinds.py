@@ -4,8 +4,10 @@ Everything else treats all encoders alike. Each entry was found by running that 
 every type that transformers has, so that a new one with needs of its own is noticed.
 """
 
+import contextlib
+import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import torch
@@ -186,6 +188,7 @@ def freeze_unused_parameters(encoder: PreTrainedModel) -> None:
         # The dot lets the patterns match a part that stands first in the name, too.
         if is_unused(encoder, f".{name}"):
             parameter.requires_grad_(False)
+    _freeze_second_bias(encoder)
 
 
 def max_positions(denoiser: PreTrainedModel) -> int | None:
@@ -211,24 +214,124 @@ def min_positions(config: PreTrainedConfig) -> int:
     return 2 ** (blocks - 1) + 1 if blocks > 1 else 1
 
 
+def head_bias(denoiser: PreTrainedModel) -> nn.Parameter | None:
+    """Return the bias that the LM head adds to the logits, (V,); None where it adds none.
+
+    It is in the head's last layer, or beside it in the module that holds the layer (ESM), or in a
+    head that has no layer for it (see `head_on_embeddings`).
+    """
+    owner: Any = head_on_embeddings(denoiser)
+    if owner is None:
+        layer: Any = denoiser.get_output_embeddings()
+        owner = layer if getattr(layer, "bias", None) is not None else _holder(denoiser, layer)
+    bias = getattr(owner, "bias", None)
+    return bias if isinstance(bias, nn.Parameter) else None
+
+
+def head_on_embeddings(denoiser: PreTrainedModel) -> nn.Module | None:
+    """Return an LM head whose last layer is the token embeddings themselves; None for all others.
+
+    DeBERTa with `legacy=False` is of this kind, and transformers 5.23 takes a hidden layer of its
+    head for the last one: whoever resizes or fills that breaks the head.
+    """
+    head = getattr(getattr(denoiser, "lm_predictions", None), "lm_head", None)
+    is_one = denoiser.config.model_type in ("deberta", "deberta-v2") and head is not None
+    return head if is_one else None
+
+
+def resize(
+    denoiser: PreTrainedModel,
+    new_num_tokens: int | None,
+    multiple: int | None = None,
+    mean_resizing: bool = True,
+) -> nn.Embedding:
+    """Resize an encoder's token embeddings, and all of its LM head with them.
+
+    Args:
+        denoiser: changed in place; with or without a head.
+        new_num_tokens: rows wanted; None leaves them.
+        multiple: what the number of rows is rounded up to a multiple of.
+        mean_resizing: draw new rows around the mean of the old ones.
+
+    Raises:
+        ValueError: where the encoder cannot leave out the mean.
+    """
+    known = inspect.signature(denoiser.resize_token_embeddings).parameters
+    options: dict[str, Any] = {}
+    if multiple is not None and "pad_to_multiple_of" in known:
+        options["pad_to_multiple_of"] = multiple
+    elif multiple is not None and new_num_tokens is not None:  # MobileBERT's own does not round
+        new_num_tokens += -new_num_tokens % multiple
+    if not mean_resizing:
+        if "mean_resizing" not in known:
+            raise ValueError(
+                f"{type(denoiser).__name__} resizes its embeddings in a way of its own and has no "
+                "option `mean_resizing`; leave it out."
+            )
+        options["mean_resizing"] = False
+    with _hidden_output_embeddings(denoiser):
+        embeddings: nn.Embedding = denoiser.resize_token_embeddings(new_num_tokens, **options)
+    fit_head_bias(denoiser)
+    return embeddings
+
+
+@contextlib.contextmanager
+def _hidden_output_embeddings(denoiser: PreTrainedModel) -> Iterator[None]:
+    """Keep transformers from resizing a layer that is not the head's last one."""
+    if head_on_embeddings(denoiser) is None:
+        yield
+        return
+    # An attribute of the object goes before the method of its class.
+    denoiser.get_output_embeddings = lambda: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del denoiser.get_output_embeddings
+
+
 def fit_head_bias(denoiser: PreTrainedModel) -> None:
     """Give a bias that stands beside the LM head's last layer the length of a resized vocabulary.
 
-    transformers resizes the layer and the bias in it. ESM keeps its bias outside.
+    transformers resizes the layer and the bias in it. ESM keeps its bias outside, and so does a
+    head without a layer. BERT and its kin have one in the layer and one outside, which are one
+    parameter when the head is tied; when it is not, only that in the layer is used. But resizing
+    makes one of the two in either case, and a checkpoint, which stores what is shared once, would
+    then lose the one that is used.
 
     Args:
         denoiser: changed in place; new tokens get a bias of 0.
     """
-    # The bias, if there is one, belongs to the module that holds the layer.
-    layer = denoiser.get_output_embeddings()
-    owner: Any = next((m for m in denoiser.modules() if layer in m.children()), None)
+    layer: Any = denoiser.get_output_embeddings()
+    owner: Any = head_on_embeddings(denoiser) or _holder(denoiser, layer)
     bias = getattr(owner, "bias", None)
-    size = denoiser.config.get_text_config().vocab_size
-    if isinstance(bias, nn.Parameter) and len(bias) != size:
-        fitted = bias.new_zeros(size)
-        kept = min(size, len(bias))
+    text = denoiser.config.get_text_config()
+    if not isinstance(bias, nn.Parameter):
+        return
+    if len(bias) != text.vocab_size:
+        fitted = bias.new_zeros(text.vocab_size)
+        kept = min(text.vocab_size, len(bias))
         fitted[:kept] = bias.detach()[:kept]
         owner.bias = nn.Parameter(fitted, requires_grad=bias.requires_grad)
+    elif layer is not None and bias is layer.bias and not text.tie_word_embeddings:
+        owner.bias = nn.Parameter(bias.detach().clone())
+    _freeze_second_bias(denoiser)
+
+
+def _freeze_second_bias(encoder: PreTrainedModel) -> None:
+    """Switch the gradient off for a bias beside an untied layer that has its own; it adds nothing.
+
+    Processes that train together would wait for its gradient.
+    """
+    layer: Any = None if head_on_embeddings(encoder) else encoder.get_output_embeddings()
+    bias, second = getattr(layer, "bias", None), getattr(_holder(encoder, layer), "bias", None)
+    untied = not getattr(encoder.config.get_text_config(), "tie_word_embeddings", True)
+    if untied and bias is not None and isinstance(second, nn.Parameter) and second is not bias:
+        second.requires_grad_(False)
+
+
+def _holder(denoiser: PreTrainedModel, layer: nn.Module | None) -> nn.Module | None:
+    """Return the module that holds a layer of the head; None for no layer."""
+    return next((m for m in denoiser.modules() if any(c is layer for c in m.children())), None)
 
 
 def is_unused(denoiser: PreTrainedModel, name: str) -> bool:

@@ -13,7 +13,6 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForMaskedLM,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -21,8 +20,10 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import logging
 
 from .argument_checks import check_is_tokenizer, check_source
+from .checkpoint_places import check_place, load_tokenizer, source_options
 from .configuration_maskgit import MaskGitConfig, own_fields
 from .encoder_kinds import adapt_to_generation, is_unused, refusal
+from .modeling_checks import keyword_advice
 from .options import check, options_of
 from .special_tokens import tokenizer_fields
 from .token_critic import check_critic
@@ -36,10 +37,6 @@ Generator = TypeVar("Generator", bound=PreTrainedModel)
 # are 33 ids, filled up to one of these multiples.
 _COMMON_SHARE, _LEAST_SHARE = 0.9, 0.5
 _PADDED_TO = (8, 16, 32, 64, 128, 256)
-
-_SOURCE_OPTIONS = frozenset(
-    "cache_dir force_download local_files_only revision subfolder token trust_remote_code".split()
-)
 
 
 def generator_from(
@@ -82,7 +79,7 @@ def generator_from(
     fields = {**tokenizer_fields(tokenizer), **fields}
     if is_checked and isinstance(fields["num_token_ids"], int):  # else the config refuses it
         _check_tokenizer_fits(tokenizer, fields["num_token_ids"], denoiser)
-    judge = critic_beside(critic, denoiser, fields)
+    judge = critic_beside(critic, denoiser, fields, options)
     config = MaskGitConfig(text_config=denoiser.config, **fields)
     adapt_to_generation(denoiser, cast(int, config.mask_token_id))
     config.text_config = denoiser.config  # one object, so that resizing keeps both in step
@@ -101,7 +98,7 @@ def _encoder_and_tokenizer(
     """Load what is given by name, and refuse a model that is no encoder with an LM head."""
     check_source("encoder", encoder)
     if isinstance(tokenizer, str):
-        tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+        tokenizer = load_tokenizer(tokenizer, encoder, options)
     if tokenizer is not None:
         check_is_tokenizer(tokenizer)
     if isinstance(encoder, PreTrainedModel):
@@ -116,8 +113,9 @@ def _encoder_and_tokenizer(
             )
         denoiser = encoder
     else:
+        check_place(encoder, options)
         if tokenizer is None:
-            tokenizer = AutoTokenizer.from_pretrained(encoder, **source_options(options))
+            tokenizer = load_tokenizer(encoder, encoder, options)
         denoiser = load_encoder(encoder, options)
     if isinstance(denoiser.config, MaskGitConfig):
         raise ValueError(
@@ -178,6 +176,11 @@ def load_encoder(name: str, options: dict[str, Any]) -> PreTrainedModel:
         ValueError: for an encoder that cannot be a denoiser, before its weights are loaded, and
             for a checkpoint that lacks weights of the encoder's body.
     """
+    if "output_loading_info" in options:
+        raise TypeError(
+            "from_encoder() returns the generator alone, and a warning names what was missing; "
+            "leave `output_loading_info` out."
+        )
     if "config" not in options:  # else it is looked at once the model is loaded
         # A kind that cannot work is refused by its small configuration, before its large weights.
         config = AutoConfig.from_pretrained(name, **source_options(options))
@@ -195,9 +198,11 @@ def load_encoder(name: str, options: dict[str, Any]) -> PreTrainedModel:
         # says nothing of from_encoder().
         if "unexpected keyword argument" not in str(error):
             raise
+        name = str(error).rpartition(" ")[2].strip("'")
         raise TypeError(
             f"Neither MaskGitConfig nor the encoder knows an option that from_encoder() was given "
-            f"({error}). Options of MaskGitConfig are {', '.join(own_fields())}."
+            f"({error}): {keyword_advice(name)}. Options of MaskGitConfig are "
+            f"{', '.join(own_fields())}."
         ) from error
     finally:
         logging.set_verbosity(verbosity)
@@ -221,7 +226,10 @@ def load_encoder(name: str, options: dict[str, Any]) -> PreTrainedModel:
 
 
 def critic_beside(
-    critic: str | PreTrainedModel | None, denoiser: PreTrainedModel, fields: dict[str, Any]
+    critic: str | PreTrainedModel | None,
+    denoiser: PreTrainedModel,
+    fields: dict[str, Any],
+    options: dict[str, Any],
 ) -> PreTrainedModel | None:
     """Load or copy a separate critic where one is asked for, and note it in the fields.
 
@@ -229,6 +237,7 @@ def critic_beside(
         critic: name, path or model; None copies the denoiser's encoder where a critic is wanted.
         denoiser: the encoder it will judge.
         fields: of `MaskGitConfig`; `token_critic` and `critic_config` are set.
+        options: of `from_pretrained`; those that say where files lie go for a critic by name, too.
 
     Raises:
         ValueError: for fields that ask for something else, or a critic that cannot judge.
@@ -246,7 +255,7 @@ def critic_beside(
             "`critic` brings its own configuration; leave `critic_config` out, or leave `critic` "
             "out to start with random weights."
         )
-    judge = load_critic(denoiser if critic is None else critic)
+    judge = load_critic(denoiser if critic is None else critic, source_options(options))
     if critic is not None and judge is denoiser.base_model:
         raise ValueError(
             "The critic is the encoder itself. Leave `critic` out: token_critic='separate' starts "
@@ -279,17 +288,24 @@ def check_denoiser(denoiser: PreTrainedModel) -> None:
         )
 
 
-def load_critic(critic: str | PreTrainedModel) -> PreTrainedModel:
+def load_critic(
+    critic: str | PreTrainedModel, source: dict[str, Any] | None = None
+) -> PreTrainedModel:
     """Return the encoder without a head that a separate critic starts from.
 
     Args:
         critic: name, path, or a loaded model, whose encoder is then taken as it is.
+        source: options of `from_pretrained` that say where the files lie.
 
     Raises:
         ValueError: for an encoder that cannot be a denoiser either, or a generator.
     """
     check_source("critic", critic)
-    config = AutoConfig.from_pretrained(critic) if isinstance(critic, str) else critic.config
+    source = source or {}
+    if isinstance(critic, str):
+        config = AutoConfig.from_pretrained(critic, **source)
+    else:
+        config = critic.config
     if isinstance(config, MaskGitConfig):
         raise ValueError(
             "The critic is a generator; give the encoder that it was made from, or its "
@@ -299,13 +315,8 @@ def load_critic(critic: str | PreTrainedModel) -> PreTrainedModel:
     if reason:
         raise ValueError(reason)
     if isinstance(critic, str):
-        return AutoModel.from_pretrained(critic)
+        return AutoModel.from_pretrained(critic, **source)
     return cast(PreTrainedModel, critic.base_model)
-
-
-def source_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Return those options of `from_pretrained` that say where the files of a checkpoint lie."""
-    return {name: value for name, value in options.items() if name in _SOURCE_OPTIONS}
 
 
 def _no_masked_lm(name: str, config: PreTrainedConfig) -> str | None:

@@ -11,10 +11,24 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.utils import logging
 
+from .argument_checks import check_mask, check_tensor
 from .configuration_maskgit import MaskGitConfig
 from .losses import IGNORED_LABEL
+from .row_checks import can_be_read, check_rows
 from .self_conditioning import SelfConditioning
+from .shown_labels import ShownLabels
+
+logger = logging.get_logger(__name__)
+
+# Keywords of old tutorials, and what became of them.
+_NO_LONGER = {
+    "use_cache": "there is no cache between passes, each reads the whole text: leave it out",
+    "resume_download": "transformers has given it up, downloads are always resumed: leave it out",
+    "from_tf": "transformers has given up TensorFlow: leave it out",
+    "from_flax": "transformers has given up Flax: leave it out",
+}
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,79 @@ def check_config(config: Any) -> None:
         )
 
 
+def check_keywords(unknown: dict[str, Any], config: Any) -> None:
+    """Refuse what neither transformers nor the model takes, as `from_pretrained` passes it on.
+
+    Args:
+        unknown: keywords with their values.
+        config: of the model, whose encoder may know them.
+
+    Raises:
+        TypeError: saying of each what became of it, or where it belongs.
+    """
+    if not unknown:
+        return
+    encoder = config.encoder_config
+    said = [f"{name!r}: {keyword_advice(name, encoder)}" for name in sorted(unknown)]
+    raise TypeError(f"MaskGitForMaskedLM takes no keyword {'; '.join(said)}.")
+
+
+def keyword_advice(name: str, encoder: Any = None) -> str:
+    """Say what to do about a keyword that nobody takes.
+
+    Args:
+        name: the keyword.
+        encoder: the encoder's configuration, which may have an option of that name.
+    """
+    if name in _NO_LONGER:
+        return _NO_LONGER[name]
+    if hasattr(encoder, name):
+        return (
+            "it is an option of the encoder: set it as config.text_config."
+            f"{name} of a config = MaskGitConfig.from_pretrained(...), and pass config=config"
+        )
+    return "neither MaskGitConfig nor transformers has an option of that name"
+
+
+def check_inputs(config: MaskGitConfig, own: dict[str, Any], others: dict[str, Any]) -> None:
+    """Refuse a text that cannot be read, as `generate` does.
+
+    Args:
+        config: gives the vocabulary and the padding id.
+        own: `input_ids`, `attention_mask`, `token_type_ids` and `inputs_embeds` of `forward`.
+        others: further arguments of the encoder.
+
+    Raises:
+        TypeError: for anything but tensors.
+        ValueError: as `check_rows`, and for no text at all, or two.
+    """
+    ids, embeds, mask = own["input_ids"], own["inputs_embeds"], own["attention_mask"]
+    if (ids is None) == (embeds is None):
+        raise ValueError(
+            "forward() reads a text: pass either `input_ids` or `inputs_embeds`, got "
+            f"{'neither' if ids is None else 'both'}."
+        )
+    if ids is None:
+        if isinstance(mask, Tensor) and mask.ndim == 2 and can_be_read(mask):
+            check_mask("attention_mask", mask)
+        return
+    # A mask of pairs of tokens, or one that counts a prefix too, tells of padding in its own way.
+    own_way = "past_key_values" in others or (isinstance(mask, Tensor) and mask.ndim > 2)
+    check_rows(config, ids, torch.ones_like(ids) if own_way else mask, own["token_type_ids"])
+
+
+def own_arguments(
+    input_ids: Any, attention_mask: Any, token_type_ids: Any, inputs_embeds: Any
+) -> dict[str, Any]:
+    """Collect the arguments of an encoder that `forward` names; ids as wide as embeddings take."""
+    ids = {"input_ids": input_ids, "token_type_ids": token_type_ids}
+    narrow = (torch.int8, torch.uint8, torch.int16)
+    for name, tensor in ids.items():
+        if isinstance(tensor, Tensor) and tensor.dtype in narrow:
+            ids[name] = tensor.long()
+    return {**ids, "attention_mask": attention_mask, "inputs_embeds": inputs_embeds}
+
+
 def encoder_arguments(
     known: frozenset[str], encoder: nn.Module, own: dict[str, Any], others: dict[str, Any]
 ) -> dict[str, Any]:
@@ -86,25 +173,29 @@ def encoder_arguments(
 
 def check_targets(
     labels: Tensor | None,
-    input_ids: Tensor | None,
+    own: dict[str, Any],
     masked_positions: Tensor | None,
     loss_weights: Tensor | None,
     num_items_in_batch: Tensor | int | None,
     forbidden_token_ids: list[int],
+    shown: ShownLabels,
+    training: bool,
 ) -> Targets | None:
     """Make of the labels what the losses are taken of; None without labels.
 
     Args:
-        labels: as of `forward`, and so are the next four.
-        input_ids: their shape counts.
+        labels: as of `forward`, and so are those of the next four.
+        own: its `input_ids` and `attention_mask`.
         masked_positions: None chooses every labelled position.
         loss_weights: only with labels.
         num_items_in_batch: None counts the labels.
         forbidden_token_ids: ids that can never be emitted.
+        shown: what the labels of earlier batches showed.
+        training: whether the model is.
 
     Raises:
-        ValueError: for shapes that do not fit, weights without labels, labels without a maskable
-            token, and labels whose loss would be infinite.
+        ValueError: for shapes that do not fit, weights without labels, labels of padding or whose
+            loss would be infinite, and labels without masks.
     """
     if labels is None:
         if loss_weights is not None:
@@ -115,13 +206,13 @@ def check_targets(
                 "diffusion; leave these options out."
             )
         return None
+    input_ids, attention_mask = own["input_ids"], own["attention_mask"]
     _check_shapes(labels, input_ids, masked_positions, loss_weights)
+    labels = labels.long()
     labelled = labels != IGNORED_LABEL
     chosen = labelled if masked_positions is None else masked_positions
-    count = labelled.sum() if num_items_in_batch is None else num_items_in_batch
+    count = _count(labelled, num_items_in_batch, training)
     # Looked at before the encoder's kernels are queued, a GPU's answer is soon there.
-    if count == 0:
-        raise ValueError("The labels hold no maskable token (all are -100), so there is no loss.")
     forbidden = torch.tensor(forbidden_token_ids, dtype=torch.long, device=labels.device)
     true_ids = labels[chosen]  # (N,); -100 where a position without a label is chosen, at no cost
     impossible = true_ids[torch.isin(true_ids, forbidden)]
@@ -131,8 +222,44 @@ def check_targets(
             "special), so its loss is infinite. Label such positions -100, as "
             "DataCollatorForMaskGit does."
         )
+    if attention_mask is not None and attention_mask.shape == labels.shape:
+        of_padding = labelled & ~attention_mask.bool()
+        if can_be_read(labels) and bool(of_padding.any()):
+            raise ValueError(
+                f"The labels hold the id {int(labels[of_padding][0])} at padding, where "
+                "`attention_mask` is 0: it would be learned as text. Label padding -100, as "
+                "DataCollatorForMaskGit does."
+            )
+    if input_ids is not None:
+        named = masked_positions is not None
+        with_label = true_ids != IGNORED_LABEL
+        shown.look(true_ids[with_label], input_ids[chosen][with_label], named, training)
     weights = None if loss_weights is None else loss_weights[chosen]
     return Targets(labels, chosen, weights, forbidden, count)
+
+
+def _count(
+    labelled: Tensor, num_items_in_batch: Tensor | int | None, training: bool
+) -> Tensor | int:
+    """Return what a sum is divided by, > 0 wherever there is something to divide.
+
+    Short texts leave transformers' own masking collator without a label now and then. Such a batch
+    teaches nothing, and its loss is 0 over 1; in evaluation it measures nothing, and its loss is
+    0 over 0, no number, which Trainer leaves out of its mean.
+    """
+    count = labelled.sum() if num_items_in_batch is None else num_items_in_batch
+    if count > 0:
+        return count
+    if bool(labelled.any()):
+        raise ValueError(
+            f"`num_items_in_batch` must be greater than 0 where there are labels, got {int(count)}."
+        )
+    logger.warning_once(
+        "A batch holds no label (all are -100): it teaches nothing, and its loss is 0 in training "
+        "and no number in evaluation. transformers' masking collator makes such batches of short "
+        "texts now and then; if every batch of yours is one, no text has a maskable token."
+    )
+    return torch.tensor(int(training), device=labelled.device)
 
 
 def check_looking_back(
@@ -227,8 +354,12 @@ def _check_shapes(
         "masked_positions": masked_positions,
         "loss_weights": loss_weights,
     }
+    check_tensor("labels", labels)
     for name, tensor in others.items():
-        if tensor is not None and tensor.shape != labels.shape:
+        if tensor is None:
+            continue
+        check_tensor(name, tensor)
+        if tensor.shape != labels.shape:
             raise ValueError(
                 f"`labels` have shape {tuple(labels.shape)} and `{name}` {tuple(tensor.shape)}; "
                 "both must be (batch, length)."

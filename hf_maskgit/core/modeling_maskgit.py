@@ -1,21 +1,21 @@
 """The model: any encoder of the masked-LM family, wrapped as the denoiser of a masked diffusion."""
 
 import contextlib
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import ModelOutput
 
+from .causal_lm import check_left_to_right
 from .configuration_maskgit import MaskGitConfig
 from .encoder_kinds import (
     check_encoder,
-    fit_head_bias,
     freeze_unused_parameters,
+    head_on_embeddings,
     max_positions,
     repair_dtype,
+    resize,
 )
 from .encoder_loading import generator_from
 from .encoder_pass import (
@@ -29,40 +29,24 @@ from .encoder_pass import (
 )
 from .generation_config_maskgit import MaskGitGenerationConfig
 from .generation_maskgit import MaskGitGenerationMixin
+from .left_edge import LeftEdge, at_the_left_edge
 from .losses import at_least_float32, masked_cross_entropy
 from .modeling_checks import (
     Targets,
     check_config,
+    check_inputs,
     check_judging,
+    check_keywords,
     check_looking_back,
     check_targets,
     encoder_arguments,
+    own_arguments,
 )
+from .modeling_output import MaskGitOutput
 from .remote_code import CarriesCode
 from .self_conditioning import SelfConditioning, make_self_conditioning
+from .shown_labels import ShownLabels
 from .token_critic import critic_cross_entropy, fill_in, make_critic
-
-
-@dataclass
-class MaskGitOutput(ModelOutput):
-    """What `MaskGitForMaskedLM` returns.
-
-    Args:
-        loss: scalar float32, nats per maskable token; only with labels.
-        denoiser_loss: the denoiser's share of `loss`, scalar float32.
-        critic_loss: the token critic's, before its weight, scalar float32.
-        logits: (N, V) at the chosen positions where some were named, else (B, L, V).
-        last_hidden_state: (B, L, H) of the encoder, when asked for.
-        hidden_states, attentions: the encoder's, when asked for.
-    """
-
-    loss: Tensor | None = None
-    denoiser_loss: Tensor | None = None
-    critic_loss: Tensor | None = None
-    logits: Tensor | None = None
-    last_hidden_state: Tensor | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
 
 
 class MaskGitPreTrainedModel(CarriesCode):
@@ -95,17 +79,24 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         denoiser: an encoder to wrap, whose configuration `config.text_config` must be; None builds
             a new one with random weights.
         critic: the same for a separate token critic and `config.critic_config`.
+        **unknown: refused; `from_pretrained` passes on what it does not know.
+
+    Attributes:
+        taken_for_causal_lm: it was loaded by `AutoModelForCausalLM`.
     """
 
     generation_config_class = MaskGitGenerationConfig
+    taken_for_causal_lm = False
 
     def __init__(
         self,
         config: MaskGitConfig,
         denoiser: PreTrainedModel | None = None,
         critic: PreTrainedModel | None = None,
+        **unknown: Any,
     ) -> None:
         check_config(config)
+        check_keywords(unknown, config)
         super().__init__(config)
         check_encoder(config.encoder_config)
         if denoiser is None:
@@ -121,6 +112,8 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         self.self_conditioning = make_self_conditioning(config, denoiser)
         hook_encoder(denoiser, self.self_conditioning)
         self.critic, self.critic_head = make_critic(config, denoiser, critic)
+        self.known_limit = self.max_positions  # once, for all calls of `forward`
+        self._shown_labels = ShownLabels()
         self.post_init()
 
     @classmethod
@@ -159,6 +152,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
             limits.append(max_positions(self.critic))
         return min((limit for limit in limits if limit is not None), default=None)
 
+    @at_the_left_edge
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -218,19 +212,18 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
             **kwargs: further arguments of the encoder.
 
         Raises:
-            ValueError: for shapes that do not fit, labels without a single maskable token, labels
-                that can never be emitted, `loss_weights` without labels, or an argument of a part
-                that this model does not have.
+            ValueError: for rows that cannot be read (see `check_rows`) or are too long, labels
+                that can never be emitted, stand at padding or come without masks, `loss_weights`
+                without labels, or an argument of a part that this model does not have.
             TypeError: for an argument that the encoder does not take.
         """
         # 1. Check what is asked, before the encoder works.
-        forbidden = self.config.forbidden_token_ids
-        targets = check_targets(
-            labels, input_ids, masked_positions, loss_weights, num_items_in_batch, forbidden
-        )
-        own = {"input_ids": input_ids, "attention_mask": attention_mask}
-        own |= {"token_type_ids": token_type_ids, "inputs_embeds": inputs_embeds}
+        own = own_arguments(input_ids, attention_mask, token_type_ids, inputs_embeds)
         arguments = encoder_arguments(self._denoiser_arguments, self.denoiser, own, kwargs)
+        asked = (masked_positions, loss_weights, num_items_in_batch)
+        known = (self.config.forbidden_token_ids, self._shown_labels, self.training)
+        targets = check_targets(labels, own, *asked, *known)
+        check_inputs(self.config, own, kwargs)
         looks_back = (previous_hidden_states, has_previous, self_condition)
         check_looking_back(self.self_conditioning, arguments, *looks_back)
         check_judging(self.critic_head, arguments, train, critic_temperature, targets is not None)
@@ -251,6 +244,8 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
             "output_hidden_states": _or(output_hidden_states, self.config.output_hidden_states),
             "output_attentions": _or(output_attentions, self.config.output_attentions),
         }
+        if places is None and not any((output_last_hidden_state, *details.values())):
+            check_left_to_right(self.config, input_ids, self.taken_for_causal_lm)
         # Nothing of the denoiser's own pass is kept for a gradient that nobody will ask for.
         only_critic = targets is not None and train == "critic"
         with torch.no_grad() if only_critic else contextlib.nullcontext():
@@ -259,7 +254,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
             )
 
         # 4. Take the losses of denoiser and critic.
-        losses = self._losses(arguments, logits, targets, train, critic_temperature)
+        losses = self._losses({**own, **kwargs}, logits, targets, train, critic_temperature)
 
         # 5. Pack what was asked for.
         result = MaskGitOutput(
@@ -281,7 +276,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
 
     def _losses(
         self,
-        arguments: dict[str, Any],
+        given: dict[str, Any],
         logits: Tensor,
         targets: Targets | None,
         train: str,
@@ -295,20 +290,23 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         loss = denoiser_loss = summed.sum / targets.count
         if self.critic_head is None or train == "denoiser":
             return {"loss": loss, "denoiser_loss": denoiser_loss}
-        critic_loss = self._critic_loss(arguments, logits, targets, critic_temperature)
+        critic_loss = self._critic_loss(given, logits, targets, critic_temperature)
         weighted = self.config.critic_loss_weight * critic_loss
         loss = weighted if train == "critic" else denoiser_loss + weighted
         return {"loss": loss, "denoiser_loss": denoiser_loss, "critic_loss": critic_loss}
 
     def _critic_loss(
-        self, arguments: dict[str, Any], logits: Tensor, targets: Targets, temperature: float | None
+        self, given: dict[str, Any], logits: Tensor, targets: Targets, temperature: float | None
     ) -> Tensor:
         """Let the critic judge the text as the denoiser fills it, at every maskable position."""
         maskable = targets.maskable
-        truth = torch.where(maskable, targets.labels, arguments["input_ids"])
+        truth = torch.where(maskable, targets.labels, given["input_ids"])
         # Detached: the critic learns from the denoiser's mistakes and does not teach it any.
         drawn_from = logits.detach()
         filled = fill_in(drawn_from, truth, targets.chosen, targets.forbidden, temperature)
+        # All that the caller gave, as in `score_tokens`: the critic may know a mask or token types
+        # that the denoiser does not.
+        arguments = {name: value for name, value in given.items() if value is not None}
         suspicion = self._suspicion({**arguments, "input_ids": filled}, maskable)
         return critic_cross_entropy(suspicion, (filled != truth)[maskable]).sum / targets.count
 
@@ -340,7 +338,11 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
                 "config and train it."
             )
         arguments = {"input_ids": input_ids, "attention_mask": attention_mask, **kwargs}
-        return -self._suspicion(arguments, positions)  # it learns what is wrong
+        edge = LeftEdge.of(self, input_ids, attention_mask)
+        moved = arguments if edge is None else edge.move(arguments)
+        places = positions if edge is None else edge.move({"": positions})[""]
+        scores = -self._suspicion(moved, places)  # it learns what is wrong
+        return scores if edge is None else edge.in_order(scores, positions)
 
     def _suspicion(self, arguments: dict[str, Any], positions: Tensor) -> Tensor:
         """Return the critic's log-odds (N,) that the tokens at (B, L) bool are wrong."""
@@ -365,15 +367,10 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
             mean_resizing: draw new rows around the mean of the old ones.
         """
         self.config.check_size(new_num_tokens)
-        options: dict[str, Any] = {}  # some encoders know none of them
-        if pad_to_multiple_of is not None:
-            options["pad_to_multiple_of"] = pad_to_multiple_of
-        if not mean_resizing:
-            options["mean_resizing"] = False
-        embeddings = self.denoiser.resize_token_embeddings(new_num_tokens, **options)
-        fit_head_bias(self.denoiser)
+        how = (new_num_tokens, pad_to_multiple_of, mean_resizing)
+        embeddings = resize(self.denoiser, *how)
         if self.critic is not None:
-            self.critic.resize_token_embeddings(new_num_tokens, **options)
+            resize(self.critic, *how)
         hook_encoder(self.denoiser, self.self_conditioning)  # these are new embeddings
         self.config.note_size(new_num_tokens)
         return embeddings
@@ -388,8 +385,9 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         hook_encoder(self.denoiser, self.self_conditioning)
 
     def get_output_embeddings(self) -> nn.Module | None:
-        """Return the last layer of the encoder's LM head."""
-        return self.denoiser.get_output_embeddings()
+        """Return the last layer of the encoder's LM head; None where its embeddings are that."""
+        has_layer = head_on_embeddings(self.denoiser) is None
+        return self.denoiser.get_output_embeddings() if has_layer else None
 
     def set_output_embeddings(self, value: nn.Module) -> None:
         """Replace the last layer of the encoder's LM head."""

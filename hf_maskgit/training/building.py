@@ -13,12 +13,11 @@ from transformers import (
     AutoModelForMaskedLM,
     AutoTokenizer,
     PreTrainedConfig,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from ..core.configuration_maskgit import MaskGitConfig, own_fields
-from ..core.encoder_kinds import fit_head_bias
+from ..core.encoder_kinds import head_bias, resize
 from ..core.encoder_loading import load_critic, load_encoder
 from ..core.masking import maskable_positions
 from ..core.modeling_maskgit import MaskGitForMaskedLM
@@ -152,9 +151,10 @@ def _with_rows(model: Any, tokenizer: PreTrainedTokenizerBase) -> Any:
     """Give a model the rows that its grown tokenizer asks for, and return it."""
     needed = rows_needed(tokenizer)
     if model.config.get_text_config().vocab_size < needed:
-        model.resize_token_embeddings(needed)
-        if isinstance(model, PreTrainedModel) and model.get_output_embeddings() is not None:
-            fit_head_bias(model)
+        if isinstance(model, MaskGitForMaskedLM):
+            model.resize_token_embeddings(needed)
+        else:
+            resize(model, needed)
     return model
 
 
@@ -328,7 +328,7 @@ def start_from_frequencies(model: MaskGitForMaskedLM, examples: Dataset) -> None
     Raises:
         ValueError: when the head has no bias.
     """
-    bias = getattr(model.get_output_embeddings(), "bias", None)
+    bias = head_bias(model.denoiser)
     if bias is None:
         raise ValueError(
             f"The head of {type(model.denoiser).__name__} has no bias to hold the frequencies."

@@ -12,6 +12,8 @@ from transformers import (
 )
 
 from hf_maskgit import DataCollatorForMaskGit, MaskGitForMaskedLM
+from hf_maskgit.core.encoder_kinds import head_bias
+from tests.support import support_matrix
 from tests.support.kind_texts import masked_text, rows_of, texts_of
 from tests.support.tiny import (
     ENCODERS,
@@ -243,3 +245,82 @@ def test_a_resized_model_reloads(kind, tmp_path, tokenizer):
     loaded = MaskGitForMaskedLM.from_pretrained(tmp_path)
     assert torch.equal(loaded(input_ids=text).logits, after)
     assert loaded.generate(text, seed=0).shape == text.shape
+
+
+# --- sizes ---------------------------------------------------------------------------------------
+
+
+def noisy(model):
+    """Weights as after training: no two alike, none at its start."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+
+
+HEADS = {
+    **{
+        f"{kind} {tied}": (kind, {"tie_word_embeddings": tied})
+        for kind in ("bert", "albert", "esm")
+        for tied in (True, False)
+    },
+    "deberta-v2 untied": ("deberta-v2", {"tie_word_embeddings": False}),
+    "deberta-v2 on embeddings": ("deberta-v2", {"legacy": False}),
+    "deberta on embeddings": ("deberta", {"legacy": False}),
+    "mpnet untied": ("mpnet", {"tie_word_embeddings": False}),
+    "mobilebert untied": ("mobilebert", {"tie_word_embeddings": False}),
+}
+
+
+def generator_with(kind, settings):
+    config = support_matrix._config(kind)
+    for name, value in settings.items():
+        setattr(config.text_config, name, value)
+    torch.manual_seed(0)
+    model = MaskGitForMaskedLM(config)
+    noisy(model)
+    return model.eval()
+
+
+@pytest.mark.parametrize("size", [48, 38])
+@pytest.mark.parametrize(("kind", "settings"), HEADS.values(), ids=list(HEADS))
+def test_a_resized_model_keeps_what_it_knows_and_is_saved_whole(kind, settings, size, tmp_path):
+    model, text = generator_with(kind, settings), support_matrix._with_masks(kind)
+    before = model(input_ids=text).logits.detach()
+    model.resize_token_embeddings(size)
+    after = model(input_ids=text).logits.detach()
+    kept = min(size, 40)
+    assert after.shape[-1] == size == model.config.vocab_size
+    torch.testing.assert_close(after[..., :kept], before[..., :kept], atol=1e-4, rtol=1e-4)
+    noisy(model)
+    trained = model(input_ids=text).logits
+    trained.sum().backward()  # and every weight that is trained has a gradient
+    assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+    model.save_pretrained(tmp_path)
+    loaded = MaskGitForMaskedLM.from_pretrained(tmp_path)
+    assert torch.equal(loaded(input_ids=text).logits, trained)
+
+
+@pytest.mark.parametrize("kind", ["bert", "esm", "deberta-v2 on embeddings"])
+def test_the_bias_of_the_head_is_the_one_that_is_added_to_the_logits(kind):
+    model = generator_with(*HEADS.get(kind, (kind, {})))
+    text = support_matrix._with_masks(kind.split(" ")[0])
+    before = model(input_ids=text).logits
+    with torch.no_grad():
+        head_bias(model.denoiser)[7] += 3
+    expected = before.clone()
+    expected[..., 7] += 3
+    torch.testing.assert_close(model(input_ids=text).logits, expected)
+
+
+def test_a_head_on_the_embeddings_has_no_last_layer():
+    model = generator_with("deberta-v2", {"legacy": False})
+    assert model.get_output_embeddings() is None
+    assert model.denoiser.get_output_embeddings() is not None, "transformers says another one"
+
+
+def test_rounding_is_done_where_an_encoder_has_no_option_for_it():
+    model = generator_with("mobilebert", {})
+    model.resize_token_embeddings(43, pad_to_multiple_of=8)
+    assert model.config.vocab_size == 48
+    with pytest.raises(ValueError, match="no option `mean_resizing`; leave it out"):
+        model.resize_token_embeddings(50, mean_resizing=False)

@@ -628,3 +628,47 @@ def test_auroc_is_the_slow_one():
 def test_auroc_of_nonsense(options, match):
     with pytest.raises(ValueError, match=match):
         critic_auroc(judged("self"), examples([7, 8]), word_tokenizer(), **options)
+
+
+# --- padding -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize(("kind", "critic"), [("fnet", "self"), ("fnet", "bert"), ("bert", "fnet")])
+def test_padding_changes_no_critic_loss(kind, critic, side):
+    """Also where denoiser or critic take no attention mask, and run without padding.
+
+    At the lowest temperature the likeliest token is drawn, so that rows alone get the same text.
+    """
+    options = {"token_critic": "self"}
+    if critic != "self":
+        options = {"token_critic": "separate", "critic_config": tiny_encoder_config(critic)}
+    model = tiny_generator(kind, **options).double()
+    batch = batch_of()
+    count = (batch["labels"] != -100).sum()
+    cold = {"critic_temperature": 1e-6, "num_items_in_batch": count}
+    alone = 0.0
+    for row, real in enumerate(batch["attention_mask"].bool()):
+        one = {name: value[row : row + 1, real] for name, value in batch.items()}
+        alone += model(**one, **cold).critic_loss.item()
+    if side == "left":
+        order = batch["attention_mask"].argsort(dim=1, stable=True)
+        batch = {name: value.gather(1, order) for name, value in batch.items()}
+    assert model(**batch, **cold).critic_loss.item() == pytest.approx(alone, rel=1e-6)
+
+
+def test_a_critic_sees_token_types_that_the_denoiser_does_not_know(monkeypatch):
+    """In training as in `score_tokens`."""
+    model = tiny_model("distilbert", token_critic="separate", critic_config=bert_config())
+    seen = []
+    monkeypatch.setattr(
+        model.critic.embeddings,
+        "forward",
+        lambda forward=model.critic.embeddings.forward, **given: (
+            seen.append(given["token_type_ids"]) or forward(**given)
+        ),
+    )
+    batch = batch_of()
+    types = batch["token_type_ids"] = (batch["input_ids"] == SEP).long()
+    model(**batch)
+    assert torch.equal(seen[0], types)

@@ -1,0 +1,28 @@
+"""What the model returns."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from transformers.utils import ModelOutput
+
+
+@dataclass
+class MaskGitOutput(ModelOutput):
+    """What `MaskGitForMaskedLM` returns.
+
+    Args:
+        loss: scalar float32, nats per maskable token; only with labels.
+        denoiser_loss: the denoiser's share of `loss`, scalar float32.
+        critic_loss: the token critic's, before its weight, scalar float32.
+        logits: (N, V) at the chosen positions where some were named, else (B, L, V).
+        last_hidden_state: (B, L, H) of the encoder, when asked for.
+        hidden_states, attentions: the encoder's, when asked for.
+    """
+
+    loss: Tensor | None = None
+    denoiser_loss: Tensor | None = None
+    critic_loss: Tensor | None = None
+    logits: Tensor | None = None
+    last_hidden_state: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
