@@ -25,6 +25,7 @@ from ..core.configuration_maskgit import MaskGitConfig
 from ..core.losses import IGNORED_LABEL
 from ..core.masking import Masking, maskable_positions, stratified_times, token_column
 from ..core.noise import keyed_generator
+from ..core.row_checks import check_padding_is_marked
 from ..core.schedules import Schedule
 from ..core.special_tokens import (
     check_tokenizer,
@@ -213,6 +214,12 @@ class DataCollatorForMaskGit:
         absent = {"input_ids": 0, "attention_mask": 1, "maskable": 1}
         if any("token_type_ids" in feature for feature in features):
             absent["token_type_ids"] = self.tokenizer.pad_token_type_id
+        ids = self._token_ids
+        roles = ("bos_token_id", "eos_token_id", "unk_token_id")
+        in_texts = [*(ids[role] for role in roles), *ids["prefix_ids"], *ids["suffix_ids"]]
+        for row, feature in enumerate(features):
+            name = _name(feature, row)
+            check_padding_is_marked(feature, name, self.tokenizer.pad_token_id, in_texts)
         features = [_with_maskable(feature) for feature in features]
         columns = {
             name: [token_column(feature, name, value) for feature in features]
@@ -260,10 +267,8 @@ class DataCollatorForMaskGit:
         ):
             if bool(bad.any()):
                 row = int(bad.nonzero()[0])
-                name = features[row].get("example_id", f"{row} of this batch")
-                raise ValueError(
-                    f"Example {name} {what}; it cannot be trained on. Drop or change it."
-                )
+                name = _name(features[row], row)
+                raise ValueError(f"{name} {what}; it cannot be trained on. Drop or change it.")
 
     def _noise(
         self, features: Sequence[dict[str, Any]], attention_mask: Tensor
@@ -347,6 +352,11 @@ def _is_stream(told: dict[str, Any]) -> bool:
     """Tell whether the loader that Trainer tells its callbacks of has no length."""
     loader = told.get("train_dataloader")
     return loader is not None and not has_length(loader)
+
+
+def _name(feature: dict[str, Any], row: int) -> str:
+    """Name an example in an error."""
+    return f"Example {feature.get('example_id', f'{row} of this batch')}"
 
 
 def _with_maskable(feature: dict[str, Any]) -> dict[str, Any]:

@@ -626,3 +626,24 @@ def test_the_callback_refuses_workers_that_keep_the_first_epoch(persistent, work
             begin(args, None, None)
     else:
         begin(args, None, None)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_an_example_with_padding_that_nothing_marks_is_refused(side):
+    tokenizer = word_tokenizer()
+    tokenizer.padding_side = side
+    options = {"padding": "max_length", "max_length": 8}
+    whole = tokenizer("w1 w2", **options)
+    bare = {"input_ids": whole["input_ids"], "example_id": 7}
+    collate = DataCollatorForMaskGit(tokenizer)
+    with pytest.raises(ValueError, match=r"Example 7 holds the padding id 0 and has no `attention"):
+        collate([bare])
+    marked = {**bare, "attention_mask": whole["attention_mask"]}
+    assert collate([marked])["labels"].ne(-100).sum() == 2
+
+
+def test_padding_that_also_ends_texts_is_not_taken_for_a_fault():
+    tokenizer = word_tokenizer()
+    tokenizer.pad_token = "[SEP]"
+    batch = DataCollatorForMaskGit(tokenizer)([{"input_ids": tokenizer("w1 w2")["input_ids"]}])
+    assert batch["attention_mask"].all()
