@@ -165,11 +165,13 @@ def _rows(kind: str) -> list[Tensor]:
 
 
 def _batch(kind: str, side: str = "right", **padding: Any) -> dict[str, Tensor]:
-    """A training batch of the collator, whose tokenizer pads on that side."""
-    tokenizer = copy.deepcopy(tokenizer_of(kind))
-    tokenizer.padding_side = side
-    collator = DataCollatorForMaskGit(tokenizer, **padding)
-    return collator([{"input_ids": row, "example_id": i} for i, row in enumerate(_rows(kind))])
+    """A training batch, padded on that side: the collator itself pads on the right alone."""
+    collator = DataCollatorForMaskGit(tokenizer_of(kind), **padding)
+    batch = collator([{"input_ids": row, "example_id": i} for i, row in enumerate(_rows(kind))])
+    if side == "right":
+        return batch
+    padding_first = batch["attention_mask"].argsort(dim=1, stable=True)
+    return {name: column.gather(1, padding_first) for name, column in batch.items()}
 
 
 def _with_masks(kind: str) -> Tensor:
