@@ -220,10 +220,11 @@ def head_bias(denoiser: PreTrainedModel) -> nn.Parameter | None:
     It is in the head's last layer, or beside it in the module that holds the layer (ESM), or in a
     head that has no layer for it (see `head_on_embeddings`).
     """
-    owner: Any = head_on_embeddings(denoiser)
-    if owner is None:
-        layer: Any = denoiser.get_output_embeddings()
-        owner = layer if getattr(layer, "bias", None) is not None else _holder(denoiser, layer)
+    layer: Any = denoiser.get_output_embeddings()
+    owner: Any = head_on_embeddings(denoiser) or layer
+    # BERT and its kin have a parameter of that name there too, which adds nothing by itself.
+    if denoiser.config.model_type == "esm":
+        owner = _holder(denoiser, layer)
     bias = getattr(owner, "bias", None)
     return bias if isinstance(bias, nn.Parameter) else None
 

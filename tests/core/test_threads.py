@@ -281,6 +281,7 @@ def test_replicas_run_side_by_side():
     """What DataParallel does: a thread per device, each with a replica of the same modules."""
     model = model_of("self")
     labels = [torch.where(TEXT == MASK, 5 + i, -100).roll(i, 0) for i in range(4)]
+    labels = [one.masked_fill(REAL == 0, -100) for one in labels]  # of no padding
     chosen = [one >= 0 for one in labels]
     chosen[1][0] = False  # another number of places
     expected = [loss_at(model, *one) for one in zip(labels, chosen, strict=True)]
