@@ -16,7 +16,7 @@ class MaskGitFillMaskPipeline(MaskGitPipeline, FillMaskPipeline):
     """transformers' fill-mask pipeline, showing words only.
 
     transformers ranks every row of the embedding table: the mask itself, padding, reserved tokens
-    and rows that no token has. Here these have probability 0, as in every law of the model, and are
+    and rows that no token has. Here these have probability 0, as in every distribution of the model, and are
     never shown; nor are the unknown token and an end of text, which are no words. `top_k` shows
     fewer where there are fewer. Everything else is as in `transformers.FillMaskPipeline`.
     """
@@ -63,8 +63,9 @@ class MaskGitFillMaskPipeline(MaskGitPipeline, FillMaskPipeline):
         check_no_blank(inputs, "the fill-mask pipeline")
         encoded = super().preprocess(inputs, return_tensors, tokenizer_kwargs)
         padded = bool((tokenizer_kwargs or {}).get("padding"))
-        encoded["attention_mask"] = self._attention_mask(encoded, padded=padded)
-        length, limit = int(encoded["attention_mask"].sum()), self.model.max_positions
+        real = self._attention_mask(encoded, padded=padded)
+        encoded["attention_mask"] = real
+        length, limit = int(real.sum()), self.model.max_positions
         if limit is not None and length > limit:
             raise ValueError(
                 f"The text comes to {length} tokens, the encoder takes {limit}. Shorten it, or cut "
