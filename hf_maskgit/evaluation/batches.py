@@ -119,8 +119,8 @@ def text_batches(
     if len(texts) == 0:
         raise ValueError("There is no text to evaluate.")
     for number in range(len(texts)):
-        check_padding_is_told(texts[number], number, tokenizer)
-    known = read_examples((_example(texts[i]) for i in range(len(texts))), tokenizer)
+        check_padding_is_told(_example(texts[number]), number, tokenizer)
+    known = read_examples((texts[i] for i in range(len(texts))), tokenizer)
     check_read(known, "the texts to evaluate", max_unknown_share)
     # Sorting costs nothing and saves most of the padding; who needs the old order has `index`.
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]["input_ids"]))
