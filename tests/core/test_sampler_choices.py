@@ -116,6 +116,7 @@ print(json.dumps(told))
 """
 
 
+@pytest.mark.slow
 def test_a_remasking_is_one_row(tmp_path):
     """A copy of the package with one more row: `generate` knows it, with all that follows.
 

@@ -105,7 +105,9 @@ def test_what_training_labels_can_be_emitted_and_random_tokens_are_words(table):
     made = DataCollatorForMaskGit.from_config(
         config, tokenizer, random_token_prob=1.0, no_replace_prob=0.0, corruption_prob=1.0
     )
-    batch = made([{"input_ids": text}, {"input_ids": text[: len(text) // 2 + 1]}] * 8)
+    texts = [text, text[: len(text) // 2 + 1]] * 8
+    # The padding token may stand in a text, which only an attention mask can say.
+    batch = made([{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in texts])
     labels = set(batch["labels"].flatten().tolist()) - {-100}
     assert labels.isdisjoint(config.forbidden_token_ids)
     assert role["words"] <= labels
