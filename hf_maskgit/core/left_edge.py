@@ -59,8 +59,7 @@ class LeftEdge:
         if not isinstance(attention_mask, Tensor) or attention_mask.shape != text.shape[:2]:
             check_longest(width, limit)
             return None
-        # A compiled or exported pass cannot depend on where padding stands, and moving all would
-        # double its graphs: there, padding has to stand on the right.
+        # A traced pass, too, has to have its padding on the right.
         if not can_be_read(attention_mask):
             return None
         real = attention_mask.bool()
@@ -151,6 +150,10 @@ def at_the_left_edge(forward: Method) -> Method:
 
     @functools.wraps(forward)
     def moved(model: Any, *args: Any, **kwargs: Any) -> Any:
+        # A compiled or exported pass cannot depend on where padding stands, and moving all would
+        # double its graphs: there, padding has to stand on the right.
+        if torch.compiler.is_compiling():
+            return forward(model, *args, **kwargs)
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         text = given.get("input_ids")
         text = given.get("inputs_embeds") if text is None else text
