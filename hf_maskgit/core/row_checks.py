@@ -12,7 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .argument_checks import check_ids, check_mask, check_tensor, check_token_types
+from .argument_checks import (
+    check_ids,
+    check_mask,
+    check_tensor,
+    check_token_types,
+    whole_numbers,
+)
 from .configuration_maskgit import MaskGitConfig
 from .decoding_layout import check_no_padding
 
@@ -78,7 +84,7 @@ def check_padding_is_marked(
     """
     if padding is None or padding in in_texts or "attention_mask" in example:
         return
-    if padding in torch.as_tensor(example["input_ids"]):
+    if padding in whole_numbers("input_ids", example["input_ids"]):
         raise ValueError(
             f"{name} holds the padding id {padding} and has no `attention_mask`, so the padding "
             "would be read as text. Keep the tokenizer's attention mask (return_attention_mask="
