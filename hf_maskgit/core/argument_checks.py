@@ -80,8 +80,9 @@ def whole_numbers(name: str, value: Any) -> Tensor:
     """
     try:
         numbers_ = torch.as_tensor(value)
-        whole = numbers_.long()
-        fits = numbers_.ndim == 1 and not numbers_.is_complex() and bool((whole == numbers_).all())
+        real = numbers_.real if numbers_.is_complex() else numbers_  # or torch warns of the rest
+        whole = real.long()
+        fits = numbers_.ndim == 1 and real is numbers_ and bool((whole == real).all())
     # torch has an error of its own for everything that is no number.
     except (TypeError, ValueError, RuntimeError, OverflowError):
         fits = False
