@@ -16,8 +16,8 @@ class MaskGitFillMaskPipeline(MaskGitPipeline, FillMaskPipeline):
     """transformers' fill-mask pipeline, showing words only.
 
     transformers ranks every row of the embedding table: the mask itself, padding, reserved tokens
-    and rows that no token has. Here these have probability 0, as in every distribution of the model, and are
-    never shown; nor are the unknown token and an end of text, which are no words. `top_k` shows
+    and rows that no token has. Here these have probability 0, as wherever the model predicts, and
+    are never shown; nor are the unknown token and an end of text, which are no words. `top_k` shows
     fewer where there are fewer. Everything else is as in `transformers.FillMaskPipeline`.
     """
 
