@@ -39,6 +39,7 @@ from .batches import (
     text_batches,
 )
 
+_MOST_SAMPLES = 100_000  # passes per text; the standard error is long below all rounding
 ONE_PASS = "one pass"
 TWO_PASSES = "two passes of each masked text, the second conditioned on the first"
 
@@ -329,7 +330,7 @@ def _antithetic_fractions(
 
 
 def _check_num_samples(num_samples: int) -> None:
-    check_whole("num_samples", num_samples)
+    check_whole("num_samples", num_samples, most=_MOST_SAMPLES)
     if num_samples < 4 or num_samples % 2:
         raise ValueError(
             f"`num_samples` must be even and at least 4 (antithetic pairs), got {num_samples}."

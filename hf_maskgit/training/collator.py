@@ -110,9 +110,9 @@ class DataCollatorForMaskGit:
                 'no batch. Add one with tokenizer.add_special_tokens({"pad_token": "[PAD]"}).'
             )
         self.tokenizer = tokenizer
-        self.seed = seed
-        self.process_index = process_index
-        self.num_processes = num_processes
+        self.seed = int(seed)
+        self.process_index = int(process_index)
+        self.num_processes = int(num_processes)
         self.pad_to_multiple_of = pad_to_multiple_of
         self.epoch = 0
         self._token_ids = tokenizer_fields(tokenizer)

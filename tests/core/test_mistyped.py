@@ -1,5 +1,6 @@
 """Calls with values of the wrong kind end well or in a sentence of ours, in nobody else's."""
 
+import numpy as np
 import pytest
 import torch
 from transformers.utils import logging
@@ -49,6 +50,7 @@ TEXTS = [{"input_ids": row.tolist()} for row in CLEAN]
     ("given", "said"),
     [
         ({"num_samples": "4"}, "`num_samples` must be an integer, got '4'"),
+        ({"num_samples": 10**18}, "`num_samples` must be an integer of at most 100000, got 1000"),
         ({"input_ids": CLEAN[0]}, r"`input_ids` must be integers of shape \(batch, length\), got"),
         ({"input_ids": CLEAN + 99}, "`input_ids` run from 101 to 108; the vocabulary has 0 to 39"),
         ({"attention_mask": [1]}, r"`attention_mask` must be a tensor, got list \[1\]"),
@@ -138,6 +140,16 @@ def test_the_collator_names_what_is_of_the_wrong_kind(given, said):
 def test_the_collator_names_examples_of_the_wrong_kind(batch, said):
     with pytest.raises((TypeError, ValueError), match=said):
         DataCollatorForMaskGit(word_tokenizer())(batch)
+
+
+def test_a_seed_of_any_integer_is_the_same():
+    batch = [{**example, "example_id": 3} for example in TEXTS]
+    one, *others = (
+        DataCollatorForMaskGit(word_tokenizer(), seed=seed)(batch)
+        for seed in (3, torch.tensor(3), np.int64(3))
+    )
+    for other in others:
+        assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_examples_of_any_integers_are_the_same():
