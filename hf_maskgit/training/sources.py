@@ -1,5 +1,6 @@
 """Where texts come from: the Hub, a folder of `save_to_disk`, or local files."""
 
+import codecs
 import glob
 import os
 from pathlib import Path
@@ -144,15 +145,26 @@ def _unreadable(dataset: str, error: BaseException) -> ValueError:
     while cause.__cause__ is not None:
         cause = cause.__cause__
     if isinstance(cause, UnicodeDecodeError):
+        file = _first_not_utf8(dataset)
         return ValueError(
-            f"{_first_not_utf8(dataset)!r} is not UTF-8 ({cause.reason}, byte "
-            f"{cause.object[cause.start]:#04x}); texts are read as UTF-8. Convert it first, for "
-            "example with: iconv -f latin1 -t utf-8"
+            f"{file!r} is not UTF-8 ({cause.reason}, byte {cause.object[cause.start]:#04x}); texts "
+            f"are read as UTF-8. Convert it first, for example with: iconv -f {_encoding(file)} "
+            "-t utf-8"
         )
     return ValueError(
         f"{dataset!r} cannot be read as what its name says ({type(cause).__name__}: {cause}). "
         "Check that it is whole and of that kind."
     )
+
+
+def _encoding(file: str) -> str:
+    """Guess for an example what a file's encoding is: two of them begin with a mark of theirs."""
+    try:
+        with open(file, "rb") as content:
+            start = content.read(2)
+    except OSError:  # it has no name of its own, or has gone
+        return "latin1"
+    return "utf-16" if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "latin1"
 
 
 def _first_not_utf8(pattern: str) -> str:

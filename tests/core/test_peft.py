@@ -184,6 +184,27 @@ def test_an_adapter_from_before_the_folders_is_found(tmp_path, base):
         assert torch.equal(logits_of(again), logits_of(model))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"modules_to_save": ["word_embeddings", "decoder"]}],
+    ids=["the adapter alone", "trained embeddings"],
+)
+def test_peft_saves_embeddings_that_were_resized(tmp_path, base, options):
+    """It asks `config.vocab_size` whether they were; the rows are new at every resizing."""
+    model = load(base)
+    model.resize_token_embeddings(48, mean_resizing=False)
+    adapted = get_peft_model(model, LoraConfig(**{"target_modules": ATTENTION, **options}))
+    train(adapted, steps=2)
+    with pytest.warns(UserWarning, match="the embedding layer has been resized"):
+        adapted.save_pretrained(tmp_path / "adapter")
+    torch.manual_seed(1)
+    other = load(base)
+    other.resize_token_embeddings(48, mean_resizing=False)
+    again = PeftModel.from_pretrained(other, tmp_path / "adapter").eval()
+    assert torch.equal(logits_of(again), logits_of(adapted))
+    assert torch.equal(again.generate(**INPUTS, seed=3), adapted.generate(**INPUTS, seed=3))
+
+
 def test_modules_to_adapt_must_be_named(base):
     """They are the encoder's, so none can be the default; PEFT says what is missing."""
     with pytest.raises(ValueError, match="Please specify `target_modules`"):

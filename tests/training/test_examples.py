@@ -283,8 +283,8 @@ def test_no_group_is_on_both_sides_and_no_text_is_lost():
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("latin.txt", "\xe9 b\n".encode("latin1"), r"latin.txt' is not UTF-8 .*byte 0xe9.*iconv"),
-        ("wide.txt", "a b\n".encode("utf-16"), "wide.txt' is not UTF-8"),
+        ("latin.txt", "\xe9 b\n".encode("latin1"), r"in.txt' is not UTF-8 .*0xe9.*-f latin1 -"),
+        ("wide.txt", "a b\n".encode("utf-16"), r"wide.txt' is not UTF-8.*iconv -f utf-16 -t"),
         ("lat*.csv", b"text\n\xe9\n", "is not UTF-8"),
         ("cut.json", b'{"text": "a', "cannot be read as what its name says"),
         ("cut.parquet", b"PAR1", "cannot be read as what its name says"),
