@@ -5,40 +5,36 @@
 
 Each mutant is one change of one place (a comparison, an operator, a constant, a condition, a
 statement left out), chosen with a fixed seed and written into a copy of the checkout, never into
-the checkout itself. The tests of its module run until one fails; a mutant that lives is tried on
-all of `tests/core` with `--all`. Every result is a line of the report, and a sweep that was stopped
-goes on behind the last one.
+the checkout itself. Which tests reach which line is measured first and kept beside the report. The
+tests that reach a mutant run until one fails, those of its module first; with `--all` the rest of
+`tests/core` follows. Every result is a line of the report, and a sweep that was stopped goes on
+behind the last one. `--again` tries those that live once more, after a test was added.
+
+Faults that change nothing are listed in `mutants_explained.py`, with the reason.
 """
 
 import argparse
 import ast
+import contextlib
 import json
-import os
 import random
-import re
-import subprocess
 import sys
-import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from tests.support.mutant_server import OUT_OF_TIME, Outcome, Server
+from tests.support.mutant_tests import Reached
+from tests.support.mutants_explained import reason_of
 from tests.support.project import PACKAGE, ROOT
 
 CORE = PACKAGE / "core"
-LONGEST_RUN = 300  # seconds; a mutant that never ends is noticed too
-# Tests of a module are those of its name and those that import it; here they have other names.
-ELSEWHERE = {
-    "decoding_turn": ["test_decoding", "test_finite", "test_sampler_law"],
-    "decoding_prompts": ["test_generation_maskgit", "test_generation_config_maskgit"],
-    "modeling_checks": ["test_modeling_maskgit"],
-    "modeling_maskgit": ["test_token_critic", "test_self_conditioning"],
-    "pipeline_maskgit": ["test_pipelines", "test_pipeline_infilling"],
-    "pipeline_splicing": ["test_pipelines", "test_pipeline_infilling"],
-    "pipeline_text_generation": ["test_pipelines"],
-    "sampler": ["test_decoding", "test_generation_config_maskgit"],
-}
+NO_TESTS = 5  # what pytest says where it ran none
+Line = dict[str, Any]
 _SWAPPED: dict[type, type] = {
     ast.Lt: ast.LtE,
     ast.LtE: ast.Lt,
@@ -168,18 +164,6 @@ def _changes(node: ast.AST) -> Iterator[str]:
         yield "pass"
 
 
-def files_that_test(module: str) -> list[str]:
-    """Name the test files of a module of core, by their paths in the checkout."""
-    names = {f"test_{module}", *ELSEWHERE.get(module, [])}
-    importing = re.compile(rf"\bcore\.{module}\b|core import .*\b{module}\b")
-    found = [
-        path
-        for path in sorted((ROOT / "tests" / "core").glob("test_*.py"))
-        if path.stem in names or importing.search(path.read_text())
-    ]
-    return [path.relative_to(ROOT).as_posix() for path in found]
-
-
 def chosen(count: int, seed: int, modules: list[str]) -> list[Mutant]:
     """Choose mutants of these modules, of all of core where none is named."""
     paths = [path for path in sorted(CORE.glob("*.py")) if not modules or path.stem in modules]
@@ -187,52 +171,80 @@ def chosen(count: int, seed: int, modules: list[str]) -> list[Mutant]:
     return random.Random(seed).sample(every, min(count, len(every)))
 
 
-def verdict(tree: Path, mutant: Mutant, tests: list[str]) -> str:
-    """Run tests on a mutant in a copy of the checkout: "killed", "timeout" or "alive"."""
-    path = tree / "hf_maskgit" / "core" / f"{mutant.module}.py"
-    source = path.read_text()
-    path.write_text(mutant.applied(source))
-    command = ["-m", "pytest", "-q", "-x", "-m", "not slow", "-p", "no:cacheprovider", *tests]
-    environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
-    try:
-        done = subprocess.run(
-            [sys.executable, *command],
-            cwd=tree,
-            env=environment,
-            capture_output=True,
-            timeout=LONGEST_RUN,
-        )
-    except subprocess.TimeoutExpired:
-        return "timeout"
-    finally:
-        path.write_text(source)
-    return "alive" if done.returncode == 0 else "killed"
+def tried(server: Server, reached: Reached, mutant: Mutant, everything: bool) -> Line:
+    """Run tests on a mutant until one notices it; return a line of the report."""
+    name = f"hf_maskgit/core/{mutant.module}.py"
+    source = (server.tree / name).read_text()
+    lines, function = range(mutant.line, mutant.line + 1), _function_around(source, mutant.line)
+    line: Line = {**asdict(mutant), "verdict": "alive", "by": "", "all": everything}
+    with server.changed(name, mutant.applied(source)):
+        for job in reached.jobs(mutant.module, lines, function, everything):
+            outcome = server.ask(job) if job.files else Outcome(0)
+            if outcome.code not in (0, NO_TESTS):
+                late = outcome.code == OUT_OF_TIME
+                return line | {
+                    "verdict": "timeout" if late else "killed",
+                    "by": (outcome.failed or [f"exit {outcome.code}"])[0],
+                }
+    return line
 
 
-def copy_of_checkout(folder: Path) -> None:
-    """Copy what git knows of the checkout, as it lies there."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in listed.stdout.splitlines():
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes((ROOT / name).read_bytes())
+def _function_around(source: str, line: int) -> range:
+    """Return the lines of the function that holds a line."""
+    for function in _functions(ast.parse(source)):
+        end = function.end_lineno or function.lineno
+        if function.lineno <= line <= end:
+            return range(function.body[0].lineno, end + 1)
+    return range(0)
 
 
-def report_of(lines: list[dict[str, object]]) -> str:
-    """Say how many were noticed, and name those that live."""
+def report_of(lines: list[Line]) -> str:
+    """Say how many were noticed, and name those that live, with the reason where there is one."""
     living = [line for line in lines if line["verdict"] == "alive"]
     share = 1 - len(living) / len(lines) if lines else 0.0
     rows = [f"{len(lines) - len(living)} of {len(lines)} mutants were noticed ({share:.1%})."]
     for line in living:
-        before, after = (" ".join(str(line[name]).split())[:80] for name in ("before", "after"))
-        rows.append(f"alive: core/{line['module']}.py, line {line['line']}: {before} -> {after}")
+        reason = reason_of(line["module"], line["before"], line["after"])
+        before, after = (" ".join(line[name].split())[:80] for name in ("before", "after"))
+        place = f"core/{line['module']}.py, line {line['line']}"
+        rows.append(f"{'explained' if reason else 'alive'}: {place}: {before} -> {after}")
+        rows += [f"    {reason}"] if reason else []
     return "\n".join(rows)
+
+
+def lines_of(report: Path) -> dict[Mutant, Line]:
+    """Read a report; what was said last of a mutant counts."""
+    rows = report.read_text().splitlines() if report.exists() else []
+    lines: list[Line] = [json.loads(row) for row in rows]
+    return {Mutant(**{key: line[key] for key in Mutant.__annotations__}): line for line in lines}
+
+
+def sweep(report: Path, waiting: list[Mutant], options: argparse.Namespace) -> None:
+    """Try mutants, each on the first server that is free, and write what became of them."""
+    start, lock = time.monotonic(), threading.Lock()
+    reached = Reached(report.with_suffix(".coverage"))
+
+    def work(server: Server) -> None:
+        while time.monotonic() - start < 60 * options.minutes:
+            with lock:
+                if not waiting:
+                    return
+                mutant = waiting.pop(0)
+            line = tried(server, reached, mutant, options.all)
+            with lock, report.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+                sys.stdout.write(
+                    f"{line['verdict']}: core/{mutant.module}.py, line {mutant.line} {line['by']}\n"
+                )
+                sys.stdout.flush()
+
+    with contextlib.ExitStack() as stack:
+        servers = [
+            stack.enter_context(contextlib.closing(Server(ROOT))) for _ in range(options.workers)
+        ]
+        reached.renew(servers[0])
+        with ThreadPoolExecutor(options.workers) as pool:
+            list(pool.map(work, servers))
 
 
 def main() -> None:
@@ -242,30 +254,21 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--modules", nargs="*", default=[])
     parser.add_argument("--minutes", type=float, default=float("inf"), help="Stop after these.")
+    parser.add_argument("--workers", type=int, default=2, help="How many are tried at a time.")
     parser.add_argument("--all", action="store_true", help="Try those that live on all of core.")
+    parser.add_argument("--again", action="store_true", help="Try those that live once more.")
     options = parser.parse_args()
-    report: Path = options.report
-    lines = [json.loads(row) for row in report.read_text().splitlines()] if report.exists() else []
-    known = [{key: line[key] for key in Mutant.__annotations__} for line in lines]
-    start = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        tree = Path(folder)
-        copy_of_checkout(tree)
-        for mutant in chosen(options.count, options.seed, options.modules):
-            if asdict(mutant) in known:
-                continue
-            if time.monotonic() - start > 60 * options.minutes:
-                break
-            tests = files_that_test(mutant.module) or ["tests/core"]
-            found = verdict(tree, mutant, tests)
-            if found == "alive" and options.all:
-                found = verdict(tree, mutant, ["tests/core"])
-            lines.append({**asdict(mutant), "verdict": found})
-            with report.open("a") as file:
-                file.write(json.dumps(lines[-1]) + "\n")
-            sys.stdout.write(f"{found}: core/{mutant.module}.py, line {mutant.line}\n")
-            sys.stdout.flush()
-    sys.stdout.write(report_of(lines) + "\n")
+    known = lines_of(options.report)
+    mutants = chosen(options.count, options.seed, options.modules)
+    waiting = [
+        mutant
+        for mutant in mutants
+        if mutant not in known or (options.again and known[mutant]["verdict"] == "alive")
+    ]
+    if waiting:
+        sweep(options.report, waiting, options)
+    known = lines_of(options.report)
+    sys.stdout.write(report_of([known[mutant] for mutant in mutants if mutant in known]) + "\n")
 
 
 if __name__ == "__main__":
