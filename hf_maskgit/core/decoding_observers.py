@@ -11,6 +11,7 @@ from .decoding_layout import behind_first
 from .decoding_prompts import Prompts
 from .decoding_stops import StopRules
 from .decoding_turn import DecodingState
+from .equal_texts import warn_of_equal_texts
 from .sampler import Sampler
 
 
@@ -38,7 +39,8 @@ class Observer:
         callback: StepCallback | None = None,
         streamer: Any = None,
     ) -> None:
-        self._rows, self._sampler, self._stops = prompts.rows, sampler, stops
+        self._prompts, self._sampler, self._stops = prompts, sampler, stops
+        self._rows = prompts.rows
         self._vocab_size, self._callback = vocab_size, callback
         check_callables("callback_on_step_end", [] if callback is None else [callback])
         self._history: list[Tensor] | None = None
@@ -90,7 +92,8 @@ class Observer:
         return state
 
     def finish(self, sequences: Tensor, cut_off: Tensor) -> None:
-        """Stream what is left, without the padding behind the end."""
+        """Warn of equal texts; stream what is left, without the padding behind the end."""
+        warn_of_equal_texts(sequences, self._prompts)
         if self._feed is None:
             return
         text = sequences[0, self._streamed]

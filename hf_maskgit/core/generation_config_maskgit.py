@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,9 @@ from .sampler import Sampler
 from .sampler_choices import (
     P2_PLANNERS,
     TABLES,
+    Choices,
+    default_noise,
     described,
-    readers_of,
     resolve_choices,
     what_draws,
 )
@@ -230,7 +231,17 @@ class MaskGitGenerationConfig(GenerationConfig):
         return bool(any(getattr(self, choice) for choice in (*TABLES, "can_mask_prev_unmasked")))
 
     def resolve_choices(self) -> None:
-        """Complete `order`, `pace` and `remask` where unset, and check that they go together."""
+        """Complete `order`, `pace`, `remask` and the noise on the order where they are unset.
+
+        Raises:
+            ValueError: for choices that do not go together.
+        """
+        choices = self._choices()
+        vars(self).update(choices._asdict())
+        if self.choice_temperature is None:
+            self.choice_temperature = default_noise(choices, self.do_sample is not False)
+
+    def _choices(self) -> Choices:
         remask = self.remask
         if self.can_mask_prev_unmasked:
             meant = ORDERS[self.order or OPTIONS["order"].default].competing
@@ -241,8 +252,7 @@ class MaskGitGenerationConfig(GenerationConfig):
                 )
             remask = meant
         planner = self.p2_planner or DEFAULTS["p2_planner"]
-        choices = resolve_choices(self.order, self.pace, remask, planner)
-        vars(self).update(choices._asdict())
+        return resolve_choices(self.order, self.pace, remask, planner)
 
     def _check_lists(self) -> None:
         for name in ("pad_token_id", "bos_token_id"):
@@ -293,7 +303,7 @@ class MaskGitGenerationConfig(GenerationConfig):
                 "`output_history` is a part of what return_dict_in_generate=True returns; set both."
             )
         if None not in (self.order, self.pace, self.remask):
-            self.resolve_choices()
+            self._choices()
         orders = [name for name, row in ORDERS.items() if row.noise == "choice_temperature"]
         paces = [name for name, row in PACES.items() if row.takes_noise]
         takes_noise = self.order in (None, *orders) and self.pace in (None, *paces)
@@ -349,24 +359,6 @@ MaskGitGenerationConfig.__doc__ = str(MaskGitGenerationConfig.__doc__).replace(
     )
     + "\n    Raises:",
 )
-
-
-def without_effect(options: MaskGitGenerationConfig, named: Iterable[str]) -> list[str]:
-    """Say of each option that was named in a call, but that its sampler does not look at, so.
-
-    Args:
-        options: resolved.
-        named: what the call set.
-    """
-    sentences = []
-    for name in named:
-        choice, readers = readers_of(name) or ("", [])
-        if choice and getattr(options, choice) not in readers:
-            sentences.append(
-                f"`{name}` has no effect with {choice}={getattr(options, choice)!r}; it belongs to "
-                f"{choice} {' or '.join(map(repr, readers))}."
-            )
-    return sentences
 
 
 def unknown_options(names: Sequence[str]) -> str:

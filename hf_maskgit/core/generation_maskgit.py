@@ -38,11 +38,10 @@ from .generation_config_maskgit import (
     OPTIONS,
     MaskGitGenerationConfig,
     unknown_options,
-    without_effect,
 )
 from .options import options_of
 from .sampler import Sampler
-from .sampler_choices import check_blocks
+from .sampler_choices import check_blocks, without_effect
 from .sampler_orders import ORDERS
 from .schedules import Schedule, get_schedule
 from .self_conditioning import Memory
@@ -293,7 +292,8 @@ class MaskGitGenerationMixin:
         options.validate()
         options.resolve_choices()
         options.validate()  # now of what the choices have become
-        for sentence in without_effect(options, [k for k, v in call.items() if v is not None]):
+        named = [name for name, value in call.items() if value is not None]
+        for sentence in without_effect(vars(options), named):
             logger.warning_once(sentence)
         if ORDERS[options.order].asks_critic and not self.has_token_critic:
             # It is the order that asks, also where remasking does.

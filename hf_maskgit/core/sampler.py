@@ -73,9 +73,10 @@ class Sampler:
         "For samples from the model's own distribution set it to False.",
         bool,
     )
-    choice_temperature: float = option(
-        0.0,
-        "Scale of the Gumbel noise on the order, annealed to 0 over the steps.",
+    choice_temperature: float | None = option(
+        None,
+        "Scale of the Gumbel noise on the order, annealed to 0 over the steps. Left out, it is "
+        "that of the order's row, and 0 where nothing is drawn or the pace takes no noise.",
         int,
         float,
         low=0,

@@ -114,6 +114,30 @@ def readers_of(name: str) -> tuple[str, list[str]] | None:
     return None
 
 
+def without_effect(options: Mapping[str, Any], named: Iterable[str]) -> list[str]:
+    """Say of each option that was named in a call, but that its sampler does not look at, so.
+
+    Args:
+        options: all of them, with the choices resolved.
+        named: what the call set.
+    """
+    sentences = []
+    for name in named:
+        choice, readers = readers_of(name) or ("", [])
+        if choice and options[choice] not in readers:
+            sentences.append(
+                f"`{name}` has no effect with {choice}={options[choice]!r}; it belongs to "
+                f"{choice} {' or '.join(map(repr, readers))}."
+            )
+    return sentences
+
+
+def default_noise(choices: Choices, do_sample: bool) -> float:
+    """Return the `choice_temperature` of a legal combination for which nobody sets one."""
+    takes_noise = do_sample and PACES[choices.pace].takes_noise
+    return ORDERS[choices.order].choice_temperature if takes_noise else 0.0
+
+
 def what_draws(options: Mapping[str, Any]) -> list[str]:
     """Name the options that draw at random, besides the tokens themselves."""
     rows = {name: table.get(options.get(name) or "") for name, table in TABLES.items()}

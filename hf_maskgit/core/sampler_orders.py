@@ -49,6 +49,7 @@ class Order:
         look: scores the places (R, L) bool that compete in a turn.
         source: the paper or project.
         noise: option that scales the Gumbel noise on its scores; None where it takes none.
+        choice_temperature: what that option is where nobody sets it, for the orders that read it.
         draws: it is random in itself.
         reads: options of its own.
         asks_critic: its scores are the token critic's log-odds.
@@ -60,6 +61,7 @@ class Order:
     look: Callable[[Turn, Tensor], Look]
     source: str = ""
     noise: str | None = None
+    choice_temperature: float = 0.0
     draws: bool = False
     reads: tuple[str, ...] = ()
     asks_critic: bool = False
@@ -123,23 +125,29 @@ def placed(scores: Tensor, places: Tensor) -> Tensor:
     return field.masked_scatter(places, scores)
 
 
+# Without noise the surest positions come first in every text, and by the time the unsure ones are
+# drawn the temperature is near 0: texts of one prompt are alike. How much noise makes them differ
+# at equal quality was measured, see docs/samplers.md; it is in the unit of the score.
 ORDERS: dict[str, Order] = {
     "top_probability": Order(
         "where max p is highest",
         _by_position(top_log_probability),
         "arXiv 2510.04525 (choose the place, then draw)",
         noise="choice_temperature",
+        choice_temperature=2.0,
     ),
     "margin": Order(
         "where the two likeliest tokens are furthest apart",
         _by_position(margin),
         "arXiv 2502.06768",
         noise="choice_temperature",
+        choice_temperature=1.0,
     ),
     "entropy": Order(
         "where the entropy of p is lowest",
         _by_position(negative_entropy),
         noise="choice_temperature",
+        choice_temperature=2.0,
         in_nats=True,
     ),
     "confidence": Order(
@@ -147,6 +155,7 @@ ORDERS: dict[str, Order] = {
         _by_drawn_token,
         "MaskGIT, arXiv 2202.04200; x-transformers",
         noise="choice_temperature",
+        choice_temperature=4.5,
     ),
     "critic": Order(
         "where a token critic finds the token just drawn most likely right; one critic pass more "

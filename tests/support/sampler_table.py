@@ -97,11 +97,19 @@ def table_of(choice: str) -> str:
     default = MaskGitGenerationConfig()
     default.complete(DEFAULTS)
     default.resolve_choices()
-    heads = {"order": "goes first", "pace": "per pass", "remask": "goes back to a mask"}
-    lines = [f"| value | {heads[choice]} | source |", "|---|---|---|"]
+    heads = {
+        "order": "goes first | `choice_temperature` left out",
+        "pace": "per pass",
+        "remask": "goes back to a mask",
+    }
+    head = f"| value | {heads[choice]} | source |"
+    lines = [head, "|---" * (head.count("|") - 1) + "|"]
     for value, row in TABLES[choice].items():
         usual = " (default)" if value == getattr(default, choice) else ""
         told = re.sub(r"'(\w+)'", r'"\1"', row.help)
+        if choice == "order":
+            takes_noise = row.noise == "choice_temperature"
+            told += f" | {row.choice_temperature if takes_noise else ''}"
         lines.append(f'| `"{value}"`{usual} | {told} | {row.source} |')
     return "\n".join(lines)
 
