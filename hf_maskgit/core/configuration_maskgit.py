@@ -275,8 +275,8 @@ class MaskGitConfig(PreTrainedConfig):
             OSError: when the checkpoint has no configuration.
             ValueError: when it is a plain encoder.
         """
-        values, kwargs = super().get_config_dict(*args, **kwargs)
         source = args[0] if args else kwargs.get("pretrained_model_name_or_path")
+        values, kwargs = super().get_config_dict(*args, **kwargs)
         if not values:  # transformers would build the encoder of its own defaults
             raise OSError(f"{str(source)!r} has no config.json that describes a model.")
         found = values.get("model_type", cls.model_type)

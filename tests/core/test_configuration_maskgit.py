@@ -1,6 +1,7 @@
 """What a configuration takes, keeps, forbids and refuses."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -338,3 +339,9 @@ def test_a_plain_encoder_is_not_loaded_but_pointed_to_from_encoder(tmp_path, loa
         load(tmp_path)
     with pytest.raises(ValueError, match=message):
         load(pretrained_model_name_or_path=str(tmp_path))
+
+
+def test_a_source_given_by_its_keyword_is_named_too(tmp_path):
+    tiny_encoder().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=re.escape(f"'{tmp_path}' is a checkpoint of type 'bert'")):
+        MaskGitConfig.get_config_dict(pretrained_model_name_or_path=str(tmp_path))
