@@ -238,8 +238,7 @@ class MaskGitGenerationConfig(GenerationConfig):
         """
         choices = self._choices()
         vars(self).update(choices._asdict())
-        if self.choice_temperature is None:
-            self.choice_temperature = default_noise(choices, self.do_sample is not False)
+        self.complete({"choice_temperature": default_noise(choices, self.do_sample is not False)})
 
     def _choices(self) -> Choices:
         remask = self.remask

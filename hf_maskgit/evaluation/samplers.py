@@ -1,0 +1,145 @@
+"""Samplers beside each other on one model: how likely their texts are, and how different."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from ..core.argument_checks import check_flag, check_whole
+from ..core.generation_maskgit import MaskGitGenerationOutput
+from ..core.losses import forbid
+from ..core.modeling_maskgit import MaskGitForMaskedLM
+from .batches import evaluating, forbidden_ids, predict_masked
+from .progress import ProgressBar
+
+PARTS = 8  # of the written tokens one in eight is hidden at a time
+
+
+@dataclass(frozen=True)
+class SamplerQuality:
+    """What one sampler wrote.
+
+    Attributes:
+        options: of `generate`.
+        distinct: different texts per prompt, in [1, num_texts], mean over the prompts.
+        difference: share of the written places at which two texts of a prompt differ, in [0, 1],
+            mean over pairs and prompts.
+        nats_per_token: mean of -log p of a written token given the rest of its text, an eighth of
+            the written tokens hidden at a time: a pseudo-likelihood under the model itself. Low is
+            likely, and nothing is as likely as the same few words again: read it beside the
+            other two.
+        passes: of the denoiser per text, mean.
+        texts: (prompts, num_texts, L) long.
+    """
+
+    options: Mapping[str, Any]
+    distinct: float
+    difference: float
+    nats_per_token: float
+    passes: float
+    texts: Tensor
+
+
+def compare_samplers(
+    model: MaskGitForMaskedLM,
+    input_ids: Tensor,
+    samplers: Sequence[Mapping[str, Any]],
+    attention_mask: Tensor | None = None,
+    *,
+    num_texts: int = 8,
+    seed: int = 0,
+    progress: bool = True,
+) -> Iterator[SamplerQuality]:
+    """Fill the same texts with several samplers, and measure what each has written.
+
+    Args:
+        model: writes, and judges.
+        input_ids: (B, L) long, texts with masks.
+        samplers: options of `generate`, for each sampler.
+        attention_mask: (B, L), 1 at real tokens; None means all are.
+        num_texts: texts per row, at least 2.
+        seed: of all texts.
+        progress: show a progress bar.
+
+    Yields:
+        The measures, sampler by sampler.
+
+    Raises:
+        ValueError: for rows without a mask, no sampler, or what `generate` refuses.
+    """
+    check_whole("num_texts", num_texts, least=2)
+    check_flag("progress", progress)
+    if not samplers:
+        raise ValueError("There is no sampler to compare; give options of `generate` for each.")
+    written = input_ids == cast(int, model.config.mask_token_id)
+    if not bool(written.any(1).all()):
+        raise ValueError(
+            "Samplers are compared by what they write into masks, and there are texts without one."
+        )
+    real = torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()
+    asked = {"num_return_sequences": num_texts, "seed": seed, "return_dict_in_generate": True}
+    with ProgressBar("compare", len(samplers), "sampler", shown=progress) as told:
+        for options in samplers:
+            with evaluating(model):
+                output = model.generate(input_ids, real, max_new_tokens=0, **{**asked, **options})
+            filled = cast(MaskGitGenerationOutput, output)
+            texts = cast(Tensor, filled.sequences).unflatten(0, (len(input_ids), num_texts))
+            told.update()
+            yield SamplerQuality(
+                options,
+                sum(len(row.unique(dim=0)) for row in texts) / len(texts),
+                difference(texts, written),
+                nats_per_token(model, texts, real, written),
+                float(cast(Tensor, filled.denoiser_passes).double().mean()),
+                texts,
+            )
+
+
+def difference(texts: Tensor, written: Tensor) -> float:
+    """Return the share of written places at which two texts of a prompt differ.
+
+    Args:
+        texts: (B, T, L) long, T texts of B prompts.
+        written: (B, L) bool.
+
+    Returns:
+        The mean over pairs of texts, then over prompts.
+    """
+    num_texts = texts.shape[1]
+    differs = texts[:, :, None] != texts[:, None]  # (B, T, T, L)
+    shares = (differs & written[:, None, None]).sum(-1) / written.sum(-1)[:, None, None]
+    return float((shares.sum((1, 2)) / (num_texts * (num_texts - 1))).mean())
+
+
+@torch.no_grad()
+def nats_per_token(
+    model: MaskGitForMaskedLM, texts: Tensor, attention_mask: Tensor, written: Tensor
+) -> float:
+    """Return the mean of -log p of a written token given the rest of its text.
+
+    Args:
+        model: judges.
+        texts: (B, T, L) long, T texts of B prompts.
+        attention_mask: (B, L), 1 at real tokens.
+        written: (B, L) bool.
+
+    Returns:
+        Nats; of the written tokens every eighth is hidden together, so that a text takes eight
+        passes.
+    """
+    forbidden = forbidden_ids(model.config)
+    part = (written.long().cumsum(1) - 1) % PARTS
+    nats, count = 0.0, 0
+    with evaluating(model):
+        for prompt, real, places, parts in zip(texts, attention_mask, written, part, strict=True):
+            for number in range(PARTS):
+                chosen = (places & (parts == number)).expand(prompt.shape)
+                if not bool(chosen.any()):
+                    continue
+                logits = predict_masked(model, prompt, real.expand(prompt.shape), chosen, False)
+                shares = forbid(logits.float(), forbidden).log_softmax(-1)
+                nats -= float(shares.gather(-1, prompt[chosen][:, None]).sum())
+                count += int(chosen.sum())
+    return nats / count

@@ -1,0 +1,78 @@
+"""Samplers beside each other: the three measures against slow, obvious versions."""
+
+import itertools
+
+import pytest
+import torch
+
+from hf_maskgit.evaluation.samplers import compare_samplers, difference, nats_per_token
+from tests.support.tiny import tiny_model
+
+CLS, SEP, PAD, MASK = 2, 3, 0, 4
+ROWS = torch.tensor([[CLS, 5, *[MASK] * 10, SEP], [CLS, *[MASK] * 3, 6, SEP, *[PAD] * 7]])
+REAL = (ROWS != PAD).long()
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model(seed=3).double()
+
+
+def test_difference_is_the_mean_over_pairs_of_texts():
+    texts = torch.randint(5, 8, (2, 4, 13), generator=torch.Generator().manual_seed(0))
+    written = ROWS == MASK
+    shares = [
+        [
+            float((one != other)[places].double().mean())
+            for one, other in itertools.combinations(p, 2)
+        ]
+        for p, places in zip(texts, written, strict=True)
+    ]
+    expected = sum(sum(row) / len(row) for row in shares) / len(shares)
+    assert difference(texts, written) == pytest.approx(expected)
+
+
+def test_nats_per_token_is_that_of_every_eighth_token_hidden(model):
+    texts = ROWS.clone()
+    texts[ROWS == MASK] = torch.arange(13) % 6 + 5
+    places = [(ROWS == MASK)[row].nonzero()[:, 0].tolist() for row in range(2)]
+    nats = []
+    for row, where in enumerate(places):
+        for first in range(8):
+            hidden = where[first::8]
+            if not hidden:
+                continue
+            shown = texts[row].clone()
+            shown[hidden] = MASK
+            logits = model(shown[None], REAL[row][None]).logits[0].detach()
+            logits[:, model.config.forbidden_token_ids] = -torch.inf
+            shares = logits.log_softmax(-1)
+            nats += [-float(shares[place, texts[row, place]]) for place in hidden]
+    found = nats_per_token(model, texts[:, None], REAL, ROWS == MASK)
+    assert found == pytest.approx(sum(nats) / len(nats), abs=1e-6)
+
+
+def test_every_sampler_writes_what_generate_writes(model):
+    samplers = [{"steps": 3}, {"steps": 2, "order": "random"}]
+    found = list(compare_samplers(model, ROWS, samplers, REAL, num_texts=3, seed=5, progress=False))
+    assert [quality.options for quality in found] == samplers
+    for quality, options in zip(found, samplers, strict=True):
+        texts = model.generate(ROWS, REAL, num_return_sequences=3, seed=5, **options)
+        assert torch.equal(quality.texts, texts.unflatten(0, (2, 3)))
+        assert quality.passes <= options["steps"]
+        distinct = [len({tuple(text) for text in row.tolist()}) for row in quality.texts]
+        assert quality.distinct == sum(distinct) / 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "samplers", "num_texts", "sentence"),
+    [
+        (ROWS, [], 8, "There is no sampler to compare; give options of `generate` for each."),
+        (ROWS, [{}], 1, "`num_texts` must be an integer of at least 2, got 1."),
+        (ROWS.masked_fill(ROWS == MASK, 5), [{}], 8, "and there are texts without one."),
+        (ROWS, [{"order": "best"}], 8, "Unknown order 'best'; choose from"),
+    ],
+)
+def test_what_cannot_be_compared(model, rows, samplers, num_texts, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        next(compare_samplers(model, rows, samplers, REAL, num_texts=num_texts, progress=False))
