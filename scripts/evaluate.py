@@ -31,6 +31,7 @@ from hf_maskgit.core.options import options_of
 from hf_maskgit.core.unknown_tokens import Tolerance, checked_limit, counted_before
 from hf_maskgit.evaluation import NelboOutput, critic_auroc, evaluate_nelbo, masked_accuracy
 from hf_maskgit.evaluation.batches import check_mask_rates
+from hf_maskgit.evaluation.bound import Estimation, check_num_samples
 from hf_maskgit.hub.loading import load_generator
 from hf_maskgit.training.examples import check_max_length, evenly_spaced, prepare_examples
 from hf_maskgit.training.recipes import (
@@ -72,7 +73,9 @@ class EvaluateArguments:
         Tolerance.max_unknown_share, options_of(Tolerance)["max_unknown_share"].description
     )
     num_examples: int | None = option(None, "Examples to measure on, spread evenly. Default: all.")
-    num_samples: int = option(8, "Maskings per example for the bound; even, at least 4.")
+    num_samples: int = option(
+        Estimation.num_samples, options_of(Estimation)["num_samples"].description
+    )
     mask_rates: list[float] = field(
         default_factory=lambda: [0.1, 0.3, 0.5, 0.7, 0.9],
         metadata={"help": "Shares of the tokens hidden for the accuracy, above 0 and up to 1."},
@@ -86,7 +89,8 @@ class EvaluateArguments:
 
     def __post_init__(self) -> None:
         """Check ranges, and that the figures will have a place."""
-        check_least(self, max_length=1, num_examples=1, num_samples=4, batch_size=1)
+        check_least(self, max_length=1, num_examples=1, batch_size=1)
+        check_num_samples(self.num_samples)
         check_mask_rates(self.mask_rates)
         checked_limit(self.max_unknown_share)
         check_output(self.output_file)

@@ -239,27 +239,3 @@ def behind_first(ends: Tensor, tail: Tensor) -> Tensor:
     """
     ends = ends & tail
     return tail & (ends.cumsum(1) - ends.long() > 0)
-
-
-def check_no_padding(
-    input_ids: Tensor,
-    pad_token_id: int | None,
-    ids_name: str = "input_ids",
-    mask_name: str = "attention_mask",
-) -> None:
-    """Refuse padding that no attention mask tells from text.
-
-    Args:
-        input_ids: (B, P) long, given without an attention mask.
-        pad_token_id: what padding is; None means that there is none.
-        ids_name: what the caller calls the ids.
-        mask_name: what the caller calls the mask.
-
-    Raises:
-        ValueError: when the padding id occurs.
-    """
-    if pad_token_id is not None and pad_token_id in input_ids:
-        raise ValueError(
-            f"`{ids_name}` hold the padding id {pad_token_id} and no `{mask_name}` says which "
-            "tokens are real; pass the tokenizer's."
-        )

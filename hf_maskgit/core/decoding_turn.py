@@ -10,8 +10,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
-from .argument_checks import check_same_shape
-from .finite import check_critic_scores, check_logits, check_processed
+from .finite import check_critic_scores, check_logits, check_processed, check_same_shape
 from .losses import forbid
 from .sampler import Sampler
 from .sampler_scores import draw

@@ -1,10 +1,12 @@
-"""Logits and scores that are not finite, refused before anything is chosen by them.
+"""Logits and scores that are no distribution, refused before anything is chosen by them.
 
 A nan or an infinity would not stop a decoding: it makes constant text, or an id beyond the
 vocabulary, and a bound of nan.
 
 Letters: V vocabulary, N positions.
 """
+
+from typing import Any
 
 from torch import Tensor
 
@@ -26,6 +28,20 @@ def check_logits(logits: Tensor) -> None:
             "positions: nan, +inf, or nothing but -inf. Look for weights that are not finite "
             "([n for n, p in model.named_parameters() if not p.isfinite().all()]); float16 may "
             "overflow where float32 does not, and so may a large `guidance_scale`."
+        )
+
+
+def check_same_shape(name: str, scores: Any, given: Tensor) -> None:
+    """Refuse scores of another shape than those that a function was given to change.
+
+    Raises:
+        ValueError: saying what it must return.
+    """
+    if not isinstance(scores, Tensor) or scores.shape != given.shape:
+        got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        raise ValueError(
+            f"`{name}` must return the scores it got, changed: one per position and token, "
+            f"{tuple(given.shape)}, got {got}."
         )
 
 

@@ -6,7 +6,7 @@ keep its token or show a random one. Both ways of choosing have the same expecte
 bound on the negative log-likelihood (MDLM, arXiv 2406.07524, eq. 10).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .argument_checks import check_example, whole_numbers
 from .options import check, option, options_of
 from .sampler_scores import highest
 from .schedules import SCHEDULES, Schedule, get_schedule
@@ -242,24 +241,3 @@ def stratified_times(
     # strata 1 and 3. Counted down from 1, so that time 1, all masked, is reached and 0 is not.
     strata = ranks * num_processes + process_index
     return (1 - (strata + offsets) / (len(ranks) * num_processes)).clamp_min(_EARLIEST)
-
-
-def token_column(feature: Mapping[str, Any], name: str, absent: int) -> Tensor:
-    """Return a column of an example, one entry per token; `absent` everywhere if it has none.
-
-    Raises:
-        TypeError: for something that is no example.
-        ValueError: when it holds anything but whole numbers, or more or fewer of them than the text
-            has tokens.
-    """
-    check_example(feature)
-    num_tokens = len(whole_numbers("input_ids", feature["input_ids"]))
-    if name not in feature:
-        return torch.full((num_tokens,), absent)
-    values = whole_numbers(name, feature[name])
-    if len(values) != num_tokens:
-        raise ValueError(
-            f"`{name}` has {len(values)} entries for a text of {num_tokens} tokens; it needs one "
-            "per token."
-        )
-    return values

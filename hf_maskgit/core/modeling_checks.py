@@ -1,4 +1,4 @@
-"""What the model and its `forward` refuse, each fault in a sentence.
+"""What the model must be made of and what its `forward` must be given, each fault in a sentence.
 
 All is looked at before the encoder works. Only what depends on how a batch reaches the encoder,
 with or without its padding, is refused in the pass itself.
@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import logging
 
-from .argument_checks import check_mask, check_tensor
+from .argument_checks import check_tensor
 from .configuration_maskgit import MaskGitConfig
 from .losses import IGNORED_LABEL
-from .row_checks import can_be_read, check_rows
+from .row_checks import can_be_read, check_mask, check_rows
 from .self_conditioning import SelfConditioning
 from .shown_labels import ShownLabels
 

@@ -144,6 +144,22 @@ def check_mask_is_alone(fields: Mapping[str, Any]) -> None:
             )
 
 
+def padding_alone(tokenizer: PreTrainedTokenizerBase, fields: Mapping[str, Any]) -> int | None:
+    """Return the id of padding; None where there is none, or where it plays another part as well.
+
+    One that also ends texts, say, stands in texts that are not padded at all.
+
+    Args:
+        tokenizer: that pads.
+        fields: the model's, see `special_ids`.
+    """
+    roles = ("bos", "eos", "unk", "cls", "sep")
+    parts = {getattr(tokenizer, f"{role}_token_id", None) for role in roles}
+    parts |= {fields.get(name) for name in ("bos_token_id", "eos_token_id", "unk_token_id")}
+    parts |= {i for name in ("prefix_ids", "suffix_ids") for i in fields.get(name) or []}
+    return None if tokenizer.pad_token_id in parts else tokenizer.pad_token_id
+
+
 def token_table(tokenizer: PreTrainedTokenizerBase) -> tuple[set[int], set[int]]:
     """Return the ids that have a text, and those of them that are special.
 

@@ -8,17 +8,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ..core.losses import forbid
-from .batches import (
-    EvaluatedGenerator,
-    check_mask_rates,
-    choose_share,
-    evaluating,
-    evaluation_generator,
-    forbidden_ids,
-    looks_twice,
-    predict_masked,
-    text_batches,
-)
+from .batches import EvaluatedGenerator, evaluation_generator, forbidden_ids, predicting
 
 
 @torch.no_grad()
@@ -57,22 +47,24 @@ def masked_accuracy(
         ValueError: for a mask rate out of its range, no text, one that cannot be measured, or
             logits that are not finite.
     """
-    check_mask_rates(mask_rates)
     right: Counter[float] = Counter()
     total: Counter[float] = Counter()
-    generator = evaluation_generator(seed, generator)
     forbidden = forbidden_ids(model.config)
-    self_condition = looks_twice(model.config, self_condition)
-    how = (batch_size, progress, model.device, max_unknown_share)
-    with evaluating(model):
-        for batch in text_batches(texts, tokenizer, *how):
-            ids, judged = batch.input_ids, batch.judged(model.config)
-            for rate in mask_rates:
-                chosen = choose_share(judged, rate, generator)
-                logits = predict_masked(model, ids, batch.attention_mask, chosen, self_condition)
-                # An untrained row of the head must not win with an id that no text can hold.
-                predicted = forbid(logits, forbidden).argmax(-1)
-                right[rate] += int((predicted == ids[chosen]).sum())
-                total[rate] += int(chosen.sum())
+    with predicting(
+        model,
+        texts,
+        tokenizer,
+        mask_rates,
+        evaluation_generator(seed, generator),
+        batch_size=batch_size,
+        progress=progress,
+        self_condition=self_condition,
+        max_unknown_share=max_unknown_share,
+    ) as predictions:
+        for batch, rate, chosen, logits in predictions:
+            # An untrained row of the head must not win with an id that no text can hold.
+            likeliest = forbid(logits, forbidden).argmax(-1)
+            right[rate] += int((likeliest == batch.input_ids[chosen]).sum())
+            total[rate] += int(chosen.sum())
     # Over all hidden tokens together: a mean over texts would weigh one of a single word as any.
     return {rate: right[rate] / total[rate] for rate in mask_rates}

@@ -6,7 +6,7 @@ Letters: B batch, L length, V vocabulary, N masked positions.
 import contextlib
 import numbers
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -16,10 +16,12 @@ from transformers import PreTrainedTokenizerBase
 from ..core.argument_checks import check_flag, check_is_tokenizer, check_whole
 from ..core.configuration_maskgit import MaskGitConfig
 from ..core.finite import check_logits
-from ..core.masking import maskable_positions, token_column
+from ..core.masking import maskable_positions
 from ..core.noise import chosen_generator, keyed_generator
 from ..core.options import shown
+from ..core.row_checks import check_padding_of_example, token_column
 from ..core.sampler_scores import highest
+from ..core.special_tokens import padding_alone
 from ..core.unknown_tokens import check_read, read_examples
 from .progress import ProgressBar
 
@@ -82,22 +84,22 @@ class TextBatch:
 
 
 def text_batches(
+    model: EvaluatedGenerator,
     texts: Sequence[Any],
     tokenizer: PreTrainedTokenizerBase,
     batch_size: int,
     progress: bool,
-    device: torch.device,
     max_unknown_share: float | None = None,
 ) -> Iterator[TextBatch]:
     """Yield all texts in batches of similar length, the shortest first.
 
     Args:
+        model: where the batches go, and whose special tokens count.
         texts: examples with `input_ids`; `attention_mask` and `maskable` where they are not 1
             everywhere.
         tokenizer: its padding.
         batch_size: texts per batch.
         progress: show a progress bar, in a log a line now and then.
-        device: where the batches go.
         max_unknown_share: largest share of all tokens that may be unknown to the tokenizer; None is
             the default of `Tolerance`.
 
@@ -118,8 +120,11 @@ def text_batches(
         )
     if len(texts) == 0:
         raise ValueError("There is no text to evaluate.")
+    padding = padding_alone(tokenizer, vars(model.config))
     for number in range(len(texts)):
-        check_padding_is_told(_example(texts[number]), number, tokenizer)
+        example = texts[number]
+        token_column(example, "attention_mask", 1)  # refuses what is no example
+        check_padding_of_example(example, f"Text {number}", padding)
     known = read_examples((texts[i] for i in range(len(texts))), tokenizer)
     check_read(known, "the texts to evaluate", max_unknown_share)
     # Sorting costs nothing and saves most of the padding; who needs the old order has `index`.
@@ -128,44 +133,81 @@ def text_batches(
     with ProgressBar("evaluate", len(texts), "text", shown=progress) as told:
         for start in range(0, len(order), batch_size):
             index = order[start : start + batch_size]
-            yield TextBatch(index, [texts[i] for i in index], pad_token_id, device)
+            yield TextBatch(index, [texts[i] for i in index], pad_token_id, model.device)
             told.update(len(index))
-
-
-def check_padding_is_told(
-    example: Mapping[str, Any], number: int, tokenizer: PreTrainedTokenizerBase
-) -> None:
-    """Refuse a text padded beforehand whose padding nothing tells from text.
-
-    Args:
-        example: `input_ids`, and `attention_mask` where some are padding.
-        number: of the text, for the sentence.
-        tokenizer: its padding. One that is an end of text as well may stand in any text.
-
-    Raises:
-        ValueError: when the padding id occurs.
-    """
-    padding = tokenizer.pad_token_id
-    roles = ("unk", "bos", "eos", "cls", "sep")
-    others = {getattr(tokenizer, f"{role}_token_id", None) for role in roles}
-    if padding is None or padding in others or "attention_mask" in example:
-        return
-    if padding in example["input_ids"]:
-        raise ValueError(
-            f"Text {number} holds the padding id {padding} and no `attention_mask` says which "
-            "tokens are real; give the tokenizer's, or the text without its padding."
-        )
-
-
-def _example(example: Mapping[str, Any]) -> Mapping[str, Any]:
-    token_column(example, "attention_mask", 1)  # refuses what is no example
-    return example
 
 
 def _stack(examples: Sequence[Mapping[str, Any]], name: str, padding: int) -> Tensor:
     """Stack one column of some examples, 1 everywhere where an example has none."""
     columns = [token_column(example, name, 1) for example in examples]
     return pad_sequence(columns, batch_first=True, padding_value=padding)
+
+
+class Predicted(NamedTuple):
+    """Masked tokens of some texts, and what a generator makes of them.
+
+    Attributes:
+        batch: the texts.
+        mask_rate: the share of each that is masked.
+        chosen: (B, L) bool, the N masked tokens.
+        logits: (N, V), row by row.
+    """
+
+    batch: TextBatch
+    mask_rate: float
+    chosen: Tensor
+    logits: Tensor
+
+
+@contextlib.contextmanager
+def predicting(
+    model: EvaluatedGenerator,
+    texts: Sequence[Any],
+    tokenizer: PreTrainedTokenizerBase,
+    mask_rates: Sequence[float],
+    generator: torch.Generator,
+    *,
+    batch_size: int,
+    progress: bool,
+    self_condition: bool | None,
+    max_unknown_share: float | None,
+) -> Iterator[Iterator[Predicted]]:
+    """Mask shares of all texts and predict them, with the model in eval mode.
+
+    Args:
+        model: predicts; it is left in the mode it was in.
+        texts: see `text_batches`, and so for `tokenizer`, `batch_size`, `progress` and
+            `max_unknown_share`.
+        tokenizer: its padding.
+        mask_rates: shares of the tokens to mask, each of every batch.
+        generator: draws the masks, from `evaluation_generator`.
+        batch_size: texts per pass.
+        progress: show a progress bar.
+        self_condition: see `looks_twice`.
+        max_unknown_share: of the tokens.
+
+    Yields:
+        What to iterate over: batch by batch, and of each batch one share after another.
+
+    Raises:
+        ValueError: for a mask rate out of its range, and what `looks_twice`, `text_batches` and
+            `predict_masked` refuse.
+    """
+    check_mask_rates(mask_rates)
+    twice = looks_twice(model.config, self_condition)
+    batches = text_batches(model, texts, tokenizer, batch_size, progress, max_unknown_share)
+
+    def predicted() -> Iterator[Predicted]:
+        for batch in batches:
+            ids, real, judged = batch.input_ids, batch.attention_mask, batch.judged(model.config)
+            for rate in mask_rates:
+                chosen = choose_share(judged, rate, generator)
+                yield Predicted(
+                    batch, rate, chosen, predict_masked(model, ids, real, chosen, twice)
+                )
+
+    with evaluating(model):
+        yield predicted()
 
 
 def evaluation_generator(seed: int | None, generator: torch.Generator | None) -> torch.Generator:

@@ -5,6 +5,7 @@ cross-entropy bound the negative log-likelihood from above (MDLM, arXiv 2406.075
 """
 
 import math
+import numbers
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,17 +14,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..core.argument_checks import (
-    check_ids,
-    check_mask,
-    check_tensor,
-    check_token_types,
-    check_whole,
-)
-from ..core.decoding_layout import check_no_padding, plan_layout
+from ..core.decoding_layout import plan_layout
 from ..core.encoder_pass import warn_of_dropout
 from ..core.losses import cross_entropy
 from ..core.noise import chosen_generator
+from ..core.options import check, option, options_of
+from ..core.row_checks import check_beside, check_longest, check_rows
 from ..core.sampler_scores import highest
 from ..core.trained_length import warn_of_length
 from ..core.unknown_tokens import check_read, counted_before, read_ids_of, sum_of
@@ -39,9 +35,22 @@ from .batches import (
     text_batches,
 )
 
-_MOST_SAMPLES = 100_000  # passes per text; the standard error is long below all rounding
 ONE_PASS = "one pass"
 TWO_PASSES = "two passes of each masked text, the second conditioned on the first"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimation:
+    """How a bound is estimated; declares the option and holds none."""
+
+    num_samples: int = option(
+        8,
+        "Maskings per text that estimate its likelihood bound; an even number, as they come in "
+        "opposite pairs.",
+        int,
+        low=4,
+        high=100_000,  # the standard error is long below all rounding
+    )
 
 
 @dataclass(frozen=True)
@@ -157,10 +166,9 @@ def nelbo(
         TypeError: for anything but a generator and a tensor of ids.
     """
     # 1. Check, before any pass
-    _check_num_samples(num_samples)
+    check_num_samples(num_samples)
     generator = chosen_generator(seed, generator)
-    others = {"attention_mask": attention_mask, "maskable": maskable}
-    _check_rows(model, input_ids, **others, token_type_ids=token_type_ids)
+    _check_texts(model, input_ids, attention_mask, maskable, token_type_ids)
     self_condition = looks_twice(model.config, self_condition)
     if attention_mask is None:
         attention_mask = torch.ones_like(input_ids)
@@ -287,9 +295,9 @@ def evaluate_nelbo(
     """
     generator = evaluation_generator(seed, generator)
     parts, order = [], []
-    how = (batch_size, progress, model.device, max_unknown_share)
+    how = (batch_size, progress, max_unknown_share)
     with evaluating(model):
-        for batch in text_batches(texts, tokenizer, *how):
+        for batch in text_batches(model, texts, tokenizer, *how):
             rows = (batch.input_ids, batch.attention_mask, batch.allowed)
             with counted_before():  # all together, and not batch by batch
                 parts.append(nelbo(model, *rows, num_samples, generator, self_condition))
@@ -329,16 +337,31 @@ def _antithetic_fractions(
         yield 1 - fraction
 
 
-def _check_num_samples(num_samples: int) -> None:
-    check_whole("num_samples", num_samples, most=_MOST_SAMPLES)
-    if num_samples < 4 or num_samples % 2:
-        raise ValueError(
-            f"`num_samples` must be even and at least 4 (antithetic pairs), got {num_samples}."
-        )
+def check_num_samples(value: Any, name: str = "num_samples") -> None:
+    """Refuse a number of maskings that is out of its range, or odd.
+
+    Args:
+        value: the number.
+        name: what the caller calls it.
+
+    Raises:
+        ValueError: saying what is allowed.
+    """
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        value = int(value)  # NumPy's integers are as good
+    check(name, value, options_of(Estimation)["num_samples"])
+    if value % 2:
+        raise ValueError(f"`{name}` must be even (maskings come in opposite pairs), got {value}.")
 
 
-def _check_rows(model: EvaluatedGenerator, input_ids: Any, **others: Any) -> None:
-    """Refuse what cannot be measured before any pass; the others are of the shape of the ids."""
+def _check_texts(
+    model: EvaluatedGenerator,
+    input_ids: Any,
+    attention_mask: Any,
+    maskable: Any,
+    token_type_ids: Any,
+) -> None:
+    """Refuse what cannot be measured, before any pass; the arguments are those of `nelbo`."""
     config = model.config
     if not hasattr(config, "prefix_ids"):
         raise TypeError(
@@ -350,24 +373,10 @@ def _check_rows(model: EvaluatedGenerator, input_ids: Any, **others: Any) -> Non
             f"`input_ids` must be a tensor of ids, got {type(input_ids).__name__}; what a "
             'tokenizer returns goes in as nelbo(model, **tokenizer(text, return_tensors="pt")).'
         )
-    # A denoiser that is no encoder need not say how many ids there are.
-    encoder = config.get_text_config() if hasattr(config, "get_text_config") else None
-    check_ids("input_ids", input_ids, None if encoder is None else encoder.vocab_size)
-    for name, tensor in others.items():
-        if tensor is not None:
-            check_tensor(name, tensor, tuple(input_ids.shape))
-    if others["token_type_ids"] is not None:
-        check_token_types(others["token_type_ids"], encoder)
-    attention_mask = others["attention_mask"]
-    if attention_mask is not None:
-        check_mask("attention_mask", attention_mask)
-    if attention_mask is None:
-        check_no_padding(input_ids, config.pad_token_id)
+    check_rows(config, input_ids, attention_mask, token_type_ids)
+    if maskable is not None:
+        check_beside("input_ids", input_ids, "maskable", maskable)
     longest = input_ids.shape[1] if attention_mask is None else int(attention_mask.sum(1).max())
-    limit = getattr(model, "max_positions", None)
-    if limit is not None and longest > limit:
-        raise ValueError(
-            f"The longest text has {longest} tokens, the encoder takes {limit}; shorten it."
-        )
+    check_longest(longest, getattr(model, "max_positions", None))
     warn_of_length(config, longest, "its bound")
     warn_of_dropout(model, "its bound")

@@ -11,16 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from ..core.finite import check_critic_scores
 from ..core.modeling_maskgit import MaskGitForMaskedLM
 from ..core.token_critic import fill_in
-from .batches import (
-    check_mask_rates,
-    choose_share,
-    evaluating,
-    evaluation_generator,
-    forbidden_ids,
-    looks_twice,
-    predict_masked,
-    text_batches,
-)
+from .batches import evaluation_generator, forbidden_ids, predicting
 
 
 @dataclass(frozen=True)
@@ -104,7 +95,6 @@ def critic_auroc(
         ValueError: for a model without a critic, a value out of its range, or logits and scores
             that are not finite.
     """
-    check_mask_rates([mask_rate])
     if not temperature > 0:
         raise ValueError(f"`temperature` must be greater than 0, got {temperature}.")
     if temperature == float("inf"):
@@ -116,18 +106,24 @@ def critic_auroc(
         )
     generator = evaluation_generator(seed, generator)
     forbidden = forbidden_ids(model.config)
-    self_condition = looks_twice(model.config, self_condition)
     parts = []
-    how = (batch_size, progress, model.device, max_unknown_share)
-    with evaluating(model):
-        for batch in text_batches(texts, tokenizer, *how):
-            ids, mask = batch.input_ids, batch.attention_mask
-            chosen = choose_share(batch.judged(model.config), mask_rate, generator)
-            logits = predict_masked(model, ids, mask, chosen, self_condition)
+    with predicting(
+        model,
+        texts,
+        tokenizer,
+        [mask_rate],
+        generator,
+        batch_size=batch_size,
+        progress=progress,
+        self_condition=self_condition,
+        max_unknown_share=max_unknown_share,
+    ) as predictions:
+        for batch, _, chosen, logits in predictions:
+            ids = batch.input_ids
             filled = fill_in(logits, ids, chosen, forbidden, temperature, generator)
             # A token that the denoiser drew right is right: what it means to the critic is only
             # whether it differs from the truth, as in its training.
-            scores = model.score_tokens(filled, mask, chosen)
+            scores = model.score_tokens(filled, batch.attention_mask, chosen)
             check_critic_scores(scores)
             parts.append(_compare(scores, (filled == ids)[chosen], chosen.nonzero()[:, 0]))
     return CriticAuroc.add(parts)

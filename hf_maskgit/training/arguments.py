@@ -7,6 +7,7 @@ from ..core.configuration_maskgit import MaskGitConfig
 from ..core.masking import Masking
 from ..core.options import Option, check, options_of
 from ..core.unknown_tokens import Tolerance, checked_limit
+from ..evaluation.bound import Estimation, check_num_samples
 from .recipes import option, required
 
 T = TypeVar("T")
@@ -225,9 +226,7 @@ class TrainArguments:
     )
     eval_every: int = option(500, "Updates between two evaluations; there is one more at the end.")
     eval_batch_size: int = option(32, "Examples per device and forward pass of an evaluation.")
-    eval_samples: int = option(
-        8, "Maskings per example that estimate its likelihood bound; even, at least 4."
-    )
+    eval_samples: int = _option_of(Estimation, "num_samples")
     checkpoint_every: int = option(
         500, "Updates between two checkpoints; there is one more at the end."
     )
@@ -261,7 +260,6 @@ class TrainArguments:
             "keep_checkpoints",
         )
         _at_least(self, 0, "seed", "warmup_steps", "weight_decay", "max_grad_norm")
-        _at_least(self, 4, "eval_samples")
         # "not greater" and not "at most", so that nan is refused too.
         for name in ("learning_rate", "num_train_epochs", "adam_epsilon"):
             if not getattr(self, name) > 0:
@@ -269,11 +267,7 @@ class TrainArguments:
         for name in ("adam_beta1", "adam_beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must lie in [0, 1), got {getattr(self, name)}.")
-        if self.eval_samples % 2:
-            raise ValueError(
-                "`eval_samples` must be even (maskings come in opposite pairs), got "
-                f"{self.eval_samples}."
-            )
+        check_num_samples(self.eval_samples, "eval_samples")
         if not self.push_to_hub and (self.hub_model_id or self.hub_private_repo):
             raise ValueError(
                 "`hub_model_id` and `hub_private_repo` say where to push; add `push_to_hub`, or "

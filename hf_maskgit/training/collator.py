@@ -15,22 +15,23 @@ from transformers import (
 )
 from transformers.trainer_utils import has_length
 
-from ..core.argument_checks import (
-    check_example,
-    check_is_tokenizer,
-    check_whole,
-    whole_numbers,
-)
+from ..core.argument_checks import check_is_tokenizer, check_whole
 from ..core.configuration_maskgit import MaskGitConfig
 from ..core.losses import IGNORED_LABEL
-from ..core.masking import Masking, maskable_positions, stratified_times, token_column
+from ..core.masking import Masking, maskable_positions, stratified_times
 from ..core.noise import keyed_generator
-from ..core.row_checks import check_padding_is_marked
+from ..core.row_checks import (
+    check_example,
+    check_padding_of_example,
+    token_column,
+    whole_numbers,
+)
 from ..core.schedules import Schedule
 from ..core.special_tokens import (
     check_tokenizer,
     never_emitted,
     ordinary_ids,
+    padding_alone,
     tokenizer_fields,
 )
 from ..core.unknown_tokens import RunningCount, Tolerance
@@ -214,12 +215,9 @@ class DataCollatorForMaskGit:
         absent = {"input_ids": 0, "attention_mask": 1, "maskable": 1}
         if any("token_type_ids" in feature for feature in features):
             absent["token_type_ids"] = self.tokenizer.pad_token_type_id
-        ids = self._token_ids
-        roles = ("bos_token_id", "eos_token_id", "unk_token_id")
-        in_texts = [*(ids[role] for role in roles), *ids["prefix_ids"], *ids["suffix_ids"]]
+        alone = padding_alone(self.tokenizer, self._token_ids)
         for row, feature in enumerate(features):
-            name = _name(feature, row)
-            check_padding_is_marked(feature, name, self.tokenizer.pad_token_id, in_texts)
+            check_padding_of_example(feature, _name(feature, row), alone)
         features = [_with_maskable(feature) for feature in features]
         columns = {
             name: [token_column(feature, name, value) for feature in features]

@@ -37,7 +37,7 @@ def evaluate_bound(
         tokenizer: its padding.
         examples: column `input_ids`, framed; at least one example.
         batch_size: examples per device and pass.
-        num_samples: passes per example, even and at least 4.
+        num_samples: passes per example, see `nelbo`.
         seed: of the masks.
 
     Returns:

@@ -49,13 +49,13 @@ TEXTS = [{"input_ids": row.tolist()} for row in CLEAN]
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"num_samples": "4"}, "`num_samples` must be an integer, got '4'"),
+        ({"num_samples": "4"}, "`num_samples` must be an integer of at least 4, got '4'"),
         ({"num_samples": 10**18}, "`num_samples` must be an integer of at most 100000, got 1000"),
         ({"input_ids": CLEAN[0]}, r"`input_ids` must be integers of shape \(batch, length\), got"),
         ({"input_ids": CLEAN + 99}, "`input_ids` run from 101 to 108; the vocabulary has 0 to 39"),
         ({"attention_mask": [1]}, r"`attention_mask` must be a tensor, got list \[1\]"),
         ({"attention_mask": CLEAN}, r"`attention_mask` must hold 0 \(padding\) and 1"),
-        ({"maskable": CLEAN[:1] > 0}, r"`maskable` must have the shape of the ids, \(2, 6\), got"),
+        ({"maskable": CLEAN[:1] > 0}, r"`maskable` must have the shape of `input_ids`, \(2, 6\)"),
         ({"token_type_ids": CLEAN}, "`token_type_ids` run from 2 to 9; the encoder has types 0 to"),
         ({"generator": 3}, "`generator` must be a torch.Generator, got int 3"),
         ({"self_condition": "no"}, "`self_condition` must be True or False, got 'no'"),

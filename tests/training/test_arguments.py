@@ -128,7 +128,7 @@ def test_faulty_recipes_are_named(tmp_path, capsys):
         (["--learning_rate=0"], "`learning_rate` must be greater than 0, got 0.0"),
         (["--num_train_epochs=-1"], "`num_train_epochs` must be greater than 0, got -1.0"),
         (["--adam_beta2=1"], "`adam_beta2` must lie in [0, 1), got 1.0"),
-        (["--eval_samples=2"], "`eval_samples` must be at least 4, got 2"),
+        (["--eval_samples=2"], "`eval_samples` must be an integer of at least 4, got 2"),
         (["--eval_samples=7"], "`eval_samples` must be even"),
         (
             ["--overwrite_output_dir", "--resume_from_checkpoint=latest"],

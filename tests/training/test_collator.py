@@ -636,7 +636,7 @@ def test_an_example_with_padding_that_nothing_marks_is_refused(side):
     whole = tokenizer("w1 w2", **options)
     bare = {"input_ids": whole["input_ids"], "example_id": 7}
     collate = DataCollatorForMaskGit(tokenizer)
-    with pytest.raises(ValueError, match=r"Example 7 holds the padding id 0 and has no `attention"):
+    with pytest.raises(ValueError, match=r"Example 7 holds the padding id 0 and no `attention_m"):
         collate([bare])
     marked = {**bare, "attention_mask": whole["attention_mask"]}
     assert collate([marked])["labels"].ne(-100).sum() == 2
