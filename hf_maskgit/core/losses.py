@@ -1,11 +1,10 @@
-"""The training loss: weighted masked cross-entropy, as a sum and a count.
+"""The training loss: weighted masked cross-entropy, as a sum.
 
-A sum is divided once, by the number of all maskable tokens of the optimizer update (over
+It is divided once, by the number of all maskable tokens of the optimizer update (over
 micro-batches and processes), never by the number of chosen ones: only then is the weighted loss an
 estimate of the bound on the negative log-likelihood per token (MDLM, arXiv 2406.07524, eq. 10).
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,19 +16,6 @@ IGNORED_LABEL = -100  # torch's and transformers' mark of a position without a l
 # Logits per block, by whether they lie on a CPU: 1 MiB of float32 stays in its cache; a GPU wants
 # large kernels, and there the block only bounds the memory.
 _BLOCK_ELEMENTS = {True: 2**18, False: 2**26}
-
-
-@dataclass(frozen=True)
-class LossSum:
-    """A loss before its division.
-
-    Attributes:
-        sum: weighted sum of the losses in nats, float32 scalar.
-        count: number of summands, long scalar.
-    """
-
-    sum: Tensor
-    count: Tensor
 
 
 def forbid(logits: Tensor, token_ids: Tensor) -> Tensor:
@@ -105,7 +91,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, forbidden_token_ids: Tensor) -
 
 def masked_cross_entropy(
     logits: Tensor, labels: Tensor, weights: Tensor | None, forbidden_token_ids: Tensor
-) -> LossSum:
+) -> Tensor:
     """Sum the weighted cross-entropy over the chosen positions.
 
     Args:
@@ -115,9 +101,9 @@ def masked_cross_entropy(
         forbidden_token_ids: (K,) long, ids whose probability is 0.
 
     Returns:
-        The sum in nats and N.
+        The sum in nats, a scalar in float32 (float64 for float64 logits).
     """
     nll = cross_entropy(logits, labels, forbidden_token_ids)  # (N,)
     if weights is not None:
         nll = nll * weights.to(nll.dtype)
-    return LossSum(nll.sum(), torch.tensor(labels.numel(), device=labels.device))
+    return nll.sum()

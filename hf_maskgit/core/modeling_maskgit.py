@@ -287,7 +287,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
             return {}
         true_ids = targets.labels[targets.chosen]
         summed = masked_cross_entropy(logits, true_ids, targets.weights, targets.forbidden)
-        loss = denoiser_loss = summed.sum / targets.count
+        loss = denoiser_loss = summed / targets.count
         if self.critic_head is None or train == "denoiser":
             return {"loss": loss, "denoiser_loss": denoiser_loss}
         critic_loss = self._critic_loss(given, logits, targets, critic_temperature)
@@ -308,7 +308,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         # that the denoiser does not.
         arguments = {name: value for name, value in given.items() if value is not None}
         suspicion = self._suspicion({**arguments, "input_ids": filled}, maskable)
-        return critic_cross_entropy(suspicion, (filled != truth)[maskable]).sum / targets.count
+        return critic_cross_entropy(suspicion, (filled != truth)[maskable]) / targets.count
 
     @property
     def has_token_critic(self) -> bool:

@@ -23,7 +23,7 @@ from .encoder_kinds import (
     hidden_size,
     repair_dtype,
 )
-from .losses import LossSum, at_least_float32, forbid
+from .losses import at_least_float32, forbid
 from .sampler_scores import draw
 
 _LEAST_TEMPERATURE = 1e-3  # of those drawn: below it the likeliest token comes anyway
@@ -67,7 +67,7 @@ def fill_in(
     return truth.masked_scatter(chosen, draw(scores, uniform(len(scores))))
 
 
-def critic_cross_entropy(logits: Tensor, wrong: Tensor) -> LossSum:
+def critic_cross_entropy(logits: Tensor, wrong: Tensor) -> Tensor:
     """Sum the binary cross-entropy of "this token is wrong".
 
     Args:
@@ -75,11 +75,10 @@ def critic_cross_entropy(logits: Tensor, wrong: Tensor) -> LossSum:
         wrong: (N,) bool, the token differs from the truth.
 
     Returns:
-        The sum in nats and N.
+        The sum in nats, a scalar in float32 (float64 for float64 logits).
     """
     logits = at_least_float32(logits)
-    loss = F.binary_cross_entropy_with_logits(logits, wrong.to(logits.dtype), reduction="sum")
-    return LossSum(loss, torch.tensor(wrong.numel(), device=wrong.device))
+    return F.binary_cross_entropy_with_logits(logits, wrong.to(logits.dtype), reduction="sum")
 
 
 def make_critic(
