@@ -259,6 +259,8 @@ def test_counting_the_tokens_up_to_a_stop_string(tokenizer):
     assert tokens_until(ids, ["w3", "w1"], tokenizer) == 1
     assert tokens_until(ids, ["w4"], tokenizer) is None
     assert tokens_until([], ["w4"], tokenizer) is None
+    framed = [ids[0], SEP, ids[1]]  # special tokens are no text
+    assert tokens_until(framed, ["w1 w2"], tokenizer) == 3
 
 
 def test_stop_strings_need_a_tokenizer(table):

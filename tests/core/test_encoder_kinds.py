@@ -324,3 +324,13 @@ def test_rounding_is_done_where_an_encoder_has_no_option_for_it():
     assert model.config.vocab_size == 48
     with pytest.raises(ValueError, match="no option `mean_resizing`; leave it out"):
         model.resize_token_embeddings(50, mean_resizing=False)
+
+
+def test_a_bias_beside_the_embeddings_learns_though_another_layer_looks_like_the_last():
+    model = generator_with("deberta-v2", {"legacy": False, "tie_word_embeddings": False})
+    assert head_bias(model.denoiser).requires_grad
+
+
+def test_one_token_is_text_enough():
+    model, text = generator_with("bert", {}), torch.tensor([[7]])
+    assert model(input_ids=text).logits.shape == (1, 1, 40)

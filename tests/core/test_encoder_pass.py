@@ -40,6 +40,13 @@ def test_everywhere_means_zeros_at_padding():
     assert torch.equal(found, torch.stack([ROWS, ROWS**2], -1).float())
 
 
+def test_a_row_of_one_token_has_its_pass_and_one_of_none_has_zeros():
+    seen, rows = [], torch.tensor([[1, 2], [3, PAD], [PAD, PAD]])
+    found = run_by_length(spell(seen), {"input_ids": rows}, (rows != PAD).long(), None)
+    assert seen == [[[3]], [[1, 2]]]
+    assert found.tolist() == [[[1, 1], [2, 4]], [[3, 9], [0, 0]], [[0, 0], [0, 0]]]
+
+
 def test_the_gradient_of_each_row_finds_its_pass():
     rows = ROWS.float().requires_grad_()
     logits = run_by_length(

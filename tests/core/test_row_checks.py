@@ -29,6 +29,10 @@ REFUSED = {
         {"input_ids": WHOLE, "token_type_ids": WHOLE},
         r"`token_type_ids` run from 2 to 4; the encoder has types 0 to 1",
     ),
+    "the first type there is not": (
+        {"input_ids": WHOLE, "token_type_ids": WHOLE - 2},
+        r"`token_type_ids` run from 0 to 2; the encoder has types 0 to 1",
+    ),
     "no text": ({}, r"either `input_ids` or `inputs_embeds`, got neither"),
     "two texts": (
         {"input_ids": WHOLE, "inputs_embeds": torch.zeros(1, 3, 32)},

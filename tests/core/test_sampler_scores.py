@@ -204,6 +204,23 @@ def test_draws_follow_the_law(dtype):
     assert chi_square(counts[law.numpy() > 0], shifted) < 1e-12, "the test has no power"
 
 
+class OfAnAccelerator(torch.Tensor):
+    """Says that it lies there; its sums fall where nothing is added, as parallel ones may."""
+
+    device = torch.device("cuda")
+
+    def cumsum(self, dim):
+        sums = super().cumsum(dim)
+        sums[0, 1] -= 1e-3
+        return sums
+
+
+def test_a_parallel_sum_that_falls_makes_no_token_of_probability_zero_possible():
+    laws = torch.tensor([[0.5, 0.0, 0.5], [0.0, 0.0, 1.0]])
+    logits = laws.log().as_subclass(OfAnAccelerator)
+    assert draw(logits, torch.tensor([0.4995, 0.4995])).tolist() == [0, 2]
+
+
 def test_draw_leaves_its_arguments_alone():
     logits, uniforms = torch.randn(5, 7), torch.rand(5)
     before = logits.clone(), uniforms.clone()
