@@ -160,7 +160,7 @@ def test_a_wrong_option_is_refused_in_our_words(writer):
 def test_stop_strings_end_a_text(writer, name):
     """Unannealed and wide: among many texts some have the word; all of these end with it."""
     options = {"max_new_tokens": 24, "anneal_temperature": False, "temperature": 5.0}
-    options |= only_words(writer)
+    options |= {"choice_temperature": 0, **only_words(writer)}
     prompts = [f"w{i}" for i in range(12)]
     free = writer(prompts, batch_size=12, seed=0, return_full_text=False, **options)
     stop = words(free[0][0]["generated_text"])[4]
