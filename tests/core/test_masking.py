@@ -180,24 +180,23 @@ def test_every_masking_option_says_in_sentences_what_it_is():
         assert option.default is getattr(Masking(), name)
 
 
-def places_that_name(word):
-    """Where the library's code names something: file and function or class, docstrings left out.
+@pytest.fixture(scope="module")
+def names_of_places():
+    """What the library's code names in each file and function or class, docstrings left out.
 
     Words that other tools have for an option are advice, and declare nothing.
     """
-    places = set()
+    places = {}
     for path in sorted(set(PACKAGE.rglob("*.py")) - {PACKAGE / "training" / "other_names.py"}):
         for part in ast.parse(path.read_text(encoding="utf-8")).body:
-            named = {
+            places.setdefault((path.name, getattr(part, "name", "")), set()).update(
                 value
                 for node in ast.walk(part)
                 for value in (
                     getattr(node, key, None) for key in ("id", "arg", "attr", "value", "name")
                 )
                 if isinstance(value, str)
-            }
-            if word in named:
-                places.add((path.name, getattr(part, "name", "")))
+            )
     return places
 
 
@@ -205,9 +204,9 @@ def places_that_name(word):
     "name",
     ["no_replace_prob", "random_token_prob", "corruption_prob", "use_simple_mdlm_loss_weight"],
 )
-def test_an_option_of_masking_is_written_in_three_places(name):
+def test_an_option_of_masking_is_written_in_three_places(names_of_places, name):
     """Where it is declared and has its effect, what a checkpoint stores, and the collator."""
-    assert places_that_name(name) == {
+    assert {place for place, names in names_of_places.items() if name in names} == {
         ("masking.py", "Masking"),
         ("configuration_maskgit.py", "MaskGitConfig"),
         ("collator.py", "DataCollatorForMaskGit"),

@@ -44,7 +44,7 @@ def test_its_greedy_texts_are_those_of_generate(steps):
     forbidden, mask_id = torch.arange(5), model.config.mask_token_id
     assert forbidden.tolist() == sorted(model.config.special_token_ids)
     draws = torch.Generator().manual_seed(steps)
-    for _ in range(20):
+    for _ in range(10):
         length = int(torch.randint(5, 15, (), generator=draws))
         text = torch.randint(7, 40, (1, length), generator=draws)
         text[torch.rand(text.shape, generator=draws) < 0.8] = mask_id

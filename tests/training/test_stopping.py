@@ -36,6 +36,15 @@ def signal_in_call(monkeypatch, name, number, signum):
     monkeypatch.setattr(training, name, interrupted)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The options of a run's inputs, and the folder of the run that nobody stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    inputs = write_inputs(folder, num_texts=60)
+    main([*inputs, *words({"output_dir": folder / "run", **RUN})])
+    return inputs, folder / "run"
+
+
 @pytest.mark.parametrize(
     ("where", "call", "signum", "step"),
     [
@@ -45,10 +54,9 @@ def signal_in_call(monkeypatch, name, number, signum):
     ],
 )
 def test_a_signal_writes_a_checkpoint_that_goes_on_to_the_same_run(
-    tmp_path, monkeypatch, where, call, signum, step
+    tmp_path, monkeypatch, whole, where, call, signum, step
 ):
-    inputs = write_inputs(tmp_path, num_texts=60)
-    main([*inputs, *words({"output_dir": tmp_path / "whole", **RUN})])
+    inputs, plain = whole
     with monkeypatch.context() as patched:
         signal_in_call(patched, where, call, signum)
         with pytest.raises(RunStopped, match=rf"checkpoint-{step}'; to go on .*latest") as raised:
@@ -57,13 +65,12 @@ def test_a_signal_writes_a_checkpoint_that_goes_on_to_the_same_run(
     assert not (tmp_path / "stopped" / "run.lock").exists()
     recipe = tmp_path / "stopped" / "training_options.yaml"
     main([str(recipe), "--resume_from_checkpoint=latest"])
-    whole, stopped = (
-        (tmp_path / n / "model.safetensors").read_bytes() for n in ("whole", "stopped")
-    )
-    assert whole == stopped
+    stopped = tmp_path / "stopped"
+    weights = [(run / "model.safetensors").read_bytes() for run in (plain, stopped)]
+    assert weights[0] == weights[1]
     for name in ("loss", "eval_nats_per_token"):
-        assert log_of(tmp_path / "stopped", name) == log_of(tmp_path / "whole", name)
-    steps = [[line["step"] for line in log_lines(tmp_path / n)] for n in ("whole", "stopped")]
+        assert log_of(stopped, name) == log_of(plain, name)
+    steps = [[line["step"] for line in log_lines(run)] for run in (plain, stopped)]
     assert steps == [[3, 4, 6, 6]] * 2
 
 
