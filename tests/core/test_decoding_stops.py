@@ -178,7 +178,12 @@ def test_an_end_before_the_stop_string_comes_first(tokenizer):
 
 
 @pytest.mark.parametrize(
-    ("options", "passes"), [({"order": "left_to_right"}, 3), ({"block_length": 2}, 3), ({}, 3)]
+    ("options", "passes"),
+    [
+        ({"order": "left_to_right"}, 3),
+        ({"block_length": 2, "choice_temperature": 0}, 3),
+        ({"choice_temperature": 0}, 3),
+    ],
 )
 def test_a_stop_string_saves_passes_once_all_before_it_is_certain(
     tokenizer, decodes_on, options, passes
