@@ -346,7 +346,7 @@ def test_the_critic_sees_the_text_with_a_token_at_every_mask(table, combination,
 
 
 @pytest.mark.parametrize("combination", LEGAL, ids="-".join)
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(data=st.data())
 def test_the_laws_of_every_combination(table, combination, data):
     """What is emitted, at which pace, in which blocks, what is reported, and each row alone."""
