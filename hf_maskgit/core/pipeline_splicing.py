@@ -31,8 +31,15 @@ class Piece:
 
 def framing_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Special tokens that are no part of a text; an unknown word is part of it."""
-    unknown = {tokenizer.unk_token_id}
-    return frozenset(set(tokenizer.all_special_ids) - unknown)
+    return written_specials(tokenizer) - {tokenizer.unk_token_id}
+
+
+def written_specials(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Special tokens that are no part of what a model wrote.
+
+    It writes the unknown token only where that also ends or pads a text, as in GPT-2.
+    """
+    return frozenset(tokenizer.all_special_ids)
 
 
 def splice(
@@ -56,7 +63,7 @@ def splice(
         The text, and the text of each written piece without the spaces around it.
     """
     # `gap` are the spaces between what is in `text` already and what comes next.
-    framing = framing_ids(tokenizer)
+    framing, never_shown = framing_ids(tokenizer), written_specials(tokenizer)
     text, gap, written = "", "", []
     context: list[int] = []
     held: list[int] = []  # tokens without text of their own: spaces, to be read with what follows
@@ -65,8 +72,9 @@ def splice(
     typed_ids = [i for piece in pieces if piece.typed is not None for i in piece.ids]
     runs_on = _runs_on(tokenizer, typed, [i for i in typed_ids if i not in framing])
     for piece in pieces:
-        is_typed = piece.typed is not None
-        drops = framing if is_typed or skip_special_tokens else frozenset[int]()
+        drops = frozenset[int]()
+        if piece.typed is not None or skip_special_tokens:
+            drops = never_shown if piece.typed is None else framing
         ids = [i for i in piece.ids if i not in drops]
         space, core = _decode_behind(tokenizer, context, held + ids)
         if piece.typed is not None:
@@ -111,7 +119,7 @@ def continuation(
         skip_special_tokens: leave special tokens out of the new text.
     """
     framing = framing_ids(tokenizer)
-    drops = framing if skip_special_tokens else frozenset[int]()
+    drops = written_specials(tokenizer) if skip_special_tokens else frozenset[int]()
     before = [i for i in prompt_ids if i not in framing]
     ids = [i for i in new_ids if i not in drops]
     space, core = _decode_behind(tokenizer, before, ids)

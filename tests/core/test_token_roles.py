@@ -148,6 +148,11 @@ def shared(roles, frame=True):
     return Table(dict(zip(tokens, itertools.count(), strict=False)), roles, [], template)
 
 
+def likes(token):
+    """A processor of scores by which a model writes one token wherever it may."""
+    return lambda _, scores: scores.masked_fill(torch.arange(scores.shape[1]) == token, 50.0)
+
+
 @pytest.mark.parametrize("frame", [True, False])
 def test_one_token_that_begins_ends_pads_and_is_unknown(frame):
     """GPT-2's; it is learned and written as an end of text, and padding is not learned."""
@@ -157,10 +162,7 @@ def test_one_token_that_begins_ends_pads_and_is_unknown(frame):
     assert config.forbidden_token_ids == [table.ids["<mask>"]]
     assert config.end_token_ids == [one]
 
-    def likes_to_end(input_ids, scores):
-        return scores.masked_fill(torch.arange(scores.shape[1]) == one, 50.0)
-
-    options = {"logits_processor": [likes_to_end], "seed": 0}
+    options = {"logits_processor": [likes(one)], "seed": 0}
     prompt = torch.tensor([[0, 1]])
     written = TableModel(config).generate(prompt, max_new_tokens=3, **options)
     assert written.tolist() == [[0, 1, one, one, one]]
@@ -169,6 +171,22 @@ def test_one_token_that_begins_ends_pads_and_is_unknown(frame):
     made = DataCollatorForMaskGit.from_config(config, tokenizer, corruption_prob=0.0)
     batch = made([{"input_ids": [0, one, 1, 2]}, {"input_ids": [0, 1]}])
     assert batch["labels"].tolist() == [[0, one, 1, 2], [0, 1, -100, -100]]
+
+
+@pytest.mark.parametrize("frame", [True, False])
+def test_an_end_that_is_the_unknown_token_is_no_part_of_the_text(frame):
+    """The unknown token that a user typed is; a model writes it as an end and as padding."""
+    table = shared(SIX_OF_ALL, frame)
+    model = MaskGitForMaskedLM(config_of(table)).eval()
+    write = pipeline("text-generation", model=model, tokenizer=table.build(), device="cpu")
+    options = {"logits_processor": [likes(table.ids["<s>"])], "seed": 0, "max_new_tokens": 3}
+    for typed in ("w0 w1", "w0 <mask> w1"):
+        (out,) = write(typed, **options)
+        assert set(out["generated_text"].split()) <= set(table.words)
+    (out,) = write("w0 w1", skip_special_tokens=False, **options)
+    assert out["generated_text"].endswith("<s>")
+    (out,) = write("w0 <s> w1", return_full_text=True, max_unknown_share=1, **options)
+    assert out["generated_text"] == "w0 <s> w1"
 
 
 def test_the_unknown_token_is_learned_and_never_written_also_where_it_pads():
