@@ -1,5 +1,6 @@
 """Texts, encoders and command lines at tiny size for the tests of data, training and scripts."""
 
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,6 +40,7 @@ def repeated_symbols(num_texts: int, seed: int = 0) -> list[str]:
     return [" ".join([word] * int(random.integers(4, 12))) for word in words]
 
 
+@functools.cache  # nobody changes them, and making them takes longer than a small run
 def examples(num_texts: int = 64, seed: int = 0) -> Dataset:
     """Framed and tokenised `repeated_symbols`."""
     texts = Dataset.from_dict({"text": repeated_symbols(num_texts, seed)})

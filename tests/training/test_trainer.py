@@ -1,5 +1,6 @@
 """Training beside our script: `transformers.Trainer` and plain loops see the same losses."""
 
+import functools
 import pickle
 
 import numpy as np
@@ -140,6 +141,7 @@ def masks_by_text(calls):
     return masks
 
 
+@functools.cache
 def distinct_examples():
     """Texts that all differ, so that each can be found again."""
     texts = [" ".join(f"w{(i + j) % 35}" for j in range(9)) for i in range(16)]
@@ -292,7 +294,7 @@ def test_accumulation_changes_nothing_but_rounding(tmp_path):
             train_examples=rows,
             collator=stack,
             announced=False,
-            max_steps=6,
+            max_steps=3,
             per_device_train_batch_size=size,
             gradient_accumulation_steps=8 // size,
         )
