@@ -1,12 +1,12 @@
 """What every test relies on: no network, none of the user's caches, the same draws each time."""
 
+import gc
 import logging
 import os
 import tempfile
 
 import hypothesis
 import pytest
-import torch
 
 # huggingface_hub and datasets read these when a test module imports them, so after this file.
 # A test that talks to a server of its own does so in a process with an environment of its own.
@@ -17,8 +17,18 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 # Forked data-loading workers and the tokenizers' own threads do not go together.
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-# Tiny matrices gain nothing from a second thread, and lose much on a busy machine.
-torch.set_num_threads(1)
+# Tiny matrices gain nothing from a second thread, and lose much on a busy machine. torch reads this
+# when it is first imported: not here, as the process that only hands out tests needs no torch.
+os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
+
+# torch and transformers are some 400,000 objects, which the collector of cycles would visit again
+# and again: a tenth of all time. It comes by less often, and leaves alone what collection brought.
+gc.set_threshold(20_000, 20, 20)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+
 
 # Same examples in every run, and no time limit per example: a busy machine is not a defect.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -28,6 +38,8 @@ hypothesis.settings.load_profile("repeatable")
 @pytest.fixture(autouse=True)
 def _seed_the_global_generator() -> None:
     """Dropout, initial weights and whatever else draws from torch's global generator repeats."""
+    import torch
+
     torch.manual_seed(0)
 
 
