@@ -46,12 +46,27 @@ STRANGER = "Loading without this package"  # runs where an import of it fails
 
 # A process of its own for the pages, as a reader has one, and for each a folder and names of its
 # own. Told by JSON: the blocks, and where.
+# The first thing such a process does is to import the package, which is looked at on that occasion:
+# a process for that alone takes five seconds.
 READER = """
-import contextlib, io, json, os, subprocess, sys
+import builtins, contextlib, io, json, os, subprocess, sys
 
 told = json.load(sys.stdin)
+plain_import, asked, brought = builtins.__import__, [], []
+
+def spy(name, globals=None, *rest, **options):
+    if name.split(".")[0] == "accelerate" and (globals or {}).get("__name__", "").startswith("hf_"):
+        asked.append(globals["__name__"])
+    return plain_import(name, globals, *rest, **options)
+
 if told["stranger"]:
     sys.modules["hf_maskgit"] = None  # an import of it fails
+else:
+    builtins.__import__ = spy
+    import hf_maskgit
+    builtins.__import__ = plain_import
+    brought = sorted({"datasets"} & set(sys.modules))
+print("the pages begin", file=sys.stderr)
 printed, names = [], {}
 for block in told["blocks"]:
     os.chdir(os.path.join(told["folder"], block["page"]))
@@ -65,8 +80,17 @@ for block in told["blocks"]:
         with contextlib.redirect_stdout(out):
             exec(compile(code, block["page"], "exec"), own_names)
     printed.append(out.getvalue())
-print(json.dumps(printed))
+print(json.dumps({"printed": printed, "asked": asked, "brought": brought}))
 """
+
+
+class Reading(NamedTuple):
+    """What each block printed, and what importing the package did before."""
+
+    printed: list[str]
+    asked: list[str]  # modules of ours that imported accelerate
+    brought: list[str]  # the packages that nobody asked for
+    said: str  # on stderr
 
 
 class Block(NamedTuple):
@@ -97,8 +121,8 @@ def blocks_of(page: str) -> list[Block]:
     return found
 
 
-def read(blocks: list[Block], folder: Path, stranger: bool = False, **environment: str):
-    """Run blocks in a new process; return what each printed."""
+def read(blocks: list[Block], folder: Path, stranger: bool = False, **environment: str) -> Reading:
+    """Run blocks in a new process."""
     for page in {block.page for block in blocks}:
         (folder / page).mkdir(exist_ok=True)
         if not (folder / page / "scripts").exists():
@@ -124,7 +148,8 @@ def read(blocks: list[Block], folder: Path, stranger: bool = False, **environmen
         check=False,
     )
     assert result.returncode == 0, result.stderr[-4000:]
-    return json.loads(result.stdout.splitlines()[-1])
+    said = result.stderr.partition("the pages begin")[0]
+    return Reading(**json.loads(result.stdout.splitlines()[-1]), said=said)
 
 
 def assert_printed(blocks, printed):
@@ -136,16 +161,27 @@ def assert_printed(blocks, printed):
     assert not wrong, "\n".join(wrong)
 
 
-def test_the_examples_print_what_the_pages_say(tmp_path):
-    """All but the slow ones, each page from the first to the last, in a fresh process.
+QUICK = [b for page in PAGES for b in blocks_of(page) if b.heading not in {*SLOW, STRANGER}]
 
-    Texts that are shown are greedy, and their models are trained until each token of them has a
+
+@pytest.fixture(scope="module")
+def reading(tmp_path_factory):
+    """All but the slow examples, each page from the first to the last, in a fresh process."""
+    return read(QUICK, tmp_path_factory.mktemp("pages"))
+
+
+def test_importing_the_package_imports_neither_datasets_nor_accelerate(reading):
+    """transformers itself imports accelerate, so for that one it matters who asked."""
+    assert (reading.brought, reading.asked) == ([], [])
+    assert "registered" not in reading.said  # transformers tells of tasks that change hands
+
+
+def test_the_examples_print_what_the_pages_say(reading):
+    """Texts that are shown are greedy, and their models are trained until each token of them has a
     probability above 0.8: rounding that differs between machines does not change them.
     """
-    pages = [blocks_of(page) for page in PAGES]
-    blocks = [b for page in pages for b in page if b.heading not in {*SLOW, STRANGER}]
-    assert all(sum(b.output is not None for b in blocks if b.page == page) > 1 for page in PAGES)
-    assert_printed(blocks, read(blocks, tmp_path))
+    assert all(sum(b.output is not None for b in QUICK if b.page == page) > 1 for page in PAGES)
+    assert_printed(QUICK, reading.printed)
 
 
 @pytest.mark.slow
@@ -156,12 +192,14 @@ def test_the_slow_examples_too(tmp_path, monkeypatch):
     assert {*SLOW, STRANGER} < {block.heading for block in blocks}
     own = [block for block in blocks if block.heading != STRANGER]
     with hub_server.HubServer() as hub:
-        assert_printed(own, read(own, tmp_path, **hub.environment(tmp_path / "home")))
+        found = read(own, tmp_path, **hub.environment(tmp_path / "home"))
+        assert_printed(own, found.printed)
         assert "modeling_maskgit.py" in hub.files("me/counting", "v2")
         assert "modeling_maskgit.py" not in hub.files("me/counting")
     others = [block for block in blocks if block.heading == STRANGER]
     modules = str(tmp_path / "modules")
-    assert_printed(others, read(others, tmp_path, stranger=True, HF_MODULES_CACHE=modules))
+    found = read(others, tmp_path, stranger=True, HF_MODULES_CACHE=modules)
+    assert_printed(others, found.printed)
 
 
 def commands() -> list[list[str]]:

@@ -84,7 +84,7 @@ def test_all_that_is_put_is_the_text_up_to_its_end(table, combination, kind):
         "anneal_temperature": False,
         "logits_processor": [boost(SEP, 3)],
     }
-    for seed, block_length in ((0, None), (1, None), (2, 2)):
+    for seed, block_length in ((0, None), (2, 2)):
         if remask == "remdm_loop":
             block_length = None
         plain = table.generate(input_ids, mask, seed=seed, block_length=block_length, **options)[

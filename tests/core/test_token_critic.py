@@ -235,9 +235,9 @@ def learned(kind):
         tiny_config(text_config=bert_config(**fresh), token_critic=kind, **options)
     ).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    rows = word_tokenizer()(repeated_symbols(6400))["input_ids"]
+    rows = word_tokenizer()(repeated_symbols(4800))["input_ids"]
     collate = DataCollatorForMaskGit(word_tokenizer(), corruption_prob=0.0)
-    for step in range(200):
+    for step in range(150):
         examples = enumerate(rows[step * 32 : step * 32 + 32], step * 32)
         batch = collate([{"input_ids": row, "example_id": i} for i, row in examples])
         model(**batch, critic_temperature=HOT).loss.backward()

@@ -1,6 +1,7 @@
 """Where the project lies, and what its modules import."""
 
 import ast
+import functools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,11 +21,16 @@ class Import(NamedTuple):
 
 def imports_of(path: Path) -> list[Import]:
     """Every import in the file, those inside functions, `try` and `if TYPE_CHECKING` included."""
+    return list(_imports_in(path.read_text()))
+
+
+@functools.cache  # checkpoints with code hold the same files again and again
+def _imports_in(source: str) -> tuple[Import, ...]:
     found = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             found += [Import(0, alias.name, (), node.lineno) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             names = tuple(alias.name for alias in node.names)
             found.append(Import(node.level, node.module or "", names, node.lineno))
-    return found
+    return tuple(found)
