@@ -7,6 +7,7 @@ the limits. Only text is read and nothing imported, so that two checkouts can be
 """
 
 import ast
+import functools
 import graphlib
 import io
 import sys
@@ -58,7 +59,11 @@ def sources(*folders: Path) -> list[Path]:
 
 def lines_of(path: Path) -> Lines:
     """Sort the lines of a file."""
-    text = path.read_text(encoding="utf-8")
+    return _sorted_lines(path.read_text(encoding="utf-8"))
+
+
+@functools.cache  # every measure of a file asks for them
+def _sorted_lines(text: str) -> Lines:
     docstrings = frozenset(
         line
         for node in ast.walk(ast.parse(text))
