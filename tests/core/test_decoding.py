@@ -10,6 +10,7 @@ from hf_maskgit.core.decoding import Planner, fill_masks, reveal_step, row_unifo
 from hf_maskgit.core.decoding_turn import DecodingState, Pass
 from hf_maskgit.core.sampler import Sampler
 from hf_maskgit.core.sampler_paces import annealing
+from hf_maskgit.core.sampler_rules import REMASKS
 from hf_maskgit.core.schedules import get_schedule
 from tests.support.oracles_sampling import chi_square
 
@@ -233,6 +234,21 @@ def test_temperatures_are_annealed_to_zero_over_the_steps_or_the_masks():
     assert scales(by_masks, 3) == [0.75, 0.0]
 
 
+@pytest.mark.parametrize(
+    ("makes_up", "revealed"), [(True, (0.25 + 0.2 * 0.25) / 0.75), (False, 1 / 3)]
+)
+def test_a_remasking_that_makes_up_reveals_as_many_more_as_go_back(monkeypatch, makes_up, revealed):
+    """From three quarters masked to one half; a fifth of the revealed quarter goes back."""
+    row = replace(REMASKS["remdm_cap"], makes_up=makes_up)
+    monkeypatch.setitem(REMASKS, "remdm_cap", row)
+    text = torch.full((1, 4), MASK)
+    state = DecodingState.start(text, text == MASK, text == MASK)
+    options = {"order": "random", "pace": "ancestral", "remask": "remdm_cap", "remdm_eta": 0.2}
+    plan = Planner(state, make_sampler(steps=4, **options)).plan(state, torch.tensor([0]), 1)
+    assert float(plan.remask_rate) == pytest.approx(0.2)
+    assert float(plan.reveal_rate) == pytest.approx(revealed)
+
+
 @pytest.mark.parametrize("step", [0, 1, 2])
 def test_each_annealed_pass_draws_at_its_own_temperature(step):
     """20,000 draws at temperature T follow p^(1/T); false alarm 1e-6 for a fresh seed."""
@@ -314,6 +330,20 @@ def test_logits_of_half_precision_are_drawn_in_float32(order):
         step=0,
     )
     assert state.text.tolist() == [[0]]
+
+
+def test_a_rate_of_zero_masks_nothing_again_though_a_coin_may_be_zero():
+    text = torch.tensor([[0, 1, MASK]])
+    state = DecodingState.start(torch.full((1, 3), MASK), text >= 0, text >= 0)
+    before = replace(state, text=text, masked=text == MASK)
+    after = make_pass(
+        lambda text, positions: pytest.fail("nothing is revealed at a rate of zero"),
+        before,
+        torch.tensor([0]),
+        torch.zeros(1, 3, 2).double(),
+        make_sampler(order="random", pace="ancestral", remask="remdm_cap"),
+    )
+    assert after.text.tolist() == text.tolist()
 
 
 # --- the loop ------------------------------------------------------------------------------------

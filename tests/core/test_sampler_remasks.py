@@ -111,6 +111,11 @@ def test_the_loop_follows_the_lines_of_the_paper(steps):
         assert bool(looping[i]) == level, times[i]
 
 
+def test_a_step_that_reaches_just_to_an_end_of_the_loop_lies_in_it():
+    _, _, looping = loop_mask_rates(4, get_schedule("linear"), 0.75, 0.25, 0.9)
+    assert looping.tolist() == [False, True, True, False]  # from 1, 0.75, 0.5 and 0.25
+
+
 @given(
     steps=st.integers(1, 60),
     schedule=st.sampled_from(["linear", "cosine"]),

@@ -108,6 +108,12 @@ def test_a_text_among_others_is_read_as_alone():
     assert TextReader(slow).read(["MKTay"], as_tensors) == [Reading(5, 2, ("ay",))]
 
 
+def test_an_unknown_token_that_stands_nowhere_in_the_text_is_one_word():
+    unknown, word = 1, 6
+    read = TextReader(word_tokenizer()).read(["w1 zz"], {"input_ids": [[word, unknown, unknown]]})
+    assert read == [Reading(3, 2, ("zz",))]
+
+
 def test_a_tokenizer_that_reads_no_unknown_word_at_all_is_no_fault_of_the_text():
     backend = Tokenizer(models.WordLevel({"a": 0, "[MASK]": 1}))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

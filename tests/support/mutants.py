@@ -29,7 +29,7 @@ from typing import Any
 
 from tests.support.mutant_server import OUT_OF_TIME, Outcome, Server
 from tests.support.mutant_tests import Reached
-from tests.support.mutants_explained import reason_of
+from tests.support.mutants_explained import EXPLAINED
 from tests.support.project import PACKAGE, ROOT
 
 CORE = PACKAGE / "core"
@@ -83,6 +83,15 @@ class Mutant:
         tail = lines[self.end_line - 1][self.end_column :]
         changed = [head, self.after.encode(), tail]
         return b"".join(lines[: self.line - 1] + changed + lines[self.end_line :]).decode()
+
+    def shown(self, source: str) -> tuple[str, str]:
+        """Return the lines it changes, as they are and with the fault, each in one line."""
+        behind = len(source.splitlines()) - self.end_line
+        whole = source, self.applied(source)
+        lines = [text.splitlines() for text in whole]
+        pieces = [part[self.line - 1 : len(part) - behind] for part in lines]
+        was, becomes = (" ".join(" ".join(piece).split()) for piece in pieces)
+        return was, becomes
 
 
 def mutants_of(source: str, module: str) -> list[Mutant]:
@@ -176,7 +185,9 @@ def tried(server: Server, reached: Reached, mutant: Mutant, everything: bool) ->
     name = f"hf_maskgit/core/{mutant.module}.py"
     source = (server.tree / name).read_text()
     lines, function = range(mutant.line, mutant.line + 1), _function_around(source, mutant.line)
-    line: Line = {**asdict(mutant), "verdict": "alive", "by": "", "all": everything}
+    was, becomes = mutant.shown(source)
+    line: Line = {**asdict(mutant), "was": was, "becomes": becomes, "all": everything}
+    line |= {"verdict": "alive", "by": ""}
     with server.changed(name, mutant.applied(source)):
         for job in reached.jobs(mutant.module, lines, function, everything):
             outcome = server.ask(job) if job.files else Outcome(0)
@@ -204,10 +215,11 @@ def report_of(lines: list[Line]) -> str:
     share = 1 - len(living) / len(lines) if lines else 0.0
     rows = [f"{len(lines) - len(living)} of {len(lines)} mutants were noticed ({share:.1%})."]
     for line in living:
-        reason = reason_of(line["module"], line["before"], line["after"])
-        before, after = (" ".join(line[name].split())[:80] for name in ("before", "after"))
-        place = f"core/{line['module']}.py, line {line['line']}"
-        rows.append(f"{'explained' if reason else 'alive'}: {place}: {before} -> {after}")
+        reason = EXPLAINED.get((line["module"], line["was"], line["becomes"]))
+        rows.append(
+            f"{'explained' if reason else 'alive'}: core/{line['module']}.py, line {line['line']}"
+        )
+        rows += [f"    - {line['was']}", f"    + {line['becomes']}"]
         rows += [f"    {reason}"] if reason else []
     return "\n".join(rows)
 
