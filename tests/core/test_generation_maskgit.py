@@ -90,7 +90,7 @@ def check_each_row_alone(table, batch, options, data):
             assert together[i * repeats + copy].tolist() == expected
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(batch=padded_batches(), options=OPTIONS, data=st.data())
 def test_a_row_is_the_same_alone_and_in_any_batch(table, batch, options, data):
     check_each_row_alone(table, batch, options, data)
