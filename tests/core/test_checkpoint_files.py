@@ -154,6 +154,18 @@ def test_weights_that_are_given_are_whole_too(folder):
         MaskGitForMaskedLM.from_pretrained(None, config=tiny_model().config, state_dict=weights)
 
 
+@pytest.mark.parametrize(("num_lost", "others"), [(4, ""), (5, ""), (6, " and 1 more")])
+def test_the_first_five_of_what_is_missing_are_named_and_the_others_counted(
+    folder, num_lost, others
+):
+    weights = load_file(folder / "model.safetensors")
+    lost = sorted(name for name in weights if ".layer.1." in name)[:num_lost]
+    kept = {name: tensor for name, tensor in weights.items() if name not in lost}
+    said = f"lack {num_lost} of the model's tensors: {', '.join(lost[:5])}{others}. They"
+    with pytest.raises(ValueError, match=re.escape(said)):
+        MaskGitForMaskedLM.from_pretrained(None, config=tiny_model().config, state_dict=kept)
+
+
 def test_a_part_that_is_asked_for_is_new_and_one_that_was_stored_is_missing(copy, tmp_path):
     model, info = MaskGitForMaskedLM.from_pretrained(
         copy, self_cond=True, token_critic="self", output_loading_info=True
