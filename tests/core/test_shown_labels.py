@@ -48,6 +48,15 @@ def test_named_positions_may_show_more():
         model(**batch)
 
 
+def test_labels_that_cannot_be_read_or_are_none_count_for_nothing():
+    seen = shown_labels.ShownLabels()
+    seen.in_a_row = 31
+    for where in ({"size": (9,), "device": "meta"}, {"size": (0,)}):
+        ids = torch.empty(dtype=torch.long, **where)
+        seen.look(ids, ids, are_named=False, training=True)
+    assert seen.in_a_row == 31
+
+
 def test_evaluating_them_warns(caplog):
     model = tiny_model()
     with caplog.at_level(logging.WARNING):
