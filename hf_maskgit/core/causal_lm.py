@@ -65,13 +65,13 @@ def check_left_to_right(config: MaskGitConfig, input_ids: Tensor | None, as_caus
         return
     said = (
         "No token of the text is masked, and the logits that are asked for are not those of a "
-        "causal language model: at each place the model sees the token itself and all behind it, "
-        "so they tell nothing of how likely the text is. For a likelihood ask hf_maskgit.nelbo(), "
-        "for a text model.generate()"
+        "causal language model: at each position the model sees the token itself and all behind "
+        "it, so they tell nothing of how likely the text is. For a likelihood ask "
+        "hf_maskgit.nelbo(), for a text model.generate()"
     )
     if as_causal:
         raise ValueError(
             f"{said}, and for logits of a masked LM load the generator with "
             "MaskGitForMaskedLM.from_pretrained() instead of AutoModelForCausalLM."
         )
-    logger.warning_once(f"{said}, and for logits at single places name `masked_positions`.")
+    logger.warning_once(f"{said}, and for logits at single positions name `masked_positions`.")

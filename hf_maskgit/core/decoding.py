@@ -83,7 +83,7 @@ class Planner:
             block=state.active_block,
         )
         if self._rules.pace.by_steps and step >= self._sampler.steps:
-            # Only a callback leaves masks behind the last step: they go now, block by block.
+            # Only a callback leaves masks behind the last pass: they go now, block by block.
             return asked._replace(reveal_rate=zero + 1)
         if table.remaining is not None:
             # Behind its last row, of zeros, only a callback leaves masks.
@@ -199,7 +199,7 @@ def reveal_step(
 
     1. The masks of the block compete, with some remaskings its revealed tokens too.
     2. The order scores them; some orders draw a token at each mask first.
-    3. The pace chooses which places are to hold a token.
+    3. The pace chooses which positions are to hold a token.
     4. Chosen masks get theirs: the one drawn already, or one drawn now.
     5. Tokens that lost, or whose coin fell so, are masked again.
 
@@ -220,18 +220,18 @@ def reveal_step(
     competes = rules.remask.competes
     turn = Turn(logits_fn, rows, state, asked, uniforms, sampler, critic_fn)
     # 1. Who competes.
-    places = turn.here if competes else turn.here & state.masked
+    positions = turn.here if competes else turn.here & state.masked
     # 2. The order looks.
-    look = rules.order.look(turn, places)
-    look = look._replace(scores=_weighed(look.scores, turn, places, rules))
+    look = rules.order.look(turn, positions)
+    look = look._replace(scores=_weighed(look.scores, turn, positions, rules))
     # 3. The pace chooses.
-    kept = rules.pace.choose(turn, look, places)
+    kept = rules.pace.choose(turn, look, positions)
     chosen = kept & state.masked
     # 4. Chosen masks get their tokens.
     after = _write(turn, look, chosen, rules)
     # 5. Others are masked again.
     if competes:
-        return after.remask(places & state.revealed & ~kept, sampler.mask_token_id)
+        return after.remask(positions & state.revealed & ~kept, sampler.mask_token_id)
     if rules.remask.rate is None:
         return after
     # Only what stood there before this pass; what it revealed stays for now. Its coin is its
@@ -257,16 +257,16 @@ def row_uniforms(
     return noise.to(rows.device)
 
 
-def _weighed(scores: Tensor, turn: Turn, places: Tensor, rules: Rules) -> Tensor:
+def _weighed(scores: Tensor, turn: Turn, positions: Tensor, rules: Rules) -> Tensor:
     """Weigh the scores (R, L) as the remasking wants it, and add Gumbel noise to them."""
     if rules.remask.weigh is not None:
         scores = rules.remask.weigh(turn, scores)
     scale = getattr(turn.sampler, rules.order.noise) if rules.order.noise else 0
     if not scale or not turn.sampler.do_sample:
         return scores
-    of_row = scale * turn.asked.temperature_scale[places.nonzero()[:, 0]]
-    noisy = scores[places] + (of_row * gumbel(turn.coins[places])).to(scores.dtype)
-    return scores.masked_scatter(places, noisy)
+    of_row = scale * turn.asked.temperature_scale[positions.nonzero()[:, 0]]
+    noisy = scores[positions] + (of_row * gumbel(turn.coins[positions])).to(scores.dtype)
+    return scores.masked_scatter(positions, noisy)
 
 
 def _write(turn: Turn, look: Look, chosen: Tensor, rules: Rules) -> DecodingState:

@@ -40,7 +40,7 @@ def start_state(
     num_rows, width = rows.columns.shape
     index, table = allowed_tables(allowed, num_rows, width, sampler.suppressed, vocab_size)
     index, table = index.to(rows.text.device), table.to(rows.text.device)
-    # The caller counts columns of the returned rows, the denoiser places of the packed ones.
+    # The caller counts columns of the returned rows, the denoiser positions of the packed ones.
     packed = rows.layout.pack_arranged(index)
     check_ends(packed, table, sampler.end_ids, rows.masked, rows.can_end)
     return DecodingState.start(
@@ -124,10 +124,10 @@ def check_ends(
     """Refuse masks that may hold nothing but an end of text where none may stand.
 
     Args:
-        allowed: (B, L) long, row of the table that each place keeps to.
+        allowed: (B, L) long, row of the table that each position keeps to.
         allowed_table: (T, V) bool, see `allowed_tables`.
         end_ids: (E,) long, ids that end a text.
-        masked: (B, L) bool, places to fill.
+        masked: (B, L) bool, positions to fill.
         can_end: (B, L) bool, those of them where a text may end.
 
     Raises:

@@ -102,16 +102,16 @@ def with_other_prompt(
 
     Args:
         logits_fn: the denoiser of the other rows.
-        new: (B, L) bool, the new tokens' places; each row has as many as in `other_new`.
+        new: (B, L) bool, the new tokens' positions; each row has as many as in `other_new`.
         other_text: (B, M) long, the other prompts with room for the new tokens.
         other_new: (B, M) bool, that room.
     """
 
     def other(rows: Tensor, text: Tensor, positions: Tensor) -> Tensor:
         room = other_new[rows]
-        # Both rows hold as many new tokens, in the same order, at other places.
+        # Both rows hold as many new tokens, in the same order, at other positions.
         moved = other_text[rows].masked_scatter(room, text[new[rows]])
-        places = torch.zeros_like(room).masked_scatter(room, positions[new[rows]])
-        return logits_fn(rows, moved, places)
+        theirs = torch.zeros_like(room).masked_scatter(room, positions[new[rows]])
+        return logits_fn(rows, moved, theirs)
 
     return other

@@ -17,8 +17,8 @@ class Layout(NamedTuple):
     """Two orders of the columns [prompt (P) | new (n)], each (B, P + n) long.
 
     Attributes:
-        packed: column that stands at each place of the packed row.
-        arranged: column that stands at each place of the caller's row.
+        packed: column that stands at each position of the packed row.
+        arranged: column that stands at each position of the caller's row.
         lengths: (B,) long, tokens of each packed row that are not padding.
     """
 
@@ -49,7 +49,7 @@ class PackedRows:
         columns: (B, P + n) long, the prompt and the appended masks.
         num_new: n.
         mask_token_id: the mask.
-        real: (B, L) bool, packed places that are not padding.
+        real: (B, L) bool, packed positions that are not padding.
         text: (B, L) long, packed rows, padded with the encoder's own padding id.
         masked: (B, L) bool, the masks to fill.
         can_end: (B, L) bool, masks with no known token behind them: only there may a text end.
@@ -68,8 +68,8 @@ class PackedRows:
 
     def pack_types(self, token_type_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Pack (B, P) token types; new tokens take the last real token's."""
-        place = torch.arange(token_type_ids.shape[1], device=token_type_ids.device)
-        last = torch.where(attention_mask.bool(), place, -1).amax(1, keepdim=True)
+        position = torch.arange(token_type_ids.shape[1], device=token_type_ids.device)
+        last = torch.where(attention_mask.bool(), position, -1).amax(1, keepdim=True)
         of_new = token_type_ids.gather(1, last).expand(-1, self.num_new)
         return self.layout.pack(torch.cat([token_type_ids, of_new], 1))
 
@@ -81,7 +81,7 @@ class PackedRows:
         return self.real & (self.layout.pack(is_new) == 1)
 
     def restore(self, packed: Tensor, elsewhere: int | None = None) -> Tensor:
-        """Put packed places back in their columns, (B, L) -> (B, P + n).
+        """Put packed positions back in their columns, (B, L) -> (B, P + n).
 
         Args:
             packed: (B, L), what stands there.
@@ -109,7 +109,7 @@ class PackedRows:
         return self.restore(filled)
 
     def cut_off(self, filled: Tensor, ends: Tensor) -> Tensor:
-        """Mark the places (B, L) bool that `finish` turns into padding; the arguments are its."""
+        """Mark the positions (B, L) bool that `finish` pads; the arguments are its."""
         left = self.masked & (filled == self.mask_token_id)
         return behind_first(ends, self.tail) | left
 
@@ -141,11 +141,11 @@ def pack_rows(
     num_closing = ends_with(input_ids, attention_mask, closing_ids) * len(closing_ids)
     layout = plan_layout(attention_mask, num_new, num_closing, closing_last=from_nothing)
     columns = append(input_ids, num_new, mask_token_id)
-    place = torch.arange(int(layout.lengths.max()), device=input_ids.device)
-    real = place < layout.lengths[:, None]
+    position = torch.arange(int(layout.lengths.max()), device=input_ids.device)
+    real = position < layout.lengths[:, None]
     text = layout.pack(columns).masked_fill(~real, pad_token_id)
     masked = real & (text == mask_token_id)
-    closing = real & (place >= (layout.lengths - num_closing)[:, None])
+    closing = real & (position >= (layout.lengths - num_closing)[:, None])
     behind = real & nothing_behind(real & ~masked & ~closing)
     return PackedRows(
         layout=layout,
@@ -184,23 +184,23 @@ def plan_layout(
     real = attention_mask.bool()
     batch_size, width = real.shape
     total = width + num_new
-    place = torch.arange(width, device=real.device).expand(batch_size, -1)
+    position = torch.arange(width, device=real.device).expand(batch_size, -1)
     new = torch.arange(width, total, device=real.device).expand(batch_size, -1)
 
     from_the_end = real.sum(1, keepdim=True) - real.cumsum(1)  # real tokens behind this one
     closing = real & (from_the_end < num_closing[:, None])
     # Sorting by one key: text and new columns by their number, then closing tokens, then padding.
     # In the example above the keys are 0 1 2 10 18 and, of the new ones, 5 6.
-    key = place + total * closing + 2 * total * ~real
+    key = position + total * closing + 2 * total * ~real
     packed = torch.cat([key, new], 1).argsort(1)
 
     if closing_last:
         return Layout(packed, packed, real.sum(1) + num_new)
-    last_real = torch.where(real, place, -1).amax(1, keepdim=True)
+    last_real = torch.where(real, position, -1).amax(1, keepdim=True)
     spread = num_new + 1  # room for the new columns between two old ones
     # In the example every column c has the key 3c and the new ones have 10 11, behind the 9 of the
     # last real token and before the 12 of the padding.
-    key = torch.cat([place * spread, last_real * spread + 1 + new - width], 1)
+    key = torch.cat([position * spread, last_real * spread + 1 + new - width], 1)
     return Layout(packed, key.argsort(1), real.sum(1) + num_new)
 
 
@@ -223,7 +223,7 @@ def ends_with(input_ids: Tensor, attention_mask: Tensor, suffix_ids: Sequence[in
 
 
 def nothing_behind(known: Tensor) -> Tensor:
-    """Mark the places of each row with no known token at or behind them, (B, L) -> (B, L) bool."""
+    """Mark the positions with no known token at or behind them, (B, L) -> (B, L) bool."""
     return known.flip(1).cumsum(1).flip(1) == 0
 
 
@@ -232,7 +232,7 @@ def behind_first(ends: Tensor, tail: Tensor) -> Tensor:
 
     Args:
         ends: (B, L) bool, where an end of text stands.
-        tail: (B, L) bool, the only places looked at and marked.
+        tail: (B, L) bool, the only positions looked at and marked.
 
     Returns:
         (B, L) bool.

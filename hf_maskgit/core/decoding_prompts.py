@@ -171,7 +171,7 @@ def pack_negative_prompts(
             f"`negative_prompt_ids` have {given} rows for {num_prompts} prompts and "
             f"{returned} returned texts; give one for all, or one per prompt or returned text."
         )
-    # Each row of the other prompts needs as many new places as its row of the batch has masks.
+    # Each row of the other prompts needs as many new positions as its row of the batch has masks.
     others = _pack(
         model.config,
         input_ids.long().repeat_interleave(returned // given, 0),

@@ -27,7 +27,7 @@ _REFUSED_CRITERIA = {
 
 
 def settled(state: DecodingState, remask: str) -> Tensor:
-    """Mark the places (R, L) bool that will not change any more: where no remasking can reach."""
+    """Mark the positions (R, L) bool that will not change any more: no remasking reaches them."""
     known = state.block < 0
     if REMASKS[remask].rate is not None:
         return known
@@ -41,7 +41,7 @@ def ended_rows(ends: Tensor, certain: Tensor) -> Tensor:
 
     Args:
         ends: (R, L) bool, where an end stands.
-        certain: (R, L) bool, places that will not change any more.
+        certain: (R, L) bool, positions that will not change any more.
 
     Returns:
         (R,) bool.
@@ -81,7 +81,7 @@ class StopRules:
 
     Args:
         sampler: its end ids and remasking.
-        new: (B, L) bool, places of the appended tokens.
+        new: (B, L) bool, positions of the appended tokens.
         stop_strings: see `MaskGitGenerationConfig`.
         tokenizer: decodes the new tokens for them.
         criteria: called with (text (R, L), None), return True for rows that are done; masks that
@@ -126,7 +126,7 @@ class StopRules:
 
         Args:
             num_new: tokens that are appended to each row.
-            can_end: (B, L) bool, places where a text may end.
+            can_end: (B, L) bool, positions where a text may end.
             pad_token_id: what fills a row that is cut off.
 
         Raises:
@@ -180,9 +180,9 @@ class StopRules:
         marks = torch.zeros_like(readable)
         if not self._strings or self._tokenizer is None:
             return marks
-        for row, places in enumerate(readable):
-            ids = text[row, places].tolist()
+        for row, positions in enumerate(readable):
+            ids = text[row, positions].tolist()
             count = tokens_until(ids, self._strings, self._tokenizer)
             if count is not None:
-                marks[row, places.nonzero()[count - 1]] = True
+                marks[row, positions.nonzero()[count - 1]] = True
         return marks

@@ -174,46 +174,46 @@ class Turn:
 
     @property
     def coins(self) -> Tensor:
-        """One uniform (R, L) per place, for the order of masks or the remasking of tokens."""
+        """One uniform (R, L) per position, for the order of masks or the remasking of tokens."""
         return self.uniforms[..., 1]
 
-    def logits(self, places: Tensor) -> Tensor:
-        """Ask the denoiser: (N, V) at places (R, L) bool, -inf at what cannot stand there.
+    def logits(self, positions: Tensor) -> Tensor:
+        """Ask the denoiser: (N, V) at positions (R, L) bool, -inf at what cannot stand there.
 
         Raises:
             ValueError: for logits that are not finite.
         """
-        logits = self._restrict(self.logits_fn(self.rows, self.state.text, places), places)
+        logits = self._restrict(self.logits_fn(self.rows, self.state.text, positions), positions)
         check_logits(logits)
         return logits
 
-    def critic_scores(self, drawn: Tensor, places: Tensor) -> Tensor:
-        """Ask the critic: (N,) at places (R, L) bool of the text with `drawn` at every mask.
+    def critic_scores(self, drawn: Tensor, positions: Tensor) -> Tensor:
+        """Ask the critic: (N,) at positions (R, L) bool of the text with `drawn` at every mask.
 
         Raises:
             ValueError: for scores of nan.
         """
         text = self.state.text.masked_scatter(self.state.masked, drawn)
-        scores = cast(CriticFn, self.critic_fn)(self.rows, text, places)
+        scores = cast(CriticFn, self.critic_fn)(self.rows, text, positions)
         check_critic_scores(scores)
         return scores
 
-    def draw(self, logits: Tensor, places: Tensor) -> Tensor:
-        """Draw one token at each place (R, L) bool, (N, V) -> (N,) long.
+    def draw(self, logits: Tensor, positions: Tensor) -> Tensor:
+        """Draw one token at each position (R, L) bool, (N, V) -> (N,) long.
 
         Raises:
             ValueError: when a `logits_processor` leaves nothing to emit, or makes scores of nan.
         """
         sampler = self.sampler
-        rows = places.nonzero()[:, 0]  # (N,) the row of each place
-        # Processors read a whole row per place: (N, L) is built for them alone.
+        rows = positions.nonzero()[:, 0]  # (N,) the row of each position
+        # Processors read a whole row per position: (N, L) is built for them alone.
         whole = self.state.text[rows] if sampler.changes_scores else self.state.text[:0]
         text = cast(torch.LongTensor, whole)
         if sampler.processors:
-            logits = self._processed(logits, text, places)
+            logits = self._processed(logits, text, positions)
         if not sampler.do_sample:
             return logits.argmax(-1)
-        uniforms = self.uniforms[..., 0][places]
+        uniforms = self.uniforms[..., 0][positions]
         scale = torch.ones_like(uniforms)
         if sampler.anneal_temperature:
             scale = self.asked.temperature_scale[rows]
@@ -233,24 +233,24 @@ class Turn:
         drawn = draw(warm, uniforms)
         return torch.where(cold, logits.argmax(-1), drawn) if bool(cold.any()) else drawn
 
-    def _processed(self, logits: Tensor, text: torch.LongTensor, places: Tensor) -> Tensor:
+    def _processed(self, logits: Tensor, text: torch.LongTensor, positions: Tensor) -> Tensor:
         # A processor may edit in place, and may bring back what the distribution excludes.
         scores = cast(torch.FloatTensor, logits.clone())
         for processor in self.sampler.processors:
             scores = processor(text, scores)
             check_same_shape("logits_processor", scores, logits)
-        logits = self._restrict(scores, places)
+        logits = self._restrict(scores, positions)
         check_processed(logits)
         return logits
 
-    def _restrict(self, logits: Tensor, places: Tensor) -> Tensor:
-        """Give -inf to every id that cannot stand at its place, (N, V) -> (N, V)."""
+    def _restrict(self, logits: Tensor, positions: Tensor) -> Tensor:
+        """Give -inf to every id that cannot stand at its position, (N, V) -> (N, V)."""
         state = self.state
         logits = forbid(logits, self.sampler.suppressed)
         # An end of text with known tokens behind it would cut them off.
-        inside = (~state.can_end[places]).nonzero()  # (I, 1) pairs with (E,) below: (I, E) cells
+        inside = (~state.can_end[positions]).nonzero()  # (I, 1) pairs with (E,) below: (I, E) cells
         logits[inside, self.sampler.end_ids] = -torch.inf
         if state.allowed is not None:
             table = cast(Tensor, state.allowed_table)
-            logits = logits.masked_fill(~table[state.allowed[places]], -torch.inf)
+            logits = logits.masked_fill(~table[state.allowed[positions]], -torch.inf)
         return logits

@@ -4,7 +4,7 @@ The LM head runs only where logits are needed, and self-conditioning reaches the
 the encoder looks like inside: both by forward hooks. What a pass is about belongs to the thread
 that makes it and to the two modules it is made with, never to a module alone: several threads may
 call one model, and every copy of it and every replica of DataParallel has its own. An encoder that
-would confuse padding with text gets rows without padding.
+would confuse padding with text gets rows without padding (`encoder_padding`).
 
 Letters: B batch, L length, H width of the hidden states, V vocabulary, N chosen positions.
 """
@@ -14,7 +14,7 @@ import inspect
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,8 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from .encoder_kinds import PADDING_LEAKS, min_positions
+from .encoder_padding import holds_confusing_padding, run_without_padding
+from .left_edge import LeftEdge
 from .self_conditioning import SelfConditioning, add_to_embeddings, spare_padding
 
 logger = logging.get_logger(__name__)
@@ -36,14 +38,17 @@ class EncoderPass:
         previous_hidden_states: (B, L, H) of the pass before, for self-conditioning.
         has_previous: (B,) bool, rows that had one; None is all.
         keeps_hidden_state: leave the encoder's last hidden state in `last_hidden_state`.
+        edge: how the texts come to the left edge; None where they stand there. All else is in the
+            caller's columns.
     """
 
     head_positions: Tensor | None = None
     previous_hidden_states: Tensor | None = None
     has_previous: Tensor | None = None
     keeps_hidden_state: bool = False
+    edge: LeftEdge | None = None
     last_hidden_state: Tensor | None = None
-    _places: tuple[Tensor, ...] | None = None  # rows and columns of the head's positions
+    _rows_and_columns: tuple[Tensor, ...] | None = None  # rows and columns of the head's positions
 
 
 @dataclass
@@ -97,21 +102,24 @@ def running(
         this_pass: what it is about.
         denoiser: hooked by `hook_encoder`.
         self_conditioning: of the model, if it has any.
-        arguments: of the encoder.
+        arguments: of the encoder, in the caller's columns.
 
     Yields:
-        The arguments to make the pass with.
+        The arguments to make the pass with, at the left edge.
     """
     # Adapters (PEFT) wrap or replace modules of a model that is hooked already.
     hook_encoder(denoiser, self_conditioning)
     # Where N is decided before the body runs, a compiler makes one graph of it and the head.
     positions = this_pass.head_positions
-    this_pass._places = None if positions is None else positions.nonzero(as_tuple=True)
+    this_pass._rows_and_columns = None if positions is None else positions.nonzero(as_tuple=True)
     now = _Running(this_pass, denoiser.base_model, denoiser.get_input_embeddings(), None)
+    edge, previous = this_pass.edge, this_pass.previous_hidden_states
+    if edge is not None:
+        arguments = edge.move(arguments)
+        previous = None if previous is None else edge.pack(previous)
     if self_conditioning is not None:
         addition = spare_padding(
-            self_conditioning(this_pass.previous_hidden_states, this_pass.has_previous),
-            arguments.get("attention_mask"),
+            self_conditioning(previous, this_pass.has_previous), arguments.get("attention_mask")
         )
         if "inputs_embeds" in arguments:  # then the encoder's own embeddings are not asked
             given = arguments["inputs_embeds"]
@@ -152,40 +160,37 @@ def predict(
         ValueError: for texts too short for the encoder, and for details of a padded batch from an
             encoder that runs without padding.
     """
-
-    def run(of_rows: dict[str, Any], about: EncoderPass) -> tuple[Tensor, Any]:
-        _check_length(of_rows, denoiser)
-        with running(about, denoiser, self_conditioning, of_rows) as of_rows:
-            output = denoiser(**of_rows, **details, return_dict=True)
-        # At some positions the hook made one text of all, so the logits are (1, N, V).
-        everywhere = about.head_positions is None
-        return output.logits if everywhere else output.logits.squeeze(0), output
-
-    kind = denoiser.config.model_type
-    if kind not in PADDING_LEAKS or attention_mask is None:
-        return run(arguments, this_pass)
-    # Once the padding is gone, a mask of ones would say nothing, and some know none.
-    arguments = {name: value for name, value in arguments.items() if name != "attention_mask"}
-    if attention_mask.all():
-        return run(arguments, this_pass)
-    if any(details.values()) or this_pass.keeps_hidden_state:
+    by_length = holds_confusing_padding(denoiser, attention_mask)
+    if by_length and (any(details.values()) or this_pass.keeps_hidden_state):
+        kind = denoiser.config.model_type
         raise ValueError(
             f"Hidden states and attentions of a padded batch are not available from {kind!r}, "
             f"which runs without padding ({PADDING_LEAKS[kind]}); pass texts of one length."
         )
-    logits = run_by_length(
-        lambda of_rows, places: run(of_rows, EncoderPass(places))[0],
-        arguments,
-        attention_mask,
-        this_pass.head_positions,
-    )
-    return logits, {}
+    output: Any = {}
+
+    def run(of_rows: dict[str, Any], positions: Tensor | None) -> Tensor:
+        nonlocal output
+        _check_length(of_rows, denoiser)
+        about = EncoderPass(positions) if by_length else this_pass
+        with running(about, denoiser, self_conditioning, of_rows) as of_rows:
+            output = denoiser(**of_rows, **details, return_dict=True)
+        logits: Tensor = output.logits
+        if about.edge is not None:
+            about.edge.restore(output)
+            logits = about.edge.back(logits) if positions is None else logits
+        # At some positions the hook made one text of all, so the logits are (1, N, V).
+        return logits if positions is None else logits.squeeze(0)
+
+    positions = this_pass.head_positions
+    return run_without_padding(run, denoiser, arguments, attention_mask, positions), output
 
 
 def states_of_denoiser(
     denoiser: PreTrainedModel,
     self_conditioning: SelfConditioning | None,
     arguments: dict[str, Any],
+    edge: LeftEdge | None,
     positions: Tensor | None = None,
 ) -> Tensor:
     """Return what `states_at` does for the body of a denoiser, in a pass with none before it.
@@ -194,10 +199,19 @@ def states_of_denoiser(
         denoiser: hooked by `hook_encoder`.
         self_conditioning: of the model, if it has any.
         arguments: of the encoder.
+        edge: how the texts come to the left edge; None where they stand there.
         positions: (B, L) bool; None means everywhere.
     """
-    with running(EncoderPass(), denoiser, self_conditioning, arguments) as arguments:
-        return states_at(denoiser.base_model, arguments, positions)
+    body = denoiser.base_model
+    edge = None if holds_confusing_padding(body, arguments.get("attention_mask")) else edge
+
+    def states(of_rows: dict[str, Any]) -> Tensor:
+        about = EncoderPass(keeps_hidden_state=True, edge=edge)
+        with running(about, denoiser, self_conditioning, of_rows) as of_rows:
+            body(**of_rows, return_dict=True)
+        return cast(Tensor, about.last_hidden_state)  # the hook has put it back
+
+    return _at(states, body, arguments, positions)
 
 
 def look_back(
@@ -205,6 +219,7 @@ def look_back(
     denoiser: PreTrainedModel,
     self_conditioning: SelfConditioning,
     arguments: dict[str, Any],
+    edge: LeftEdge | None,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Make the pass that self-conditioning looks back on, without gradient.
 
@@ -216,6 +231,7 @@ def look_back(
         denoiser: hooked by `hook_encoder`.
         self_conditioning: of the model.
         arguments: of the encoder.
+        edge: how the texts come to the left edge; None where they stand there.
 
     Returns:
         Hidden states (B, L, H), None for a share of 0, and which rows (B,) bool use them, None for
@@ -224,37 +240,33 @@ def look_back(
     if share == 0:
         return None, None
     with torch.no_grad():
-        states = states_of_denoiser(denoiser, self_conditioning, arguments)
+        states = states_of_denoiser(denoiser, self_conditioning, arguments, edge)
     if share == 1:
         return states, None  # and torch's generator is left alone
     return states, torch.rand(len(states), device=states.device) < share
 
 
-def states_at(body: Any, arguments: dict[str, Any], positions: Tensor | None) -> Tensor:
+def states_at(
+    body: Any, arguments: dict[str, Any], edge: LeftEdge | None, positions: Tensor | None
+) -> Tensor:
     """Return an encoder's last hidden states.
 
     Args:
         body: an encoder without a head.
         arguments: of its forward; those that it does not know are left out.
+        edge: how the texts come to the left edge; None where they stand there.
         positions: (B, L) bool; None means everywhere.
 
     Returns:
         (N, H) at the positions, or (B, L, H).
     """
+    edge = None if holds_confusing_padding(body, arguments.get("attention_mask")) else edge
 
-    def run(of_rows: dict[str, Any], places: Tensor | None) -> Tensor:
-        hidden: Tensor = body(**of_rows, return_dict=True)[0]
-        return hidden if places is None else hidden[places]
+    def states(of_rows: dict[str, Any]) -> Tensor:
+        found: Tensor = body(**of_rows if edge is None else edge.move(of_rows), return_dict=True)[0]
+        return found if edge is None else edge.back(found)
 
-    mask = arguments.get("attention_mask")
-    known = argument_names(body)
-    arguments = {name: value for name, value in arguments.items() if name in known}
-    if body.config.model_type not in PADDING_LEAKS:
-        return run(arguments, positions)
-    arguments.pop("attention_mask", None)  # FNet does not even know it
-    if mask is None or bool(mask.all()):
-        return run(arguments, positions)
-    return run_by_length(run, arguments, mask, positions)
+    return _at(states, body, arguments, positions)
 
 
 def argument_names(encoder: Any) -> frozenset[str]:
@@ -265,68 +277,22 @@ def argument_names(encoder: Any) -> frozenset[str]:
     )
 
 
-def run_by_length(
-    run: Callable[[dict[str, Any], Tensor | None], Tensor],
+def _at(
+    states: Callable[[dict[str, Any]], Tensor],
+    body: Any,
     arguments: dict[str, Any],
-    attention_mask: Tensor,
     positions: Tensor | None,
 ) -> Tensor:
-    """Run a batch without its padding: rows of one length after rows of another.
+    """Return what an encoder's states (b, l, H) of some rows are at positions; see `states_at`."""
 
-    Logits come in the order of the lengths and are put back in that of the rows. With logits wanted
-    at the places marked x, and - for padding:
+    def run(of_rows: dict[str, Any], positions: Tensor | None) -> Tensor:
+        hidden = states(of_rows)
+        return hidden if positions is None else hidden[positions]
 
-        row 0   a  x  x     length 3      of length 2:  [x of row 1]           places [2]
-        row 1   d  x  -     length 2      of length 3:  [x x of 0, x of 2]     places [0, 1, 3]
-        row 2   f  g  x     length 3      result:       [x x of 0, x of 1, x of 2]
-
-    Args:
-        run: given arguments and positions of some rows, (b, l) bool or None, returns their logits,
-            (n, V) or (b, l, V).
-        arguments: of the encoder, each (B, L) or (B, L, ...).
-        attention_mask: (B, L), 1 at real tokens, on any side.
-        positions: (B, L) bool, where logits are wanted; None means everywhere.
-
-    Returns:
-        Logits of the same dtype, (N, V) at the positions or (B, L, V); 0 at padding.
-
-    Raises:
-        ValueError: for an argument without a value per token.
-    """
-    real = attention_mask.bool()
-    for name, value in arguments.items():
-        if not isinstance(value, Tensor) or value.shape[:2] != real.shape:
-            raise ValueError(
-                f"`{name}` must be of shape (batch, length) = {tuple(real.shape)} for this encoder "
-                "where a batch is padded: it runs rows of each length on their own."
-            )
-    lengths = real.sum(1)
-    different = lengths[lengths > 0].unique().tolist()
-    if not different:
-        raise ValueError("`attention_mask` marks no real token (1) in any row of the batch.")
-    if len(different) > 1:
-        logger.warning_once(
-            "This encoder runs without padding: rows of each length of a batch run on their own. "
-            "Batches of texts of similar length are faster."
-        )
-    wanted = torch.ones_like(real) if positions is None else positions
-    # (B, L): the place of each wanted position among the N logits, counted row by row
-    place = wanted.flatten().cumsum(0).view_as(wanted) - 1
-    logits, places = [], []
-    for length in different:  # a row without a real token is in none of them, its logits stay 0
-        rows = lengths == length
-        chosen = _without_padding(wanted[rows], real[rows])
-        part = run(
-            {name: _without_padding(value[rows], real[rows]) for name, value in arguments.items()},
-            None if positions is None else chosen,
-        )
-        logits.append(part.flatten(0, -2))
-        places.append(_without_padding(place[rows], real[rows])[chosen])
-    found = torch.cat(logits)
-    # Not in place, so that the gradient finds its way back to each length's own pass.
-    result = found.new_zeros(int(wanted.sum()), found.shape[-1])
-    result = result.index_copy(0, torch.cat(places), found)
-    return result.unflatten(0, real.shape) if positions is None else result
+    known = argument_names(body)
+    mask = arguments.get("attention_mask")
+    arguments = {name: value for name, value in arguments.items() if name in known}
+    return run_without_padding(run, body, arguments, mask, positions)
 
 
 def warn_of_dropout(model: Any, what: str) -> None:
@@ -352,12 +318,14 @@ def _gather_hidden_states(body: nn.Module, args: Any, output: Any) -> Any:
     if now is None or now.body is not body:
         return None
     this_pass = now.about
-    # The hidden state comes first, whatever its name.
+    states = output[0]  # the hidden state comes first, whatever its name
+    if this_pass.edge is not None:
+        states = this_pass.edge.back(states)
     if this_pass.keeps_hidden_state:
-        this_pass.last_hidden_state = output[0]
+        this_pass.last_hidden_state = states
     # One text of N tokens: a head treats all tokens alike and need not know whose they are.
-    if this_pass._places is not None:
-        output[next(iter(output.keys()))] = output[0][this_pass._places].unsqueeze(0)
+    if this_pass._rows_and_columns is not None:
+        output[next(iter(output.keys()))] = states[this_pass._rows_and_columns].unsqueeze(0)
     return output
 
 
@@ -378,8 +346,3 @@ def _check_length(arguments: dict[str, Any], denoiser: PreTrainedModel) -> None:
             f"The encoder {type(denoiser).__name__} takes texts of at least {shortest} tokens with "
             f"their framing, got one of {text.shape[1]}."
         )
-
-
-def _without_padding(rows: Tensor, real: Tensor) -> Tensor:
-    """Keep the real tokens of rows that have equally many, (b, L, ...) -> (b, l, ...)."""
-    return rows[real].unflatten(0, (len(rows), -1))

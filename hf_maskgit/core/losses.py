@@ -39,7 +39,7 @@ def at_least_float32(logits: Tensor) -> Tensor:
 class _BlockwiseCrossEntropy(torch.autograd.Function):
     """Cross-entropy by blocks of rows: half the time on a CPU, a third of the memory anywhere.
 
-    The logits are the largest tensor of a training step. Whole float32 copies of them (of the
+    The logits are the largest tensor of a training pass. Whole float32 copies of them (of the
     probabilities, and of both gradients) would go through memory several times; a block stays in
     the cache, and only the gradient is kept, in the logits' own dtype.
     """

@@ -29,7 +29,7 @@ from .encoder_pass import (
 )
 from .generation_config_maskgit import MaskGitGenerationConfig
 from .generation_maskgit import MaskGitGenerationMixin
-from .left_edge import LeftEdge, at_the_left_edge
+from .left_edge import LeftEdge
 from .losses import at_least_float32, masked_cross_entropy
 from .modeling_checks import (
     Targets,
@@ -152,7 +152,6 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
             limits.append(max_positions(self.critic))
         return min((limit for limit in limits if limit is not None), default=None)
 
-    @at_the_left_edge
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -178,7 +177,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
 
         1. Check what is asked, before the encoder works.
         2. Look back on a pass before this one, where the model has self-conditioning.
-        3. Predict at the chosen places; the LM head runs nowhere else.
+        3. Predict at the chosen positions; the LM head runs nowhere else.
         4. Take the losses of denoiser and critic.
         5. Pack what was asked for.
 
@@ -227,24 +226,25 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         looks_back = (previous_hidden_states, has_previous, self_condition)
         check_looking_back(self.self_conditioning, arguments, *looks_back)
         check_judging(self.critic_head, arguments, train, critic_temperature, targets is not None)
+        edge = LeftEdge.of(self, own)
 
         # 2. Look back on a pass before this one, where the model has self-conditioning.
         if previous_hidden_states is None and self.self_conditioning is not None:
             share = self._share_that_looks_back(self_condition, targets is not None)
             previous_hidden_states, has_previous = look_back(
-                share, self.denoiser, self.self_conditioning, arguments
+                share, self.denoiser, self.self_conditioning, arguments, edge
             )
 
-        # 3. Predict at the chosen places; the LM head runs nowhere else.
-        places = masked_positions if targets is None else targets.chosen
+        # 3. Predict at the chosen positions; the LM head runs nowhere else.
+        positions = masked_positions if targets is None else targets.chosen
         this_pass = EncoderPass(
-            places, previous_hidden_states, has_previous, output_last_hidden_state
+            positions, previous_hidden_states, has_previous, output_last_hidden_state, edge
         )
         details = {
             "output_hidden_states": _or(output_hidden_states, self.config.output_hidden_states),
             "output_attentions": _or(output_attentions, self.config.output_attentions),
         }
-        if places is None and not any((output_last_hidden_state, *details.values())):
+        if positions is None and not any((output_last_hidden_state, *details.values())):
             check_left_to_right(self.config, input_ids, self.taken_for_causal_lm)
         # Nothing of the denoiser's own pass is kept for a gradient that nobody will ask for.
         only_critic = targets is not None and train == "critic"
@@ -338,18 +338,16 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
                 "config and train it."
             )
         arguments = {"input_ids": input_ids, "attention_mask": attention_mask, **kwargs}
-        edge = LeftEdge.of(self, input_ids, attention_mask)
-        moved = arguments if edge is None else edge.move(arguments)
-        places = positions if edge is None else edge.move({"": positions})[""]
-        scores = -self._suspicion(moved, places)  # it learns what is wrong
-        return scores if edge is None else edge.in_order(scores, positions)
+        return -self._suspicion(arguments, positions)  # it learns what is wrong
 
     def _suspicion(self, arguments: dict[str, Any], positions: Tensor) -> Tensor:
         """Return the critic's log-odds (N,) that the tokens at (B, L) bool are wrong."""
+        edge = LeftEdge.of(self, arguments)
         if self.critic is not None:
-            states = states_at(self.critic, arguments, positions)
+            states = states_at(self.critic, arguments, edge, positions)
         else:
-            states = states_of_denoiser(self.denoiser, self.self_conditioning, arguments, positions)
+            denoiser = (self.denoiser, self.self_conditioning)
+            states = states_of_denoiser(*denoiser, arguments, edge, positions)
         return at_least_float32(cast(nn.Linear, self.critic_head)(states).squeeze(-1))
 
     def resize_token_embeddings(

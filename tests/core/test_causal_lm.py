@@ -22,7 +22,7 @@ def causal(folder):
 
 def test_logits_of_a_text_without_masks_are_refused(causal):
     """What tools ask that score a text from left to right: `model(inps).logits`."""
-    with pytest.raises(ValueError, match=r"each place the model sees the token itself.*nelbo\(\)"):
+    with pytest.raises(ValueError, match=r"each position the model sees the token its.*nelbo\(\)"):
         causal(TEXT)
     with pytest.raises(ValueError, match=r"MaskGitForMaskedLM.from_pretrained\(\) instead of Auto"):
         causal(input_ids=TEXT, attention_mask=torch.ones_like(TEXT))

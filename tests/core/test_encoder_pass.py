@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_maskgit.core.encoder_pass import run_by_length
+from hf_maskgit.core.encoder_padding import run_by_length
 
 PAD = 0
 # The worked row of `run_by_length`: x are the places wanted, - is padding.

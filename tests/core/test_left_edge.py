@@ -129,6 +129,35 @@ def test_a_text_longer_than_the_positions_is_refused_before_the_encoder_works(ma
 
 
 def test_what_cannot_be_put_back_is_refused():
-    edge = LeftEdge.of(tiny_model(), *padded(ROWS, "left").values())
+    edge = LeftEdge.of(tiny_model(), padded(ROWS, "left"))
     with pytest.raises(ValueError, match=r"shape \(3, 2, 7, 3\).*Pad on the right"):
-        edge._back(torch.zeros(3, 2, 7, 3), 3)
+        edge.back(torch.zeros(3, 2, 7, 3), 3)
+
+
+@pytest.mark.parametrize(
+    "how", ["exported", "traced", pytest.param("compiled", marks=pytest.mark.slow)]
+)
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("at", ["everywhere", "masks"])
+@torch.no_grad()
+def test_a_recorded_pass_moves_texts_as_well(how, at):
+    """What is recorded from a batch padded on one side holds for the other side, too."""
+    model = tiny_model()
+    batches = [padded(ROWS, side) for side in ("right", "left")]
+    for batch in batches if at == "masks" else ():
+        batch["masked_positions"] = batch["input_ids"] == MASK
+    if how == "exported":
+        recorded = torch.export.export(model, (), batches[0], strict=False).module()
+    elif how == "traced":
+        model.config.return_dict = False
+        recorded = torch.jit.trace(model, example_kwarg_inputs=batches[0], check_trace=False)
+    else:
+        torch._dynamo.reset()
+        recorded = torch.compile(model, backend="eager", fullgraph=True)
+    expected = model(**batches[0])[0]
+    for batch in batches:
+        found = recorded(**batch)[0]
+        if at == "masks":
+            torch.testing.assert_close(found, expected)
+        else:
+            torch.testing.assert_close(real(found, batch), real(expected, batches[0]))
