@@ -1,12 +1,14 @@
 """Configuration of a masked-diffusion model around any encoder of the masked-LM family."""
 
 import copy
+import math
 import os
 from typing import Any, cast
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedTokenizerBase
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
+from transformers.utils import logging
 
 from .checkpoint_files import read_json_object, told_of
 from .masking import Masking
@@ -20,6 +22,8 @@ from .special_tokens import (
     never_written,
     tokenizer_fields,
 )
+
+logger = logging.get_logger(__name__)
 
 # Keywords that transformers itself hands to a config and that no dataclass field declares.
 _TRANSFORMERS_KEYWORDS = frozenset(
@@ -213,13 +217,19 @@ class MaskGitConfig(PreTrainedConfig):
             check_size(vars(self), num_tokens)
 
     def note_size(self, num_tokens: int | None) -> None:
-        """Take all rows of a resized table for tokens, until a tokenizer tells otherwise.
+        """Take all rows of a resized table for tokens, until a tokenizer tells otherwise, and warn.
 
         Args:
             num_tokens: rows there are now, but for those that only pad the table; None changes
                 nothing.
         """
         if num_tokens is not None:
+            if self.num_token_ids is not None and num_tokens > self.num_token_ids:
+                logger.warning(
+                    f"The ids from {self.num_token_ids} to {num_tokens - 1} are new, and the model "
+                    "takes them for words: it may write them, special or not. Tell it what they "
+                    "are: model.config.read_tokenizer(tokenizer)."
+                )
             self.num_token_ids = num_tokens
             if self.unassigned_token_ids is not None:
                 self.unassigned_token_ids = [i for i in self.unassigned_token_ids if i < num_tokens]
@@ -312,7 +322,8 @@ class MaskGitConfig(PreTrainedConfig):
 
     def _check_ids(self) -> None:
         vocab_size = self.get_text_config().vocab_size
-        for name in (*SINGLE_IDS, "special_token_ids", "prefix_ids", "suffix_ids"):
+        lists = ("special_token_ids", "prefix_ids", "suffix_ids", "unassigned_token_ids")
+        for name in (*SINGLE_IDS, *lists):
             value = getattr(self, name)
             ids = [] if value is None else value if isinstance(value, list) else [value]
             outside = [i for i in ids if not 0 <= i < vocab_size]
@@ -333,6 +344,11 @@ class MaskGitConfig(PreTrainedConfig):
             raise ValueError(
                 f"`trained_length` must be at least 1 token, got {self.trained_length}; None where "
                 "nobody knows."
+            )
+        if not 0 <= self.initializer_range < math.inf:
+            raise ValueError(
+                "`initializer_range` must be a finite number of at least 0, got "
+                f"{self.initializer_range}."
             )
 
 

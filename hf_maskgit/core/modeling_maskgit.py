@@ -360,7 +360,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
 
         Args:
             new_num_tokens: the grown tokenizer's greatest id and one more; all of these can be
-                emitted from now on, until `config.read_tokenizer` says otherwise.
+                emitted from now on, until `config.read_tokenizer` says otherwise (a warning).
             pad_to_multiple_of: round the tables up to a multiple; the rest is never emitted.
             mean_resizing: draw new rows around the mean of the old ones.
         """

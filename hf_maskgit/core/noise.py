@@ -12,6 +12,7 @@ import torch
 from .argument_checks import check_generator
 
 _WORD = (1 << 64) - 1
+_MOST_TEXTS = 100_000  # all texts of a call are decoded side by side, each with memory of its own
 
 
 def mix(*key: int) -> int:
@@ -82,9 +83,16 @@ def row_seeds(
         do_sample: False needs no seeds, and touches no generator.
 
     Raises:
-        ValueError: for both a seed and a generator, or a number of seeds that does not fit.
+        ValueError: for both a seed and a generator, a number of seeds that does not fit, or more
+            returned rows than one call decodes.
     """
     returned = num_rows * repeats
+    if repeats > 1 and returned > _MOST_TEXTS:
+        raise ValueError(
+            f"`num_return_sequences` = {repeats:,} makes {returned:,} texts of {num_rows} rows; a "
+            f"call decodes its texts side by side, {_MOST_TEXTS:,} at most. Ask for fewer, and "
+            "call again with another seed."
+        )
     _check_one_source(seed, generator)
     if seed is None and not do_sample:
         return [0] * returned  # never looked at; no generator is touched

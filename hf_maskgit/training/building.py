@@ -152,6 +152,7 @@ def _with_rows(model: Any, tokenizer: PreTrainedTokenizerBase) -> Any:
     needed = rows_needed(tokenizer)
     if model.config.get_text_config().vocab_size < needed:
         if isinstance(model, MaskGitForMaskedLM):
+            model.config.num_token_ids = needed  # read off the tokenizer next: nothing to warn of
             model.resize_token_embeddings(needed)
         else:
             resize(model, needed)

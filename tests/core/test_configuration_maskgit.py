@@ -202,16 +202,20 @@ def test_all_ends_that_an_encoder_was_told_end_a_text():
 # --- a tokenizer that has grown ------------------------------------------------------------------
 
 
-def test_a_tokenizer_that_has_grown_is_read_again():
+def test_a_tokenizer_that_has_grown_is_read_again(caplog):
     model = MaskGitForMaskedLM.from_encoder(tiny_encoder(), tokenizer=word_tokenizer())
     tokenizer = word_tokenizer()
     tokenizer.add_special_tokens({"extra_special_tokens": ["<user>"]})
     tokenizer.add_tokens(["w35"])
     model.resize_token_embeddings(64, mean_resizing=False)  # by hand to a multiple
     assert model.config.num_token_ids == 64, "nothing else is known yet"
+    assert "The ids from 40 to 63 are new, and the model takes them for words" in caplog.text
+    caplog.clear()
     model.config.read_tokenizer(tokenizer)
     assert model.config.num_token_ids == 42
     assert model.config.forbidden_token_ids == [0, 2, 4, 40, *range(42, 64)]
+    model.resize_token_embeddings(42, mean_resizing=False)
+    assert not caplog.text, "nothing is new"
 
 
 @pytest.mark.parametrize(
@@ -265,6 +269,9 @@ def test_a_mask_with_another_part_is_refused():
         ({"corruption_prob": float("nan")}, "`corruption_prob` is a probability .* got nan"),
         ({"no_replace_prob": 0.7, "random_token_prob": 0.4}, r"must not exceed 1 .* 0.7 \+ 0.4"),
         ({"mask_token_id": 40}, "`mask_token_id` must be an id of the encoder's vocabulary, 0 to"),
+        ({"unassigned_token_ids": [7, -1]}, "`unassigned_token_ids` must be an id .* got -1"),
+        ({"initializer_range": float("nan")}, "`initializer_range` must be a finite .* got nan"),
+        ({"initializer_range": -0.1}, "`initializer_range` must be a finite .* got -0.1"),
         ({"pad_token_id": -1}, "`pad_token_id` must be an id of .* got -1. Resize the encoder's e"),
         ({"bos_token_id": 99}, "`bos_token_id` must be an id of the encoder's vocabulary"),
         ({"eos_token_id": 99}, "`eos_token_id` must be an id of the encoder's vocabulary"),

@@ -76,6 +76,13 @@ def test_every_returned_row_has_a_seed_of_its_own():
         row_seeds(2, 2, [1, 2, 3], None, True)
 
 
+@pytest.mark.parametrize("repeats", [50_001, 2**70])
+def test_more_texts_than_memory_holds_are_refused_before_each_has_a_seed(repeats):
+    assert len(row_seeds(2, 50_000, 0, None, False)) == 100_000
+    with pytest.raises(ValueError, match=r"makes [\d,]+ texts of 2 rows; .* 100,000 at most"):
+        row_seeds(2, repeats, 0, None, True)
+
+
 def test_where_nothing_is_drawn_no_generator_is_touched():
     before = torch.get_rng_state()
     assert row_seeds(2, 3, None, None, False) == [0] * 6

@@ -1,8 +1,10 @@
 """What `forward` refuses of rows of tokens, as `generate` and `nelbo` do."""
 
+import numpy as np
 import pytest
 import torch
 
+from hf_maskgit.core.row_checks import whole_numbers
 from tests.support.tiny import tiny_model
 
 PAD, UNK, CLS, SEP, MASK = range(5)
@@ -72,6 +74,12 @@ def test_every_integer_dtype_is_read_alike(dtype):
     for given in (mask, REAL.bool(), REAL.float()):
         found = model(input_ids=TEXT.to(dtype), attention_mask=given, labels=labels.to(signed))
         assert torch.equal(found.loss, expected)
+
+
+@pytest.mark.parametrize("kind", "int8 int16 int32 int64 uint8 uint16 uint32 float64".split())
+def test_every_kind_of_number_of_numpy_is_read_alike(kind):
+    """Files of tokens hold 16 bits without a sign."""
+    assert whole_numbers("input_ids", np.array([2, 5, 3], kind)).tolist() == [2, 5, 3]
 
 
 def test_masks_of_pairs_are_left_to_the_encoder():
