@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from transformers import pipeline
 
 from hf_maskgit.core.left_edge import LeftEdge
@@ -126,6 +127,17 @@ def test_a_text_longer_than_the_positions_is_refused_before_the_encoder_works(ma
     mask = {"attention_mask": torch.ones_like(text)} if masked else {}
     with pytest.raises(ValueError, match=r"longest text has 65 tokens, the encoder takes 64; sh"):
         model(input_ids=text, **mask)
+
+
+@pytest.mark.parametrize("side", [None, "left", "right"])
+def test_a_text_that_takes_all_positions_is_taken(side):
+    """Alone, or with one more column of padding."""
+    text = torch.full((1, 64), 9)
+    mask, given = torch.ones_like(text), {}
+    if side is not None:
+        text, mask = (F.pad(row, (1, 0) if side == "left" else (0, 1)) for row in (text, mask))
+        given = {"attention_mask": mask}
+    assert tiny_model()(input_ids=text, **given).logits.isfinite().all()
 
 
 def test_what_cannot_be_put_back_is_refused():
