@@ -23,6 +23,10 @@ REFUSED = {
         {"input_ids": TEXT, "attention_mask": REAL[:, 1:]},
         r"`attention_mask` must have the shape of `input_ids`, \(1, 4\), got \(1, 3\)",
     ),
+    "a mask of pairs that no encoder reads": (
+        {"input_ids": WHOLE, "attention_mask": torch.ones(1, 3, 3)},
+        r"`attention_mask` must have the shape of `input_ids`, \(1, 3\), got \(1, 3, 3\)",
+    ),
     "a mask of other values": (
         {"input_ids": TEXT, "attention_mask": REAL * 2},
         r"`attention_mask` must hold 0 \(padding\) and 1",
