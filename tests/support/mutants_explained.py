@@ -6,6 +6,11 @@ why both do the same. Where core changes, a row goes with the lines it speaks of
 
 EXPLAINED: dict[tuple[str, str, str], str] = {
     (
+        "decoding_guidance",
+        "other = at_least_float32(other_logits_fn(rows, text, positions)).log_softmax(-1)",
+        "other = at_least_float32(other_logits_fn(rows, text, positions)).log_softmax((1))",
+    ): "Of logits (N, V) the last dimension is number 1.",
+    (
         "decoding_layout",
         "spread = num_new + 1 # room for the new columns between two old ones",
         "spread = num_new + (2) # room for the new columns between two old ones",
