@@ -19,7 +19,7 @@ import torch
 from datasets import Dataset, DatasetDict, IterableDataset
 from transformers import PreTrainedTokenizerBase
 
-from ..core.special_tokens import never_emitted, tokenizer_fields
+from ..core.special_tokens import never_emitted, padding_alone, tokenizer_fields
 from ..core.text_reader import TextReader
 from ..core.unknown_tokens import Reading, check_read, sum_of
 
@@ -158,8 +158,8 @@ def prepare_examples(
         of the example's noise), and the report of what was cut or dropped.
 
     Raises:
-        ValueError: for a missing mask token or column, texts that are empty or hold the mask token,
-            and a `max_length` without room for a text.
+        ValueError: for a missing mask token or column, texts that are empty or hold the mask or
+            the padding token, and a `max_length` without room for a text.
     """
     bodies = tokenize_texts(
         texts, tokenizer, text_column, drop_empty_texts, num_proc, max_unknown_share
@@ -237,8 +237,8 @@ def tokenize_texts(
     Raises:
         ValueError: for a stream or anything else that is no data set with rows to be numbered; and
             naming the row, for a text that is no string, tokenises to nothing (unless
-            `drop_empty_texts`) or holds the mask token; and for texts that are mostly unknown to
-            the tokenizer.
+            `drop_empty_texts`) or holds the mask or the padding token; and for texts that are
+            mostly unknown to the tokenizer.
     """
     _check_is_dataset(texts)
     if text_column not in texts.column_names:
@@ -247,7 +247,9 @@ def tokenize_texts(
             "Name the one that holds the texts with `text_column`."
         )
 
-    hidden = never_emitted(tokenizer_fields(tokenizer))  # a text of these alone teaches nothing
+    fields = tokenizer_fields(tokenizer)
+    hidden = never_emitted(fields)  # a text of these alone teaches nothing
+    padding = padding_alone(tokenizer, fields)
     reader = TextReader(tokenizer)
 
     def tokenize(batch: list[str], rows: list[int]) -> dict[str, list[Any]]:
@@ -260,16 +262,16 @@ def tokenize_texts(
         kept, read = [], []
         readings = reader.read(batch, encoded)
         for body, reading, row in zip(encoded["input_ids"], readings, rows, strict=True):
-            _check_no_mask(body, row, tokenizer)
-            if hidden.issuperset(body):
-                if not drop_empty_texts:
-                    raise ValueError(
-                        f"The text in row {row} has no token that could be masked. Remove it, or "
-                        "set `drop_empty_texts` to drop such texts and report their number."
-                    )
-            else:
+            _check_lacks(body, row, tokenizer, tokenizer.mask_token_id, "mask")
+            if not hidden.issuperset(body):
+                _check_lacks(body, row, tokenizer, padding, "padding")  # batches would not tell
                 kept.append(body)
                 read.append(reading)
+            elif not drop_empty_texts:
+                raise ValueError(
+                    f"The text in row {row} has no token that could be masked. Remove it, or "
+                    "set `drop_empty_texts` to drop such texts and report their number."
+                )
         return {
             "input_ids": kept,
             "num_tokens": [len(body) for body in kept],
@@ -355,11 +357,12 @@ def _check_is_dataset(texts: Any) -> None:
     )
 
 
-def _check_no_mask(body: list[int], row: int, tokenizer: PreTrainedTokenizerBase) -> None:
-    if tokenizer.mask_token_id in body:
+def _check_lacks(body: list[int], row: int, tokenizer: Any, token: int | None, role: str) -> None:
+    if token in body:
         raise ValueError(
-            f"The text in row {row} contains the mask token {tokenizer.mask_token!r} itself, "
-            "which no text may hold: it marks what is hidden. Remove it from the text."
+            f"The text in row {row} contains the {role} token "
+            f"{tokenizer.convert_ids_to_tokens(token)!r} itself, which no text may hold: it marks "
+            f"what is {'hidden' if role == 'mask' else 'no text'}. Remove it from the text."
         )
 
 

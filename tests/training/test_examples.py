@@ -110,6 +110,8 @@ def test_a_text_of_framing_tokens_alone_counts_as_empty(tokenizer):
 
 
 def test_faulty_texts_are_named(tokenizer):
+    with pytest.raises(ValueError, match=r"row 1 contains the padding token '\[PAD\]' itself"):
+        prepare_examples(texts("w1", "w2 [PAD] w3"), tokenizer, max_length=8)
     with pytest.raises(ValueError, match=r"row 1 contains the mask token '\[MASK\]' itself"):
         prepare_examples(texts("w1", "w2 [MASK] w3"), tokenizer, max_length=8)
     with pytest.raises(ValueError, match="Row 1 of column 'text' holds NoneType, not a text"):
