@@ -1,5 +1,7 @@
 """When a row is finished before its masks are: an end of text, stop strings, criteria."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from transformers import (
@@ -13,6 +15,7 @@ from transformers.generation import ConfidenceCriteria
 
 from hf_maskgit import MaskGitConfig
 from hf_maskgit.core.decoding_stops import StopRules, tokens_until
+from hf_maskgit.core.decoding_turn import DecodingState
 from hf_maskgit.core.special_tokens import tokenizer_fields
 from tests.support.combinations import LEGAL, choices
 from tests.support.prompts import CLS, MASK, PAD, SEP
@@ -266,6 +269,17 @@ def test_counting_the_tokens_up_to_a_stop_string(tokenizer):
     assert tokens_until([], ["w4"], tokenizer) is None
     framed = [ids[0], SEP, ids[1]]  # special tokens are no text
     assert tokens_until(framed, ["w1 w2"], tokenizer) == 3
+
+
+@pytest.mark.parametrize(("gap", "ends"), [(MASK, False), (SEP, True)])
+def test_tokens_on_both_sides_of_an_open_place_are_no_stop_string(tokenizer, gap, ends):
+    text = torch.tensor([[*words(1), gap, *words(2)]])
+    everywhere = torch.ones_like(text).bool()
+    state = DecodingState.start(text, text == MASK, everywhere)
+    sampler = SimpleNamespace(remask="never", end_ids=torch.tensor([], dtype=torch.long))
+    stops = StopRules(sampler, everywhere, "w1 w2", tokenizer)
+    found, _ = stops.ends_so_far(torch.tensor([0]), state)
+    assert found.tolist() == [[False, False, ends]]
 
 
 def test_stop_strings_need_a_tokenizer(table):
