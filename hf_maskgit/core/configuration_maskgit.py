@@ -10,6 +10,7 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 from transformers.utils import logging
 
+from .argument_checks import check_is_tokenizer, check_whole
 from .checkpoint_files import read_json_object, told_of
 from .masking import Masking
 from .options import check, option, option_of, options_of
@@ -188,9 +189,11 @@ class MaskGitConfig(PreTrainedConfig):
             tokenizer: the model's own.
 
         Raises:
+            TypeError: for something else than a tokenizer.
             ValueError: for a tokenizer without a mask, with another one, or with ids beyond the
                 vocabulary; nothing is changed then.
         """
+        check_is_tokenizer(tokenizer)
         before = {name: getattr(self, name) for name in tokenizer_fields(tokenizer)}
         vars(self).update(tokenizer_fields(tokenizer))
         try:
@@ -214,6 +217,7 @@ class MaskGitConfig(PreTrainedConfig):
             ValueError: naming the ids.
         """
         if num_tokens is not None:
+            check_whole("new_num_tokens", num_tokens, 1)
             check_size(vars(self), num_tokens)
 
     def note_size(self, num_tokens: int | None) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from .argument_checks import check_whole
 from .causal_lm import check_left_to_right
 from .configuration_maskgit import MaskGitConfig
 from .encoder_kinds import (
@@ -365,6 +366,8 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
             mean_resizing: draw new rows around the mean of the old ones.
         """
         self.config.check_size(new_num_tokens)
+        if pad_to_multiple_of is not None:
+            check_whole("pad_to_multiple_of", pad_to_multiple_of, 1)
         how = (new_num_tokens, pad_to_multiple_of, mean_resizing)
         embeddings = resize(self.denoiser, *how)
         if self.critic is not None:

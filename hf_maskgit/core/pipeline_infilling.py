@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from .noise import fresh_seed, keyed_generator
+from .options import shown
 from .pipeline_maskgit import MaskGitPipeline, refuse_generator_in_workers, shift_columns
 from .pipeline_splicing import Piece, splice
 from .unknown_tokens import counted_before
@@ -19,6 +20,7 @@ from .unknown_tokens import counted_before
 _BLANK = re.compile(r"\{blank(?!\w)(?P<rest>[^{}]*\}?)")
 _LENGTHS = re.compile(r"(?::(?P<low>\d+)(?:-(?P<high>\d+))?)?\}")
 _LENGTH_STREAM = 0x626C616E6B  # tells these draws from those of `generate` under the same seed
+_MOST_DIGITS = 6  # of the length of a blank: its masks are written out before they are counted
 
 
 def holds_blank(text: str) -> bool:
@@ -362,6 +364,11 @@ def _bounds(blank: str, rest: str, blank_lengths: tuple[int, int]) -> tuple[int,
         )
     if parsed["low"] is None:
         return blank_lengths
+    if max(len(number or "") for number in parsed.groups()) > _MOST_DIGITS:
+        raise ValueError(
+            f"{shown(blank)} is longer than any text; a blank takes fewer than "
+            f"{10**_MOST_DIGITS:,} tokens."
+        )
     low = int(parsed["low"])
     high = low if parsed["high"] is None else int(parsed["high"])
     if not 1 <= low <= high:

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from .argument_checks import check_tensor, kind_of
 
+_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
+
 
 def check_rows(
     config: Any,
@@ -63,10 +65,12 @@ def check_ids(name: str, value: Any, vocab_size: int | None) -> None:
         ValueError: for another shape, numbers that are no integers, or ids out of range.
     """
     check_tensor(name, value)
-    if value.ndim != 2 or not value.numel() or value.is_floating_point() or value.is_complex():
+    no_integers = value.is_floating_point() or value.is_complex() or value.dtype in _UNSIGNED
+    if value.ndim != 2 or not value.numel() or no_integers:
+        advice = " Torch does not reckon with these: pass .long()." * (value.dtype in _UNSIGNED)
         raise ValueError(
             f"`{name}` must be integers of shape (batch, length), got dtype {value.dtype} and "
-            f"shape {tuple(value.shape)}."
+            f"shape {tuple(value.shape)}.{advice}"
         )
     if vocab_size is not None and bool(((value < 0) | (value >= vocab_size)).any()):
         raise ValueError(

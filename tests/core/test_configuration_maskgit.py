@@ -235,6 +235,18 @@ def test_a_tokenizer_that_does_not_fit_changes_nothing(changed, message):
     assert config.to_dict() == before
 
 
+def test_what_is_no_size_and_no_tokenizer_is_refused():
+    model = MaskGitForMaskedLM(tiny_config())
+    for size in ("48", 48.5, -1, True):
+        with pytest.raises(ValueError, match="`new_num_tokens` must be an integer of at least 1"):
+            model.resize_token_embeddings(size)
+    with pytest.raises(ValueError, match="`pad_to_multiple_of` must be an integer of at least 1"):
+        model.resize_token_embeddings(48, pad_to_multiple_of=0)
+    assert model.config.vocab_size == 40
+    with pytest.raises(TypeError, match="must be a tokenizer of transformers, got str 'a name'"):
+        model.config.read_tokenizer("a name")
+
+
 def test_a_table_that_cuts_off_tokens_is_refused():
     config = tiny_config(mask_token_id=39, special_token_ids=[0, 1, 2, 3, 39])
     with pytest.raises(ValueError, match=r"A table of 39 rows has none for the ids 39 of the mod"):

@@ -308,6 +308,8 @@ def test_other_braces_are_text(words, text):
     [
         ("{blank:0}", r"'\{blank:0\}' has no length; .* at least 1 token"),
         ("w1 {blank:5-2}", "the smaller number comes first"),
+        ("w1 {blank:9999999}", r"9999999.* is longer than any text; .* fewer than 1,000,000 tok"),
+        ("w1 {blank:1-9999999}", "is longer than any text"),
         ("w1 {blank:-2}", r"'\{blank:-2\}' is no blank; write \{blank\}, \{blank:3\}"),
         ("w1 {blank:two}", "is no blank"),
         ("w1 {blank 2}", "is no blank"),
