@@ -56,9 +56,13 @@ def _fresh_accelerate():
     """Accelerate keeps device, number format and accumulation for the whole process: not beyond."""
     from accelerate.state import AcceleratorState, GradientState
 
+    def forget() -> None:
+        GradientState._reset_state()
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+    forget()  # a run that a whole module shares was made before its first test
     yield
-    GradientState._reset_state()
-    AcceleratorState._reset_state(reset_partial_state=True)
+    forget()
 
 
 @pytest.fixture

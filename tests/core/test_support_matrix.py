@@ -25,7 +25,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from hf_maskgit import MaskGitConfig, MaskGitForMaskedLM
-from hf_maskgit.core import encoder_pass
+from hf_maskgit.core import encoder_padding
 from hf_maskgit.core.special_tokens import tokenizer_fields
 from tests.support import support_matrix
 from tests.support.support_matrix import (
@@ -104,7 +104,7 @@ def test_a_check_that_fails_names_the_type_and_the_check(monkeypatch):
 
 def test_a_type_that_leaks_unknown_to_the_library_fails(monkeypatch):
     """What a newer release might bring: padding that changes predictions."""
-    monkeypatch.setattr(encoder_pass, "PADDING_LEAKS", {})
+    monkeypatch.setattr(encoder_padding, "PADDING_LEAKS", {})
     monkeypatch.setattr(support_matrix, "PADDING_LEAKS", {})
     with pytest.raises(AssertionError, match="fnet: check_padding_as_told failed"):
         run_checks("fnet")
@@ -309,7 +309,7 @@ def fnet():
 def warnings(monkeypatch):
     """Warnings that are given once per process, caught as often as they are asked for."""
     caught = []
-    monkeypatch.setattr(encoder_pass.logger, "warning_once", caught.append)
+    monkeypatch.setattr(encoder_padding.logger, "warning_once", caught.append)
     return caught
 
 
