@@ -36,8 +36,13 @@ def check_no_blank(text: str, who: str) -> None:
         who: does not fill blanks, for the sentence.
 
     Raises:
-        ValueError: for a blank, well written or not.
+        ValueError: for a blank, well written or not, and for what is no text.
     """
+    if not isinstance(text, str):
+        raise ValueError(
+            f"{who[0].upper()}{who[1:]} reads a text (str) or a list of texts, got "
+            f"{shown(text)} of type {type(text).__name__}."
+        )
     if holds_blank(text):
         raise ValueError(
             f"The text {text!r} holds a blank, which {who} does not fill. Write the tokenizer's "
@@ -148,11 +153,12 @@ class InfillingPipeline(MaskGitPipeline):
             if not (
                 len(bounds) == 2
                 and all(type(b) is int for b in bounds)  # True is no length
-                and 1 <= bounds[0] <= bounds[1]
+                and 1 <= bounds[0] <= bounds[1] < 10**_MOST_DIGITS
             ):
                 raise ValueError(
                     "`blank_lengths` must be two integers, the least and the greatest number of "
-                    f"tokens, the least at least 1; got {blank_lengths!r}."
+                    "tokens, the least at least 1 and the greatest below "
+                    f"{10**_MOST_DIGITS:,}; got {blank_lengths!r}."
                 )
             preprocess["blank_lengths"] = tuple(bounds)
         if seed is not None and (isinstance(seed, bool) or not isinstance(seed, numbers.Integral)):

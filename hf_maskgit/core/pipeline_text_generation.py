@@ -66,9 +66,9 @@ class MaskGitTextGenerationPipeline(MaskGitPipeline, TextGenerationPipeline):
             ValueError: for a blank, which only the infilling pipeline fills, or a prompt that is
                 mostly unknown to the tokenizer.
         """
-        messages = (
-            [{"content": prompt_text}] if isinstance(prompt_text, str) else prompt_text.messages
-        )
+        messages: list[Any] = getattr(prompt_text, "messages", [])
+        if not hasattr(prompt_text, "messages"):
+            check_no_blank(prompt_text, "the text-generation pipeline")
         for message in messages:
             if isinstance(message["content"], str):
                 check_no_blank(message["content"], "the text-generation pipeline")

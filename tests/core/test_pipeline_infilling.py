@@ -334,7 +334,8 @@ def test_what_cannot_be_filled_is_said(words, text, sentence):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"blank_lengths": (0, 3)}, r"two integers, .* at least 1; got \(0, 3\)"),
+        ({"blank_lengths": (0, 3)}, r"two integers, .* at least 1 .*; got \(0, 3\)"),
+        ({"blank_lengths": (1, 10**6)}, "the greatest below 1,000,000; got"),
         ({"blank_lengths": (3, 2)}, r"got \(3, 2\)"),
         ({"blank_lengths": (1, 2, 3)}, r"got \(1, 2, 3\)"),
         ({"blank_lengths": (1.0, 2)}, "two integers"),

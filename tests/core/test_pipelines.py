@@ -402,6 +402,14 @@ def test_what_fill_mask_cannot_show(options, message):
         fill("w1 [MASK] w3", **options)
 
 
+@pytest.mark.parametrize("task", ["infilling", "text-generation", "fill-mask"])
+def test_what_is_no_text_is_refused(task):
+    read = pipeline(task, model=tiny_model(), tokenizer=tokenizer_for("bert"))
+    for given, said in ((None, "got None of type NoneType"), (3, "got 3 of type int")):
+        with pytest.raises(ValueError, match=rf"a text \(str\) or a list of texts, {said}"):
+            read(given)
+
+
 def test_fill_mask_of_other_models_is_transformers_own():
     plain = pipeline("fill-mask", model=tiny_encoder(), tokenizer=tokenizer_for("bert"))
     assert type(plain) is FillMaskPipeline
