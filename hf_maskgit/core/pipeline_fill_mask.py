@@ -6,8 +6,9 @@ import torch
 from transformers import FillMaskPipeline, PreTrainedModel
 
 from .decoding_layout import plan_layout
+from .options import shown
 from .pipeline_infilling import check_no_blank
-from .pipeline_maskgit import MaskGitPipeline, is_masked_decoder
+from .pipeline_maskgit import MaskGitPipeline, check_tokenizer_kwargs, is_masked_decoder
 from .special_tokens import never_emitted, special_ids
 from .unknown_tokens import checked_limit
 
@@ -36,6 +37,15 @@ class MaskGitFillMaskPipeline(MaskGitPipeline, FillMaskPipeline):
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if top_k is not None and not (type(top_k) is int and top_k >= 1):
             raise ValueError(f"`top_k` must be an integer of at least 1, got {top_k!r}.")
+        check_tokenizer_kwargs(tokenizer_kwargs)
+        named = [targets] if isinstance(targets, str) else targets
+        if named is not None and not (
+            isinstance(named, list | tuple) and named and all(isinstance(t, str) for t in named)
+        ):
+            raise ValueError(
+                f"`targets` must be a word or a list of words, got {shown(targets)}; for all words "
+                "leave it out."
+            )
         parameters: Any = super()._sanitize_parameters(top_k, targets, tokenizer_kwargs)
         if max_unknown_share is not None:
             parameters[0]["max_unknown_share"] = checked_limit(max_unknown_share)

@@ -12,7 +12,12 @@ from transformers import PreTrainedModel
 
 from .noise import fresh_seed, keyed_generator
 from .options import shown
-from .pipeline_maskgit import MaskGitPipeline, refuse_generator_in_workers, shift_columns
+from .pipeline_maskgit import (
+    MaskGitPipeline,
+    check_tokenizer_kwargs,
+    refuse_generator_in_workers,
+    shift_columns,
+)
 from .pipeline_splicing import Piece, splice
 from .unknown_tokens import counted_before
 
@@ -123,22 +128,6 @@ class InfillingPipeline(MaskGitPipeline):
                 "tokenizer that the model was trained with."
             )
 
-    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Fill one text or several.
-
-        Args:
-            inputs: a text, or a list, generator or data set of texts.
-            *args: none.
-            **kwargs: see the class.
-
-        Raises:
-            ValueError: for an input that is no text, holds nothing to fill or a malformed blank,
-                or is too long; for a bad option.
-        """
-        if isinstance(inputs, list) and not inputs:
-            return []
-        return super().__call__(inputs, *args, **kwargs)
-
     def _sanitize_parameters(
         self,
         blank_lengths: Sequence[int] | None = None,
@@ -147,6 +136,7 @@ class InfillingPipeline(MaskGitPipeline):
         tokenizer_kwargs: dict[str, Any] | None = None,
         **generate_kwargs: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        check_tokenizer_kwargs(tokenizer_kwargs)
         preprocess: dict[str, Any] = {"tokenizer_kwargs": tokenizer_kwargs, "seed": seed}
         if blank_lengths is not None:
             bounds = list(blank_lengths) if isinstance(blank_lengths, tuple | list) else []

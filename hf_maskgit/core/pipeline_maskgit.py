@@ -10,6 +10,7 @@ from torch.utils.data import get_worker_info
 from transformers import Pipeline, PreTrainedModel
 
 from .generation_config_maskgit import OPTIONS, MaskGitGenerationConfig
+from .options import shown
 from .special_tokens import check_tokenizer
 from .text_reader import TextReader, named
 from .unknown_tokens import check_read, sum_of
@@ -40,6 +41,18 @@ class MaskGitPipeline(Pipeline):
         super().__init__(model, *args, **kwargs)
         if self.tokenizer is not None:
             check_tokenizer(vars(self.model.config), self.tokenizer)
+
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Do the pipeline's work for one text or several; for none there is nothing to do.
+
+        Args:
+            inputs: a text, or a list, generator or data set of texts.
+            *args: none.
+            **kwargs: see the class.
+        """
+        if isinstance(inputs, list) and not inputs:
+            return []  # transformers would look at the first
+        return super().__call__(inputs, *args, **kwargs)
 
     def save_pretrained(
         self,
@@ -107,6 +120,19 @@ class MaskGitPipeline(Pipeline):
             options.get("generation_config"), options.get("preset"), named
         )
         return resolved
+
+
+def check_tokenizer_kwargs(given: Any) -> None:
+    """Refuse what are no keywords of a tokenizer.
+
+    Raises:
+        ValueError: for anything but None or a dict.
+    """
+    if given is not None and not isinstance(given, Mapping):
+        raise ValueError(
+            "`tokenizer_kwargs` must be a dict of the tokenizer's keywords, such as "
+            f'{{"truncation": True}}, got {shown(given)}.'
+        )
 
 
 def refuse_generator_in_workers() -> None:

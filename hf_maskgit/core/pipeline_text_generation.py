@@ -18,7 +18,7 @@ from .pipeline_splicing import Piece, continuation, splice
 from .unknown_tokens import counted_before
 
 
-class MaskGitTextGenerationPipeline(MaskGitPipeline, TextGenerationPipeline):
+class MaskGitTextGenerationPipeline(MaskGitPipeline, TextGenerationPipeline):  # type: ignore[misc]
     """transformers' text-generation pipeline with the right text.
 
     transformers decodes the new tokens by themselves and appends them to the prompt. Where a

@@ -410,6 +410,25 @@ def test_what_is_no_text_is_refused(task):
             read(given)
 
 
+@pytest.mark.parametrize("task", ["infilling", "text-generation", "fill-mask"])
+def test_of_no_text_nothing_comes(task):
+    assert pipeline(task, model=tiny_model(), tokenizer=tokenizer_for("bert"))([]) == []
+
+
+@pytest.mark.parametrize("task", ["infilling", "fill-mask"])
+def test_what_are_no_keywords_of_a_tokenizer(task):
+    read = pipeline(task, model=tiny_model(), tokenizer=tokenizer_for("bert"))
+    with pytest.raises(ValueError, match="`tokenizer_kwargs` must be a dict of the tokenizer's"):
+        read("w1 [MASK]", tokenizer_kwargs=3)
+
+
+@pytest.mark.parametrize("targets", [3, [], ["w1", 2]], ids=str)
+def test_targets_are_words(targets):
+    fill = pipeline("fill-mask", model=tiny_model(), tokenizer=tokenizer_for("bert"))
+    with pytest.raises(ValueError, match="`targets` must be a word or a list of words, got"):
+        fill("w1 [MASK]", targets=targets)
+
+
 def test_fill_mask_of_other_models_is_transformers_own():
     plain = pipeline("fill-mask", model=tiny_encoder(), tokenizer=tokenizer_for("bert"))
     assert type(plain) is FillMaskPipeline
