@@ -223,21 +223,16 @@ def exact_count_weights(counts: Tensor, num_maskable: Tensor, schedule: Schedule
     return 1 / (k * probability)
 
 
-def stratified_times(
-    ranks: Tensor, offsets: Tensor, process_index: int = 0, num_processes: int = 1
-) -> Tensor:
+def stratified_times(strata: Tensor, offsets: Tensor, num_strata: int) -> Tensor:
     """Spread one time per example evenly over (0, 1], one in each stratum of the whole update.
 
     Args:
-        ranks: (B,) long, a permutation of 0..B-1 over this process's examples.
+        strata: (B,) long, all different, in 0..num_strata-1: the stratum of each example.
         offsets: (B,) float64 in [0, 1), place within the stratum.
-        process_index: this process; its strata interleave with those of the others.
-        num_processes: how many processes share the update.
+        num_strata: how many examples the whole update has, of which these may be a part.
 
     Returns:
         (B,) float64 in (0, 1].
     """
-    # With 2 processes of 2 examples each, process 0 has the strata 0 and 2 of 4, process 1 the
-    # strata 1 and 3. Counted down from 1, so that time 1, all masked, is reached and 0 is not.
-    strata = ranks * num_processes + process_index
-    return (1 - (strata + offsets) / (len(ranks) * num_processes)).clamp_min(_EARLIEST)
+    # Counted down from 1, so that time 1, all masked, is reached and 0 is not.
+    return (1 - (strata + offsets) / num_strata).clamp_min(_EARLIEST)

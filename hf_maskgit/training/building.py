@@ -4,7 +4,7 @@ import logging
 from typing import Any, NamedTuple
 
 import torch
-from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.tracking import get_available_trackers
 from datasets import Dataset
 from transformers import (
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 def make_accelerator(options: TrainArguments) -> Accelerator:
-    """Set up devices, number format, trackers and a loader that can be resumed.
+    """Set up devices, number format and trackers.
 
     Raises:
         ValueError: for a tracker that is not installed.
@@ -56,9 +56,6 @@ def make_accelerator(options: TrainArguments) -> Accelerator:
         project_dir=options.output_dir,
         # one call of the scheduler is one update, on however many processes
         step_scheduler_with_optimizer=False,
-        dataloader_config=DataLoaderConfiguration(
-            use_seedable_sampler=True, data_seed=options.seed
-        ),
         kwargs_handlers=[
             DistributedDataParallelKwargs(find_unused_parameters=options.find_unused_parameters)
         ],

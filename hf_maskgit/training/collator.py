@@ -36,6 +36,7 @@ from ..core.special_tokens import (
 )
 from ..core.unknown_tokens import RunningCount, Tolerance
 from .lengths import note_length_of
+from .strata import ranks, strata_given
 
 _WIDEST = 65_536  # tokens that a padded length is rounded up to
 _SCALARS_PER_EXAMPLE = 4  # stratum, offset in the stratum, two corruption coins
@@ -51,6 +52,9 @@ class DataCollatorForMaskGit:
     torch's global generator, as in transformers' own masking collator, and such a run does not
     resume exactly.
 
+    Whoever knows the whole update gives each example its `time_stratum`, from `strata`: then every
+    share gets the times that it has within the whole, into however many it is split.
+
     `transformers.Trainer` drops the columns `example_id` and `maskable` before they come here.
     Where they matter, set `remove_unused_columns=False` and add `callbacks.SetEpochCallback`; or
     mark fixed tokens by `labels` of -100, which Trainer keeps.
@@ -60,7 +64,8 @@ class DataCollatorForMaskGit:
         schedule: how much of a text is masked at each time. This and the options that follow, to
             `choice`, are those of `Masking`, which says what each of them is.
         seed: first part of the key of the noise.
-        process_index, num_processes: this process among those that share an update.
+        process_index, num_processes: this process among those that share an update, where the
+            examples have no `time_stratum`: of 2 processes, the first takes every other stratum.
         pad_to_multiple_of: round the padded length up to a multiple of this.
         max_unknown_share: largest share of the first batch that may be unknown to the tokenizer.
         count_unknown: False where the texts were counted when they were tokenised.
@@ -157,6 +162,20 @@ class DataCollatorForMaskGit:
         """Set the epoch, the second part of the key of the noise."""
         self.epoch = epoch
 
+    def strata(self, example_ids: Sequence[int]) -> list[int]:
+        """Rank the examples of one whole update by the first draw of each.
+
+        Args:
+            example_ids: of all its examples, in any order.
+
+        Returns:
+            Of each, which stratum of (0, 1] its time lies in: a permutation of 0, 1, 2, ...
+        """
+        keys = [keyed_generator(self.seed, self.epoch, int(number)) for number in example_ids]
+        first = [torch.rand(1, generator=key, dtype=torch.float64) for key in keys]
+        ranked: list[int] = ranks(torch.cat(first)).tolist()
+        return ranked
+
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         """Pad, choose and corrupt.
 
@@ -164,7 +183,8 @@ class DataCollatorForMaskGit:
             features: one dict per example with `input_ids` (ints), and where wanted
                 `attention_mask`, `token_type_ids`, `example_id` (int) and `maskable` (0 where a
                 token is a fixed prompt). `labels`, -100 where a token is fixed and the token itself
-                elsewhere, say the same as `maskable`.
+                elsewhere, say the same as `maskable`. `time_stratum`, a pair (which, of how many),
+                in all of them or in none: see `strata`.
 
         Returns:
             `input_ids` (B, L) long, corrupted; `attention_mask` (B, L) long; `labels` (B, L) long,
@@ -174,7 +194,8 @@ class DataCollatorForMaskGit:
 
         Raises:
             ValueError: for an example with the literal mask token, without a maskable position, or
-                with labels of its own; for a first batch that is mostly unknown to the tokenizer.
+                with labels of its own; for strata that no update has; for a first batch that is
+                mostly unknown to the tokenizer.
         """
         if not isinstance(features, Sequence):
             raise TypeError(f"A batch must be a list of examples, got {type(features).__name__}.")
@@ -189,11 +210,13 @@ class DataCollatorForMaskGit:
         if self._unknown is not None:
             self._unknown.add(batch["input_ids"], batch["attention_mask"])
         scalars, uniforms = self._noise(features, batch["attention_mask"])
-        # The first argsort lists the examples in the order of their draws, the second turns that
-        # list into each one's rank: draws 0.7 0.1 0.4 -> 1 2 0 -> ranks 2 0 1, a permutation that
-        # depends on the draws alone and not on where an example stands in the batch.
-        ranks = scalars[:, 0].argsort().argsort()
-        times = stratified_times(ranks, scalars[:, 1], self.process_index, self.num_processes)
+        strata, num_strata = strata_given(features) or (
+            # With 2 processes of 2 examples each, process 0 has the strata 0 and 2 of 4, process 1
+            # the strata 1 and 3.
+            ranks(scalars[:, 0]) * self.num_processes + self.process_index,
+            len(features) * self.num_processes,
+        )
+        times = stratified_times(strata, scalars[:, 1], num_strata)
         chosen, weights = self.masking.choose(times, maskable, uniforms[..., 0])
         labels = batch["input_ids"].masked_fill(~maskable, IGNORED_LABEL)
         batch["input_ids"] = self.masking.corrupt(

@@ -3,13 +3,15 @@
 A run is a fixed sequence of updates. What an update sees depends on (seed, epoch, example) for its
 masks, on (seed, epoch) for the order of the examples and on torch's global generator for dropout,
 self-conditioning and what a critic is shown, and on nothing else: not on evaluations in between, on
-the number of loader workers or on whether the run was killed and resumed.
+the number of loader workers or on whether the run was killed and resumed. Of these only the last,
+a generator per process, knows how many processes share an update.
 """
 
 import logging
 import math
 import signal
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,6 @@ import torch
 from accelerate import Accelerator
 from datasets import Dataset
 from torch import Tensor
-from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from ..core.modeling_maskgit import MaskGitForMaskedLM
@@ -31,7 +32,7 @@ from .collator import DataCollatorForMaskGit
 from .examples import batches_of_one_length
 from .finiteness import NotFiniteError, check_finite
 from .lengths import note_length_of
-from .passes import training_loader, update_batches
+from .passes import UpdateBatches, UpdateOrder, UpdateShares, shuffled_updates
 from .run_facts import PLACE_IN_THE_DATA, Facts, facts_of
 from .run_files import (
     UNFINISHED,
@@ -58,6 +59,8 @@ from .watching import Window, evaluate_bound, evaluate_critic
 logger = logging.getLogger(__name__)
 _CALMER = """Lower `learning_rate`, lengthen the warm-up, or use bf16 instead of fp16, and go on \
 from the last checkpoint."""
+_NEW_STREAMS = """ With another number of processes each begins a new random stream, for dropout, \
+for which texts look back on a pass before and for what a critic is shown; nothing else changes."""
 
 
 class TrainingLoop:
@@ -128,19 +131,22 @@ class TrainingLoop:
             tokenizer,
             choice=options.choice,
             seed=options.seed,
-            process_index=accelerator.process_index,
-            num_processes=accelerator.num_processes,
             count_unknown=False,  # by words, when the texts were tokenised
         )
-        # one process's share of a whole update: its times are stratified together, and it is cut
-        # into micro-batches only after that
-        share = update_size // accelerator.num_processes
-        loader = training_loader(train_examples, self.collator, share, num_workers)
+        processes = accelerator.process_index, accelerator.num_processes
+        order = partial(shuffled_updates, len(train_examples), update_size, options.seed)
+        self.batches = UpdateBatches(
+            UpdateShares(train_examples, self.collator, *processes),
+            UpdateOrder(order),
+            accelerator.device,
+            num_workers,
+        )
         if options.gradient_checkpointing:
             model.activation_checkpointing_enable()
         optimizer, scheduler = make_optimizer(model, options, self.num_updates)
-        self.model, self.optimizer, self.loader, self.scheduler = accelerator.prepare(
-            model, optimizer, loader, scheduler
+        # No loader: Accelerate would share out what each process takes its share of already.
+        self.model, self.optimizer, self.scheduler = accelerator.prepare(
+            model, optimizer, scheduler
         )
         self._state = RunState(accelerator, self.model, self.optimizer)
 
@@ -153,13 +159,17 @@ class TrainingLoop:
         """
         allowed = self.options.allow_changes or ()
         changed = self.progress.load_state_dict(read_progress(checkpoint), allowed)
-        self._window.load_state_dict(self._state.read(checkpoint), self.accelerator.device)
+        others = "num_processes" in changed
+        streams = (self.options.seed, self.progress.step) if others else None
+        sums = self._state.read(checkpoint, streams)
+        self._window.load_state_dict(sums, self.accelerator.device)
         set_schedule(self.scheduler, self.progress.step)
         if changed:
             leaves = bool(changed.intersection(PLACE_IN_THE_DATA))
             place = " The pass that was going on is left, and the next one begins." * leaves
             names = ", ".join(sorted(changed))
-            logger.warning("Going on from %s with another %s.%s", checkpoint.name, names, place)
+            said = place + _NEW_STREAMS * others
+            logger.warning("Going on from %s with another %s.%s", checkpoint.name, names, said)
         if self.accelerator.is_main_process:
             cut_after(Path(self.options.output_dir) / LOG_NAME, self.progress.step)
 
@@ -187,7 +197,7 @@ class TrainingLoop:
 
     def _run(self) -> Progress:
         options, progress = self.options, self.progress
-        batches = update_batches(self.loader, self.collator, progress, self.accelerator.device)
+        batches = self.batches.from_where_it_stands(progress)
         self.model.train()
         if progress.evaluation_due:  # a stop came in between
             self._evaluate()
@@ -386,7 +396,7 @@ def train_by_length(
     Path(options.output_dir).mkdir()
     loop = TrainingLoop(make_accelerator(options), model, tokenizer, examples, None, options)
     batches = batches_of_one_length(examples, options.per_device_batch_size, options.seed)
-    loader = DataLoader(examples, batch_sampler=batches, collate_fn=loop.collator)  # type: ignore
-    loop.loader = loop.accelerator.prepare(loader)
+    rows = torch.tensor(batches)
+    loop.batches.order = UpdateOrder(lambda epoch: rows)
     loop.run()
     loop.save_model(model_folder)

@@ -1,15 +1,20 @@
-"""Batches without end: pass after pass over the examples, from where a run stands."""
+"""Batches without end: each process's share of update after update, from where a run stands.
 
-from collections.abc import Iterator
+Every process knows the order of all examples, a function of (seed, epoch), and cuts it into the
+same whole updates. Of each it takes its share, as many examples as the others, side by side. So
+nothing is said between processes, and what an update holds does not depend on how many there are.
+"""
+
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from itertools import chain
 from typing import Any
 
 import torch
-from accelerate import skip_first_batches
 from datasets import Dataset
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Dataset as MapDataset
 
 from .checkpoints import Progress
 from .collator import DataCollatorForMaskGit
@@ -21,42 +26,117 @@ def kept_random_state(device: torch.device) -> AbstractContextManager[None]:
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
-def training_loader(
-    examples: Dataset, collator: DataCollatorForMaskGit, batch_size: int, num_workers: int
-) -> DataLoader[Any]:
-    """Make the loader of the examples, shuffled, in whole batches.
+def shuffled_updates(num_examples: int, update_size: int, seed: int, epoch: int) -> Tensor:
+    """Shuffle the examples of an epoch and cut them into updates.
+
+    Args:
+        num_examples: how many there are.
+        update_size: examples of one update; those that fill none are left out of this epoch.
+        seed: of the run.
+        epoch: passes before this one.
+
+    Returns:
+        (updates, update_size) long, the rows of the examples.
+    """
+    generator = torch.Generator().manual_seed(seed + epoch)
+    order = torch.randperm(num_examples, generator=generator)
+    return order[: num_examples // update_size * update_size].view(-1, update_size)
+
+
+class UpdateOrder(Sampler[list[int]]):
+    """Which rows each update takes, update after update of one epoch.
+
+    Args:
+        updates_of: gives the rows of an epoch's updates, (updates, update_size) long.
+    """
+
+    def __init__(self, updates_of: Callable[[int], Tensor]) -> None:
+        self.updates_of = updates_of
+        self._epoch, self._first = 0, 0
+
+    def begin_at(self, epoch: int, update: int) -> None:
+        """Set where the next iteration begins: an epoch, and an update in it."""
+        self._epoch, self._first = epoch, update
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yield the rows of one whole update after the other."""
+        for rows in self.updates_of(self._epoch)[self._first :]:
+            yield rows.tolist()
+
+
+class UpdateShares(MapDataset[list[dict[str, Any]]]):
+    """One process's share of an update, by the rows of the whole update.
 
     Args:
         examples: columns `input_ids` and `example_id`.
-        collator: masks a batch.
-        batch_size: examples per batch.
-        num_workers: processes that prepare batches.
+        collator: ranks the examples of the epoch that it was set to.
+        process_index: this process.
+        num_processes: how many share an update; they divide its size.
     """
-    return DataLoader(
-        examples,  # type: ignore[arg-type]  # a map-style data set all the same
-        batch_size=batch_size,
-        shuffle=True,
-        drop_last=True,  # a short update would be a step of another size
-        collate_fn=WithExampleIds(collator),
-        num_workers=num_workers,
-    )
+
+    def __init__(
+        self,
+        examples: Dataset,
+        collator: DataCollatorForMaskGit,
+        process_index: int = 0,
+        num_processes: int = 1,
+    ) -> None:
+        self.examples, self.collator = examples, collator
+        self.process_index, self.num_processes = process_index, num_processes
+        self._ids = examples.select_columns("example_id")
+
+    def __getitem__(self, rows: list[int]) -> list[dict[str, Any]]:
+        """Return this process's examples of the update, each with its stratum in the whole."""
+        strata = self.collator.strata(self._ids[rows]["example_id"])
+        share = len(rows) // self.num_processes
+        own = slice(self.process_index * share, (self.process_index + 1) * share)
+        return [
+            {**example, "time_stratum": (stratum, len(rows))}
+            for example, stratum in zip(
+                self.examples.__getitems__(rows[own]), strata[own], strict=True
+            )
+        ]
 
 
-def update_batches(
-    loader: DataLoader[Any],
-    collator: DataCollatorForMaskGit,
-    progress: Progress,
-    device: torch.device,
-) -> Iterator[dict[str, Tensor]]:
-    """Yield batches for ever, from where `progress` stands.
+class UpdateBatches:
+    """The batches of a run: of each update, this process's share, masked.
 
-    Whoever takes them advances `progress`. Starting a loader draws from torch's global generator,
-    and a resumed run starts one loader more than an uninterrupted one; so that state is put back.
+    Args:
+        shares: gives the examples.
+        order: of the updates.
+        device: where batches go.
+        num_workers: processes that prepare them.
+
+    Attributes:
+        order: may be replaced before the first batch is taken.
     """
-    while True:
-        collator.set_epoch(progress.epoch)
-        loader.set_epoch(progress.epoch)  # type: ignore[attr-defined]  # Accelerate's loaders have it
-        batches = iter(skip_first_batches(loader, progress.updates_in_epoch))
-        with kept_random_state(device):
-            first = next(batches)
-        yield from chain([first], batches)
+
+    def __init__(
+        self, shares: UpdateShares, order: UpdateOrder, device: torch.device, num_workers: int = 0
+    ) -> None:
+        self.shares, self.order = shares, order
+        self.device, self.num_workers = device, num_workers
+
+    def from_where_it_stands(self, progress: Progress) -> Iterator[dict[str, Tensor]]:
+        """Yield batches for ever, from where `progress` stands.
+
+        Whoever takes them advances `progress`. Starting a loader draws from torch's global
+        generator, and a resumed run starts one loader more than an uninterrupted one; so that state
+        is put back.
+        """
+        loader: DataLoader[Any] = DataLoader(
+            self.shares,
+            sampler=self.order,  # an update is what a loader without batches calls an example
+            batch_size=None,
+            collate_fn=WithExampleIds(self.shares.collator),
+            num_workers=self.num_workers,
+        )
+        while True:
+            # before the workers start, which get copies
+            self.shares.collator.set_epoch(progress.epoch)
+            self.order.begin_at(progress.epoch, progress.updates_in_epoch)
+            with kept_random_state(self.device):
+                batches = iter(loader)
+                first = next(batches)
+            for batch in chain([first], batches):
+                yield {name: tensor.to(self.device) for name, tensor in batch.items()}

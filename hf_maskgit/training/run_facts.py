@@ -41,8 +41,8 @@ _PARTS = ("self_cond", "self_cond_train_prob", "token_critic", "critic_loss_weig
 _NO_SETTINGS = {"transformers_version", "_name_or_path", "dtype", "torch_dtype", "architectures"}
 # The order of the examples and what an update takes of them: there is no place in another order.
 PLACE_IN_THE_DATA = ("seed", "examples_per_update", "training_examples", "training_data")
-# Each process has random states of its own, and nobody could invent those of one more.
-_NEVER_ALLOWED = ("num_processes",)
+# How an update is split, which says together with its size what each process takes.
+_SPLIT = ("num_processes", "examples_per_update")
 _ROWS = 10_000
 _NOT_STATED = "not stated"  # by an earlier release, which did not compare it
 
@@ -152,23 +152,33 @@ def check_same(written: Mapping[str, Any], present: Facts, allowed: Sequence[str
     if unknown:
         raise ValueError(
             f"`allow_changes` names {', '.join(map(repr, unknown))}; what can differ is "
-            f"{', '.join(name for name in present if name not in _NEVER_ALLOWED)}."
+            f"{', '.join(present)}."
         )
     differences = list(_differences(written, present))
     refused, changed = [], set()
     for name, before, now in differences:
         top = name.partition(".")[0]
-        if top not in _NEVER_ALLOWED and {name, top} & set(allowed):
+        if {name, top} & set(allowed):
             changed.add(top)
         else:
             refused.append((name, f"{name} = {_shown(before)}, this run has {_shown(now)}"))
     if refused:
-        names = [name for name, _ in refused if name not in _NEVER_ALLOWED]
-        way = f", allow the change with --allow_changes {' '.join(names)}" if names else ""
+        names = [name for name, _ in refused]
+        # Whoever has fewer devices than before need not give up the updates for it.
+        split = (
+            (
+                " On another number of processes the updates hold the same examples where "
+                "`per_device_batch_size` x `gradient_accumulation_steps` x processes is "
+                f"{written['examples_per_update']}, as before."
+            )
+            * names.count(_SPLIT[0])
+            * names.count(_SPLIT[1])
+        )
         raise ValueError(
             f"The checkpoint was written with {'; '.join(said for _, said in refused)}, and a "
-            f"checkpoint goes on as it began. Use the same value{way}, or start a new run from the "
-            "model in its folder `best`."
+            "checkpoint goes on as it began. Use the same value, allow the change with "
+            f"--allow_changes {' '.join(names)}, or start a new run from the model in its folder "
+            f"`best`.{split}"
         )
     return changed
 

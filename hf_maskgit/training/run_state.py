@@ -6,7 +6,9 @@
     random_states_0.safetensors  Python's, numpy's and torch's generators, and the sums for the next
                                  line of the log; a file per process
 
-The schedule of the learning rate is a function of the update, so nothing of it is stored.
+The schedule of the learning rate is a function of the update, so nothing of it is stored. Where a
+run goes on with another number of processes, nobody could say which of the old random states is
+whose: each process begins new streams, keyed by seed, update and process. The sums are kept.
 """
 
 import json
@@ -17,20 +19,24 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import set_seed
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model, save_file, save_model
 from torch import Tensor, nn
 
+from ..core.noise import mix
 from .finiteness import check_finite
 from .run_files import read_json, write_json
 
 MODEL_FILE = "model.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 SCALER_FILE = "scaler.json"
+_NO_STATES = (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError)
+_SEEDS = 2**32  # that numpy's generator takes
 
 
-def random_states_file(process_index: int) -> str:
-    """Name the file with the random states of a process."""
+def random_states_file(process_index: int | str) -> str:
+    """Name the file with the random states of a process; "*" stands for any."""
     return f"random_states_{process_index}.safetensors"
 
 
@@ -83,11 +89,13 @@ class RunState:
         own = folder / random_states_file(self.accelerator.process_index)
         _write_random_states(own, self.accelerator.device, sums)
 
-    def read(self, folder: Path) -> dict[str, Any]:
+    def read(self, folder: Path, new_streams: tuple[int, int] | None = None) -> dict[str, Any]:
         """Take over a checkpoint that is whole.
 
         Args:
             folder: holds what `write` wrote.
+            new_streams: seed and update, where another number of processes wrote it: the key of
+                the random streams that each process then begins.
 
         Returns:
             This process's sums for the next line of the log.
@@ -99,14 +107,19 @@ class RunState:
         self._read_model(folder / MODEL_FILE)
         if self.accelerator.scaler is not None and (folder / SCALER_FILE).exists():
             self.accelerator.scaler.load_state_dict(read_json(folder / SCALER_FILE))
-        own = folder / random_states_file(self.accelerator.process_index)
+        rank = self.accelerator.process_index
+        if new_streams is not None:
+            files = sorted(folder.glob(random_states_file("*")))
+            sums = _joined([_read_sums(path) for path in files], whole=rank == 0)
+            set_seed(mix(*new_streams, rank) % _SEEDS)
+            return sums
+        own = folder / random_states_file(rank)
+        sums = _read_sums(own)
         try:
-            return _read_random_states(own, self.accelerator.device)
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(
-                f"{str(own)!r} holds no random states that a run can go on with ({error}); dropout "
-                "and masks would be others. Resume from another checkpoint."
-            ) from error
+            _read_random_states(own, self.accelerator.device)
+        except _NO_STATES as error:
+            raise ValueError(_no_states(own, error)) from error
+        return sums
 
     def _write_optimizer(self, path: Path) -> None:
         state = self.optimizer.state_dict()["state"]
@@ -182,7 +195,38 @@ def _write_random_states(path: Path, device: torch.device, sums: dict[str, Any])
     save_file(tensors, str(path), metadata={"numbers": json.dumps(numbers)})
 
 
-def _read_random_states(path: Path, device: torch.device) -> dict[str, Any]:
+def _no_states(path: Path, error: Exception) -> str:
+    return (
+        f"{str(path)!r} holds no random states that a run can go on with ({error}); dropout and "
+        "masks would be others. Resume from another checkpoint."
+    )
+
+
+def _read_sums(path: Path) -> dict[str, Any]:
+    """Read what a process has summed up for the log."""
+    try:
+        with safe_open(str(path), framework="pt") as opened:
+            sums = json.loads(opened.metadata()["numbers"])["window"]
+        if not isinstance(sums, dict):
+            raise TypeError(f"the sums for the log are {sums!r}")
+    except _NO_STATES as error:
+        raise ValueError(_no_states(path, error)) from error
+    return sums
+
+
+def _joined(parts: list[dict[str, Any]], whole: bool) -> dict[str, Any]:
+    """Join the sums of all processes that wrote a checkpoint.
+
+    Args:
+        parts: of each process; all but the losses are the same in all, or the first one's.
+        whole: True for the one process that takes them over. The others begin with losses of 0, so
+            that all processes together have what all had before.
+    """
+    totals = {name: sum(part["losses"][name] for part in parts) for name in parts[0]["losses"]}
+    return {**parts[0], "losses": {name: total * whole for name, total in totals.items()}}
+
+
+def _read_random_states(path: Path, device: torch.device) -> None:
     with safe_open(str(path), framework="pt") as opened:
         numbers = json.loads(opened.metadata()["numbers"])
         tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
@@ -196,7 +240,3 @@ def _read_random_states(path: Path, device: torch.device) -> dict[str, Any]:
         if device.type not in tensors:
             raise ValueError(f"there is none of {device.type!r}")
         torch.get_device_module(device).set_rng_state(tensors[device.type])
-    sums = numbers["window"]
-    if not isinstance(sums, dict):
-        raise TypeError(f"the sums for the log are {sums!r}")
-    return sums

@@ -1,7 +1,7 @@
 """One optimizer update, the same in however many pieces it is taken.
 
-One batch of the loader is one process's share of one whole update. It is collated once, so that
-times are stratified over the update and its maskable tokens are known, and then cut into
+One batch of the loader is one process's share of one whole update, with the times that it has
+within the whole. It is collated once, so that its maskable tokens are known, and then cut into
 micro-batches. The loss of the update is
 
     sum of the weighted losses / number of maskable tokens, both over micro-batches and processes

@@ -341,7 +341,7 @@ def test_the_weight_of_the_time_is_rejected_with_exact_counts():
     generator = torch.Generator().manual_seed(0)
     offsets = torch.rand(count, dtype=torch.float64, generator=generator)
     schedule, size = get_schedule("linear"), torch.full((count,), N)
-    times = stratified_times(torch.arange(count), offsets)
+    times = stratified_times(torch.arange(count), offsets, count)
     counts = exact_counts(times, size, schedule)
     scores = torch.rand(count, N, generator=generator)
     chosen = highest(scores, torch.ones(count, N, dtype=torch.bool), counts)

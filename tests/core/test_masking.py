@@ -95,21 +95,20 @@ def test_the_total_weight_of_exact_counts_is_one_and_the_weight_of_the_time_give
     assert wrong == pytest.approx(4.7, abs=0.1)
 
 
-def test_times_take_one_stratum_each_of_all_processes():
+def test_a_time_lies_in_its_stratum_of_the_whole_update_counted_down_from_one():
     offsets = torch.tensor([0.0, 0.3, 0.9, 0.999], dtype=torch.float64)
-    times = torch.cat(
-        [stratified_times(torch.tensor([2, 0, 3, 1]), offsets, p, num_processes=2) for p in (0, 1)]
-    )
-    assert sorted(((1 - times) * 8).floor().tolist()) == list(range(8))
+    strata = torch.tensor([5, 0, 7, 2])
+    times = stratified_times(strata, offsets, 8)
+    assert ((1 - times) * 8 - strata).tolist() == pytest.approx(offsets.tolist())
 
 
 def test_times_lie_above_zero_and_reach_one():
     """At time 0 the weight is infinite; the largest uniform below 1 must not round there."""
     for offset in (0.0, 1 - 2**-53):
-        times = stratified_times(torch.arange(8), torch.full((8,), offset, dtype=torch.float64))
+        times = stratified_times(torch.arange(8), torch.full((8,), offset, dtype=torch.float64), 8)
         assert float(times.min()) > 0
         assert float(times.max()) <= 1
-    assert float(stratified_times(torch.arange(8), torch.zeros(8).double()).max()) == 1
+    assert float(stratified_times(torch.arange(8), torch.zeros(8).double(), 8).max()) == 1
 
 
 # --- choosing and corrupting ---------------------------------------------------------------------
