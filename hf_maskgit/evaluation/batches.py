@@ -4,6 +4,7 @@ Letters: B batch, L length, V vocabulary, N masked positions.
 """
 
 import contextlib
+import math
 import numbers
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, cast
@@ -54,6 +55,8 @@ class TextBatch:
     """Some texts of a data set, padded to one length, and the tokens they are judged by.
 
     Attributes:
+        in_share: whether the batch belongs to the share that is measured. Where it does not, its
+            noise is drawn all the same, so that every batch gets the noise that it has in a whole.
         index: number of each text in the data set.
         input_ids: (B, L) long, clean texts.
         attention_mask: (B, L) long, 1 at real tokens.
@@ -66,8 +69,9 @@ class TextBatch:
         examples: Sequence[Mapping[str, Any]],
         pad_token_id: int,
         device: torch.device,
+        in_share: bool = True,
     ) -> None:
-        self.index = index
+        self.index, self.in_share = index, in_share
         self.input_ids = _stack(examples, "input_ids", pad_token_id).to(device)
         self.attention_mask = _stack(examples, "attention_mask", 0).to(device)
         self.allowed = _stack(examples, "maskable", 0).bool().to(device)
@@ -90,6 +94,7 @@ def text_batches(
     batch_size: int,
     progress: bool,
     max_unknown_share: float | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[TextBatch]:
     """Yield all texts in batches of similar length, the shortest first.
 
@@ -102,11 +107,14 @@ def text_batches(
         progress: show a progress bar, in a log a line now and then.
         max_unknown_share: largest share of all tokens that may be unknown to the tokenizer; None is
             the default of `Tolerance`.
+        share: (which, of how many) of the batches are marked as `in_share`: of 3 shares the second
+            has batches 1, 4, 7, ...
 
     Raises:
-        TypeError: for a stream, which cannot be sorted.
-        ValueError: for no text at all, texts that are mostly unknown to the tokenizer, a column
-            that is not as long as its text, or padding that no `attention_mask` tells.
+        TypeError: for a stream, which cannot be sorted, or what is no share.
+        ValueError: for no text at all, a share without a batch, texts that are mostly unknown to
+            the tokenizer, a column that is not as long as its text, or padding that no
+            `attention_mask` tells.
     """
     check_is_tokenizer(tokenizer)
     check_whole("batch_size", batch_size, least=1)
@@ -120,6 +128,7 @@ def text_batches(
         )
     if len(texts) == 0:
         raise ValueError("There is no text to evaluate.")
+    check_share(share, len(texts), batch_size)
     padding = padding_alone(tokenizer, vars(model.config))
     for number in range(len(texts)):
         example = texts[number]
@@ -131,9 +140,10 @@ def text_batches(
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]["input_ids"]))
     pad_token_id = tokenizer.pad_token_id or 0  # behind the attention mask, any id will do
     with ProgressBar("evaluate", len(texts), "text", shown=progress) as told:
-        for start in range(0, len(order), batch_size):
+        for number, start in enumerate(range(0, len(order), batch_size)):
             index = order[start : start + batch_size]
-            yield TextBatch(index, [texts[i] for i in index], pad_token_id, model.device)
+            in_share = number % share[1] == share[0]
+            yield TextBatch(index, [texts[i] for i in index], pad_token_id, model.device, in_share)
             told.update(len(index))
 
 
@@ -150,7 +160,7 @@ class Predicted(NamedTuple):
         batch: the texts.
         mask_rate: the share of each that is masked.
         chosen: (B, L) bool, the N masked tokens.
-        logits: (N, V), row by row.
+        logits: (N, V), row by row; (N, 0) where the batch is not in the share that is measured.
     """
 
     batch: TextBatch
@@ -171,13 +181,14 @@ def predicting(
     progress: bool,
     self_condition: bool | None,
     max_unknown_share: float | None,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[Iterator[Predicted]]:
     """Mask shares of all texts and predict them, with the model in eval mode.
 
     Args:
         model: predicts; it is left in the mode it was in.
-        texts: see `text_batches`, and so for `tokenizer`, `batch_size`, `progress` and
-            `max_unknown_share`.
+        texts: see `text_batches`, and so for `tokenizer`, `batch_size`, `progress`,
+            `max_unknown_share` and `share`.
         tokenizer: its padding.
         mask_rates: shares of the tokens to mask, each of every batch.
         generator: draws the masks, from `evaluation_generator`.
@@ -185,6 +196,7 @@ def predicting(
         progress: show a progress bar.
         self_condition: see `looks_twice`.
         max_unknown_share: of the tokens.
+        share: of the batches, what is predicted.
 
     Yields:
         What to iterate over: batch by batch, and of each batch one share after another.
@@ -195,19 +207,39 @@ def predicting(
     """
     check_mask_rates(mask_rates)
     twice = looks_twice(model.config, self_condition)
-    batches = text_batches(model, texts, tokenizer, batch_size, progress, max_unknown_share)
+    how = batch_size, progress, max_unknown_share, share
+    batches = text_batches(model, texts, tokenizer, *how)
 
     def predicted() -> Iterator[Predicted]:
         for batch in batches:
             ids, real, judged = batch.input_ids, batch.attention_mask, batch.judged(model.config)
             for rate in mask_rates:
                 chosen = choose_share(judged, rate, generator)
-                yield Predicted(
-                    batch, rate, chosen, predict_masked(model, ids, real, chosen, twice)
-                )
+                logits = torch.empty(int(chosen.sum()), 0)
+                if batch.in_share:
+                    logits = predict_masked(model, ids, real, chosen, twice)
+                yield Predicted(batch, rate, chosen, logits)
 
     with evaluating(model):
         yield predicted()
+
+
+def check_share(share: Any, num_texts: int, batch_size: int) -> None:
+    """Refuse what is no share of the batches of an evaluation, or an empty one.
+
+    Raises:
+        TypeError: for anything but a pair (which, of how many).
+        ValueError: for a share that has no batch.
+    """
+    whole = isinstance(share, Sequence) and all(type(part) is int for part in share)
+    if not whole or len(share) != 2:
+        raise TypeError(f"`share` must be a pair (which, of how many), got {shown(share)}.")
+    num_batches = math.ceil(num_texts / batch_size)
+    if not 0 <= share[0] < min(share[1], num_batches):
+        raise ValueError(
+            f"`share` (which, of how many) must name one that has a batch, counted from 0, got "
+            f"{share}: {num_texts} texts make {num_batches} batches of {batch_size}."
+        )
 
 
 def evaluation_generator(seed: int | None, generator: torch.Generator | None) -> torch.Generator:

@@ -181,8 +181,8 @@ def nelbo(
     check_texts(model.config, rows.input_ids, rows.judged)
     # 3. Mask k tokens and predict them
     samples = [
-        _sampled_bound(model, rows, fraction, generator, self_condition)
-        for fraction in _antithetic_fractions(len(input_ids), num_samples, generator)
+        _sampled_bound(model, rows, chosen, self_condition)
+        for chosen in _masks(rows, num_samples, generator)
     ]
     # 4. Average: members of a pair depend on each other, pairs of different strata do not
     pairs = torch.stack(samples).view(num_samples // 2, 2, -1).mean(1)  # (pairs, B)
@@ -222,31 +222,41 @@ class _Rows:
         )
 
 
+def _masks(rows: _Rows, num_samples: int, generator: torch.Generator | None) -> Iterator[Tensor]:
+    """Yield what to mask in each pass: k = ceil(fraction n) of the n maskable tokens of each text.
+
+    Args:
+        rows: B texts.
+        num_samples: passes.
+        generator: draws fractions and tokens.
+
+    Yields:
+        (B, L) bool.
+    """
+    num_tokens = rows.judged.sum(1)
+    # Drawn where the generator lives, so that a seed on the CPU gives the same masks on any device.
+    device = generator.device if generator is not None else None
+    for fraction in _antithetic_fractions(len(num_tokens), num_samples, generator):
+        counts = torch.ceil(fraction.to(num_tokens.device) * num_tokens).long().clamp_min(1)
+        noise = torch.rand(rows.input_ids.shape, generator=generator, device=device)
+        yield highest(noise.to(num_tokens.device), rows.judged, counts)
+
+
 def _sampled_bound(
-    model: EvaluatedGenerator,
-    rows: _Rows,
-    fraction: Tensor,
-    generator: torch.Generator | None,
-    self_condition: bool,
+    model: EvaluatedGenerator, rows: _Rows, chosen: Tensor, self_condition: bool
 ) -> Tensor:
     """Estimate the bound of each text from one mask: (n/k) times its summed cross-entropy.
 
     Args:
         model: predicts.
         rows: B texts.
-        fraction: (B,) float64 in (0, 1], of the n maskable tokens of each; k = ceil(fraction n).
-        generator: draws which ones.
+        chosen: (B, L) bool, the k masked tokens of each.
         self_condition: whether a second pass predicts.
 
     Returns:
         (B,) float64, in nats.
     """
-    num_tokens = rows.judged.sum(1)
-    counts = torch.ceil(fraction.to(num_tokens.device) * num_tokens).long().clamp_min(1)
-    # Drawn where the generator lives, so that a seed on the CPU gives the same masks on any device.
-    device = generator.device if generator is not None else None
-    noise = torch.rand(rows.input_ids.shape, generator=generator, device=device)
-    chosen = highest(noise.to(num_tokens.device), rows.judged, counts)
+    num_tokens, counts = rows.judged.sum(1), chosen.sum(1)
     logits = predict_masked(
         model, rows.input_ids, rows.attention_mask, chosen, self_condition, rows.token_type_ids
     )
@@ -269,6 +279,7 @@ def evaluate_nelbo(
     progress: bool = True,
     self_condition: bool | None = None,
     max_unknown_share: float | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> NelboOutput:
     """Estimate the bound of every text of a data set.
 
@@ -286,21 +297,28 @@ def evaluate_nelbo(
         self_condition: see `nelbo`.
         max_unknown_share: largest share of all tokens that may be unknown to the tokenizer; None is
             the default of `Tolerance`, and above 1 % a warning is given.
+        share: (which, of how many) of the batches to measure. Processes that take one share each
+            find what one process finds alone: a text has the same masks in every share.
 
     Returns:
-        One bound per text in the order of `texts`, on the CPU.
+        One bound per text in the order of `texts`, or per text of the share, on the CPU.
 
     Raises:
         ValueError: as `nelbo`, and for no text at all.
     """
     generator = evaluation_generator(seed, generator)
     parts, order = [], []
-    how = (batch_size, progress, max_unknown_share)
+    how = (batch_size, progress, max_unknown_share, share)
     with evaluating(model):
         for batch in text_batches(model, texts, tokenizer, *how):
-            rows = (batch.input_ids, batch.attention_mask, batch.allowed)
+            ids, real = batch.input_ids, batch.attention_mask
+            if not batch.in_share:
+                rows = _Rows(ids, real, batch.judged(model.config), None).at_the_left_edge()
+                list(_masks(rows, num_samples, generator))  # its noise, for batches that follow
+                continue
+            given = (ids, real, batch.allowed)
             with counted_before():  # all together, and not batch by batch
-                parts.append(nelbo(model, *rows, num_samples, generator, self_condition))
+                parts.append(nelbo(model, *given, num_samples, generator, self_condition))
             order.extend(batch.index)
     joined = NelboOutput.concatenate(parts)
     back = torch.tensor(order).argsort()  # from the order of lengths to that of `texts`

@@ -66,6 +66,7 @@ def critic_auroc(
     progress: bool = True,
     self_condition: bool | None = None,
     max_unknown_share: float | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> CriticAuroc:
     """Measure how well the token critic finds the tokens that the denoiser got wrong.
 
@@ -86,10 +87,11 @@ def critic_auroc(
         generator: draws masks and tokens, instead of `seed`.
         progress: show a progress bar, in a log a line now and then.
         self_condition: see `nelbo`.
-        max_unknown_share: see `evaluate_nelbo`.
+        max_unknown_share: see `evaluate_nelbo`, and so for `share`.
+        share: of the batches; what the shares find adds up to what the whole does.
 
     Returns:
-        What was found, over all texts.
+        What was found, over all texts or those of the share.
 
     Raises:
         ValueError: for a model without a critic, a value out of its range, or logits and scores
@@ -117,8 +119,12 @@ def critic_auroc(
         progress=progress,
         self_condition=self_condition,
         max_unknown_share=max_unknown_share,
+        share=share,
     ) as predictions:
         for batch, _, chosen, logits in predictions:
+            if not batch.in_share:
+                torch.rand(len(logits), generator=generator, device=generator.device)  # `fill_in`'s
+                continue
             ids = batch.input_ids
             filled = fill_in(logits, ids, chosen, forbidden, temperature, generator)
             # A token that the denoiser drew right is right: what it means to the critic is only

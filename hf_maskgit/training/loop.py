@@ -33,7 +33,7 @@ from .examples import batches_of_one_length
 from .finiteness import NotFiniteError, check_finite
 from .lengths import note_length_of
 from .passes import UpdateBatches, UpdateOrder, UpdateShares, shuffled_updates
-from .run_facts import PLACE_IN_THE_DATA, Facts, facts_of
+from .run_facts import Facts, facts_of, what_changed
 from .run_files import (
     UNFINISHED,
     FolderGoneError,
@@ -59,8 +59,6 @@ from .watching import Window, evaluate_bound, evaluate_critic
 logger = logging.getLogger(__name__)
 _CALMER = """Lower `learning_rate`, lengthen the warm-up, or use bf16 instead of fp16, and go on \
 from the last checkpoint."""
-_NEW_STREAMS = """ With another number of processes each begins a new random stream, for dropout, \
-for which texts look back on a pass before and for what a critic is shown; nothing else changes."""
 
 
 class TrainingLoop:
@@ -159,17 +157,12 @@ class TrainingLoop:
         """
         allowed = self.options.allow_changes or ()
         changed = self.progress.load_state_dict(read_progress(checkpoint), allowed)
-        others = "num_processes" in changed
-        streams = (self.options.seed, self.progress.step) if others else None
-        sums = self._state.read(checkpoint, streams)
+        key = (self.options.seed, self.progress.step) if "num_processes" in changed else None
+        sums = self._state.read(checkpoint, new_streams=key)
         self._window.load_state_dict(sums, self.accelerator.device)
         set_schedule(self.scheduler, self.progress.step)
         if changed:
-            leaves = bool(changed.intersection(PLACE_IN_THE_DATA))
-            place = " The pass that was going on is left, and the next one begins." * leaves
-            names = ", ".join(sorted(changed))
-            said = place + _NEW_STREAMS * others
-            logger.warning("Going on from %s with another %s.%s", checkpoint.name, names, said)
+            logger.warning("Going on from %s with %s", checkpoint.name, what_changed(changed))
         if self.accelerator.is_main_process:
             cut_after(Path(self.options.output_dir) / LOG_NAME, self.progress.step)
 

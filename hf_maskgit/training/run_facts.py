@@ -43,6 +43,8 @@ _NO_SETTINGS = {"transformers_version", "_name_or_path", "dtype", "torch_dtype",
 PLACE_IN_THE_DATA = ("seed", "examples_per_update", "training_examples", "training_data")
 # How an update is split, which says together with its size what each process takes.
 _SPLIT = ("num_processes", "examples_per_update")
+_NEW_STREAMS = """ With another number of processes each begins a new random stream, for dropout, \
+for which texts look back on a pass before and for what a critic is shown; nothing else changes."""
 _ROWS = 10_000
 _NOT_STATED = "not stated"  # by an earlier release, which did not compare it
 
@@ -166,21 +168,29 @@ def check_same(written: Mapping[str, Any], present: Facts, allowed: Sequence[str
         names = [name for name, _ in refused]
         # Whoever has fewer devices than before need not give up the updates for it.
         split = (
-            (
-                " On another number of processes the updates hold the same examples where "
-                "`per_device_batch_size` x `gradient_accumulation_steps` x processes is "
-                f"{written['examples_per_update']}, as before."
-            )
-            * names.count(_SPLIT[0])
-            * names.count(_SPLIT[1])
+            " On another number of processes the updates hold the same examples where "
+            "`per_device_batch_size` x `gradient_accumulation_steps` x processes is "
+            f"{written.get(_SPLIT[1])}, as before."
         )
         raise ValueError(
             f"The checkpoint was written with {'; '.join(said for _, said in refused)}, and a "
             "checkpoint goes on as it began. Use the same value, allow the change with "
             f"--allow_changes {' '.join(names)}, or start a new run from the model in its folder "
-            f"`best`.{split}"
+            f"`best`.{split if set(_SPLIT) <= set(names) else ''}"
         )
     return changed
+
+
+def what_changed(changed: set[str]) -> str:
+    """Say with what a run goes on that is not as it was, and what follows from it.
+
+    Args:
+        changed: names of facts, from `check_same`.
+    """
+    said = f"another {', '.join(sorted(changed))}."
+    if changed.intersection(PLACE_IN_THE_DATA):
+        said += " The pass that was going on is left, and the next one begins."
+    return said + _NEW_STREAMS if _SPLIT[0] in changed else said
 
 
 def _differences(

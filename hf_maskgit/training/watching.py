@@ -1,5 +1,6 @@
 """How a run is going: bound and critic measured by all processes, losses summed for the log."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -41,10 +42,12 @@ def evaluate_bound(
         seed: of the masks.
 
     Returns:
-        One bound per example, on the CPU; ordered by process.
+        One bound per example, on the CPU; ordered by process. On any number of processes each
+        example gets the same masks, in the same batch.
     """
-    measure = partial(evaluate_nelbo, num_samples=num_samples, batch_size=batch_size, seed=seed)
-    return NelboOutput.concatenate(_in_shares(accelerator, model, tokenizer, examples, measure))
+    measure = partial(evaluate_nelbo, num_samples=num_samples, seed=seed)
+    common = accelerator, model, tokenizer, examples
+    return NelboOutput.concatenate(_in_shares(*common, batch_size, measure))
 
 
 def evaluate_critic(
@@ -66,8 +69,9 @@ def evaluate_critic(
         batch_size: examples per device and pass.
         seed: of masks and draws.
     """
-    measure = partial(critic_auroc, batch_size=batch_size, seed=seed)
-    return CriticAuroc.add(_in_shares(accelerator, model, tokenizer, examples, measure))
+    measure = partial(critic_auroc, seed=seed)
+    common = accelerator, model, tokenizer, examples
+    return CriticAuroc.add(_in_shares(*common, batch_size, measure))
 
 
 def _in_shares(
@@ -75,17 +79,18 @@ def _in_shares(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     examples: Dataset,
+    batch_size: int,
     measure: Callable[..., Any],
 ) -> list[Any]:
-    """Measure every process's share of the examples; return the results of all that had one."""
-    # Process 1 of 3 takes rows 1, 4, 7, ...: examples that a data set sorts by length are shared
-    # out evenly, and with fewer examples than processes some have none.
-    rows = range(accelerator.process_index, len(examples), accelerator.num_processes)
-    parts = []
-    if len(rows):
-        plain, share = accelerator.unwrap_model(model), examples.select(rows)
+    """Measure every process's share of the batches; return the results of all that had one."""
+    # Process 1 of 3 takes batches 1, 4, 7, ... of texts in the order of their lengths: so all have
+    # long and short ones, and with fewer batches than processes some have none.
+    share, parts = (accelerator.process_index, accelerator.num_processes), []
+    if share[0] < math.ceil(len(examples) / batch_size):
+        plain, shown = accelerator.unwrap_model(model), accelerator.is_main_process
+        how = {"batch_size": batch_size, "progress": shown, "share": share}
         with counted_before():  # when the examples were made
-            parts = [measure(plain, share, tokenizer, progress=accelerator.is_main_process)]
+            parts = [measure(plain, examples, tokenizer, **how)]
     return list(gather_object(parts))
 
 
