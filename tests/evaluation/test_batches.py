@@ -9,7 +9,7 @@ from hf_maskgit.core.noise import keyed_generator
 from hf_maskgit.evaluation import critic_auroc, evaluate_nelbo, masked_accuracy
 from tests.support.oracles import CLS, MASK, PAD, SEP, TableDenoiser
 from tests.support.table_texts import TEXT, TEXTS_OF_ALL_LENGTHS, examples, framed_denoiser
-from tests.support.tiny import tiny_model
+from tests.support.tiny import tiny_model, word_tokenizer
 
 
 @pytest.mark.parametrize("measure", [evaluate_nelbo, masked_accuracy])
@@ -117,3 +117,38 @@ def test_every_evaluation_takes_a_seed_or_a_generator(tokenizer, measure):
         run(seed=3, generator=keyed_generator(3))
     with pytest.raises(ValueError, match="`seed` must be an integer, got '3'"):
         run(seed="3")
+
+
+@pytest.mark.parametrize("num_shares", [1, 2, 3])
+def test_shares_find_together_what_the_whole_finds(tokenizer, num_shares):
+    """Also of texts that are padded on the left, whose noise is drawn at the left edge."""
+    texts = examples(*TEXTS_OF_ALL_LENGTHS, TEXT, (1, 2))
+    texts[0] = {"input_ids": [PAD, PAD, PAD, CLS, 5, SEP], "attention_mask": [0, 0, 0, 1, 1, 1]}
+    common = {"batch_size": 2, "seed": 3, "num_samples": 4, "progress": False}
+    whole = evaluate_nelbo(framed_denoiser(), texts, tokenizer, **common)
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]["input_ids"]))
+    for which in range(num_shares):
+        share = (which, num_shares)
+        part = evaluate_nelbo(framed_denoiser(), texts, tokenizer, **common, share=share)
+        own = sorted(i for place, i in enumerate(order) if place // 2 % num_shares == which)
+        assert torch.equal(part.nats, whole.nats[own])
+        assert torch.equal(part.std_error, whole.std_error[own])
+        assert torch.equal(part.num_tokens, whole.num_tokens[own])
+
+
+@pytest.mark.parametrize("measure", [evaluate_nelbo, critic_auroc])
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [
+        (1, r"`share` must be a pair \(which, of how many\), got 1"),
+        ((0, 1, 2), r"`share` must be a pair"),
+        ((0, 2.0), r"`share` must be a pair"),
+        ((2, 2), r"must name one that has a batch, .* got \(2, 2\): 3 texts make 2 batches of 2"),
+        ((-1, 2), r"must name one that has a batch, .* got \(-1, 2\)"),
+        ((2, 3), r"must name one that has a batch, .* got \(2, 3\): 3 texts make 2 batches of 2"),
+    ],
+)
+def test_a_share_without_a_batch_is_refused(measure, share, said):
+    model, texts = tiny_model(token_critic="self"), [{"input_ids": [2, 7, 3]}] * 3
+    with pytest.raises((TypeError, ValueError), match=said):
+        measure(model, texts, word_tokenizer(), batch_size=2, share=share, progress=False)

@@ -123,10 +123,13 @@ def test_progress_counts_epochs_and_survives_its_own_state():
     assert restored == progress
 
 
-def test_a_checkpoint_of_a_run_cut_otherwise_is_refused():
-    state = Progress({"num_processes": 2, "seed": 1}).state_dict()
+def test_a_run_cut_otherwise_keeps_its_place_where_it_is_allowed():
+    state = Progress({"num_processes": 2, "seed": 1}, step=5, updates_in_epoch=5).state_dict()
+    present = Progress({"num_processes": 1, "seed": 1})
     with pytest.raises(ValueError, match="written with num_processes = 2, this run has 1"):
-        Progress({"num_processes": 1, "seed": 1}).load_state_dict(state)
+        present.load_state_dict(state)
+    assert present.load_state_dict(state, ["num_processes"]) == {"num_processes"}
+    assert (present.step, present.epoch, present.updates_in_epoch) == (5, 0, 5)
 
 
 def test_only_the_main_process_moves_folders(tmp_path):

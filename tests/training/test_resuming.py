@@ -176,31 +176,57 @@ def test_two_processes_stop_together_where_one_gets_a_signal(tmp_path):
     assert log_of(stopped, "eval_nats_per_token") == log_of(whole, "eval_nats_per_token")
 
 
-def two_process_reference(folder, steps, share):
-    """The run of two processes, by the plain formula on both shares of every update."""
+STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+# Above rounding: with the usual epsilon Adam makes a whole step of a gradient of 1e-12.
+SMOOTH = {**SMALL, "adam_epsilon": 1e-3}
+# Examples per pass, passes per update.
+ALONE = {"per_device_batch_size": 8, "gradient_accumulation_steps": 1}
+IN_TWO_PIECES = {"per_device_batch_size": 4, "gradient_accumulation_steps": 2}
+IN_TWO_PIECES_EACH = {"per_device_batch_size": 2, "gradient_accumulation_steps": 2}
+
+
+def launched(*arguments):
+    """Train with two processes under Accelerate's launcher, which talk through gloo."""
+    launch = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2")
+    launch = (*launch, "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no")
+    code, errors = run(*launch, "scripts/train.py", *arguments)
+    assert code == 0, errors
+    return errors
+
+
+def processes_of(checkpoint):
+    """How many wrote it: each its random states."""
+    return len(list(checkpoint.glob("random_states_*.safetensors")))
+
+
+def assert_same_run(one, other):
+    """Losses, held-out bounds and weights, to the rounding of sums in another order."""
+    for name in ("loss", "eval_nats_per_token"):
+        assert log_of(one, name) == pytest.approx(log_of(other, name), rel=1e-5)
+        assert log_of(one, name)
+    expected = weights_of(other)
+    for name, weight in weights_of(one).items():
+        torch.testing.assert_close(weight, expected[name], rtol=1e-5, atol=1e-6)
+
+
+def plain_formula(folder, steps):
+    """The losses of a run whose updates hold 8 examples, by one sum and one division."""
     set_seed(0)
-    model = fresh_model(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).train()
+    model = fresh_model(**STILL).train()
     texts = Dataset.from_dict({"text": (folder / "texts.txt").read_text().splitlines()})
     data = prepare_examples(texts, word_tokenizer(), max_length=16)[0]
-    collators = [
-        DataCollatorForMaskGit(word_tokenizer(), seed=0, process_index=i, num_processes=2)
-        for i in range(2)
-    ]
+    collate = DataCollatorForMaskGit(word_tokenizer(), seed=0)
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
-    optimizer = AdamW(groups, lr=1e-2, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = AdamW(groups, lr=1e-2, betas=(0.9, 0.98), weight_decay=0.01, eps=1e-3)
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0)).tolist()
     losses = {}
     for step in range(steps):
-        loss, tokens = torch.zeros(()), 0
-        for process, collate in enumerate(collators):
-            start = (2 * step + process) * share
-            batch = collate([data[i] for i in order[start : start + share]])
-            tokens += int((batch["labels"] != -100).sum())
-            loss = loss + model(**batch, num_items_in_batch=1).loss
-        (loss / tokens).backward()
-        losses[step + 1] = float(loss.detach()) / tokens
+        batch = collate([data[i] for i in order[8 * step : 8 * step + 8]])
+        loss = model(**batch, num_items_in_batch=(batch["labels"] != -100).sum()).loss
+        loss.backward()
+        losses[step + 1] = float(loss.detach())
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for group in optimizer.param_groups:
             # one update of warm-up (5 % of 6, rounded up), then a straight line to 0
@@ -210,20 +236,49 @@ def two_process_reference(folder, steps, share):
     return losses, model.state_dict()
 
 
+def test_an_update_of_the_plain_formula_is_taken_in_one_piece_or_two(tmp_path):
+    inputs = write_inputs(tmp_path, num_texts=60, **STILL)
+    losses, weights = plain_formula(tmp_path, steps=6)
+    for layout in (ALONE, IN_TWO_PIECES):
+        run_dir = tmp_path / str(layout["per_device_batch_size"])
+        main([*inputs, *words({**SMOOTH, **layout, "output_dir": run_dir})])
+        assert log_of(run_dir) == pytest.approx(losses, rel=1e-5)
+        found = MaskGitForMaskedLM.from_pretrained(run_dir).state_dict()
+        for name, weight in weights.items():
+            torch.testing.assert_close(found[name], weight, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.slow
-def test_two_processes_take_the_updates_of_the_plain_formula(tmp_path):
-    inputs = write_inputs(
-        tmp_path, num_texts=100, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
-    )
-    options = {**SMALL, "output_dir": tmp_path / "run", "log_every": 1}
-    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
-    code, errors = run(*launch, "scripts/train.py", *inputs, *words(options))
-    assert code == 0, errors
-    losses, weights = two_process_reference(tmp_path, steps=6, share=8)
-    assert log_of(tmp_path / "run") == pytest.approx(losses, abs=1e-5)
-    found = MaskGitForMaskedLM.from_pretrained(tmp_path / "run").state_dict()
-    for name, weight in weights.items():
-        torch.testing.assert_close(found[name], weight, atol=1e-5, rtol=1e-4)
+def test_a_run_is_the_same_at_any_layout_and_goes_on_at_another(tmp_path):
+    """1 process x 8 examples, 2 pieces x 4, 2 processes x 2 pieces x 2; then from half way on."""
+    inputs = write_inputs(tmp_path, num_texts=60, **STILL)
+    often = {"eval_every": 3, "checkpoint_every": 3, "validation_fraction": 0.2}
+    options = {**SMOOTH, **often}
+    alone, pieces, both = (tmp_path / name for name in ("alone", "pieces", "both"))
+    main([*inputs, *words({**options, **ALONE, "output_dir": alone})])
+    main([*inputs, *words({**options, **IN_TWO_PIECES, "output_dir": pieces})])
+    launched(*inputs, *words({**options, **IN_TWO_PIECES_EACH, "output_dir": both}))
+    assert processes_of(alone / "checkpoint-6") == 1
+    assert processes_of(both / "checkpoint-6") == 2
+    assert_same_run(pieces, alone)
+    assert_same_run(both, alone)
+
+    # two processes go on from the checkpoint of one, and one from that of two
+    changes = [*IN_TWO_PIECES_EACH, "num_processes"]
+    grown, shrunk = tmp_path / "grown", tmp_path / "shrunk"
+    for source, target in ((alone, grown), (both, shrunk)):
+        shutil.copytree(source, target)
+        shutil.rmtree(target / "checkpoint-6")
+    again = ["--resume_from_checkpoint=latest", "--allow_changes", *changes]
+    recipe = grown / "training_options.yaml"
+    said = launched(recipe, *words({**IN_TWO_PIECES_EACH, "output_dir": grown}), *again)
+    assert "each begins a new random stream, for dropout" in said
+    recipe = shrunk / "training_options.yaml"
+    main([str(recipe), *words({**ALONE, "output_dir": shrunk}), *again])
+    assert processes_of(grown / "checkpoint-6") == 2
+    assert processes_of(shrunk / "checkpoint-6") == 1
+    assert_same_run(grown, alone)
+    assert_same_run(shrunk, alone)
 
 
 @pytest.mark.slow

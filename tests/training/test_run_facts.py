@@ -10,7 +10,12 @@ from hf_maskgit import MaskGitForMaskedLM
 from hf_maskgit.training.arguments import DataArguments, ModelArguments, TrainArguments
 from hf_maskgit.training.building import make_accelerator
 from hf_maskgit.training.loop import TrainingLoop
-from hf_maskgit.training.run_facts import check_same, data_checksum, tokenizer_checksum
+from hf_maskgit.training.run_facts import (
+    check_same,
+    data_checksum,
+    tokenizer_checksum,
+    what_changed,
+)
 from scripts.train import main
 from tests.support.tiny import word_tokenizer
 from tests.support.tiny_training import (
@@ -105,11 +110,35 @@ def test_all_differences_are_named_at_once():
     said = r"num_processes = 2, this run has 1; seed = 1, this run has 2; config.b = 2, this run "
     with pytest.raises(ValueError, match=said + "has 3; extra = not stated, this run has True"):
         check_same(written, present)
-    # the number of processes can never change: each has random states of its own
-    with pytest.raises(ValueError, match=r"written with num_processes = 2.*the same value, or st"):
-        check_same(written, present, ["num_processes", "seed", "config", "extra"])
-    with pytest.raises(ValueError, match="names 'sede'; what can differ is seed, config, extra"):
+    with pytest.raises(
+        ValueError, match="names 'sede'; what can differ is num_processes, seed, config, extra"
+    ):
         check_same(written, present, ["sede"])
+
+
+def test_whoever_has_other_processes_hears_how_to_keep_the_updates():
+    written = {"num_processes": 2, "examples_per_update": 8}
+    present = {"num_processes": 1, "examples_per_update": 4}
+    said = "the same examples where .* x processes is 8, as before"
+    with pytest.raises(ValueError, match=said):
+        check_same(written, present)
+    present["examples_per_update"] = 8
+    with pytest.raises(ValueError, match="allow the change with --allow_changes num_processes, or"):
+        check_same(written, present)
+    assert check_same(written, present, ["num_processes"]) == {"num_processes"}
+
+
+def test_what_follows_from_a_change_is_said():
+    place = " The pass that was going on is left, and the next one begins."
+    streams = (
+        " With another number of processes each begins a new random stream, for dropout, for which "
+        "texts look back on a pass before and for what a critic is shown; nothing else changes."
+    )
+    assert what_changed({"num_updates"}) == "another num_updates."
+    assert what_changed({"seed"}) == "another seed." + place
+    assert what_changed({"num_processes"}) == "another num_processes." + streams
+    both = {"num_processes", "examples_per_update"}
+    assert what_changed(both) == "another examples_per_update, num_processes." + place + streams
 
 
 def test_the_checksum_of_data_is_of_its_contents_and_order():

@@ -126,6 +126,50 @@ def test_missing_random_states_are_an_error(loop, written):
         loop._state.read(written)
 
 
+def draw_of_each():
+    return [random.random(), float(np.random.random()), float(torch.rand(()))]  # noqa: NPY002
+
+
+def test_on_another_number_of_processes_each_begins_a_stream_of_its_own(loop, written, monkeypatch):
+    """Three go on from one: streams differ by process, update and seed, and from any before."""
+    loop._state.write(written, Window().state_dict())
+    before = draw_of_each()
+    streams = []
+    for process, key in ((0, (0, 4)), (1, (0, 4)), (2, (0, 4)), (1, (0, 5)), (1, (1, 4))):
+        monkeypatch.setattr(type(loop.accelerator), "process_index", process)
+        loop._state.read(written, new_streams=key)
+        streams.append(draw_of_each())
+        torch.rand(5)
+        loop._state.read(written, new_streams=key)
+        assert draw_of_each() == streams[-1]
+    assert len({value for draws in (before, *streams) for value in draws}) == 3 * 6
+
+
+@pytest.mark.parametrize("num_processes", [1, 2, 3])
+def test_what_two_processes_summed_up_for_the_log_is_kept_by_any_number(
+    loop, tmp_path, monkeypatch, num_processes
+):
+    (tmp_path / "state").mkdir()
+    same = {"num_updates": 3, "seconds": 0.5, "num_tokens": 12}
+    for process, loss in ((0, 0.25), (1, 0.5)):
+        monkeypatch.setattr(type(loop.accelerator), "process_index", process)
+        loop._state.write(tmp_path / "state", {**same, "losses": {"loss": loss}})
+    windows = []
+    for process in range(num_processes):
+        monkeypatch.setattr(type(loop.accelerator), "process_index", process)
+        windows.append(loop._state.read(tmp_path / "state", new_streams=(0, 3)))
+    # Every process takes part in the sum over all, so each has every name.
+    assert [list(window["losses"]) for window in windows] == [["loss"]] * num_processes
+    assert sum(window["losses"]["loss"] for window in windows) == 0.75
+    assert all({**window, "losses": None} == {**same, "losses": None} for window in windows)
+
+
+def test_sums_that_cannot_be_read_are_named_whoever_wrote_them(loop, written):
+    rewrite(written / random_states_file(0), lambda t, m: m.update(numbers="{}"))
+    with pytest.raises(ValueError, match=r"random_states_0.safetensors' holds no random states"):
+        loop._state.read(written, new_streams=(0, 3))
+
+
 def test_weights_in_parts_are_refused_before_the_run(loop, monkeypatch):
     accelerator = make_accelerator(loop.options)
     monkeypatch.setattr(type(accelerator), "distributed_type", type("", (), {"value": "FSDP"}))

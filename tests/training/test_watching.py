@@ -13,8 +13,8 @@ from hf_maskgit.training import watching
 from hf_maskgit.training.arguments import TrainArguments
 from hf_maskgit.training.building import make_accelerator
 from hf_maskgit.training.updates import Update
-from hf_maskgit.training.watching import Window, evaluate_bound
-from tests.support.tiny import word_tokenizer
+from hf_maskgit.training.watching import Window, evaluate_bound, evaluate_critic
+from tests.support.tiny import tiny_model, word_tokenizer
 from tests.support.tiny_training import SMALL, examples, fresh_model, log_lines, loop_of
 
 pytestmark = pytest.mark.usefixtures("_fresh_accelerate")
@@ -35,11 +35,8 @@ def test_an_evaluation_leaves_torchs_global_generator_as_it_was(tmp_path):
     assert first.nats_per_token == pytest.approx(math.log(37), rel=0.1)
 
 
-@pytest.mark.parametrize("num_texts", [7, 2])
-def test_each_text_is_measured_by_one_process(monkeypatch, num_texts):
-    """Process 1 of 3 takes texts 1, 4, 7, ...; with fewer texts than processes some take none."""
-    texts = examples(num_texts)
-    lengths = [len(row) - 2 for row in texts["input_ids"]]  # the frame is not predicted
+def measured_by(num_processes, monkeypatch, evaluate, model, **options):
+    """The parts that processes find one after the other, and what the last one joins."""
     gathered = []
 
     def gather(parts):
@@ -47,19 +44,48 @@ def test_each_text_is_measured_by_one_process(monkeypatch, num_texts):
         return gathered
 
     monkeypatch.setattr(watching, "gather_object", gather)
-    for rank in range(3):
-        before = len(gathered)
+    for rank in range(num_processes):
         process = SimpleNamespace(
             process_index=rank,
-            num_processes=3,
+            num_processes=num_processes,
             is_main_process=rank == 0,
             unwrap_model=lambda model: model,
         )
-        options = {"batch_size": 2, "num_samples": 4, "seed": 0}
-        whole = evaluate_bound(process, fresh_model().eval(), word_tokenizer(), texts, **options)
-        own = [int(n) for part in gathered[before:] for n in part.num_tokens]
-        assert own == lengths[rank::3]
-    assert sorted(whole.num_tokens.tolist()) == sorted(lengths)
+        whole = evaluate(process, model, word_tokenizer(), **options, batch_size=2, seed=0)
+    return gathered, whole
+
+
+@pytest.mark.parametrize(("num_texts", "num_processes"), [(9, 2), (9, 4), (3, 2), (2, 3)])
+@pytest.mark.parametrize("self_cond", [False, True])
+def test_the_bound_does_not_depend_on_the_number_of_processes(
+    monkeypatch, num_texts, num_processes, self_cond
+):
+    """Each text is measured by one process, in the batch and with the masks of a single one."""
+    model = tiny_model(self_cond=self_cond)
+    options = {"examples": examples(num_texts), "num_samples": 4}
+    _, alone = measured_by(1, monkeypatch, evaluate_bound, model, **options)
+    parts, whole = measured_by(num_processes, monkeypatch, evaluate_bound, model, **options)
+    batches = -(-num_texts // 2)
+    assert len(parts) == min(num_processes, batches)  # with fewer batches some have none
+    assert sorted(part.nats.numel() for part in parts)[-1] <= 2 * -(-batches // num_processes)
+    rows = [
+        sorted(zip(*(t.tolist() for t in (one.nats, one.std_error, one.num_tokens)), strict=True))
+        for one in (alone, whole)
+    ]
+    assert rows[0] == rows[1]
+    assert len(rows[0]) == num_texts
+    assert whole.nats_per_token == pytest.approx(alone.nats_per_token, rel=1e-12)
+
+
+@pytest.mark.parametrize("num_processes", [2, 4])
+def test_the_critics_measure_does_not_depend_on_the_number_of_processes(monkeypatch, num_processes):
+    model = tiny_model(token_critic="self", self_cond=True)
+    options = {"examples": examples(9)}
+    _, alone = measured_by(1, monkeypatch, evaluate_critic, model, **options)
+    parts, whole = measured_by(num_processes, monkeypatch, evaluate_critic, model, **options)
+    assert whole == alone
+    assert len(parts) == num_processes
+    assert all(part.num_tokens for part in parts)
 
 
 def test_a_logged_loss_is_that_of_all_processes(tmp_path, monkeypatch):
