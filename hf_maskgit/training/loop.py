@@ -132,13 +132,10 @@ class TrainingLoop:
             count_unknown=False,  # by words, when the texts were tokenised
         )
         processes = accelerator.process_index, accelerator.num_processes
-        order = partial(shuffled_updates, len(train_examples), update_size, options.seed)
-        self.batches = UpdateBatches(
-            UpdateShares(train_examples, self.collator, *processes),
-            UpdateOrder(order),
-            accelerator.device,
-            num_workers,
-        )
+        shares = UpdateShares(train_examples, self.collator, *processes)
+        shuffled = partial(shuffled_updates, len(train_examples), update_size, options.seed)
+        order = UpdateOrder(shuffled)
+        self.batches = UpdateBatches(shares, order, accelerator.device, num_workers)
         if options.gradient_checkpointing:
             model.activation_checkpointing_enable()
         optimizer, scheduler = make_optimizer(model, options, self.num_updates)

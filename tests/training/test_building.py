@@ -193,7 +193,6 @@ def test_the_accelerator_is_set_up_as_the_options_say(tmp_path):
     options = TrainArguments(
         output_dir=str(tmp_path),
         use_cpu=True,
-        seed=3,
         find_unused_parameters=True,
         mixed_precision="bf16",
     )
@@ -201,7 +200,6 @@ def test_the_accelerator_is_set_up_as_the_options_say(tmp_path):
     assert accelerator.device.type == "cpu"
     assert accelerator.mixed_precision == "bf16"
     assert accelerator.ddp_handler.find_unused_parameters
-    assert accelerator.dataloader_config.data_seed == 3
     assert not accelerator.step_scheduler_with_optimizer
 
 

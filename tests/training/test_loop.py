@@ -125,6 +125,15 @@ def test_an_epoch_shows_each_example_once_and_the_next_one_in_another_order(tmp_
     assert texts[64:] != texts[:64]
 
 
+def test_the_seed_of_the_run_orders_its_examples(tmp_path, monkeypatch):
+    updates = recorded_updates(monkeypatch, tmp_path, max_steps=16, seed=5)
+    texts = [text for update in updates for text, _ in update]
+    bodies = [ids[1:-1] for ids in examples()["input_ids"][:]]
+    for epoch in (0, 1):
+        order = torch.randperm(64, generator=torch.Generator().manual_seed(5 + epoch)).tolist()
+        assert texts[64 * epoch : 64 * epoch + 64] == [bodies[i] for i in order]
+
+
 def test_examples_that_do_not_fill_an_update_are_left_out_of_an_epoch(tmp_path, monkeypatch):
     updates = recorded_updates(monkeypatch, tmp_path, train_examples=examples(70), max_steps=16)
     assert [len(update) for update in updates] == [8] * 16
