@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 _SHOWN = 8  # values named in an error
+_MOST = 2**53  # examples of an update: float64 tells their strata apart
 
 
 def ranks(draws: Tensor) -> Tensor:
@@ -44,8 +45,9 @@ def strata_given(features: Sequence[Mapping[str, Any]]) -> tuple[Tensor, int] | 
     pairs = [tuple(pair) for pair in given if _is_pair_of_integers(pair)]
     taken, counts = {which for which, _ in pairs}, {count for _, count in pairs}
     num_strata = max(counts, default=0)
+    in_range = num_strata <= _MOST and all(0 <= which < num_strata for which in taken)
     # As many strata as examples: none is missing, and no two have the same.
-    if len(taken) < len(given) or len(counts) > 1 or not taken <= set(range(num_strata)):
+    if len(taken) < len(given) or len(counts) > 1 or not in_range:
         raise ValueError(
             "The examples of a batch must be of one update: each with a `time_stratum` (which, of "
             f"how many) of its own, counted from 0, or all without; got {given[:_SHOWN]}. "

@@ -50,7 +50,9 @@ _OF_COLLATOR = (
     "schedule no_replace_prob random_token_prob corruption_prob use_simple_mdlm_loss_weight "
     "choice seed process_index num_processes pad_to_multiple_of"
 ).split()
-_OF_FEATURE = "input_ids attention_mask token_type_ids example_id maskable labels".split()
+_OF_FEATURE = (
+    "input_ids attention_mask token_type_ids example_id maskable labels time_stratum"
+).split()
 _OF_NELBO = (
     "input_ids attention_mask maskable num_samples generator self_condition token_type_ids"
 ).split()

@@ -33,6 +33,7 @@ def test_pairs_of_any_integers_are_read(pair):
         ["ab", (1, 2)],
         [(0.0, 2), (1, 2)],
         [(0, 2, 2), (1, 2)],
+        [(0, 10**30), (1, 10**30)],
     ],
 )
 def test_strata_that_no_update_has_are_refused(given):
