@@ -32,6 +32,9 @@ from hf_maskgit.training.recipes import (
     run_program,
 )
 
+DESCRIPTION = """Compare samplers on a generator: `distinct` texts per prompt, the share of filled
+places at which two of them are in `difference`, and `nats_per_token` of what was filled, given the
+rest of the text. Low nats are likely, also where the same words are written again and again."""
 SAMPLERS: list[dict[str, Any]] = [
     {},
     *({"choice_temperature": noise} for noise in (0.0, 1.0, 4.0)),
@@ -70,9 +73,9 @@ class CompareArguments:
 
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Compare, print a table, and return the figures."""
-    (options,) = parse_options((CompareArguments,), argv, "Compare samplers on a generator.")
+    (options,) = parse_options((CompareArguments,), argv, DESCRIPTION)
     asked = [
-        {"steps": steps, **sampler}
+        {**sampler, "steps": steps}
         for steps in options.passes or (8, 18, 32)
         for sampler in read_samplers(options.samplers)
     ]
@@ -82,11 +85,13 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     check_texts(tokenizer, texts, None)
     given = tokenizer(texts, return_tensors="pt", padding=True).to(device)
     ids, real = given["input_ids"], given["attention_mask"]
-    found = []
-    print("| sampler | passes | distinct | difference | nats per token |\n|---|---|---|---|---|")
+    found: list[dict[str, Any]] = []
     for quality in compare_samplers(
         model, ids, asked, real, num_texts=options.num_texts, seed=options.seed
     ):
+        if not found:  # nothing is refused any more
+            print("| sampler | passes | distinct | difference | nats per token |")
+            print("|---|---|---|---|---|")
         print(row_of(quality), flush=True)
         written = [tokenizer.batch_decode(row, skip_special_tokens=True) for row in quality.texts]
         found.append({**vars(quality), "texts": written})
@@ -113,6 +118,8 @@ def read_samplers(given: str | None) -> list[dict[str, Any]]:
             "--samplers must be a JSON list of objects such as "
             f'\'[{{"order": "random"}}]\', got {given}.'
         )
+    if any("steps" in sampler for sampler in samplers):
+        raise ValueError("`steps` of the samplers is what --passes says; leave it out there.")
     return samplers
 
 

@@ -130,6 +130,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     stored: Any = getattr(model.generation_config, "max_unknown_share", None)
     check_texts(tokenizer, texts, decoding_options(options).get("max_unknown_share", stored))
+    sampler_of(model, options)  # before the file is written over
     with open_output(options.output_file) as output:
         for request, written in write_samples(model, tokenizer, texts, options):
             if options.output_format == "text":
@@ -163,9 +164,8 @@ def write_samples(
     options: GenerateArguments,
 ) -> Iterator[tuple[Sample, str]]:
     """Yield each sample as it is written, in the order of the texts."""
-    decoding = decoding_options(options)
-    length = decoding.pop("max_new_tokens", None)
-    config = MaskGitGenerationConfig(**decoding)
+    config = sampler_of(model, options)
+    length, config.max_new_tokens = config.max_new_tokens, None  # it is named in the call
     length_option = {} if length is None else {"max_new_tokens": length}
     requests = [
         Sample(text, sample, mix(options.seed, number, sample))
@@ -192,6 +192,18 @@ def write_samples(
             decoded = tokenizer.batch_decode(sequences, skip_special_tokens=True)
             yield from zip(batch, decoded, strict=True)
             told.update(len(batch))
+
+
+def sampler_of(model: MaskGitForMaskedLM, options: GenerateArguments) -> MaskGitGenerationConfig:
+    """Return the options of decoding, for several samples as `generate` takes them for several.
+
+    Raises:
+        ValueError: for options that do not go together, or several samples of what draws nothing.
+    """
+    config = MaskGitGenerationConfig(**decoding_options(options))
+    asked = {"num_return_sequences": options.num_samples}
+    config.do_sample = model._resolve(config, None, asked).do_sample
+    return config
 
 
 def decoding_options(options: GenerateArguments) -> dict[str, Any]:

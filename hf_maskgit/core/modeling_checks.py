@@ -179,7 +179,7 @@ def check_targets(
     masked_positions: Tensor | None,
     loss_weights: Tensor | None,
     num_items_in_batch: Tensor | int | None,
-    forbidden_token_ids: list[int],
+    config: MaskGitConfig,
     shown: ShownLabels,
     training: bool,
 ) -> Targets | None:
@@ -191,13 +191,13 @@ def check_targets(
         masked_positions: None chooses every labelled position.
         loss_weights: only with labels.
         num_items_in_batch: None counts the labels.
-        forbidden_token_ids: ids that can never be emitted.
+        config: gives the vocabulary, and the ids that can never be emitted.
         shown: what the labels of earlier batches showed.
         training: whether the model is.
 
     Raises:
-        ValueError: for shapes that do not fit, weights without labels, labels of padding or whose
-            loss would be infinite, and labels without masks.
+        ValueError: for shapes that do not fit, weights without labels, labels of padding, beyond
+            the vocabulary or whose loss would be infinite, and labels without masks.
     """
     if labels is None:
         if loss_weights is not None:
@@ -215,8 +215,10 @@ def check_targets(
     chosen = labelled if masked_positions is None else masked_positions
     count = _count(labelled, num_items_in_batch, training)
     # Looked at before the encoder's kernels are queued, a GPU's answer is soon there.
-    forbidden = torch.tensor(forbidden_token_ids, dtype=torch.long, device=labels.device)
+    forbidden = torch.tensor(config.forbidden_token_ids, dtype=torch.long, device=labels.device)
     true_ids = labels[chosen]  # (N,); -100 where a position without a label is chosen, at no cost
+    if can_be_read(labels):
+        _check_known(true_ids, config.get_text_config().vocab_size)
     impossible = true_ids[torch.isin(true_ids, forbidden)]
     if len(impossible):
         raise ValueError(
@@ -343,6 +345,18 @@ def check_judging(
     learns = critic_head is not None and has_labels and train != "denoiser"
     if learns and "input_ids" not in arguments:
         raise ValueError("A token critic reads tokens: pass `input_ids`, not `inputs_embeds`.")
+
+
+def _check_known(true_ids: Tensor, vocab_size: int) -> None:
+    # The check of the text does not see them: where a label counts, the text is masked.
+    beyond = true_ids[(true_ids >= vocab_size) | ((true_ids < 0) & (true_ids != IGNORED_LABEL))]
+    if len(beyond):
+        raise ValueError(
+            f"The labels hold the id {int(beyond[0])}; the vocabulary has 0 to {vocab_size - 1}, "
+            "and -100 is no label. Is this the model's own tokenizer? If it has grown since, call "
+            "model.resize_token_embeddings(len(tokenizer)) and "
+            "model.config.read_tokenizer(tokenizer)."
+        )
 
 
 def _check_shapes(

@@ -221,7 +221,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         own = own_arguments(input_ids, attention_mask, token_type_ids, inputs_embeds)
         arguments = encoder_arguments(self._denoiser_arguments, self.denoiser, own, kwargs)
         asked = (masked_positions, loss_weights, num_items_in_batch)
-        known = (self.config.forbidden_token_ids, self._shown_labels, self.training)
+        known = (self.config, self._shown_labels, self.training)
         targets = check_targets(labels, own, *asked, *known)
         check_inputs(self.config, own, kwargs)
         looks_back = (previous_hidden_states, has_previous, self_condition)

@@ -66,7 +66,11 @@ def check_ids(name: str, value: Any, vocab_size: int | None) -> None:
     """
     check_tensor(name, value)
     no_integers = value.is_floating_point() or value.is_complex() or value.dtype in _UNSIGNED
-    if value.ndim != 2 or not value.numel() or no_integers:
+    if value.ndim == 2 and not value.numel():
+        raise ValueError(
+            f"`{name}` hold no token: {value.shape[0]} rows of length {value.shape[1]}."
+        )
+    if value.ndim != 2 or no_integers:
         advice = " Torch does not reckon with these: pass .long()." * (value.dtype in _UNSIGNED)
         raise ValueError(
             f"`{name}` must be integers of shape (batch, length), got dtype {value.dtype} and "

@@ -14,6 +14,11 @@ from ..core.modeling_maskgit import MaskGitForMaskedLM
 from .batches import evaluating, forbidden_ids, predict_masked
 from .progress import ProgressBar
 
+# Of the call, not of a sampler.
+_OF_ALL = frozenset(
+    "num_return_sequences max_new_tokens return_dict_in_generate output_history seed generator "
+    "generation_config".split()
+)
 PARTS = 8  # of the written tokens one in eight is hidden at a time
 
 
@@ -71,15 +76,14 @@ def compare_samplers(
     """
     check_whole("num_texts", num_texts, least=2)
     check_flag("progress", progress)
-    if not samplers:
-        raise ValueError("There is no sampler to compare; give options of `generate` for each.")
+    asked = {"num_return_sequences": num_texts, "seed": seed, "return_dict_in_generate": True}
+    _check_samplers(model, samplers, num_texts)
     written = input_ids == cast(int, model.config.mask_token_id)
     if not bool(written.any(1).all()):
         raise ValueError(
             "Samplers are compared by what they write into masks, and there are texts without one."
         )
     real = torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()
-    asked = {"num_return_sequences": num_texts, "seed": seed, "return_dict_in_generate": True}
     with ProgressBar("compare", len(samplers), "sampler", shown=progress) as told:
         for options in samplers:
             with evaluating(model):
@@ -95,6 +99,27 @@ def compare_samplers(
                 float(cast(Tensor, filled.denoiser_passes).double().mean()),
                 texts,
             )
+
+
+def _check_samplers(
+    model: MaskGitForMaskedLM, samplers: Sequence[Mapping[str, Any]], num_texts: int
+) -> None:
+    """Refuse a sampler before the first has worked.
+
+    Raises:
+        ValueError: for none, options that are the same for all, or what `generate` refuses.
+    """
+    if not samplers:
+        raise ValueError("There is no sampler to compare; give options of `generate` for each.")
+    for options in samplers:
+        common = sorted(_OF_ALL.intersection(options))
+        if common:
+            raise ValueError(
+                f"`{common[0]}` is one for all samplers that are compared, and no option of "
+                f"{dict(options)!r}."
+            )
+        own = {name: value for name, value in options.items() if name != "preset"}
+        model._resolve(None, options.get("preset"), {**own, "num_return_sequences": num_texts})
 
 
 def difference(texts: Tensor, written: Tensor) -> float:

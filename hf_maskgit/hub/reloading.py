@@ -39,10 +39,13 @@ def answers_of(model: Any, tokenizer: PreTrainedTokenizerBase) -> Answers:
     options = model.generation_config.to_dict()
     length = min(options["max_new_tokens"] or _SAMPLE_TOKENS, _SAMPLE_TOKENS)
     sample = model.generate(max_new_tokens=length, seed=_SEED, return_dict_in_generate=False)
+    # A sample may end before its length; what stands behind its end is padding.
+    real = sample != model.config.pad_token_id
+    real[:, 0] = True  # also where the padding begins a text, too
     masked = sample.clone()
     masked[:, ::2] = model.config.mask_token_id
     with torch.no_grad():
-        logits = model(input_ids=masked).logits
+        logits = model(input_ids=masked, attention_mask=real.long()).logits
     # bfloat16 has no counterpart in NumPy; float32 holds each of its values exactly.
     bits = logits.float().cpu().numpy().tobytes()
     return {

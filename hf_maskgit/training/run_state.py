@@ -134,7 +134,7 @@ class RunState:
     def _read_optimizer(self, path: Path) -> None:
         try:
             with safe_open(str(path), framework="pt") as opened:
-                trained = json.loads(opened.metadata()["trained"])
+                trained = json.loads((opened.metadata() or {})["trained"])
                 tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{str(path)!r} holds no state of an optimizer ({error}).") from error

@@ -186,6 +186,16 @@ def test_labels_of_another_shape(model, tokenizer, name):
         model(**batch)
 
 
+@pytest.mark.parametrize("label", [40, 1000, -1, -99])
+def test_labels_beyond_the_vocabulary(model, label):
+    """Where the text is masked, its own ids do not show them."""
+    ids = torch.tensor([[2, 4, 6, 3]])
+    labels = torch.tensor([[-100, label, 6, -100]])
+    said = rf"The labels hold the id {label}; the vocabulary has 0 to 39, .* read_tokenizer"
+    with pytest.raises(ValueError, match=said):
+        model(ids, labels=labels, masked_positions=ids == 4)
+
+
 def test_labels_that_can_never_be_emitted(model):
     """Their loss would be infinite."""
     with pytest.raises(ValueError, match="can never be emitted"):

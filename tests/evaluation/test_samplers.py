@@ -70,7 +70,10 @@ def test_every_sampler_writes_what_generate_writes(model):
         (ROWS, [], 8, "There is no sampler to compare; give options of `generate` for each."),
         (ROWS, [{}], 1, "`num_texts` must be an integer of at least 2, got 1."),
         (ROWS.masked_fill(ROWS == MASK, 5), [{}], 8, "and there are texts without one."),
-        (ROWS, [{"order": "best"}], 8, "Unknown order 'best'; choose from"),
+        (ROWS, [{}, {"order": "best"}], 8, "Unknown order 'best'; choose from"),
+        (ROWS, [{"num_return_sequences": 3}], 8, "`num_return_sequences` is one for all samplers"),
+        (ROWS, [{"seed": 3}], 8, "`seed` is one for all samplers that are compared"),
+        (ROWS, [{"do_sample": False}], 8, "do_sample=False draws nothing at random, which num_ret"),
     ],
 )
 def test_what_cannot_be_compared(model, rows, samplers, num_texts, sentence):

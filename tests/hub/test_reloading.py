@@ -44,3 +44,15 @@ def test_what_does_not_load_in_a_fresh_process_is_not_pushed(folder, tmp_path):
     (broken / "model.safetensors").write_bytes(b"cut off")
     with pytest.raises(RuntimeError, match="broken' does not load in a fresh process: .*Error"):
         answers_in_a_fresh_process(broken, with_package=True)
+
+
+def test_a_sample_that_ends_before_its_length_is_asked_as_well():
+    """Behind its end stands padding, which a pass without a mask would take for text."""
+    model = tiny_model()
+    bias = model.get_output_embeddings().bias
+    with torch.no_grad():
+        bias[model.config.eos_token_id] += 30
+    tokenizer = word_tokenizer()
+    answers = answers_of(model, tokenizer)
+    assert model.config.pad_token_id in answers["the seeded sample"][0]
+    assert differences(answers, answers_of(model, tokenizer)) == []

@@ -53,9 +53,13 @@ def test_the_default_list_has_the_defaults_first(saved, capsys):
             [*TEXTS, "--samplers", '{"order": "random"}'],
             "--samplers must be a JSON list of objects",
         ),
+        ([*TEXTS, "--samplers", '[{"steps": 2}]'], "`steps` of the samplers is what --passes says"),
+        ([*TEXTS, "--samplers", '[{}, {"order": "best"}]'], "Unknown order 'best'; choose from"),
         ([*TEXTS, "--samplers", "[]"], "--samplers must be a JSON list of objects"),
     ],
 )
-def test_what_cannot_be_compared(saved, options, sentence):
+def test_what_cannot_be_compared(saved, options, sentence, capsys):
+    """Said before the first sampler works, and before the head of a table."""
     with pytest.raises(ValueError, match=sentence):
         compare_samplers.main(["--model", saved, *options])
+    assert capsys.readouterr().out == ""

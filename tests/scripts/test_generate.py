@@ -1,6 +1,7 @@
 """The writing script: prompts, masks, samplers, and mistakes in their options."""
 
 import json
+import shutil
 
 import pytest
 
@@ -108,3 +109,19 @@ def test_a_decoding_option_that_is_given_twice(saved):
         generate.main(words)
     with pytest.raises(ValueError, match="`options` must be a JSON object such as"):
         generate.main(["--model", saved, "--options", "steps=4"])
+
+
+def test_several_samples_of_a_sampler_that_draws_nothing(saved, tmp_path, capsys):
+    """As in `generate`: refused where the call says so, and drawn whatever the model stores."""
+    output = tmp_path / "out.txt"
+    output.write_text("kept")
+    start = ("--model", saved, "--text", "w1", "--max_new_tokens", "8", "--num_samples", "4")
+    with pytest.raises(ValueError, match="do_sample=False draws nothing at random, which num_ret"):
+        generate.main([*start, "--do_sample", "false", "--output_file", str(output)])
+    assert output.read_text() == "kept"
+    greedy = tmp_path / "greedy"
+    shutil.copytree(saved, greedy)
+    (greedy / "generation_config.json").write_text('{"do_sample": false}')
+    written = lines_of(capsys, "--model", str(greedy), *start[2:])
+    assert written == lines_of(capsys, *start)
+    assert len(set(written)) > 1
