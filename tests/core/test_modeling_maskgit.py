@@ -191,7 +191,7 @@ def test_labels_beyond_the_vocabulary(model, label):
     """Where the text is masked, its own ids do not show them."""
     ids = torch.tensor([[2, 4, 6, 3]])
     labels = torch.tensor([[-100, label, 6, -100]])
-    said = rf"The labels hold the id {label}; the vocabulary has 0 to 39, .* read_tokenizer"
+    said = rf"The labels hold the id {label}; the vocabulary has 0 to 39, .*read_tokenizer"
     with pytest.raises(ValueError, match=said):
         model(ids, labels=labels, masked_positions=ids == 4)
 
