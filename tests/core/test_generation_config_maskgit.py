@@ -742,7 +742,7 @@ def test_no_mask_token():
         (ids([5, 40]), "run from 5 to 40; the vocabulary has 0 to 39. Is this the model's own"),
         (ids([-100, 5]), "run from -100 to 5; the vocabulary has 0 to 39"),
         (ids([5, PAD]), "hold the padding id 0 and no `attention_mask` says which"),
-        (torch.zeros(0, 3, dtype=torch.long), "batch"),
+        (torch.zeros(0, 3, dtype=torch.long), "hold no token: 0 rows of length 3"),
     ],
 )
 def test_wrong_input_ids(table, wrong, message):
