@@ -20,6 +20,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedTokenizerBase
 
+from ..core.generation_config_maskgit import DEFAULTS
 from ..core.modeling_maskgit import MaskGitForMaskedLM
 from ..core.special_tokens import special_ids
 from ..evaluation.bound import NelboOutput
@@ -189,6 +190,16 @@ def card_from_config(
     )
 
 
+def length_of_samples(model: MaskGitForMaskedLM) -> int:
+    """Return how many tokens to write: what the model stores, at most as long as it has seen."""
+    usual = model.generation_config.max_new_tokens
+    usual = DEFAULTS["max_new_tokens"] if usual is None else usual
+    if model.config.trained_length is None:
+        return usual
+    framing = len(model.config.prefix_ids or []) + len(model.config.suffix_ids or [])
+    return min(usual, max(1, model.config.trained_length - framing))
+
+
 def own_examples(
     model: MaskGitForMaskedLM, tokenizer: PreTrainedTokenizerBase, seed: int = 0
 ) -> tuple[str, str]:
@@ -199,7 +210,7 @@ def own_examples(
         masked, and their first half.
     """
     one: dict[str, Any] = {"num_return_sequences": 1, "return_dict_in_generate": False}
-    sequences: Any = model.generate(seed=seed, **one)
+    sequences: Any = model.generate(seed=seed, max_new_tokens=length_of_samples(model), **one)
     (written,) = sequences.tolist()
     special = special_ids(vars(model.config))
     words = [i for i in written if i not in special]

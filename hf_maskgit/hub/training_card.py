@@ -16,7 +16,7 @@ from ..core.generation_config_maskgit import DEFAULTS, MaskGitGenerationConfig
 from ..training.arguments import DataArguments, ModelArguments, TrainArguments
 from ..training.examples import DataReport
 from ..training.loop import TrainingLoop
-from .card import GeneratorCard, own_examples
+from .card import GeneratorCard, length_of_samples, own_examples
 
 # What somebody needs who wants to train such a model again; the rest is in training_options.yaml.
 _SETTINGS = (
@@ -64,8 +64,12 @@ def describe(
     read, held_out_read = (None if report is None else report.reading.share for report in reports)
     model, tokenizer = loop.accelerator.unwrap_model(loop.model).eval(), loop.tokenizer
     masked, prompt = own_examples(model, tokenizer, options.seed)
+    length = length_of_samples(model)
     written: Any = model.generate(
-        num_return_sequences=_NUM_SAMPLES, return_dict_in_generate=False, seed=options.seed
+        num_return_sequences=_NUM_SAMPLES,
+        max_new_tokens=length,
+        return_dict_in_generate=False,
+        seed=options.seed,
     )
     # Held-out texts are a data set of their own, or a split or a part of the one trained on.
     held_out = data_options.eval_dataset or data_options.dataset
@@ -91,13 +95,18 @@ def describe(
         masked_example=masked,
         prompt_example=prompt,
         samples=tokenizer.batch_decode(written, skip_special_tokens=True),
-        sampling=sampling_of(model.generation_config),
+        sampling=sampling_of(model.generation_config, length),
         limits=[f"It has seen texts of at most {data_options.max_length} tokens."],
     )
 
 
-def sampling_of(stored: MaskGitGenerationConfig) -> str:
-    """Say how the samples were drawn: what the model's file of options holds, and what not."""
+def sampling_of(stored: MaskGitGenerationConfig, length: int | None = None) -> str:
+    """Say how the samples were drawn: what the model's file of options holds, and what not.
+
+    Args:
+        stored: that file.
+        length: tokens that were asked for, where they are fewer than stored.
+    """
     # As `generate` resolves them: what the model stores, else the library's defaults.
     used = MaskGitGenerationConfig()
     used.complete(stored.to_dict())
@@ -110,8 +119,14 @@ def sampling_of(stored: MaskGitGenerationConfig) -> str:
     by_default = f", and with the library's defaults {rest}" if rest else ""
     return (
         "Written from nothing, not selected, with the options stored in `generation_config.json`: "
-        f"{told}{by_default}."
+        f"{told}{by_default}.{_cut(length, values['max_new_tokens'])}"
     )
+
+
+def _cut(length: int | None, usual: int) -> str:
+    if length is None or length >= usual:
+        return ""
+    return f" They have {length} tokens at most, as many as the longest text it learned from."
 
 
 def written_out(options: Mapping[str, Any]) -> str:

@@ -26,6 +26,19 @@ def test_the_card_tells_stored_options_from_those_of_the_library():
     assert said.endswith("`order='random'`, `temperature=0.7`, `anneal_temperature=False`.")
 
 
+def test_samples_are_no_longer_than_what_was_learned_from(loop, caplog):
+    model = loop.accelerator.unwrap_model(loop.model)
+    longest = model.config.trained_length - 2  # without the framing
+    assert longest < model.generation_config.max_new_tokens
+    given = (ModelArguments(encoder="o/e"), DataArguments(dataset="o/texts"), loop.options)
+    card = training_card.describe(loop, *given)
+    assert max(len(text.split()) for text in card.samples) <= longest
+    assert card.sampling.endswith(
+        f". They have {longest} tokens at most, as many as the longest text it learned from."
+    )
+    assert "tokens, framing included" not in caplog.text
+
+
 @pytest.fixture
 def loop(tmp_path):
     """A run of six updates, measured at its end."""
