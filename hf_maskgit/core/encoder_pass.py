@@ -13,7 +13,7 @@ import contextlib
 import inspect
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -48,7 +48,13 @@ class EncoderPass:
     keeps_hidden_state: bool = False
     edge: LeftEdge | None = None
     last_hidden_state: Tensor | None = None
-    _rows_and_columns: tuple[Tensor, ...] | None = None  # rows and columns of the head's positions
+    _rows_and_columns: tuple[Tensor, ...] | None = field(init=False)  # of the head's positions
+
+    def __post_init__(self) -> None:
+        # N is decided here, before the pass is begun: a compiler then makes one graph of the body
+        # and the head, and where it must stop to learn N, it can go on behind.
+        positions = self.head_positions
+        self._rows_and_columns = None if positions is None else positions.nonzero(as_tuple=True)
 
 
 @dataclass
@@ -109,9 +115,6 @@ def running(
     """
     # Adapters (PEFT) wrap or replace modules of a model that is hooked already.
     hook_encoder(denoiser, self_conditioning)
-    # Where N is decided before the body runs, a compiler makes one graph of it and the head.
-    positions = this_pass.head_positions
-    this_pass._rows_and_columns = None if positions is None else positions.nonzero(as_tuple=True)
     now = _Running(this_pass, denoiser.base_model, denoiser.get_input_embeddings(), None)
     edge, previous = this_pass.edge, this_pass.previous_hidden_states
     if edge is not None:

@@ -227,20 +227,20 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         looks_back = (previous_hidden_states, has_previous, self_condition)
         check_looking_back(self.self_conditioning, arguments, *looks_back)
         check_judging(self.critic_head, arguments, train, critic_temperature, targets is not None)
-        edge = LeftEdge.of(self, own)
+        positions = masked_positions if targets is None else targets.chosen
+        this_pass = EncoderPass(positions, keeps_hidden_state=output_last_hidden_state)
+        this_pass.edge = LeftEdge.of(self, own)  # behind it, in one graph with the pass
 
         # 2. Look back on a pass before this one, where the model has self-conditioning.
         if previous_hidden_states is None and self.self_conditioning is not None:
             share = self._share_that_looks_back(self_condition, targets is not None)
             previous_hidden_states, has_previous = look_back(
-                share, self.denoiser, self.self_conditioning, arguments, edge
+                share, self.denoiser, self.self_conditioning, arguments, this_pass.edge
             )
+        this_pass.previous_hidden_states = previous_hidden_states
+        this_pass.has_previous = has_previous
 
         # 3. Predict at the chosen positions; the LM head runs nowhere else.
-        positions = masked_positions if targets is None else targets.chosen
-        this_pass = EncoderPass(
-            positions, previous_hidden_states, has_previous, output_last_hidden_state, edge
-        )
         details = {
             "output_hidden_states": _or(output_hidden_states, self.config.output_hidden_states),
             "output_attentions": _or(output_attentions, self.config.output_attentions),
