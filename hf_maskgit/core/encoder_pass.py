@@ -75,8 +75,10 @@ class _Thread(threading.local):
     (a replica of DataParallel, a recomputation during the backward pass).
     """
 
-    # A context variable would do the same, but a compiler cannot look into one.
-    running: _Running | None = None
+    # A context variable would do the same, but a compiler cannot look into one. Set in each thread,
+    # not in the class: what a compiler has seen to be absent may not appear while it looks.
+    def __init__(self) -> None:
+        self.running: _Running | None = None
 
 
 _THREAD = _Thread()

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import threading
 
 import pytest
 import torch
@@ -328,6 +329,20 @@ def test_a_pass_is_one_graph(kind, compiler):
             expected = model(**inputs, masked_positions=chosen).logits
             torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     assert compiler.frame_count == 2
+
+
+def test_a_compiled_pass_may_be_the_first_of_its_thread(compiler):
+    """Of a process, too: nothing appears while the compiler looks that was absent before."""
+    model, found = tiny_model(), []
+    model.compile(backend=compiler, fullgraph=True)
+
+    def fill():
+        found.append(model.generate(**INPUTS, seed=1, steps=2))
+
+    thread = threading.Thread(target=fill)
+    thread.start()
+    thread.join()
+    assert torch.equal(found[0], tiny_model().generate(**INPUTS, seed=1, steps=2))
 
 
 @pytest.mark.slow
