@@ -1,19 +1,13 @@
 """From tokenised texts to a masked batch: padding, keyed noise, and the forward process."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import (
-    PreTrainedTokenizerBase,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
-from transformers.trainer_utils import has_length
+from transformers import PreTrainedTokenizerBase
 
 from ..core.argument_checks import check_is_tokenizer, check_whole
 from ..core.configuration_maskgit import MaskGitConfig
@@ -35,12 +29,12 @@ from ..core.special_tokens import (
     tokenizer_fields,
 )
 from ..core.unknown_tokens import RunningCount, Tolerance
-from .lengths import note_length_of
 from .strata import ranks, strata_given
 
 _WIDEST = 65_536  # tokens that a padded length is rounded up to
 _SCALARS_PER_EXAMPLE = 4  # stratum, offset in the stratum, two corruption coins
 _UNIFORMS_PER_POSITION = 3  # choice, kind of corruption, random token
+_NOISE = ("maskable", "times", "coins", "uniforms")  # of what is drawn, all that masking uses up
 
 
 class DataCollatorForMaskGit:
@@ -197,6 +191,22 @@ class DataCollatorForMaskGit:
                 with labels of its own; for strata that no update has; for a first batch that is
                 mostly unknown to the tokenizer.
         """
+        return self.mask(self.draw(features))
+
+    def draw(self, features: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        """Pad, and draw all noise: what a loader's worker can do before the update is known.
+
+        Args:
+            features: as for a call.
+
+        Returns:
+            `input_ids` (B, L) long, the true ones; `attention_mask` (B, L) long; `maskable` (B, L)
+            bool; `times` (B,) float64 in (0, 1]; `coins` (B, 2) and `uniforms` (B, L, 3) float64 in
+            [0, 1), 0 at padding; `token_type_ids` when given.
+
+        Raises:
+            ValueError: as a call.
+        """
         if not isinstance(features, Sequence):
             raise TypeError(f"A batch must be a list of examples, got {type(features).__name__}.")
         if len(features) == 0:
@@ -216,20 +226,41 @@ class DataCollatorForMaskGit:
             ranks(scalars[:, 0]) * self.num_processes + self.process_index,
             len(features) * self.num_processes,
         )
-        times = stratified_times(strata, scalars[:, 1], num_strata)
-        chosen, weights = self.masking.choose(times, maskable, uniforms[..., 0])
-        labels = batch["input_ids"].masked_fill(~maskable, IGNORED_LABEL)
-        batch["input_ids"] = self.masking.corrupt(
-            batch["input_ids"],
-            chosen,
-            scalars[:, 2:],
-            uniforms[..., 1:],
-            self._token_ids["mask_token_id"],
-            self._ordinary_ids,
-        )
         return {
             **batch,
-            "labels": labels,
+            "maskable": maskable,
+            "times": stratified_times(strata, scalars[:, 1], num_strata),
+            "coins": scalars[:, 2:],
+            "uniforms": uniforms,
+        }
+
+    def mask(
+        self, drawn: Mapping[str, Tensor], schedule: Schedule | None = None
+    ) -> dict[str, Tensor]:
+        """Choose and corrupt: a function of what was drawn.
+
+        Args:
+            drawn: from `draw`; what else it holds is passed on.
+            schedule: how much is masked at each time; None is the collator's own.
+
+        Returns:
+            As a call.
+        """
+        masking = self.masking if schedule is None else replace(self.masking, schedule=schedule)
+        rest = {name: tensor for name, tensor in drawn.items() if name not in _NOISE}
+        maskable, uniforms = drawn["maskable"], drawn["uniforms"]
+        chosen, weights = masking.choose(drawn["times"], maskable, uniforms[..., 0])
+        return {
+            **rest,
+            "input_ids": masking.corrupt(
+                drawn["input_ids"],
+                chosen,
+                drawn["coins"],
+                uniforms[..., 1:],
+                self._token_ids["mask_token_id"],
+                self._ordinary_ids,
+            ),
+            "labels": drawn["input_ids"].masked_fill(~maskable, IGNORED_LABEL),
             "masked_positions": chosen,
             "loss_weights": (weights[:, None] * chosen).float(),
         }
@@ -309,70 +340,6 @@ class DataCollatorForMaskGit:
             scalars[row] = drawn[:_SCALARS_PER_EXAMPLE]
             uniforms[row, real] = drawn[_SCALARS_PER_EXAMPLE:].view(-1, _UNIFORMS_PER_POSITION)
         return scalars, uniforms
-
-
-class SetEpochCallback(TrainerCallback):
-    """Tell the collator of every new epoch, so that `Trainer` masks each example anew.
-
-    The noise of examples with an `example_id` is keyed by the epoch, which `Trainer` does not tell
-    its collator: without this callback every epoch would show the same masks. With it, and with
-    `remove_unused_columns=False` (or Trainer drops the ids), a resumed run goes on exactly.
-
-    Of a stream, an iterable data set of unknown length, the epoch is the number of the pass. Such a
-    run is resumed exactly within its first pass; later ones are refused, because Trainer would skip
-    all batches of the run in a single pass.
-
-    Args:
-        collator: the one that Trainer got as `data_collator`.
-
-    Raises:
-        ValueError: when training begins with `dataloader_persistent_workers`, or resumes in a later
-            pass over a stream.
-    """
-
-    def __init__(self, collator: DataCollatorForMaskGit) -> None:
-        self.collator = collator
-        self._next_pass = 0  # over a stream
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Refuse what would show other masks than an uninterrupted run; note how long texts are."""
-        config = getattr(kwargs.get("model"), "config", None)
-        if isinstance(config, MaskGitConfig):
-            note_length_of(config, getattr(kwargs.get("train_dataloader"), "dataset", None))
-        if args.dataloader_persistent_workers and args.dataloader_num_workers:
-            raise ValueError(
-                "dataloader_persistent_workers=True keeps the collator of the first epoch, so "
-                "every epoch would show the same masks; set it to False."
-            )
-        if not _is_stream(kwargs):
-            return
-        self._next_pass = int(state.epoch or 0)
-        if self._next_pass and not args.ignore_data_skip:
-            raise ValueError(
-                f"This checkpoint stands in pass {self._next_pass + 1} over a stream of unknown "
-                f"length, and Trainer would skip {state.global_step} updates in one pass to find "
-                "its place. Resume from a checkpoint of the first pass, train on a data set with a "
-                "length, or set ignore_data_skip=True to begin that pass anew."
-            )
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Set the epoch before the loader starts its workers."""
-        if _is_stream(kwargs):
-            # Trainer takes all updates for one epoch: after 3 of 12, a pass over, it says 0.25
-            self.collator.set_epoch(self._next_pass)
-            self._next_pass += 1
-        else:
-            self.collator.set_epoch(int(state.epoch or 0))
-
-
-def _is_stream(told: dict[str, Any]) -> bool:
-    """Tell whether the loader that Trainer tells its callbacks of has no length."""
-    loader = told.get("train_dataloader")
-    return loader is not None and not has_length(loader)
 
 
 def _name(feature: dict[str, Any], row: int) -> str:
