@@ -52,7 +52,7 @@ SAMPLERS: list[dict[str, Any]] = [
 class CompareArguments:
     """What is compared on what."""
 
-    model: str = required("Trained generator: a folder or a name on the Hub.")
+    model: str = required("Generator, or an encoder as it is: a folder or a name on the Hub.")
     text: list[str] | None = option(None, "Texts with the tokenizer's mask token.")
     input_file: str | None = option(None, "The same, one per line.")
     passes: list[int] | None = option(None, "Values of `steps` to try. Default: 8 18 32.")

@@ -53,7 +53,7 @@ LONGEST_DEFAULT = 512  # tokens; encoders without a limit of their own need one
 class EvaluateArguments:
     """What is measured on what."""
 
-    model: str = required("Trained generator: a folder or a name on the Hub.")
+    model: str = required("Generator, or an encoder as it is: a folder or a name on the Hub.")
     dataset: str = required("Texts: a name on the Hub, a folder of save_to_disk, or local files.")
     split: str | None = option(
         None, "Split to measure on. Default: the only one; a local file has just one."

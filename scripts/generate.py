@@ -74,7 +74,7 @@ def with_decoding(arguments: type[T]) -> type[T]:
 class GenerateArguments:
     """What is written, and how: the last options are those of `generate`."""
 
-    model: str = required("Trained generator: a folder or a name on the Hub.")
+    model: str = required("Generator, or an encoder as it is: a folder or a name on the Hub.")
     text: list[str] | None = option(
         None, "Prompts, or texts with mask tokens. Default: start from nothing."
     )
@@ -202,7 +202,7 @@ def sampler_of(model: MaskGitForMaskedLM, options: GenerateArguments) -> MaskGit
     """
     config = MaskGitGenerationConfig(**decoding_options(options))
     asked = {"num_return_sequences": options.num_samples}
-    config.do_sample = model._resolve(config, None, asked).do_sample
+    config.do_sample = model.resolve_options(config, None, asked).do_sample
     return config
 
 

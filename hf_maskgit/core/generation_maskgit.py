@@ -178,7 +178,7 @@ class MaskGitGenerationMixin:
             ValueError: for a bad option or input, before any pass.
         """
         # 1. Resolve the options.
-        options = self._resolve(generation_config, preset, kwargs)
+        options = self.resolve_options(generation_config, preset, kwargs)
         warn_of_dropout(self, "what it generates")
         device = input_device(self, input_ids)
         sampler = _make_sampler(self.config, options, schedule, logits_processor, device)
@@ -268,10 +268,22 @@ class MaskGitGenerationMixin:
         """
         return {"input_ids": input_ids, **kwargs}
 
-    def _resolve(
+    def resolve_options(
         self, generation_config: GenerationConfig | None, preset: str | None, call: dict[str, Any]
     ) -> MaskGitGenerationConfig:
-        """Complete the options of a call from less and less specific sources, and check them."""
+        """Complete the options of a call from less and less specific sources, and check them.
+
+        Args:
+            generation_config: as for `generate`.
+            preset: as for `generate`.
+            call: the options that a call of `generate` names, by name.
+
+        Returns:
+            The options as `generate` will understand them, none left out.
+
+        Raises:
+            ValueError: for an unknown option, a bad value, or options that do not go together.
+        """
         unknown = [name for name in call if name not in OPTIONS]
         if unknown:
             raise ValueError(unknown_options(unknown))

@@ -116,7 +116,7 @@ class MaskGitPipeline(Pipeline):
             options: its keywords.
         """
         named = {name: value for name, value in options.items() if name in OPTIONS}
-        resolved: MaskGitGenerationConfig = self.model._resolve(
+        resolved: MaskGitGenerationConfig = self.model.resolve_options(
             options.get("generation_config"), options.get("preset"), named
         )
         return resolved

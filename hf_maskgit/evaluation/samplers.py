@@ -119,7 +119,9 @@ def _check_samplers(
                 f"{dict(options)!r}."
             )
         own = {name: value for name, value in options.items() if name != "preset"}
-        model._resolve(None, options.get("preset"), {**own, "num_return_sequences": num_texts})
+        model.resolve_options(
+            None, options.get("preset"), {**own, "num_return_sequences": num_texts}
+        )
 
 
 def difference(texts: Tensor, written: Tensor) -> float:

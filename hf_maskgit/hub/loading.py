@@ -1,15 +1,22 @@
-"""A trained generator by its name, for programs: no code of its folder runs, faults are named."""
+"""A generator by its name, for programs: no code of its folder runs, faults are named.
 
+Where a program wants a generator it takes an ordinary encoder as well, wrapped as it is.
+"""
+
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+import torch
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
-from ..core.checkpoint_files import read_json_object
+from ..core.checkpoint_files import raised_in, read_json_object
 from ..core.configuration_maskgit import MaskGitConfig
 from ..core.modeling_maskgit import MaskGitForMaskedLM
 
+logger = logging.getLogger(__name__)
+_PACKAGE = Path(__file__).resolve().parents[1]
 _ADAPTER = "adapter_config.json"  # of PEFT, which names the model that it belongs to
 _TOKENIZER_CONFIG = "tokenizer_config.json"
 # Files of a tokenizer that hold one JSON object.
@@ -25,10 +32,62 @@ _ANY_OF_TOKENIZER = ("tokenizer*", "*vocab*", "*.model")
 
 
 def load_generator(
-    name: str | Path, **options: Any
+    name: str | Path, *, allow_missing_weights: bool = False, **options: Any
 ) -> tuple[MaskGitForMaskedLM, PreTrainedTokenizerBase]:
-    """Load a generator and its tokenizer; arguments and errors are those of the two below."""
-    return load_model(name, **options), load_tokenizer(name)
+    """Load a generator and its tokenizer; an encoder becomes one, and a line says so.
+
+    Args:
+        name: of a generator or an encoder: a folder or a name on the Hub.
+        allow_missing_weights: as for `load_model`; of an encoder only the LM head may be missing,
+            which is then new, with a warning.
+        **options: of `from_pretrained`, such as `device_map`.
+
+    Returns:
+        The model in eval mode, and the tokenizer.
+
+    Raises:
+        ValueError: as for `load_model` and `load_tokenizer`, and for an encoder that cannot be a
+            denoiser.
+    """
+    kind = _kind_of_encoder(name)
+    if kind is None:
+        model = load_model(name, allow_missing_weights=allow_missing_weights, **options)
+        return model, load_tokenizer(name)
+    tokenizer = load_tokenizer(name)
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)  # a head that is new is the same one every time
+            # False and not None, of which transformers would make a question to the user.
+            model = MaskGitForMaskedLM.from_encoder(
+                str(name), tokenizer=tokenizer, trust_remote_code=False, **options
+            )
+    # What can be wrong with the files of an encoder is as manifold as encoders are.
+    except Exception as error:
+        if raised_in(error, _PACKAGE):
+            raise
+        raise ValueError(
+            f"The encoder {str(name)!r} of type {kind!r} cannot be loaded: {_in_one_line(error)}"
+        ) from error
+    logger.info(
+        "%r is an encoder of type %r: it is used as a generator as it is, with its own tokenizer "
+        "and without any training as one.",
+        str(name),
+        kind,
+    )
+    return model, tokenizer
+
+
+def _kind_of_encoder(name: str | Path) -> str | None:
+    """Return the model type of an encoder; None for a generator, and where none is named."""
+    _check_place(name)
+    if Path(name, _ADAPTER).is_file():  # it names the generator that it belongs to
+        return None
+    try:
+        values, _ = PreTrainedConfig.get_config_dict(name)
+    except (OSError, ValueError):  # `load_model` says what is wrong
+        return None
+    kind = values.get("model_type", MaskGitConfig.model_type)
+    return kind if isinstance(kind, str) and kind != MaskGitConfig.model_type else None
 
 
 def load_model(

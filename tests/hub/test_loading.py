@@ -1,12 +1,16 @@
 """Loading for programs: whatever is wrong with a folder is a sentence, and nothing of it runs."""
 
 import json
+import logging
 import shutil
 
 import pytest
+import torch
 
+from hf_maskgit import MaskGitForMaskedLM
 from hf_maskgit.hub.loading import load_generator, load_model, load_tokenizer
 from tests.support.tiny import tiny_encoder, word_tokenizer
+from tests.support.tiny_training import assert_same_weights
 
 
 @pytest.fixture
@@ -72,3 +76,64 @@ def test_a_tokenizer_that_cannot_be_made_is_told_in_a_sentence(copy, name, chang
     (copy / name).write_text(json.dumps(values))
     with pytest.raises(ValueError, match=said):
         load_tokenizer(copy)
+
+
+@pytest.fixture
+def encoder(tmp_path):
+    """An ordinary encoder as one would download it."""
+    tiny_encoder().save_pretrained(tmp_path / "encoder")
+    word_tokenizer().save_pretrained(tmp_path / "encoder")
+    return tmp_path / "encoder"
+
+
+def test_an_encoder_is_taken_where_a_generator_is(encoder, caplog):
+    caplog.set_level(logging.INFO, "hf_maskgit")
+    model, tokenizer = load_generator(encoder, device_map="cpu")
+    assert caplog.messages == [
+        f"{str(encoder)!r} is an encoder of type 'bert': it is used as a generator as it is, with "
+        "its own tokenizer and without any training as one."
+    ]
+    wrapped = MaskGitForMaskedLM.from_encoder(str(encoder), tokenizer=tokenizer)
+    assert_same_weights(model.state_dict(), wrapped.state_dict())
+    assert model.config.to_dict() == wrapped.config.to_dict()
+    assert not model.training
+
+
+def test_an_encoder_without_a_head_gets_the_same_new_one_every_time(encoder, caplog):
+    tiny_encoder().bert.save_pretrained(encoder)
+    before = torch.get_rng_state()
+    one, other = (load_generator(encoder)[0] for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert_same_weights(one.state_dict(), other.state_dict())
+    assert "comes without a complete LM head" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model_type": "gpt2"}, "is a 'gpt2', which transformers does not load as a masked LM"),
+        ({"model_type": "no_such"}, "of type 'no_such' cannot be loaded: "),
+        ({"model_type": 3}, "is a checkpoint of type 3, not 'maskgit'"),
+        ({"hidden_size": 33}, "of type 'bert' cannot be loaded: .*33"),
+        ({"hidden_size": "many"}, "holds no tokenizer that can be loaded"),
+    ],
+)
+def test_an_encoder_that_cannot_be_a_generator_is_refused_in_a_sentence(encoder, changes, said):
+    values = json.loads((encoder / "config.json").read_text()) | changes
+    (encoder / "config.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=said):
+        load_generator(encoder)
+
+
+def test_an_encoder_runs_no_code_of_its_folder(encoder, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("a question was asked"))
+    values = json.loads((encoder / "config.json").read_text())
+    own = {"AutoConfig": "own.Config", "AutoModelForMaskedLM": "own.Model"}
+    for kind, loads in (("bert", True), ("own", False)):
+        changed = {**values, "model_type": kind, "auto_map": own}
+        (encoder / "config.json").write_text(json.dumps(changed))
+        if loads:  # transformers knows it itself
+            assert load_generator(encoder)[0].config.get_text_config().model_type == "bert"
+            continue
+        with pytest.raises(ValueError, match="'own' cannot be loaded|wants code of its own|holds"):
+            load_generator(encoder)

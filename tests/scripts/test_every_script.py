@@ -8,8 +8,10 @@ import sys
 
 import pytest
 
-from scripts import evaluate, generate, train
+from hf_maskgit import MaskGitForMaskedLM
+from scripts import compare_samplers, evaluate, generate, train
 from tests.support.project import ROOT
+from tests.support.tiny import tiny_encoder, word_tokenizer
 from tests.support.tiny_training import repeated_symbols
 
 
@@ -47,3 +49,27 @@ def test_every_script_names_its_options_in_help(capsys):
         with pytest.raises(SystemExit):
             script.main(["--help"])
         assert "--help lists all options" in capsys.readouterr().out
+
+
+def test_an_encoder_is_taken_by_every_script_that_takes_a_generator(tmp_path, capsys):
+    """And gives what the same encoder gives once it was wrapped and saved."""
+    encoder, wrapped = tmp_path / "encoder", tmp_path / "wrapped"
+    tiny_encoder().save_pretrained(encoder)
+    MaskGitForMaskedLM.from_encoder(str(encoder), tokenizer=word_tokenizer()).save_pretrained(
+        wrapped
+    )
+    for folder in (encoder, wrapped):
+        word_tokenizer().save_pretrained(folder)
+    (tmp_path / "texts.txt").write_text("\n".join(repeated_symbols(4)))
+    calls = {
+        generate: ["--text", "w1 [MASK] w2", "w3", "--max_new_tokens", "3"],
+        evaluate: ["--dataset", str(tmp_path / "texts.txt"), "--num_samples", "4"],
+        compare_samplers: ["--text", "[MASK] w1", "--num_texts", "2", "--passes", "1"],
+    }
+    for script, words in calls.items():
+        printed = []
+        for folder in (encoder, wrapped):
+            script.main(["--model", str(folder), *words])
+            printed.append(capsys.readouterr().out.replace(str(folder), "the model"))
+        assert printed[0] == printed[1]
+        assert printed[0]
