@@ -33,7 +33,7 @@ from hf_maskgit import MaskGitForMaskedLM
 from hf_maskgit.evaluation import CriticAuroc, NelboOutput, critic_auroc, evaluate_nelbo
 from hf_maskgit.training.arguments import ModelArguments, TrainArguments
 from hf_maskgit.training.building import load_model
-from hf_maskgit.training.loop import train_by_length
+from hf_maskgit.training.by_length import train_by_length
 from hf_maskgit.training.recipes import option, parse_options, run_program
 
 from .demo import examples_of, quiet_libraries, say, section

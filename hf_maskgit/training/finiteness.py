@@ -1,9 +1,17 @@
 """Numbers that are nan or infinite are noticed before an update or a file takes them over."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+# What to do about numbers that are none, after a sentence about them.
+CALMER = """Lower `learning_rate`, lengthen the warm-up, or use bf16 instead of fp16, and go on \
+from the last checkpoint."""
+_EXAMPLES_NAMED = 8
+_LOWEST_SCALE = 1.0  # of a loss in fp16: below it even the plain gradient overflows
 
 
 class NotFiniteError(RuntimeError):
@@ -38,3 +46,44 @@ def check_finite(what: str, tensors: Iterable[tuple[str, Tensor]]) -> None:
             "what was written before stays. Lower `learning_rate` or lengthen the warm-up, and go "
             "on from the last checkpoint."
         )
+
+
+def check_update(
+    accelerator: Accelerator,
+    model: nn.Module,
+    loss: Tensor,
+    norm: Tensor,
+    seen: Sequence[tuple[Tensor | None, Tensor]],
+) -> None:
+    """Refuse an update before its step where its loss or its gradient is no number.
+
+    Args:
+        accelerator: knows the processes, all of which call this, and the scaler of fp16.
+        model: whose weights may be the cause.
+        loss: this process's part of the loss, a scalar.
+        norm: of the gradient over all processes, a scalar.
+        seen: ids (B,) of the examples, or None, and loss of each forward pass of this process.
+
+    Raises:
+        NotFiniteError: in all processes, naming their examples.
+    """
+    # A sum is no number where one of its parts is none; so all processes find the same.
+    total = accelerator.reduce(loss, "sum")
+    scaler = accelerator.scaler
+    # In fp16 a gradient overflows now and then: the scaler then leaves the step out.
+    overflows = scaler is not None and scaler.get_scale() >= _LOWEST_SCALE
+    values = torch.stack([total.float(), norm.float()]).tolist()  # waits for the device once
+    if math.isfinite(values[0]) and (overflows or math.isfinite(values[1])):
+        return
+    what = "norm of the gradient" if math.isfinite(values[0]) else "loss"
+    bad = [part for part in seen if not part[1].isfinite()] or seen
+    ids = [int(example) for part, _ in bad if part is not None for example in part]
+    named = ", ".join(map(str, ids[:_EXAMPLES_NAMED])) + (
+        f" and {len(ids) - _EXAMPLES_NAMED} more" if len(ids) > _EXAMPLES_NAMED else ""
+    )
+    weights = not_finite(model.state_dict().items())
+    before = f" The weights {weights[0]!r} were no numbers before it." if weights else ""
+    raise NotFiniteError(
+        f"the {what} is {values[0] if what == 'loss' else values[1]}, so no step was taken and "
+        f"nothing was saved.{before} It held the examples {named or 'without ids'}."
+    )

@@ -8,12 +8,10 @@ a generator per process, knows how many processes share an update.
 """
 
 import logging
-import math
 import signal
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -23,42 +21,31 @@ from transformers import PreTrainedTokenizerBase
 
 from ..core.modeling_maskgit import MaskGitForMaskedLM
 from ..evaluation.bound import NelboOutput
-from ..evaluation.critic import CriticAuroc
 from ..evaluation.progress import ProgressBar
 from .arguments import TrainArguments
-from .building import make_accelerator
 from .checkpoints import BEST_FOLDER, Progress, read_progress, save_checkpoint
 from .collator import DataCollatorForMaskGit
-from .examples import batches_of_one_length
-from .finiteness import NotFiniteError, check_finite
+from .evaluations import Evaluations
+from .finiteness import CALMER, NotFiniteError
 from .lengths import note_length_of
+from .optimizer import freeze_left_out, make_optimizer, set_schedule
 from .passes import UpdateBatches, UpdateOrder, UpdateShares, shuffled_updates
 from .run_facts import Facts, facts_of, what_changed
-from .run_files import (
-    UNFINISHED,
-    FolderGoneError,
-    in_every_process,
-    move_files,
-    told_if_it_fails,
-)
-from .run_log import LOG_NAME, append_line, cut_after
+from .run_files import FolderGoneError, told_if_it_fails
+from .run_log import RunLog
 from .run_state import RunState
+from .saving import save_finished
 from .stopping import StopSignals
 from .updates import (
     Update,
     examples_per_update,
-    freeze_left_out,
-    make_optimizer,
-    set_schedule,
     take_update,
     total_updates,
     updates_per_epoch,
 )
-from .watching import Window, evaluate_bound, evaluate_critic
+from .watching import Window
 
 logger = logging.getLogger(__name__)
-_CALMER = """Lower `learning_rate`, lengthen the warm-up, or use bf16 instead of fp16, and go on \
-from the last checkpoint."""
 
 
 class TrainingLoop:
@@ -77,9 +64,8 @@ class TrainingLoop:
     Attributes:
         progress: where the run stands.
         stop: signals that end `run` after an update, with a checkpoint; None heeds none.
-        bound: what the newest evaluation found on `eval_examples`; None before the first.
-        auroc: how well the token critic judged there; None before the first, and where no critic
-            learns.
+        evaluations: what is measured in between, on `eval_examples`.
+        log: where its numbers go.
 
     Raises:
         ValueError: when the examples do not fill one update.
@@ -99,9 +85,7 @@ class TrainingLoop:
         self.accelerator, self.tokenizer, self.options = accelerator, tokenizer, options
         self.stop: StopSignals | None = None
         self._window = Window()
-        self.eval_examples = eval_examples
-        self.bound: NelboOutput | None = None
-        self.auroc: CriticAuroc | None = None
+        self.log = RunLog(accelerator, Path(options.output_dir))
         freeze_left_out(model, options.train)  # before the optimizer looks for what learns
         update_size = examples_per_update(
             accelerator.num_processes,
@@ -144,6 +128,9 @@ class TrainingLoop:
             model, optimizer, scheduler
         )
         self._state = RunState(accelerator, self.model, self.optimizer)
+        self.evaluations = Evaluations(
+            accelerator, self.model, tokenizer, eval_examples, options, self.progress
+        )
 
     def resume(self, checkpoint: Path) -> None:
         """Go on from a whole checkpoint; later lines of the log are forgotten.
@@ -160,8 +147,7 @@ class TrainingLoop:
         set_schedule(self.scheduler, self.progress.step)
         if changed:
             logger.warning("Going on from %s with %s", checkpoint.name, what_changed(changed))
-        if self.accelerator.is_main_process:
-            cut_after(Path(self.options.output_dir) / LOG_NAME, self.progress.step)
+        self.log.cut_after(self.progress.step)
 
     def run(self) -> Progress:
         """Take the updates that are left; log, evaluate and save at their times and at the end.
@@ -219,30 +205,13 @@ class TrainingLoop:
         return progress
 
     def save_model(self, folder: Path) -> None:
-        """Write model and tokenizer for `from_pretrained`; every process must call this.
+        """Write model and tokenizer for `from_pretrained`, see `save_finished`."""
+        save_finished(self.accelerator, self.model, self.tokenizer, folder)
 
-        They are written aside and moved into place when they are whole.
-
-        Raises:
-            NotFiniteError: when weights are nan or infinite; what is in the folder stays.
-            RuntimeError: when it cannot be written.
-        """
-        weights = self.accelerator.get_state_dict(self.model)
-
-        def write() -> None:
-            if not self.accelerator.is_main_process:
-                return
-            check_finite("weights", weights.items())
-            aside = folder / f"model{UNFINISHED}"
-            advice = "Make room, and resume from 'latest': the last checkpoint is as it was."
-            with told_if_it_fails(folder, advice):
-                model = self.accelerator.unwrap_model(self.model)
-                model.save_pretrained(aside, state_dict=weights)
-                self.tokenizer.save_pretrained(aside)
-                move_files(aside, folder)
-
-        in_every_process(self.accelerator, write)
-        self.accelerator.wait_for_everyone()
+    @property
+    def bound(self) -> NelboOutput | None:
+        """What the newest evaluation found on the held-out examples; None before the first."""
+        return self.evaluations.bound
 
     def _take_update(self, batch: dict[str, Tensor]) -> Update:
         try:
@@ -256,7 +225,7 @@ class TrainingLoop:
                 self.options.train,
             )
         except NotFiniteError as error:
-            raise NotFiniteError(f"In update {self.progress.step + 1} {error} {_CALMER}") from error
+            raise NotFiniteError(f"In update {self.progress.step + 1} {error} {CALMER}") from error
 
     def _asked_to_stop(self) -> bool:
         """Tell whether a signal came; processes agree, because each takes part in every update."""
@@ -296,97 +265,16 @@ class TrainingLoop:
         return values
 
     def _evaluate(self) -> None:
-        if self.eval_examples is not None and not self._measured(self.eval_examples):
+        evaluations = self.evaluations
+        if not evaluations.measure(self.stop):
             return  # a signal came; the evaluation is still due
         self.progress.evaluation_due = False
-        if self.bound is None:
+        found = evaluations.values()
+        if not found:
             return
-        found = {
-            "eval_nats_per_token": self.bound.nats_per_token,
-            "eval_std_error": self.bound.nats_per_token_std_error,
-        }
-        if self.auroc is not None and self.auroc.num_pairs:
-            found["eval_critic_auroc"] = self.auroc.auroc
         self._log(found)
-        if self._is_best(found["eval_nats_per_token"], found.get("eval_critic_auroc", 0.0)):
+        if evaluations.note_best():
             self.save_model(Path(self.options.output_dir) / BEST_FOLDER)
 
-    def _measured(self, examples: Dataset) -> bool:
-        """Measure bound and critic, unless a signal comes before the end; tell whether."""
-        accelerator, model, tokenizer = self.accelerator, self.model, self.tokenizer
-        size, seed = self.options.eval_batch_size, self.options.seed
-        found: list[Any] = []
-
-        def measure() -> None:
-            common = accelerator, model, tokenizer, examples
-            samples = self.options.eval_samples
-            found.append(evaluate_bound(*common, batch_size=size, num_samples=samples, seed=seed))
-            if self._critic_learns:
-                found.append(evaluate_critic(*common, batch_size=size, seed=seed))
-
-        if self.stop is None:
-            measure()
-        elif not self.stop.finished(measure, may_abandon=accelerator.num_processes == 1):
-            return False
-        self.bound, self.auroc, *_ = *found, None
-        return True
-
-    def _is_best(self, nats: float, auroc: float) -> bool:
-        """Tell whether no evaluation was better, and remember this one if so."""
-        progress = self.progress
-        if self.options.train == "critic":  # the bound stays as it is
-            if progress.best_auroc is not None and auroc <= progress.best_auroc:
-                return False
-            progress.best_auroc = auroc
-            return True
-        if progress.best_nats is not None and nats >= progress.best_nats:
-            return False
-        progress.best_nats = nats
-        return True
-
-    @property
-    def _critic_learns(self) -> bool:
-        model = self.accelerator.unwrap_model(self.model)
-        return model.has_token_critic and self.options.train != "denoiser"
-
     def _log(self, values: dict[str, float]) -> None:
-        for name, value in values.items():
-            if not math.isfinite(value):
-                raise NotFiniteError(
-                    f"The {name} is {value} after update {self.progress.step}. {_CALMER}"
-                )
-        self.accelerator.log(values, step=self.progress.step)
-
-        def write() -> None:
-            if self.accelerator.is_main_process:
-                append_line(Path(self.options.output_dir) / LOG_NAME, self.progress.step, values)
-
-        in_every_process(self.accelerator, write)
-
-
-def train_by_length(
-    model: MaskGitForMaskedLM,
-    tokenizer: PreTrainedTokenizerBase,
-    examples: Dataset,
-    options: TrainArguments,
-    model_folder: Path,
-) -> None:
-    """Train one process on batches of one length each, without evaluation, and save the model.
-
-    It takes the examples in the same batches in every epoch: for short runs on a slow machine,
-    where half of the work would be padding.
-
-    Args:
-        model: in float32.
-        tokenizer: the one the model was made with.
-        examples: columns `input_ids` and `example_id`.
-        options: how to train; `output_dir` is made.
-        model_folder: where model and tokenizer go.
-    """
-    Path(options.output_dir).mkdir()
-    loop = TrainingLoop(make_accelerator(options), model, tokenizer, examples, None, options)
-    batches = batches_of_one_length(examples, options.per_device_batch_size, options.seed)
-    rows = torch.tensor(batches)
-    loop.batches.order = UpdateOrder(lambda epoch: rows)
-    loop.run()
-    loop.save_model(model_folder)
+        self.log.tell(self.progress.step, values)

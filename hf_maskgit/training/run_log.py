@@ -2,13 +2,57 @@
 
 import json
 import logging
+import math
 from pathlib import Path
 
-from .run_files import check_folder, replace_text, told_if_it_fails
+from accelerate import Accelerator
+
+from .finiteness import CALMER, NotFiniteError
+from .run_files import check_folder, in_every_process, replace_text, told_if_it_fails
 
 logger = logging.getLogger(__name__)
 LOG_NAME = "training_log.jsonl"
 _ADVICE = "Make room, or see to the folder, and resume from 'latest'."
+
+
+class RunLog:
+    """Where the numbers of a run go: its file, and the trackers.
+
+    Args:
+        accelerator: knows the processes and the trackers.
+        folder: of the run.
+    """
+
+    def __init__(self, accelerator: Accelerator, folder: Path) -> None:
+        self.accelerator, self.path = accelerator, folder / LOG_NAME
+
+    def tell(self, step: int, values: dict[str, float]) -> None:
+        """Tell of an update, once; every process must call this.
+
+        Args:
+            step: updates taken.
+            values: what there is to tell, by name.
+
+        Raises:
+            NotFiniteError: when a value is nan or infinite; nothing is told.
+            FolderGoneError: when the folder of the run was removed.
+            RuntimeError: when the line cannot be written.
+        """
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise NotFiniteError(f"The {name} is {value} after update {step}. {CALMER}")
+        self.accelerator.log(values, step=step)
+
+        def write() -> None:
+            if self.accelerator.is_main_process:
+                append_line(self.path, step, values)
+
+        in_every_process(self.accelerator, write)
+
+    def cut_after(self, step: int) -> None:
+        """Forget the lines behind an update, see `cut_after`."""
+        if self.accelerator.is_main_process:
+            cut_after(self.path, step)
 
 
 def append_line(log: Path, step: int, values: dict[str, float]) -> None:

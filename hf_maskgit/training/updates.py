@@ -12,7 +12,6 @@ pass before, and what a critic is shown. A last batch that would be short is lef
 leaves out other examples in every epoch.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
@@ -21,17 +20,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
-from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-from transformers import get_scheduler
+from torch.optim import Optimizer
 
 from ..core.losses import IGNORED_LABEL
-from ..core.modeling_maskgit import MaskGitForMaskedLM
-from .arguments import TrainArguments
-from .finiteness import NotFiniteError, not_finite
-
-_EXAMPLES_NAMED = 8
-_LOWEST_SCALE = 1.0  # of a loss in fp16: below it even the plain gradient overflows
+from .finiteness import check_update
 
 
 def examples_per_update(
@@ -59,11 +51,6 @@ def updates_per_epoch(num_examples: int, update_size: int) -> int:
 def total_updates(num_train_epochs: float, epoch_updates: int, max_steps: int | None) -> int:
     """Count the updates of a run: `max_steps` where given, else those of the epochs, at least 1."""
     return max_steps if max_steps is not None else max(1, round(num_train_epochs * epoch_updates))
-
-
-def warmup_updates(warmup_steps: float, num_updates: int) -> int:
-    """Count the updates of the warm-up; a value below 1 is a share of all updates, rounded up."""
-    return math.ceil(warmup_steps * num_updates if warmup_steps < 1 else warmup_steps)
 
 
 def backward_factor(num_processes: int, gradient_accumulation_steps: int) -> int:
@@ -96,79 +83,6 @@ def micro_batches(batch: dict[str, Tensor], size: int) -> Iterator[dict[str, Ten
         real = piece["attention_mask"].any(0).nonzero().squeeze(-1)  # (columns,)
         columns = slice(int(real[0]), int(real[-1]) + 1)
         yield {name: part[:, columns] if part.ndim > 1 else part for name, part in piece.items()}
-
-
-def freeze_left_out(model: MaskGitForMaskedLM, train: str) -> None:
-    """Switch the gradient off for the part of a model that is not to learn.
-
-    Processes that train together would wait for its gradients.
-
-    Args:
-        model: changed in place.
-        train: "both", "denoiser" or "critic".
-
-    Raises:
-        ValueError: for the critic of a model that has none.
-    """
-    if train == "critic" and not model.has_token_critic:
-        raise ValueError(
-            "train='critic' needs a token critic, and the model has none; set `token_critic` to "
-            "'self' or 'separate'."
-        )
-    left_out: dict[str, list[nn.Module | None]] = {
-        "both": [],
-        "denoiser": [model.critic, model.critic_head],
-        "critic": [model.denoiser, model.self_conditioning],
-    }
-    for part in left_out[train]:
-        if part is not None:
-            part.requires_grad_(False)
-
-
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Give weight decay to matrices only: biases and gains of norms are vectors."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-
-
-def make_optimizer(
-    model: nn.Module, options: TrainArguments, num_updates: int
-) -> tuple[AdamW, LRScheduler]:
-    """Make AdamW and the schedule of its learning rate over `num_updates` updates."""
-    optimizer = AdamW(
-        parameter_groups(model, options.weight_decay),
-        lr=options.learning_rate,
-        betas=(options.adam_beta1, options.adam_beta2),
-        eps=options.adam_epsilon,
-        fused=True,  # one pass over the weights instead of several
-    )
-    scheduler = get_scheduler(
-        options.lr_scheduler_type,
-        optimizer,
-        num_warmup_steps=warmup_updates(options.warmup_steps, num_updates),
-        num_training_steps=num_updates,
-    )
-    return optimizer, scheduler
-
-
-def set_schedule(scheduler: Any, step: int) -> None:
-    """Set the schedule of the learning rate to where it stands after `step` updates.
-
-    Args:
-        scheduler: from `make_optimizer`, or as Accelerate wraps it.
-        step: updates taken.
-    """
-    inner = getattr(scheduler, "scheduler", scheduler)
-    rates = [
-        base * factor(step) for base, factor in zip(inner.base_lrs, inner.lr_lambdas, strict=True)
-    ]
-    place = {"last_epoch": step, "_step_count": step + 1, "_last_lr": rates}
-    inner.load_state_dict({**inner.state_dict(), **place})
-    for group, rate in zip(inner.optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
 
 
 class WithExampleIds:
@@ -262,9 +176,8 @@ def take_update(
     if "critic_loss" not in losses:
         del losses["denoiser_loss"]  # it is the loss
     # 3.
-    _check_numbers(
-        accelerator, model, losses["loss"], _gradient_norm(accelerator, model, max_grad_norm), seen
-    )
+    norm = _gradient_norm(accelerator, model, max_grad_norm)
+    check_update(accelerator, model, losses["loss"], norm, seen)
     optimizer.step()
     optimizer.zero_grad()
     return Update(num_tokens=count, **losses)
@@ -277,32 +190,3 @@ def _gradient_norm(accelerator: Accelerator, model: nn.Module, max_grad_norm: fl
         assert norm is not None  # which it is for other kinds of processes than ours
         return norm
     return get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
-
-
-def _check_numbers(
-    accelerator: Accelerator,
-    model: nn.Module,
-    loss: Tensor,
-    norm: Tensor,
-    seen: list[tuple[Tensor | None, Tensor]],
-) -> None:
-    # A sum is no number where one of its parts is none; so all processes find the same.
-    total = accelerator.reduce(loss, "sum")
-    scaler = accelerator.scaler
-    # In fp16 a gradient overflows now and then: the scaler then leaves the step out.
-    overflows = scaler is not None and scaler.get_scale() >= _LOWEST_SCALE
-    values = torch.stack([total.float(), norm.float()]).tolist()  # waits for the device once
-    if math.isfinite(values[0]) and (overflows or math.isfinite(values[1])):
-        return
-    what = "norm of the gradient" if math.isfinite(values[0]) else "loss"
-    bad = [part for part in seen if not part[1].isfinite()] or seen
-    ids = [int(example) for part, _ in bad if part is not None for example in part]
-    named = ", ".join(map(str, ids[:_EXAMPLES_NAMED])) + (
-        f" and {len(ids) - _EXAMPLES_NAMED} more" if len(ids) > _EXAMPLES_NAMED else ""
-    )
-    weights = not_finite(model.state_dict().items())
-    before = f" The weights {weights[0]!r} were no numbers before it." if weights else ""
-    raise NotFiniteError(
-        f"the {what} is {values[0] if what == 'loss' else values[1]}, so no step was taken and "
-        f"nothing was saved.{before} It held the examples {named or 'without ids'}."
-    )

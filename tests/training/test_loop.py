@@ -8,12 +8,11 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 
 import hf_maskgit.training.loop as training
-from hf_maskgit import MaskGitForMaskedLM
-from hf_maskgit.evaluation import NelboOutput, masked_accuracy
+from hf_maskgit.evaluation import masked_accuracy
 from hf_maskgit.training.arguments import TrainArguments
 from hf_maskgit.training.building import make_accelerator
 from hf_maskgit.training.finiteness import NotFiniteError
-from hf_maskgit.training.loop import TrainingLoop, train_by_length
+from hf_maskgit.training.loop import TrainingLoop
 from hf_maskgit.training.updates import Update
 from scripts.train import main
 from tests.support.tiny import word_tokenizer
@@ -154,35 +153,6 @@ def test_an_example_is_masked_anew_in_every_epoch(tmp_path, monkeypatch, num_wor
     assert sorted(updates[32:]) != sorted(updates[:32])
 
 
-@pytest.mark.parametrize("kind", ["linear", "cosine", "constant_with_warmup"])
-def test_the_learning_rate_warms_up_and_decays(tmp_path, kind):
-    train(tmp_path, max_steps=8, warmup_steps=2, lr_scheduler_type=kind)
-    rates = log_of(tmp_path, "learning_rate")  # after update s: the rate of the next one
-    assert rates[1] == pytest.approx(0.5e-2)
-    assert rates[2] == pytest.approx(1e-2)
-    halfway = {"linear": 0.5e-2, "cosine": 0.5e-2, "constant_with_warmup": 1e-2}
-    assert rates[5] == pytest.approx(halfway[kind])
-    assert rates[8] == pytest.approx(1e-2 if kind == "constant_with_warmup" else 0, abs=1e-9)
-
-
-def test_the_best_model_is_kept(tmp_path, monkeypatch):
-    bounds = {2: 3.0, 4: 1.0, 6: 2.0}
-    weights = {}
-
-    def evaluate(accelerator, model, *_, **__):
-        step = len(weights) * 2 + 2
-        weights[step] = {k: v.clone() for k, v in model.state_dict().items()}
-        ones = torch.ones(1, dtype=torch.float64)
-        return NelboOutput(ones * bounds[step], ones, torch.ones(1, dtype=torch.long))
-
-    monkeypatch.setattr(training, "evaluate_bound", evaluate)
-    loop = train(tmp_path, eval_examples=examples(8), eval_every=2)
-    assert loop.progress.best_nats == 1.0
-    best = MaskGitForMaskedLM.from_pretrained(tmp_path / "best").state_dict()
-    assert_same_weights(best, weights[4])
-    assert any(not torch.equal(best[name], weights[6][name]) for name in best)
-
-
 def test_bf16_runs_the_forward_pass_in_half_and_keeps_weights_whole(tmp_path):
     train(tmp_path / "full")
     AcceleratorState._reset_state(reset_partial_state=True)  # it holds one number format
@@ -279,22 +249,3 @@ def test_the_part_left_out_stays_as_it_is(tmp_path, train):
 def test_a_critic_to_train_must_be_there(tmp_path):
     with pytest.raises(ValueError, match="train='critic' needs a token critic, and the model has"):
         loop_of(tmp_path / "run", train="critic")
-
-
-def test_a_run_by_length_learns_and_is_saved(tmp_path, monkeypatch):
-    widths = []
-    take_update = training.take_update
-
-    def measured(accelerator, model, optimizer, batch, *rest):
-        lengths = batch["attention_mask"].sum(1)
-        widths.append(int(lengths.max() - lengths.min()))
-        return take_update(accelerator, model, optimizer, batch, *rest)
-
-    monkeypatch.setattr(training, "take_update", measured)
-    changes = {"gradient_accumulation_steps": 1, "max_steps": 16}
-    options = TrainArguments(output_dir=str(tmp_path / "run"), **{**SMALL, **changes})
-    train_by_length(fresh_model(), word_tokenizer(), examples(), options, tmp_path / "model")
-    assert len(widths) == 16
-    assert max(widths) <= 1  # 64 texts of 8 lengths, in batches of 4
-    assert log_of(tmp_path / "run")[16] < log_of(tmp_path / "run")[1]
-    assert MaskGitForMaskedLM.from_pretrained(tmp_path / "model").config.mask_token_id == 4

@@ -6,7 +6,7 @@ import time
 import pytest
 
 import hf_maskgit.training.loop as training
-from hf_maskgit.training import stopping
+from hf_maskgit.training import evaluations, stopping
 from hf_maskgit.training.stopping import RunStopped, StopSignals
 from scripts.train import main
 from tests.support.tiny_training import (
@@ -24,8 +24,9 @@ RUN = {**SMALL, "validation_fraction": 0.1, "log_every": 4, "eval_every": 3}
 
 
 def signal_in_call(monkeypatch, name, number, signum):
-    """Send this process a signal within a function of the loop, in its n-th call."""
-    function, calls = getattr(training, name), []
+    """Send this process a signal within a function of the loop's, in its n-th call."""
+    module = training if hasattr(training, name) else evaluations
+    function, calls = getattr(module, name), []
 
     def interrupted(*arguments, **options):
         calls.append(1)
@@ -33,7 +34,7 @@ def signal_in_call(monkeypatch, name, number, signum):
             signal.raise_signal(signum)
         return function(*arguments, **options)
 
-    monkeypatch.setattr(training, name, interrupted)
+    monkeypatch.setattr(module, name, interrupted)
 
 
 @pytest.fixture(scope="module")

@@ -9,18 +9,16 @@ from accelerate import Accelerator
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim import SGD
-from transformers import Trainer
 
 from hf_maskgit import DataCollatorForMaskGit
+from hf_maskgit.training.optimizer import warmup_updates
 from hf_maskgit.training.updates import (
     backward_factor,
     examples_per_update,
     micro_batches,
-    parameter_groups,
     take_update,
     total_updates,
     updates_per_epoch,
-    warmup_updates,
 )
 from tests.support.tiny import tiny_model, word_tokenizer
 from tests.support.tiny_training import repeated_symbols
@@ -146,26 +144,6 @@ def test_counts_of_updates_fit_together(processes, accumulation, size, spare, ep
     assert backward_factor(processes, accumulation) / accumulation / processes == 1
 
 
-def test_warm_up_is_a_number_or_a_share_of_updates():
-    assert warmup_updates(0, 100) == 0
-    assert warmup_updates(0.05, 100) == 5
-    assert warmup_updates(0.05, 101) == 6
-    assert warmup_updates(1, 100) == 1
-    assert warmup_updates(30.0, 100) == 30
-
-
 def test_examples_that_do_not_fill_an_update_are_refused():
     with pytest.raises(ValueError, match="63 training examples, too few for one update of 64"):
         updates_per_epoch(63, 64)
-
-
-def test_the_parameters_that_decay_are_those_of_transformers_trainer():
-    model = tiny_model()
-    decaying, others = parameter_groups(model, 0.1)
-    assert (decaying["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
-    names = {id(p): name for name, p in model.named_parameters()}
-    expected = Trainer.get_decay_parameter_names(None, model)  # type: ignore[arg-type]
-    assert {names[id(p)] for p in decaying["params"]} == set(expected) & set(names.values())
-    assert len(decaying["params"]) + len(others["params"]) == len(names)
-    model.denoiser.bert.embeddings.requires_grad_(False)
-    assert sum(len(g["params"]) for g in parameter_groups(model, 0.1)) < len(names)

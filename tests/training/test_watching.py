@@ -6,9 +6,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-import hf_maskgit.training.loop as training
-from hf_maskgit import MaskGitForMaskedLM
-from hf_maskgit.evaluation import CriticAuroc
 from hf_maskgit.training import watching
 from hf_maskgit.training.arguments import TrainArguments
 from hf_maskgit.training.building import make_accelerator
@@ -117,25 +114,3 @@ def test_an_evaluation_measures_the_critic_too_and_changes_nothing(tmp_path):
     found = [line for line in log_lines(tmp_path / "busy") if "eval_nats_per_token" in line]
     assert [line["step"] for line in found] == [2, 4, 6]
     assert all(0 <= line["eval_critic_auroc"] <= 1 for line in found)
-
-
-def test_where_the_critic_alone_learns_the_best_is_the_best_critic(tmp_path, monkeypatch):
-    aurocs, weights = iter([0.5, 0.9, 0.7]), []
-
-    def evaluate_critic(accelerator, model, *_, **__):
-        weights.append(model.critic_head.weight.detach().clone())
-        return CriticAuroc(next(aurocs) * 10, 10, 20, 10)
-
-    monkeypatch.setattr(training, "evaluate_critic", evaluate_critic)
-    loop = loop_of(
-        tmp_path / "run",
-        {"token_critic": "self"},
-        eval_examples=examples(8, 1),
-        eval_every=2,
-        train="critic",
-    )
-    loop.run()
-    assert loop.progress.best_auroc == 0.9
-    best = MaskGitForMaskedLM.from_pretrained(tmp_path / "run" / "best").critic_head.weight
-    assert torch.equal(best, weights[1])
-    assert not torch.equal(best, weights[2])

@@ -1,0 +1,108 @@
+"""What an evaluation in between measures, and what is decided by it: which model is the best."""
+
+from typing import Any
+
+from accelerate import Accelerator
+from datasets import Dataset
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from ..core.modeling_maskgit import MaskGitForMaskedLM
+from ..evaluation.bound import NelboOutput
+from ..evaluation.critic import CriticAuroc
+from .arguments import TrainArguments
+from .checkpoints import Progress
+from .stopping import StopSignals
+from .watching import evaluate_bound, evaluate_critic
+
+
+class Evaluations:
+    """Measure a model on held-out examples, and tell whether it is the best so far.
+
+    Args:
+        accelerator: knows the processes.
+        model: as `accelerator` prepared it.
+        tokenizer: its own.
+        examples: held out; None measures nothing.
+        options: how many passes and of what size, the seed, and which part learns.
+        progress: remembers the best so far.
+
+    Attributes:
+        bound: what the newest evaluation found; None before the first.
+        auroc: how well the token critic judged there; None before the first, and where no critic
+            learns.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        examples: Dataset | None,
+        options: TrainArguments,
+        progress: Progress,
+    ) -> None:
+        self.accelerator, self.model, self.tokenizer = accelerator, model, tokenizer
+        self.examples, self.options, self.progress = examples, options, progress
+        self.bound: NelboOutput | None = None
+        self.auroc: CriticAuroc | None = None
+
+    def measure(self, stop: StopSignals | None) -> bool:
+        """Measure bound and critic, where there are examples.
+
+        Args:
+            stop: signals that end it; None heeds none.
+
+        Returns:
+            False where a signal came before the end, and nothing is known.
+        """
+        if self.examples is None:
+            return True
+        found: list[Any] = []
+        examples, options = self.examples, self.options
+
+        def work() -> None:
+            common = self.accelerator, self.model, self.tokenizer, examples
+            size, seed, samples = options.eval_batch_size, options.seed, options.eval_samples
+            found.append(evaluate_bound(*common, batch_size=size, num_samples=samples, seed=seed))
+            if self._critic_learns:
+                found.append(evaluate_critic(*common, batch_size=size, seed=seed))
+
+        if stop is None:
+            work()
+        elif not stop.finished(work, may_abandon=self.accelerator.num_processes == 1):
+            return False
+        self.bound, self.auroc, *_ = *found, None
+        return True
+
+    def values(self) -> dict[str, float]:
+        """Return what the newest evaluation found, by the names of the log; {} before the first."""
+        if self.bound is None:
+            return {}
+        found = {
+            "eval_nats_per_token": self.bound.nats_per_token,
+            "eval_std_error": self.bound.nats_per_token_std_error,
+        }
+        if self.auroc is not None and self.auroc.num_pairs:
+            found["eval_critic_auroc"] = self.auroc.auroc
+        return found
+
+    def note_best(self) -> bool:
+        """Tell whether no evaluation before the newest was better, and remember it if so."""
+        found, progress = self.values(), self.progress
+        if self.options.train == "critic":  # the bound stays as it is
+            auroc = found.get("eval_critic_auroc", 0.0)
+            if progress.best_auroc is not None and auroc <= progress.best_auroc:
+                return False
+            progress.best_auroc = auroc
+            return True
+        nats = found["eval_nats_per_token"]
+        if progress.best_nats is not None and nats >= progress.best_nats:
+            return False
+        progress.best_nats = nats
+        return True
+
+    @property
+    def _critic_learns(self) -> bool:
+        model: MaskGitForMaskedLM = self.accelerator.unwrap_model(self.model)
+        return model.has_token_critic and self.options.train != "denoiser"
