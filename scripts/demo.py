@@ -33,8 +33,8 @@ from hf_maskgit.hub.card import GeneratorCard, own_samples, write_model_card
 from hf_maskgit.hub.training_card import learning_settings, written_out
 from hf_maskgit.training.arguments import TrainArguments
 from hf_maskgit.training.building import start_from_frequencies
-from hf_maskgit.training.examples import evenly_spaced, hold_out_groups, prepare_examples
 from hf_maskgit.training.by_length import train_by_length
+from hf_maskgit.training.examples import evenly_spaced, hold_out_groups, prepare_examples
 from hf_maskgit.training.recipes import option, parse_options, run_program
 from hf_maskgit.visualization import print_unmasking, save_unmasking, unmasking_of
 
