@@ -153,7 +153,8 @@ def train(
     loop.save_model(output_dir)
     if accelerator.is_main_process:
         reports = data.train_report, data.held_out_report
-        card = describe(loop, model_options, data_options, options, reports)
+        with loop.published_weights():  # its samples are the saved model's
+            card = describe(loop, model_options, data_options, options, reports)
         write_model_card(output_dir, card)
 
 
@@ -176,7 +177,7 @@ def prepare_folder(
     present = len(checkpoints(output_dir))
     coming = min(options.keep_checkpoints + 1 - present, math.ceil(left / options.checkpoint_every))
     # the best model and the last one
-    check_room(output_dir, bytes_of_run(loop.model, max(1, coming), 2))
+    check_room(output_dir, bytes_of_run(loop.model, max(1, coming), 2, loop.averages is not None))
     # how this run was started is no part of the recipe
     recipe = replace(
         options, resume_from_checkpoint=None, allow_changes=None, overwrite_output_dir=False

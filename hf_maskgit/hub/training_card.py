@@ -25,6 +25,7 @@ _SETTINGS = (
     "warmup_steps",
     "weight_decay",
     "max_grad_norm",
+    "ema_decay",
     "choice",
     "seed",
 )

@@ -205,6 +205,12 @@ class TrainArguments:
     adam_beta2: float = option(0.98, "Decay of AdamW's mean of the squared gradient.")
     adam_epsilon: float = option(1e-8, "Term in AdamW's denominator.")
     max_grad_norm: float = option(1.0, "Norm to which gradients are clipped; 0 does not clip.")
+    ema_decay: float = option(
+        0.0,
+        "Decay per update of an exponential moving average of the weights, such as 0.999, in "
+        "float32: it is what evaluations measure and what is saved as the model. Update n counts "
+        "with min(ema_decay, (1 + n) / (10 + n)). 0 keeps none.",
+    )
     train: Literal["both", "denoiser", "critic"] = option(
         "both",
         "Which part learns where there is a token critic; the weights of the other stay as they "
@@ -264,7 +270,7 @@ class TrainArguments:
         for name in ("learning_rate", "num_train_epochs", "adam_epsilon"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` must be greater than 0, got {getattr(self, name)}.")
-        for name in ("adam_beta1", "adam_beta2"):
+        for name in ("adam_beta1", "adam_beta2", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must lie in [0, 1), got {getattr(self, name)}.")
         check_num_samples(self.eval_samples, "eval_samples")

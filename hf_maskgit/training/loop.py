@@ -10,6 +10,7 @@ a generator per process, knows how many processes share an update.
 import logging
 import signal
 import time
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from ..core.modeling_maskgit import MaskGitForMaskedLM
 from ..evaluation.bound import NelboOutput
 from ..evaluation.progress import ProgressBar
 from .arguments import TrainArguments
+from .averages import WeightAverages
 from .checkpoints import BEST_FOLDER, Progress, read_progress, save_checkpoint
 from .collator import DataCollatorForMaskGit
 from .evaluations import Evaluations
@@ -63,6 +65,8 @@ class TrainingLoop:
 
     Attributes:
         progress: where the run stands.
+        averages: of the weights, which are measured and published in their place; None without
+            `ema_decay`.
         stop: signals that end `run` after an update, with a checkpoint; None heeds none.
         evaluations: what is measured in between, on `eval_examples`.
         log: where its numbers go.
@@ -108,18 +112,7 @@ class TrainingLoop:
         )
         note_length_of(model.config, train_examples)
         self.progress = Progress({**shaped_by, **(facts or {})})
-        self.collator = DataCollatorForMaskGit.from_config(
-            model.config,
-            tokenizer,
-            choice=options.choice,
-            seed=options.seed,
-            count_unknown=False,  # by words, when the texts were tokenised
-        )
-        processes = accelerator.process_index, accelerator.num_processes
-        shares = UpdateShares(train_examples, self.collator, *processes)
-        shuffled = partial(shuffled_updates, len(train_examples), update_size, options.seed)
-        order = UpdateOrder(shuffled)
-        self.batches = UpdateBatches(shares, order, accelerator.device, num_workers)
+        self.batches = self._batches_of(model, train_examples, update_size, num_workers)
         if options.gradient_checkpointing:
             model.activation_checkpointing_enable()
         optimizer, scheduler = make_optimizer(model, options, self.num_updates)
@@ -127,10 +120,28 @@ class TrainingLoop:
         self.model, self.optimizer, self.scheduler = accelerator.prepare(
             model, optimizer, scheduler
         )
-        self._state = RunState(accelerator, self.model, self.optimizer)
+        plain = accelerator.unwrap_model(self.model)
+        self.averages = WeightAverages(plain, options.ema_decay) if options.ema_decay else None
+        self._state = RunState(accelerator, self.model, self.optimizer, self.averages)
         self.evaluations = Evaluations(
             accelerator, self.model, tokenizer, eval_examples, options, self.progress
         )
+
+    def _batches_of(
+        self, model: MaskGitForMaskedLM, examples: Dataset, update_size: int, num_workers: int
+    ) -> UpdateBatches:
+        accelerator, seed = self.accelerator, self.options.seed
+        self.collator = DataCollatorForMaskGit.from_config(
+            model.config,
+            self.tokenizer,
+            choice=self.options.choice,
+            seed=seed,
+            count_unknown=False,  # by words, when the texts were tokenised
+        )
+        processes = accelerator.process_index, accelerator.num_processes
+        shares = UpdateShares(examples, self.collator, *processes)
+        order = UpdateOrder(partial(shuffled_updates, len(examples), update_size, seed))
+        return UpdateBatches(shares, order, accelerator.device, num_workers)
 
     def resume(self, checkpoint: Path) -> None:
         """Go on from a whole checkpoint; later lines of the log are forgotten.
@@ -184,6 +195,7 @@ class TrainingLoop:
             while progress.step < self.num_updates:
                 started = time.perf_counter()
                 update = self._take_update(next(batches))
+                self._note_weights()
                 self.scheduler.step()
                 progress.advance(self.epoch_updates)
                 self._window.add(update, time.perf_counter() - started)
@@ -206,7 +218,12 @@ class TrainingLoop:
 
     def save_model(self, folder: Path) -> None:
         """Write model and tokenizer for `from_pretrained`, see `save_finished`."""
-        save_finished(self.accelerator, self.model, self.tokenizer, folder)
+        with self.published_weights():
+            save_finished(self.accelerator, self.model, self.tokenizer, folder)
+
+    def published_weights(self) -> AbstractContextManager[None]:
+        """Let the model have the weights that are measured and published, until the end of it."""
+        return nullcontext() if self.averages is None else self.averages.in_place_of_weights()
 
     @property
     def bound(self) -> NelboOutput | None:
@@ -226,6 +243,10 @@ class TrainingLoop:
             )
         except NotFiniteError as error:
             raise NotFiniteError(f"In update {self.progress.step + 1} {error} {CALMER}") from error
+
+    def _note_weights(self) -> None:
+        if self.averages is not None and not self.optimizer.step_was_skipped:  # as fp16 may
+            self.averages.update()
 
     def _asked_to_stop(self) -> bool:
         """Tell whether a signal came; processes agree, because each takes part in every update."""
@@ -266,8 +287,9 @@ class TrainingLoop:
 
     def _evaluate(self) -> None:
         evaluations = self.evaluations
-        if not evaluations.measure(self.stop):
-            return  # a signal came; the evaluation is still due
+        with self.published_weights():
+            if not evaluations.measure(self.stop):
+                return  # a signal came; the evaluation is still due
         self.progress.evaluation_due = False
         found = evaluations.values()
         if not found:

@@ -42,6 +42,7 @@ _NAMES = {
     "gradient_accumulation_steps": "grad_accum gradient_accumulation accumulate_grad_batches "
     "grad_accum_steps accumulation_steps",
     "max_grad_norm": "grad_clip gradient_clip_val clip_grad_norm grad_norm_clip",
+    "ema_decay": "ema ema_beta ema_rate use_ema",
     "mixed_precision bf16": "bf16",
     "mixed_precision fp16": "fp16 amp half",
     "mixed_precision": "precision dtype torch_dtype",

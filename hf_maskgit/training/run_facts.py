@@ -28,6 +28,7 @@ _TRAINING = (
     "adam_beta2",
     "adam_epsilon",
     "max_grad_norm",
+    "ema_decay",
     "lr_scheduler_type",
     "warmup_steps",
     "per_device_batch_size",

@@ -116,17 +116,21 @@ def move_files(source: Path, target: Path) -> None:
     source.rmdir()
 
 
-def bytes_of_run(model: nn.Module, num_checkpoints: int, num_models: int) -> int:
+def bytes_of_run(
+    model: nn.Module, num_checkpoints: int, num_models: int, averages: bool = False
+) -> int:
     """Estimate what a run will write: weights, and in checkpoints both averages of AdamW.
 
     Args:
         model: with what does not learn frozen.
         num_checkpoints: most checkpoints at one time, the one being written included.
         num_models: finished models beside them.
+        averages: whether averages of the weights are kept too.
     """
     weights = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    total = num_checkpoints * (weights + 2 * trained) + num_models * weights
+    per_weight = 3 if averages else 2
+    total = num_checkpoints * (weights + per_weight * trained) + num_models * weights
     return _BYTES_PER_WEIGHT * total
 
 

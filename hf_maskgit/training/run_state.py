@@ -1,6 +1,7 @@
 """What a run is made of beside its data, in and out of a folder without any pickle.
 
     model.safetensors            weights, under the names of the model's own `state_dict`
+    averages.safetensors         averages of the weights, where there are any; see `averages.py`
     optimizer.safetensors        "<state>:<weight>", such as "exp_avg:denoiser.bert...": by name
     scaler.json                  where fp16 scales the loss
     random_states_0.safetensors  Python's, numpy's and torch's generators, and the sums for the next
@@ -25,6 +26,7 @@ from safetensors.torch import load_model, save_file, save_model
 from torch import Tensor, nn
 
 from ..core.noise import mix
+from .averages import AVERAGES_FILE, WeightAverages
 from .finiteness import check_finite
 from .run_files import read_json, write_json
 
@@ -47,12 +49,19 @@ class RunState:
         accelerator: prepared the others.
         model: as it was prepared.
         optimizer: as it was prepared.
+        averages: of the weights; None keeps none.
 
     Raises:
         ValueError: for processes that each hold a part of the weights.
     """
 
-    def __init__(self, accelerator: Accelerator, model: nn.Module, optimizer: Any) -> None:
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: nn.Module,
+        optimizer: Any,
+        averages: WeightAverages | None = None,
+    ) -> None:
         kind = accelerator.distributed_type.value
         if kind in ("FSDP", "DEEPSPEED", "MEGATRON_LM", "XLA"):
             raise ValueError(
@@ -60,7 +69,7 @@ class RunState:
                 "checkpoint of such a run cannot be written without pickles. Train with whole "
                 "copies of the model, one per process (MULTI_GPU or MULTI_CPU)."
             )
-        self.accelerator, self.optimizer = accelerator, optimizer
+        self.accelerator, self.optimizer, self.averages = accelerator, optimizer, averages
         self.model: nn.Module = accelerator.unwrap_model(model)
         names = {id(parameter): name for name, parameter in self.model.named_parameters()}
         # In the optimizer's own order, which numbers its state.
@@ -84,6 +93,8 @@ class RunState:
             check_finite("weights", self.model.state_dict().items())
             self._write_optimizer(folder / OPTIMIZER_FILE)
             save_model(self.model, str(folder / MODEL_FILE))
+            if self.averages is not None:
+                self.averages.write(folder)
             if self.accelerator.scaler is not None:
                 write_json(folder / SCALER_FILE, self.accelerator.scaler.state_dict())
         own = folder / random_states_file(self.accelerator.process_index)
@@ -105,6 +116,11 @@ class RunState:
         """
         self._read_optimizer(folder / OPTIMIZER_FILE)
         self._read_model(folder / MODEL_FILE)
+        if self.averages is not None:
+            if (folder / AVERAGES_FILE).exists():
+                self.averages.read(folder)
+            else:  # written by a run without any, which `--allow_changes ema_decay` has allowed
+                self.averages.begin_anew()
         if self.accelerator.scaler is not None and (folder / SCALER_FILE).exists():
             self.accelerator.scaler.load_state_dict(read_json(folder / SCALER_FILE))
         rank = self.accelerator.process_index

@@ -72,6 +72,7 @@ def test_a_disk_that_will_be_full_is_refused_before_the_run(tmp_path, monkeypatc
     model = fresh_model()
     weights = sum(p.numel() for p in model.parameters())
     assert bytes_of_run(model, 3, 2) == 4 * (3 * 3 * weights + 2 * weights)
+    assert bytes_of_run(model, 3, 2, averages=True) == 4 * (3 * 4 * weights + 2 * weights)
     monkeypatch.setattr(run_files.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
     check_room(tmp_path, 10**6)
     with pytest.raises(ValueError, match=r"need about 2,000.0 MB in .*and 1.0 MB are free there"):
