@@ -8,6 +8,7 @@ from ..core.masking import Masking
 from ..core.options import Option, check, options_of
 from ..core.unknown_tokens import Tolerance, checked_limit
 from ..evaluation.bound import Estimation, check_num_samples
+from .learning_rates import DEFAULTS, LEARNING_RATES, check_learning_rates
 from .recipes import option, required
 
 T = TypeVar("T")
@@ -193,11 +194,26 @@ class TrainArguments:
         "Forward passes per update; examples per update = devices x this x per_device_batch_size.",
     )
     learning_rate: float = option(1e-4, "Highest learning rate of AdamW.")
-    lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup"] = option(
-        "linear", "How the learning rate falls to 0 (or stays) after the warm-up."
+    lr_scheduler_type: str = option(
+        "linear",
+        "How the learning rate goes after the warm-up: "
+        + "; ".join(f"'{name}' {rates.told}" for name, rates in LEARNING_RATES.items())
+        + ".",
+        choices=list(LEARNING_RATES),
     )
     warmup_steps: float = option(
         0.05, "Updates of linear warm-up; a value below 1 is a share of all updates."
+    )
+    decay_steps: float | None = option(
+        None,
+        "Updates at the end over which 'warmup_stable_decay' falls; a value below 1 is a share of "
+        f"all updates. Default: {DEFAULTS['decay_steps']}.",
+    )
+    min_lr_rate: float | None = option(
+        None,
+        "Where a schedule that reads it ends, as a share of `learning_rate`; "
+        "'warmup_stable_decay' begins its warm-up there too. "
+        f"Default: {DEFAULTS['min_lr_rate']}.",
     )
     choice: str = _option_of(Masking, "choice")
     weight_decay: float = option(0.01, "Decay of AdamW, not applied to biases and norms.")
@@ -274,6 +290,10 @@ class TrainArguments:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must lie in [0, 1), got {getattr(self, name)}.")
         check_num_samples(self.eval_samples, "eval_samples")
+        _at_least(self, 0, "decay_steps", "min_lr_rate")
+        if self.min_lr_rate is not None and self.min_lr_rate > 1:
+            raise ValueError(f"`min_lr_rate` must be at most 1, got {self.min_lr_rate}.")
+        check_learning_rates(self.lr_scheduler_type, self.learning_rate_options)
         if not self.push_to_hub and (self.hub_model_id or self.hub_private_repo):
             raise ValueError(
                 "`hub_model_id` and `hub_private_repo` say where to push; add `push_to_hub`, or "
@@ -289,6 +309,11 @@ class TrainArguments:
                 "`overwrite_output_dir` deletes what `resume_from_checkpoint` continues; give one "
                 "of them."
             )
+
+    @property
+    def learning_rate_options(self) -> dict[str, float | None]:
+        """The options that only some schedules of the learning rate read."""
+        return {name: getattr(self, name) for name in DEFAULTS}
 
 
 def _at_least(options: Any, smallest: int, *names: str) -> None:

@@ -1,6 +1,5 @@
 """The optimizer of a run: what learns, how much of it decays, and how its learning rate goes."""
 
-import math
 from typing import Any
 
 from torch import nn
@@ -10,11 +9,7 @@ from transformers import get_scheduler
 
 from ..core.modeling_maskgit import MaskGitForMaskedLM
 from .arguments import TrainArguments
-
-
-def warmup_updates(warmup_steps: float, num_updates: int) -> int:
-    """Count the updates of the warm-up; a value below 1 is a share of all updates, rounded up."""
-    return math.ceil(warmup_steps * num_updates if warmup_steps < 1 else warmup_steps)
+from .learning_rates import settings_of, updates_of
 
 
 def freeze_left_out(model: MaskGitForMaskedLM, train: str) -> None:
@@ -56,7 +51,11 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 def make_optimizer(
     model: nn.Module, options: TrainArguments, num_updates: int
 ) -> tuple[AdamW, LRScheduler]:
-    """Make AdamW and the schedule of its learning rate over `num_updates` updates."""
+    """Make AdamW and the schedule of its learning rate over `num_updates` updates.
+
+    Raises:
+        ValueError: when the parts of the schedule are longer than the run.
+    """
     optimizer = AdamW(
         parameter_groups(model, options.weight_decay),
         lr=options.learning_rate,
@@ -64,11 +63,15 @@ def make_optimizer(
         eps=options.adam_epsilon,
         fused=True,  # one pass over the weights instead of several
     )
+    name, warmup = options.lr_scheduler_type, updates_of(options.warmup_steps, num_updates)
     scheduler = get_scheduler(
-        options.lr_scheduler_type,
+        name,
         optimizer,
-        num_warmup_steps=warmup_updates(options.warmup_steps, num_updates),
+        num_warmup_steps=warmup,
         num_training_steps=num_updates,
+        scheduler_specific_kwargs=settings_of(
+            name, options.learning_rate_options, warmup, num_updates
+        ),
     )
     return optimizer, scheduler
 

@@ -33,6 +33,8 @@ _NAMES = {
     "learning_rate": "lr max_lr peak_lr",
     "lr_scheduler_type": "lr_scheduler scheduler lr_schedule",
     "warmup_steps": "warmup warmup_ratio num_warmup_steps lr_warmup_steps",
+    "decay_steps": "num_decay_steps cooldown cooldown_steps lr_decay_iters warmdown_ratio",
+    "min_lr_rate": "min_lr min_lr_ratio lr_scheduler_kwargs final_lr_frac",
     "num_train_epochs": "epochs num_epochs n_epochs max_epochs",
     "max_steps": "steps num_steps max_train_steps train_steps total_steps num_updates iterations",
     "per_device_batch_size": "batch_size train_batch_size per_device_train_batch_size "

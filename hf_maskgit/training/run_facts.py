@@ -31,6 +31,8 @@ _TRAINING = (
     "ema_decay",
     "lr_scheduler_type",
     "warmup_steps",
+    "decay_steps",
+    "min_lr_rate",
     "per_device_batch_size",
     "gradient_accumulation_steps",
     "gradient_checkpointing",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.optim import SGD
 
 from hf_maskgit import DataCollatorForMaskGit
-from hf_maskgit.training.optimizer import warmup_updates
+from hf_maskgit.training.learning_rates import updates_of
 from hf_maskgit.training.updates import (
     backward_factor,
     examples_per_update,
@@ -139,7 +139,7 @@ def test_counts_of_updates_fit_together(processes, accumulation, size, spare, ep
     assert total >= 1
     assert abs(total - epochs * per_epoch) <= 1
     assert total_updates(epochs, per_epoch, 7) == 7
-    assert 0 <= warmup_updates(0.1, total) <= total
+    assert 0 <= updates_of(0.1, total) <= total
     # what accelerate divides by (its accumulation) times what averaging divides by (processes)
     assert backward_factor(processes, accumulation) / accumulation / processes == 1
 
