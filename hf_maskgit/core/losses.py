@@ -89,21 +89,14 @@ def cross_entropy(logits: Tensor, labels: Tensor, forbidden_token_ids: Tensor) -
     return torch.where(labels < 0, 0.0, nll)
 
 
-def masked_cross_entropy(
-    logits: Tensor, labels: Tensor, weights: Tensor | None, forbidden_token_ids: Tensor
-) -> Tensor:
+def weighted_sum(nll: Tensor, weights: Tensor | None) -> Tensor:
     """Sum the weighted cross-entropy over the chosen positions.
 
     Args:
-        logits: (N, V), any float dtype; N may be 0 (the sum is then 0 and still has a gradient).
-        labels: (N,) long, the true ids, none of them forbidden.
+        nll: (N,) from `cross_entropy`; N may be 0 (the sum is then 0 and still has a gradient).
         weights: (N,) float, or None for the plain masked cross-entropy of MaskGIT.
-        forbidden_token_ids: (K,) long, ids whose probability is 0.
 
     Returns:
-        The sum in nats, a scalar in float32 (float64 for float64 logits).
+        The sum in nats, a scalar of the same dtype.
     """
-    nll = cross_entropy(logits, labels, forbidden_token_ids)  # (N,)
-    if weights is not None:
-        nll = nll * weights.to(nll.dtype)
-    return nll.sum()
+    return (nll if weights is None else nll * weights.to(nll.dtype)).sum()

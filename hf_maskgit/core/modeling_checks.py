@@ -179,6 +179,7 @@ def check_targets(
     masked_positions: Tensor | None,
     loss_weights: Tensor | None,
     num_items_in_batch: Tensor | int | None,
+    output_nll: bool,
     config: MaskGitConfig,
     shown: ShownLabels,
     training: bool,
@@ -186,11 +187,12 @@ def check_targets(
     """Make of the labels what the losses are taken of; None without labels.
 
     Args:
-        labels: as of `forward`, and so are those of the next four.
+        labels: as of `forward`, and so are those of the next five.
         own: its `input_ids` and `attention_mask`.
         masked_positions: None chooses every labelled position.
         loss_weights: only with labels.
         num_items_in_batch: None counts the labels.
+        output_nll: only with labels.
         config: gives the vocabulary, and the ids that can never be emitted.
         shown: what the labels of earlier batches showed.
         training: whether the model is.
@@ -200,6 +202,11 @@ def check_targets(
             the vocabulary or whose loss would be infinite, and labels without masks.
     """
     if labels is None:
+        if output_nll:
+            raise ValueError(
+                "`output_nll` came without `labels`, so there is no true token to measure; give "
+                "both."
+            )
         if loss_weights is not None:
             raise ValueError(
                 "`loss_weights` came without `labels`, so there is no loss to weigh. If "

@@ -31,9 +31,8 @@ from .encoder_pass import (
 from .generation_config_maskgit import MaskGitGenerationConfig
 from .generation_maskgit import MaskGitGenerationMixin
 from .left_edge import LeftEdge
-from .losses import at_least_float32, masked_cross_entropy
+from .losses import at_least_float32
 from .modeling_checks import (
-    Targets,
     check_config,
     check_inputs,
     check_judging,
@@ -43,11 +42,12 @@ from .modeling_checks import (
     encoder_arguments,
     own_arguments,
 )
+from .modeling_losses import take_losses
 from .modeling_output import MaskGitOutput
 from .remote_code import CarriesCode
 from .self_conditioning import SelfConditioning, make_self_conditioning
 from .shown_labels import ShownLabels
-from .token_critic import critic_cross_entropy, fill_in, make_critic
+from .token_critic import make_critic
 
 
 class MaskGitPreTrainedModel(CarriesCode):
@@ -168,6 +168,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         self_condition: bool | None = None,
         train: str = "both",
         critic_temperature: float | None = None,
+        output_nll: bool = False,
         output_last_hidden_state: bool = False,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
@@ -205,6 +206,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
                 critic of kind "self".
             critic_temperature: of the tokens that the critic learns to judge; None draws one per
                 text, uniform in (0, 1].
+            output_nll: return `nll`, which needs labels.
             output_last_hidden_state: return `last_hidden_state`.
             output_hidden_states: ask the encoder for its hidden states.
             output_attentions: ask the encoder for its attention maps.
@@ -220,7 +222,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         # 1. Check what is asked, before the encoder works.
         own = own_arguments(input_ids, attention_mask, token_type_ids, inputs_embeds)
         arguments = encoder_arguments(self._denoiser_arguments, self.denoiser, own, kwargs)
-        asked = (masked_positions, loss_weights, num_items_in_batch)
+        asked = (masked_positions, loss_weights, num_items_in_batch, output_nll)
         known = (self.config, self._shown_labels, self.training)
         targets = check_targets(labels, own, *asked, *known)
         check_inputs(self.config, own, kwargs)
@@ -255,7 +257,8 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
             )
 
         # 4. Take the losses of denoiser and critic.
-        losses = self._losses({**own, **kwargs}, logits, targets, train, critic_temperature)
+        given = {**own, **kwargs}
+        losses = take_losses(self, given, logits, targets, train, critic_temperature, output_nll)
 
         # 5. Pack what was asked for.
         result = MaskGitOutput(
@@ -274,42 +277,6 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         if not has_labels:
             return 0.0
         return self.config.self_cond_train_prob if self.training else 1.0
-
-    def _losses(
-        self,
-        given: dict[str, Any],
-        logits: Tensor,
-        targets: Targets | None,
-        train: str,
-        critic_temperature: float | None,
-    ) -> dict[str, Tensor]:
-        """Return the losses of `MaskGitOutput` by name, each divided by the update's count."""
-        if targets is None:
-            return {}
-        true_ids = targets.labels[targets.chosen]
-        summed = masked_cross_entropy(logits, true_ids, targets.weights, targets.forbidden)
-        loss = denoiser_loss = summed / targets.count
-        if self.critic_head is None or train == "denoiser":
-            return {"loss": loss, "denoiser_loss": denoiser_loss}
-        critic_loss = self._critic_loss(given, logits, targets, critic_temperature)
-        weighted = self.config.critic_loss_weight * critic_loss
-        loss = weighted if train == "critic" else denoiser_loss + weighted
-        return {"loss": loss, "denoiser_loss": denoiser_loss, "critic_loss": critic_loss}
-
-    def _critic_loss(
-        self, given: dict[str, Any], logits: Tensor, targets: Targets, temperature: float | None
-    ) -> Tensor:
-        """Let the critic judge the text as the denoiser fills it, at every maskable position."""
-        maskable = targets.maskable
-        truth = torch.where(maskable, targets.labels, given["input_ids"])
-        # Detached: the critic learns from the denoiser's mistakes and does not teach it any.
-        drawn_from = logits.detach()
-        filled = fill_in(drawn_from, truth, targets.chosen, targets.forbidden, temperature)
-        # All that the caller gave, as in `score_tokens`: the critic may know a mask or token types
-        # that the denoiser does not.
-        arguments = {name: value for name, value in given.items() if value is not None}
-        suspicion = self._suspicion({**arguments, "input_ids": filled}, maskable)
-        return critic_cross_entropy(suspicion, (filled != truth)[maskable]) / targets.count
 
     @property
     def has_token_critic(self) -> bool:
@@ -339,9 +306,9 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
                 "config and train it."
             )
         arguments = {"input_ids": input_ids, "attention_mask": attention_mask, **kwargs}
-        return -self._suspicion(arguments, positions)  # it learns what is wrong
+        return -self.suspicion(arguments, positions)  # it learns what is wrong
 
-    def _suspicion(self, arguments: dict[str, Any], positions: Tensor) -> Tensor:
+    def suspicion(self, arguments: dict[str, Any], positions: Tensor) -> Tensor:
         """Return the critic's log-odds (N,) that the tokens at (B, L) bool are wrong."""
         edge = LeftEdge.of(self, arguments)
         if self.critic is not None:

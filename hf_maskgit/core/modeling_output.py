@@ -17,6 +17,8 @@ class MaskGitOutput(ModelOutput):
         logits: (N, V) at the chosen positions where some were named, else (B, L, V).
         last_hidden_state: (B, L, H) of the encoder, when asked for.
         hidden_states, attentions: the encoder's, when asked for.
+        nll: (N,) float32 in nats, the cross-entropy at each chosen position before its weight and
+            without a gradient; when asked for, with labels.
     """
 
     loss: Tensor | None = None
@@ -26,3 +28,4 @@ class MaskGitOutput(ModelOutput):
     last_hidden_state: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
+    nll: Tensor | None = None

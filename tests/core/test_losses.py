@@ -17,7 +17,7 @@ from hf_maskgit import (
     get_schedule,
 )
 from hf_maskgit.core import losses
-from hf_maskgit.core.losses import cross_entropy, forbid, masked_cross_entropy
+from hf_maskgit.core.losses import cross_entropy, forbid, weighted_sum
 from hf_maskgit.core.masking import exact_count_weights, exact_counts, stratified_times
 from hf_maskgit.core.sampler_scores import highest
 from tests.support.oracles import (
@@ -47,6 +47,10 @@ def inputs(n=7, vocab_size=9, dtype=torch.float32):
     logits = (4 * torch.randn(n, vocab_size)).to(dtype).requires_grad_()
     labels = torch.randint(FIRST_WORD, vocab_size, (n,))
     return logits, labels, torch.rand(n) * 10
+
+
+def masked_cross_entropy(logits, labels, weights, forbidden):
+    return weighted_sum(cross_entropy(logits, labels, forbidden), weights)
 
 
 def slow_cross_entropy(logits, labels, weights, forbidden):
@@ -151,6 +155,19 @@ def test_the_denominator_is_the_maskable_tokens_and_never_the_chosen_ones(model_
     assert model(**batch).loss.tolist() == pytest.approx(expected / maskable, rel=1e-5)
     given = model(**batch, num_items_in_batch=torch.tensor(1000)).loss
     assert given.tolist() == pytest.approx(expected / 1000, rel=1e-5)
+
+
+def test_the_cross_entropies_of_a_pass_are_those_its_loss_is_the_weighted_sum_of(model_and_batch):
+    model, batch = model_and_batch
+    output = model(**batch, output_nll=True)
+    weights = batch["loss_weights"][batch["masked_positions"]]
+    assert output.nll.shape == weights.shape
+    assert not output.nll.requires_grad
+    count = (batch["labels"] != -100).sum()
+    torch.testing.assert_close((output.nll * weights).sum() / count, output.loss.detach())
+    assert "nll" not in model(**batch)
+    with pytest.raises(ValueError, match="without `labels`, so there is no true token"):
+        model(input_ids=batch["input_ids"], output_nll=True)
 
 
 def test_the_parts_of_an_update_add_up_to_its_loss_and_its_gradient(model_and_batch):
