@@ -20,10 +20,10 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedTokenizerBase
 
-from ..core.generation_config_maskgit import DEFAULTS
 from ..core.modeling_maskgit import MaskGitForMaskedLM
 from ..core.special_tokens import special_ids
 from ..evaluation.bound import NelboOutput
+from ..evaluation.texts import length_of_samples
 from .visible import plain, visible
 
 _PACKAGE = __package__.partition(".")[0]
@@ -188,16 +188,6 @@ def card_from_config(
         masked_example=masked,
         prompt_example=prompt,
     )
-
-
-def length_of_samples(model: MaskGitForMaskedLM) -> int:
-    """Return how many tokens to write: what the model stores, at most as long as it has seen."""
-    usual = model.generation_config.max_new_tokens
-    usual = DEFAULTS["max_new_tokens"] if usual is None else usual
-    if model.config.trained_length is None:
-        return usual
-    framing = len(model.config.prefix_ids or []) + len(model.config.suffix_ids or [])
-    return min(usual, max(1, model.config.trained_length - framing))
 
 
 def own_examples(

@@ -13,10 +13,11 @@ from typing import Any
 
 from ..core.configuration_maskgit import MaskGitConfig
 from ..core.generation_config_maskgit import DEFAULTS, MaskGitGenerationConfig
+from ..evaluation.texts import length_of_samples
 from ..training.arguments import DataArguments, ModelArguments, TrainArguments
 from ..training.examples import DataReport
 from ..training.loop import TrainingLoop
-from .card import GeneratorCard, length_of_samples, own_examples
+from .card import GeneratorCard, own_examples
 
 # What somebody needs who wants to train such a model again; the rest is in training_options.yaml.
 _SETTINGS = (

@@ -1,0 +1,141 @@
+"""Texts that a generator writes from the same prompts and seeds, to be read while it learns."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from ..core.generation_config_maskgit import DEFAULTS
+from ..core.modeling_maskgit import MaskGitForMaskedLM
+from ..core.noise import mix
+from ..core.pipeline_infilling import check_no_blank
+from ..core.text_reader import check_texts
+from ..core.unknown_tokens import counted_before
+from .batches import evaluating
+
+NOTHING = ""  # the prompt of a text that is written from nothing
+
+
+@dataclass(frozen=True)
+class SampleText:
+    """A text that a generator wrote.
+
+    Attributes:
+        prompt: what it was given; "" for nothing.
+        text: what became of it, without special tokens.
+        seed: of its draws.
+        nats_per_token: mean of -log p of the written tokens, each when it was revealed, by the
+            model's own distribution without temperature and filters; None where none was written.
+    """
+
+    prompt: str
+    text: str
+    seed: int
+    nats_per_token: float | None
+
+
+def length_of_samples(model: MaskGitForMaskedLM) -> int:
+    """Return how many tokens to write: what the model stores, at most as long as it has seen."""
+    usual = model.generation_config.max_new_tokens
+    usual = DEFAULTS["max_new_tokens"] if usual is None else usual
+    if model.config.trained_length is None:
+        return usual
+    framing = len(model.config.prefix_ids or []) + len(model.config.suffix_ids or [])
+    return min(usual, max(1, model.config.trained_length - framing))
+
+
+class TextWriter:
+    """Writes the same few texts again and again, so that one sees what has changed.
+
+    Two batches at most are decoded, with the options that the model stores: the prompts to
+    continue, by as many tokens as `length_of_samples` leaves them, and those that hold the mask
+    token, to fill.
+
+    Args:
+        model: knows its lengths.
+        tokenizer: its own.
+        prompts: to continue or, with mask tokens, to fill; none stands for one text from nothing.
+        num_texts: texts per prompt, at least 1.
+        seed: of all draws; torch's global generator is left alone.
+
+    Raises:
+        ValueError: for a prompt that is no text, has a blank, is mostly unknown to the tokenizer,
+            or is longer than what the encoder takes.
+    """
+
+    def __init__(
+        self,
+        model: MaskGitForMaskedLM,
+        tokenizer: PreTrainedTokenizerBase,
+        prompts: Sequence[str] = (),
+        num_texts: int = 1,
+        seed: int = 0,
+    ) -> None:
+        self.tokenizer = tokenizer
+        prompts = list(prompts) or [NOTHING]
+        for prompt in prompts:
+            check_no_blank(prompt, "a training run")
+        typed = [prompt for prompt in prompts if prompt]
+        if typed:
+            check_texts(tokenizer, typed, None)
+        most = model.max_positions
+        for prompt, ids in zip(prompts, tokenizer(prompts)["input_ids"], strict=True):
+            room = 0 if tokenizer.mask_token in prompt else 1  # for a token to write
+            if most is not None and len(ids) + room > most:
+                raise ValueError(
+                    f"The prompt {prompt[:40]!r} has {len(ids)} tokens, framing included, and the "
+                    f"encoder takes {most} with what is written; shorten it."
+                )
+        self._requests = [
+            (prompt, mix(seed, number, sample))
+            for number, prompt in enumerate(prompts)
+            for sample in range(num_texts)
+        ]
+
+    def write(self, model: MaskGitForMaskedLM) -> list[SampleText]:
+        """Write all texts, in the order of the prompts; the model keeps its mode.
+
+        Args:
+            model: the one of the constructor, or with other weights.
+        """
+        written: dict[tuple[str, int], SampleText] = {}
+        with evaluating(model), counted_before():  # prompts were, when they were looked at
+            for to_fill in (False, True):
+                group = [r for r in self._requests if (self.tokenizer.mask_token in r[0]) == to_fill]
+                if group:
+                    written.update(zip(group, self._of_one_kind(model, group, to_fill), strict=True))
+        return [written[request] for request in self._requests]
+
+    def _of_one_kind(
+        self, model: MaskGitForMaskedLM, requests: Sequence[tuple[str, int]], to_fill: bool
+    ) -> Iterator[SampleText]:
+        """Write texts that are all to be continued, or all to be filled: `generate` appends to all."""
+        prompts = [prompt for prompt, _ in requests]
+        inputs = self.tokenizer(
+            prompts, padding=True, return_attention_mask=True, return_tensors="pt"
+        )
+        count = 0 if to_fill else self._room(model, inputs["input_ids"].shape[1])
+        output: Any = model.generate(
+            **inputs.to(model.device),
+            max_new_tokens=count,
+            seed=[seed for _, seed in requests],
+            return_dict_in_generate=True,
+        )
+        texts = self.tokenizer.batch_decode(output.sequences, skip_special_tokens=True)
+        is_new = output.reveal_steps >= 0
+        nats = -(output.reveal_log_probabilities * is_new).sum(-1) / is_new.sum(-1)
+        for (prompt, seed), text, mean, any_new in zip(
+            requests, texts, nats.tolist(), is_new.any(-1).tolist(), strict=True
+        ):
+            yield SampleText(prompt, text, seed, mean if any_new else None)
+
+    def _room(self, model: MaskGitForMaskedLM, longest: int) -> int:
+        """Count the tokens that the longest prompt, framing included, leaves; at least 1."""
+        config = model.config
+        limits = [length_of_samples(model)]
+        if config.trained_length is not None:
+            limits.append(config.trained_length - longest)
+        if model.max_positions is not None:
+            limits.append(model.max_positions - longest)
+        return max(1, min(limits))
