@@ -65,6 +65,7 @@ from hf_maskgit.training.run_files import (
 )
 from hf_maskgit.training.run_lock import RunLock
 from hf_maskgit.training.stopping import RunStopped, StopSignals
+from hf_maskgit.training.trackers import start_trackers
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -135,12 +136,8 @@ def train(
         loop.resume(checkpoint)  # before anything is written: it may be refused
     output_dir = Path(options.output_dir)
     in_every_process(accelerator, lambda: prepare_folder(loop, model_options, data_options))
-    accelerator.init_trackers(
-        "hf_maskgit",
-        given_options(model_options, data_options, options),
-        # what a killed run has told beyond its last checkpoint is told again
-        {"tensorboard": {"purge_step": loop.progress.step + 1}} if checkpoint else {},
-    )
+    told = given_options(model_options, data_options, options)
+    start_trackers(accelerator, output_dir, told, loop.progress.step)
     with StopSignals(accelerator.is_main_process) as stop:
         loop.stop = stop
         try:

@@ -1,7 +1,8 @@
 """How far long work is: a bar in a terminal, in a log a line now and then.
 
 A bar redraws its line many times a second. In a file or in the log of a cluster each of those is a
-line of its own, so what is no terminal gets lines: of what is logged anyway, and one a minute.
+line of its own, so what is no terminal gets lines: of what is logged anyway, and one a minute. Both
+say how long the rest will take, at the pace since the beginning.
 """
 
 import logging
@@ -18,6 +19,15 @@ from transformers.utils.logging import disable_progress_bar
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LINES = 60.0
+# From how many seconds on each unit is used, its length in seconds, and its name.
+_UNITS = ((48 * 3600, 86400, "days"), (90 * 60, 3600, "h"), (90, 60, "min"), (0, 1, "s"))
+
+
+def duration(seconds: float) -> str:
+    """Write a time in the largest unit that leaves a number to think with: "40 s", "2.5 h"."""
+    length, unit = next((length, unit) for least, length, unit in _UNITS if seconds >= least)
+    number = seconds / length
+    return f"{number:.0f} {unit}" if number >= 10 or length == 1 else f"{number:.1f} {unit}"
 
 
 def draws_bars() -> bool:
@@ -44,7 +54,8 @@ class ProgressBar:
         self._lines = shown and not draws_bars()
         bar = shown and not self._lines
         self._bar = tqdm(desc=what, total=total, initial=done, unit=unit, disable=not bar)
-        self._said_at, self._said_of = time.monotonic(), done
+        self._begun_at, self._begun_with = time.monotonic(), done
+        self._said_at, self._said_of = self._begun_at, done
 
     def update(self, number: int = 1) -> None:
         """Note that some more are done."""
@@ -74,10 +85,14 @@ class ProgressBar:
     def _say(self, values: Mapping[str, Any]) -> None:
         if not self._lines:
             return
+        now, done = time.monotonic(), self._done
         told = "".join(f", {name} {value:.4g}" for name, value in values.items())
         units = self._unit if self._total == 1 else f"{self._unit}s"
-        logger.info("%s: %d of %d %s%s", self._what, self._done, self._total, units, told)
-        self._said_at, self._said_of = time.monotonic(), self._done
+        if self._begun_with < done < self._total:
+            pace = (now - self._begun_at) / (done - self._begun_with)
+            units += f", {duration((self._total - done) * pace)} left"
+        logger.info("%s: %d of %d %s%s", self._what, done, self._total, units, told)
+        self._said_at, self._said_of = now, done
 
 
 def no_bars_of_others_in_logs() -> None:

@@ -102,15 +102,19 @@ class TextWriter:
         written: dict[tuple[str, int], SampleText] = {}
         with evaluating(model), counted_before():  # prompts were, when they were looked at
             for to_fill in (False, True):
-                group = [r for r in self._requests if (self.tokenizer.mask_token in r[0]) == to_fill]
+                group = [
+                    r for r in self._requests if (self.tokenizer.mask_token in r[0]) == to_fill
+                ]
                 if group:
-                    written.update(zip(group, self._of_one_kind(model, group, to_fill), strict=True))
+                    written.update(
+                        zip(group, self._of_one_kind(model, group, to_fill), strict=True)
+                    )
         return [written[request] for request in self._requests]
 
     def _of_one_kind(
         self, model: MaskGitForMaskedLM, requests: Sequence[tuple[str, int]], to_fill: bool
     ) -> Iterator[SampleText]:
-        """Write texts that are all to be continued, or all to be filled: `generate` appends to all."""
+        """Write texts that are all to be continued, or all to be filled."""
         prompts = [prompt for prompt, _ in requests]
         inputs = self.tokenizer(
             prompts, padding=True, return_attention_mask=True, return_tensors="pt"

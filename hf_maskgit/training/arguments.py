@@ -249,6 +249,15 @@ class TrainArguments:
     eval_every: int = option(500, "Updates between two evaluations; there is one more at the end.")
     eval_batch_size: int = option(32, "Examples per device and forward pass of an evaluation.")
     eval_samples: int = _option_of(Estimation, "num_samples")
+    eval_texts: int = option(
+        3,
+        "Texts that the model writes at every evaluation, for each of `eval_prompts`; 0 for none.",
+    )
+    eval_prompts: list[str] | None = option(
+        None,
+        "Prompts that they continue or, with the tokenizer's mask token, fill. Default: they start "
+        "from nothing.",
+    )
     checkpoint_every: int = option(
         500, "Updates between two checkpoints; there is one more at the end."
     )
@@ -281,7 +290,7 @@ class TrainArguments:
             "checkpoint_every",
             "keep_checkpoints",
         )
-        _at_least(self, 0, "seed", "warmup_steps", "weight_decay", "max_grad_norm")
+        _at_least(self, 0, "eval_texts", "seed", "warmup_steps", "weight_decay", "max_grad_norm")
         # "not greater" and not "at most", so that nan is refused too.
         for name in ("learning_rate", "num_train_epochs", "adam_epsilon"):
             if not getattr(self, name) > 0:
@@ -294,6 +303,11 @@ class TrainArguments:
         if self.min_lr_rate is not None and self.min_lr_rate > 1:
             raise ValueError(f"`min_lr_rate` must be at most 1, got {self.min_lr_rate}.")
         check_learning_rates(self.lr_scheduler_type, self.learning_rate_options)
+        if self.eval_prompts and not self.eval_texts:
+            raise ValueError(
+                "`eval_prompts` are what texts are written from, and eval_texts=0 writes none; "
+                "leave one of the two out."
+            )
         if not self.push_to_hub and (self.hub_model_id or self.hub_private_repo):
             raise ValueError(
                 "`hub_model_id` and `hub_private_repo` say where to push; add `push_to_hub`, or "

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.tracking import get_available_trackers
 from datasets import Dataset
 from transformers import (
     CONFIG_MAPPING,
@@ -33,6 +32,7 @@ from .examples import (
 )
 from .recipes import json_object
 from .sources import load_texts
+from .trackers import check_tracker
 
 logger = logging.getLogger(__name__)
 
@@ -43,12 +43,7 @@ def make_accelerator(options: TrainArguments) -> Accelerator:
     Raises:
         ValueError: for a tracker that is not installed.
     """
-    trackers = sorted(str(tracker) for tracker in get_available_trackers())
-    if options.log_with not in (None, "all", *trackers):
-        raise ValueError(
-            f"The tracker {options.log_with!r} is not installed; installed are "
-            f"{', '.join(trackers) or 'none'}. Install it or leave `log_with` out."
-        )
+    check_tracker(options.log_with)
     return Accelerator(
         cpu=options.use_cpu,
         mixed_precision=options.mixed_precision,

@@ -1,5 +1,6 @@
 """A short run on a slow machine: batches of one length each, so that nothing is padding."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -34,6 +35,7 @@ def train_by_length(
         model_folder: where model and tokenizer go.
     """
     Path(options.output_dir).mkdir()
+    options = replace(options, eval_texts=0)
     loop = TrainingLoop(make_accelerator(options), model, tokenizer, examples, None, options)
     batches = batches_of_one_length(examples, options.per_device_batch_size, options.seed)
     rows = torch.tensor(batches)

@@ -32,7 +32,8 @@ from .run_files import (
     write_json,
 )
 from .run_lock import LOCK_NAME
-from .run_log import LOG_NAME
+from .run_log import LOG_NAME, SAMPLES_NAME
+from .trackers import ID_NAME
 
 logger = logging.getLogger(__name__)
 BEST_FOLDER = "best"
@@ -239,7 +240,8 @@ def clear_run(output_dir: str | Path) -> None:
     halves = path.glob(f"checkpoint-*{UNFINISHED}"), path.glob(f"model{UNFINISHED}")
     for old in (*checkpoints(path), *chain(*halves), path / BEST_FOLDER):
         shutil.rmtree(old, ignore_errors=True)
-    (path / LOG_NAME).unlink(missing_ok=True)
+    for name in (LOG_NAME, SAMPLES_NAME, ID_NAME):
+        (path / name).unlink(missing_ok=True)
 
 
 def save_checkpoint(

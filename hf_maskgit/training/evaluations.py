@@ -1,4 +1,4 @@
-"""What an evaluation in between measures, and what is decided by it: which model is the best."""
+"""What an evaluation in between measures and lets the model write, and which model is the best."""
 
 from typing import Any
 
@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from ..core.modeling_maskgit import MaskGitForMaskedLM
 from ..evaluation.bound import NelboOutput
 from ..evaluation.critic import CriticAuroc
+from ..evaluation.texts import SampleText, TextWriter
 from .arguments import TrainArguments
 from .checkpoints import Progress
 from .stopping import StopSignals
@@ -24,13 +25,17 @@ class Evaluations:
         model: as `accelerator` prepared it.
         tokenizer: its own.
         examples: held out; None measures nothing.
-        options: how many passes and of what size, the seed, and which part learns.
+        options: how many passes and of what size, the seed, which part learns, and what is written.
         progress: remembers the best so far.
 
     Attributes:
         bound: what the newest evaluation found; None before the first.
         auroc: how well the token critic judged there; None before the first, and where no critic
             learns.
+        texts: what the model wrote then, from the same prompts every time.
+
+    Raises:
+        ValueError: for a prompt to which nothing can be written.
     """
 
     def __init__(
@@ -46,9 +51,14 @@ class Evaluations:
         self.examples, self.options, self.progress = examples, options, progress
         self.bound: NelboOutput | None = None
         self.auroc: CriticAuroc | None = None
+        self.texts: list[SampleText] = []
+        self._writer: TextWriter | None = None
+        if options.eval_texts:
+            asked = options.eval_prompts or (), options.eval_texts, options.seed
+            self._writer = TextWriter(accelerator.unwrap_model(model), tokenizer, *asked)
 
     def measure(self, stop: StopSignals | None) -> bool:
-        """Measure bound and critic, where there are examples.
+        """Measure bound and critic, where there are examples, and let the model write.
 
         Args:
             stop: signals that end it; None heeds none.
@@ -56,12 +66,15 @@ class Evaluations:
         Returns:
             False where a signal came before the end, and nothing is known.
         """
-        if self.examples is None:
-            return True
         found: list[Any] = []
+        texts: list[SampleText] = []
         examples, options = self.examples, self.options
 
         def work() -> None:
+            if self._writer is not None:  # in every process: sharded weights need them all
+                texts.extend(self._writer.write(self.accelerator.unwrap_model(self.model)))
+            if examples is None:
+                return
             common = self.accelerator, self.model, self.tokenizer, examples
             size, seed, samples = options.eval_batch_size, options.seed, options.eval_samples
             found.append(evaluate_bound(*common, batch_size=size, num_samples=samples, seed=seed))
@@ -72,7 +85,8 @@ class Evaluations:
             work()
         elif not stop.finished(work, may_abandon=self.accelerator.num_processes == 1):
             return False
-        self.bound, self.auroc, *_ = *found, None
+        self.texts = texts
+        self.bound, self.auroc, *_ = *found, None, None
         return True
 
     def values(self) -> dict[str, float]:

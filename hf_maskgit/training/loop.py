@@ -201,7 +201,7 @@ class TrainingLoop:
                 self._window.add(update, time.perf_counter() - started)
                 told.update()
                 if self._due(options.log_every):
-                    told.tell(self._log_training(self._window))
+                    told.tell({**self._log_training(self._window), **self.evaluations.values()})
                     self._window = Window()
                 progress.evaluation_due = self._due(options.eval_every)
                 stopped = self._asked_to_stop()
@@ -212,8 +212,8 @@ class TrainingLoop:
                     self._save_checkpoint()
                 if stopped:
                     raise KeyboardInterrupt
-        if self.bound is None:  # resumed where nothing was left to do
-            self._evaluate()
+        if self.bound is None:  # resumed where nothing was left to do; the log knows it already
+            self.evaluations.measure(self.stop)
         return progress
 
     def save_model(self, folder: Path) -> None:
@@ -282,7 +282,7 @@ class TrainingLoop:
             "learning_rate": self.scheduler.get_last_lr()[0],
             "tokens_per_second": float(window.num_tokens) / window.seconds,
         }
-        self._log(values)
+        self._log({**values, "tokens": int(window.num_tokens), "seconds": window.seconds})
         return values
 
     def _evaluate(self) -> None:
@@ -291,6 +291,8 @@ class TrainingLoop:
             if not evaluations.measure(self.stop):
                 return  # a signal came; the evaluation is still due
         self.progress.evaluation_due = False
+        if evaluations.texts:
+            self.log.tell_texts(self.progress.step, evaluations.texts)
         found = evaluations.values()
         if not found:
             return

@@ -3,15 +3,22 @@
 import json
 import logging
 import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 
+from ..evaluation.texts import SampleText
 from .finiteness import CALMER, NotFiniteError
 from .run_files import check_folder, in_every_process, replace_text, told_if_it_fails
+from .trackers import tell_texts
 
 logger = logging.getLogger(__name__)
 LOG_NAME = "training_log.jsonl"
+SAMPLES_NAME = "samples.jsonl"
+METRICS_NAME, CURVES_NAME = "metrics.json", "curves.png"  # made of it at the end
 _ADVICE = "Make room, or see to the folder, and resume from 'latest'."
 
 
@@ -24,7 +31,8 @@ class RunLog:
     """
 
     def __init__(self, accelerator: Accelerator, folder: Path) -> None:
-        self.accelerator, self.path = accelerator, folder / LOG_NAME
+        self.accelerator = accelerator
+        self.path, self.samples = folder / LOG_NAME, folder / SAMPLES_NAME
 
     def tell(self, step: int, values: dict[str, float]) -> None:
         """Tell of an update, once; every process must call this.
@@ -43,19 +51,42 @@ class RunLog:
                 raise NotFiniteError(f"The {name} is {value} after update {step}. {CALMER}")
         self.accelerator.log(values, step=step)
 
-        def write() -> None:
-            if self.accelerator.is_main_process:
-                append_line(self.path, step, values)
+        self._append(self.path, step, [values])
 
-        in_every_process(self.accelerator, write)
+    def tell_texts(self, step: int, texts: Sequence[SampleText]) -> None:
+        """Tell what a model wrote; every process must call this.
+
+        Args:
+            step: updates taken.
+            texts: in the order of their prompts.
+
+        Raises:
+            FolderGoneError: when the folder of the run was removed.
+            RuntimeError: when a line cannot be written.
+        """
+        self._append(self.samples, step, [asdict(text) for text in texts])
+        if self.accelerator.is_main_process:
+            tell_texts(self.accelerator, step, texts)
+            for text in texts:
+                nats = "" if text.nats_per_token is None else f" ({text.nats_per_token:.2f} nats)"
+                logger.info("After update %d%s: %r", step, nats, text.text)
 
     def cut_after(self, step: int) -> None:
         """Forget the lines behind an update, see `cut_after`."""
         if self.accelerator.is_main_process:
-            cut_after(self.path, step)
+            for path in (self.path, self.samples):
+                cut_after(path, step)
+
+    def _append(self, path: Path, step: int, lines: Sequence[Mapping[str, Any]]) -> None:
+        def write() -> None:
+            if self.accelerator.is_main_process:
+                for line in lines:
+                    append_line(path, step, line)
+
+        in_every_process(self.accelerator, write)
 
 
-def append_line(log: Path, step: int, values: dict[str, float]) -> None:
+def append_line(log: Path, step: int, values: Mapping[str, Any]) -> None:
     """Add a line.
 
     Args:
@@ -69,7 +100,29 @@ def append_line(log: Path, step: int, values: dict[str, float]) -> None:
     """
     check_folder(log.parent)
     with told_if_it_fails(log, _ADVICE), log.open("a", encoding="utf-8") as lines:
-        lines.write(json.dumps({"step": step, **values}) + "\n")
+        lines.write(json.dumps({"step": step, **values}, ensure_ascii=False) + "\n")
+
+
+def read_lines(log: Path) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a log; what is none, such as a last one that was cut, is left out.
+
+    Args:
+        log: the file.
+
+    Raises:
+        ValueError: where there is none.
+    """
+    try:
+        text = log.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise ValueError(f"There is no log of a run: {str(log)!r}: {error.strerror}.") from error
+    for line in filter(str.strip, text.split("\n")):
+        try:
+            values = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(values, dict) and isinstance(values.get("step"), int):
+            yield values
 
 
 def cut_after(log: Path, step: int) -> None:

@@ -43,7 +43,10 @@ def test_a_bar_is_drawn_in_a_terminal_and_a_line_written_in_a_log(screen, caplog
         assert caplog.messages == []
     else:
         assert screen.getvalue() == ""
-        assert caplog.messages == ["Reading: 2 of 3 pages, loss 1.235", "Reading: 3 of 3 pages"]
+        assert caplog.messages == [
+            "Reading: 2 of 3 pages, 0 s left, loss 1.235",
+            "Reading: 3 of 3 pages",
+        ]
 
 
 def test_a_log_gets_one_line_a_minute(screen, caplog, monkeypatch):
@@ -53,8 +56,33 @@ def test_a_log_gets_one_line_a_minute(screen, caplog, monkeypatch):
     with ProgressBar("Reading", 1000, "page") as told:
         for _ in range(7):
             told.update()
-    lines = [f"Reading: {done} of 1000 pages" for done in (3, 6, 7)]  # and how it ended
+    # 997 at 100/3 seconds each; then 994 at 200/6, and how it ended: 993 at 250/7
+    left = {3: "9.2 h", 6: "9.2 h", 7: "9.9 h"}
+    lines = [f"Reading: {done} of 1000 pages, {rest} left" for done, rest in left.items()]
     assert caplog.messages == ([] if screen.isatty() else lines)
+
+
+def test_what_is_left_counts_from_where_a_run_went_on(screen, caplog, monkeypatch):
+    screen = screen()
+    now = iter([0.0, *[10.0] * 9])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    with ProgressBar("Training", 104, "update", done=100) as told:
+        told.update()
+        told.tell({})
+        told.update(3)
+    if not screen.isatty():
+        assert caplog.messages[0] == "Training: 101 of 104 updates, 30 s left"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "written"),
+    [
+        *((0, "0 s"), (89.4, "89 s"), (90, "1.5 min"), (3600, "60 min"), (5400, "1.5 h")),
+        *((36_000, "10 h"), (172_799, "48 h"), (172_800, "2.0 days"), (8_640_000, "100 days")),
+    ],
+)
+def test_a_time_is_written_in_its_unit(seconds, written):
+    assert progress.duration(seconds) == written
 
 
 def test_who_is_told_to_be_silent_is(screen, caplog):

@@ -20,7 +20,7 @@ from hf_maskgit.training.examples import prepare_examples
 from hf_maskgit.training.loop import TrainingLoop
 from tests.support.tiny import WORDS, bert_config, word_tokenizer
 
-# Six small updates, told of one by one; nothing is evaluated or saved on the way.
+# Six small updates, told of one by one; nothing is evaluated, written or saved on the way.
 SMALL = {
     "use_cpu": True,
     "max_steps": 6,
@@ -29,6 +29,7 @@ SMALL = {
     "learning_rate": 1e-2,
     "log_every": 1,
     "eval_every": 1000,
+    "eval_texts": 0,
     "checkpoint_every": 1000,
 }
 

@@ -1,0 +1,113 @@
+"""What a run came to, in one file that needs no account: `metrics.json`."""
+
+import json
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from .loop import TrainingLoop
+from .run_files import replace_text, told_if_it_fails
+from .run_log import LOG_NAME, METRICS_NAME, read_lines
+
+_PACKAGE = __package__.partition(".")[0]
+_OF_A_MODEL = ("torch", "transformers")
+_OF_A_RUN = (*_OF_A_MODEL, "accelerate", "datasets", "numpy", "safetensors")
+_SECONDS_FOR_GIT = 10
+
+
+def installed_versions(others: Iterable[str] = _OF_A_MODEL) -> dict[str, str]:
+    """Return the versions of this package, of others and of Python, by name.
+
+    Args:
+        others: names of packages that are installed.
+    """
+    # The number of our own stands in the package alone, installed or not; it is loaded before us.
+    own = {_PACKAGE: sys.modules[_PACKAGE].__version__}
+    of_others = {name: metadata.version(name) for name in others}
+    return {**own, **of_others, "Python": platform.python_version()}
+
+
+def write_metrics(loop: TrainingLoop, folder: Path) -> dict[str, Any]:
+    """Write what a finished run came to.
+
+    Args:
+        loop: after its run.
+        folder: of the run, with its log.
+
+    Returns:
+        What the file holds: updates, passes over the data, tokens and seconds of all updates, the
+        last and the best bound, the size of the model, and what it ran on and by.
+
+    Raises:
+        RuntimeError: when it cannot be written.
+    """
+    accelerator = loop.accelerator
+    parameters = list(accelerator.unwrap_model(loop.model).parameters())
+    found = {
+        "updates": loop.progress.step,
+        "epochs": loop.progress.step / loop.epoch_updates,
+        "examples": loop.progress.step * loop.progress.setting["examples_per_update"],
+        **totals(list(read_lines(folder / LOG_NAME))),
+        "parameters": sum(p.numel() for p in parameters),
+        "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+        "processes": accelerator.num_processes,
+        "device": accelerator.device.type,
+        "mixed_precision": accelerator.mixed_precision,
+        "versions": installed_versions(_OF_A_RUN),
+        "platform": platform.platform(),
+        "command": shlex.join(sys.argv),
+        "commit": commit_of(Path.cwd()),
+    }
+    path = folder / METRICS_NAME
+    with told_if_it_fails(path, "Make room, and resume from 'latest'."):
+        replace_text(path, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+    return found
+
+
+def totals(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Sum up the log of a run, resumed or not.
+
+    Args:
+        lines: of the log.
+
+    Returns:
+        `tokens` that were learned from (those that may be masked, again in every pass), `seconds`
+        that the updates took (not the evaluations), `tokens_per_second`, the last `loss`, and the
+        `last` and the `best` bound on held-out texts, each None where there is none.
+    """
+    told = [line for line in lines if "tokens" in line]
+    tokens, seconds = (sum(line[name] for line in told) for name in ("tokens", "seconds"))
+    measured = [line for line in lines if "eval_nats_per_token" in line]
+    last = measured[-1] if measured else None
+    best = min(measured, key=lambda line: line["eval_nats_per_token"], default=None)
+    return {
+        "tokens": tokens,
+        "seconds": seconds,
+        "tokens_per_second": tokens / seconds if seconds else None,
+        "loss": told[-1]["loss"] if told else None,
+        "last": None if last is None else dict(last),
+        "best": None if best is None else dict(best),
+    }
+
+
+def commit_of(folder: Path) -> str | None:
+    """Return the commit that a folder is at, marked where files differ from it; None without git.
+
+    Args:
+        folder: inside a checkout, or not.
+    """
+    git = ["git", "-C", str(folder)]
+    how: dict[str, Any] = {"capture_output": True, "text": True, "timeout": _SECONDS_FOR_GIT}
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], **how)
+        changes = subprocess.run([*git, "status", "--porcelain", "--untracked-files=no"], **how)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if commit.returncode:
+        return None
+    return commit.stdout.strip() + (" with changes" if changes.stdout.strip() else "")

@@ -1,0 +1,82 @@
+"""The log of a run: lines that are read back, also where a killed run left half of one."""
+
+import json
+
+import pytest
+
+from hf_maskgit.evaluation.texts import SampleText
+from hf_maskgit.training.run_log import SAMPLES_NAME, RunLog, append_line, cut_after, read_lines
+from tests.support.tiny_training import examples, log_lines, loop_of
+
+pytestmark = pytest.mark.usefixtures("_fresh_accelerate")
+
+
+def test_lines_are_read_back_and_halves_left_out(tmp_path):
+    log = tmp_path / "log.jsonl"
+    append_line(log, 1, {"loss": 2.5})
+    append_line(log, 2, {"text": "λόγος\n"})
+    with log.open("a") as lines:
+        lines.write('3\n[]\n{"loss": 1.0}\n{"step": "four"}\n\n{"step": 5, "lo')
+    assert list(read_lines(log)) == [{"step": 1, "loss": 2.5}, {"step": 2, "text": "λόγος\n"}]
+    cut_after(log, 1)
+    assert list(read_lines(log)) == [{"step": 1, "loss": 2.5}]
+    with pytest.raises(ValueError, match=r"There is no log of a run: '.*none.jsonl': No such file"):
+        list(read_lines(tmp_path / "none.jsonl"))
+
+
+def test_texts_are_written_at_every_evaluation_and_change_nothing(tmp_path, caplog):
+    """With or without them, and without held-out examples: the same weights, bit for bit."""
+    caplog.set_level("INFO", "hf_maskgit")
+    runs = {}
+    prompts = ["w1 w2", "w3 [MASK] w4"]
+    for name, asked in (("quiet", {}), ("busy", {"eval_texts": 2, "eval_prompts": prompts})):
+        loop = loop_of(tmp_path / name, eval_every=2, **asked)
+        loop.run()
+        runs[name] = {key: weight.clone() for key, weight in loop.model.state_dict().items()}
+    assert all((runs["busy"][name] == weight).all() for name, weight in runs["quiet"].items())
+    assert not (tmp_path / "quiet" / SAMPLES_NAME).exists()
+    lines = list(read_lines(tmp_path / "busy" / SAMPLES_NAME))
+    assert [line["step"] for line in lines] == [2] * 4 + [4] * 4 + [6] * 4
+    for step in (0, 4, 8):
+        assert [line["prompt"] for line in lines[step : step + 4]] == [p for p in prompts for _ in "ab"]
+        assert [line["seed"] for line in lines[step : step + 4]] == [x["seed"] for x in lines[:4]]
+    assert lines[0]["text"].startswith("w1 w2")
+    assert lines[0]["nats_per_token"] > 0
+    assert f"nats): {lines[0]['text']!r}" in caplog.text
+    assert "After update 2 (" in caplog.text
+
+
+def test_a_resumed_run_has_every_text_and_number_once(tmp_path):
+    options = {"eval_every": 2, "eval_texts": 1, "eval_examples": examples(8, 1)}
+    whole = loop_of(tmp_path / "whole", checkpoint_every=3, **options)
+    whole.run()
+    whole.resume(tmp_path / "whole" / "checkpoint-3")
+    left = list(read_lines(tmp_path / "whole" / SAMPLES_NAME))
+    assert [line["step"] for line in left] == [2]
+    assert max(line["step"] for line in log_lines(tmp_path / "whole")) == 3
+    whole.run()
+    again = list(read_lines(tmp_path / "whole" / SAMPLES_NAME))
+    assert [line["step"] for line in again] == [2, 4, 6]
+    steps = [line["step"] for line in log_lines(tmp_path / "whole") if "eval_std_error" in line]
+    assert steps == [2, 4, 6]
+    # Where nothing is left to do, nothing is told a second time.
+    whole.resume(tmp_path / "whole" / "checkpoint-6")
+    whole.evaluations.bound = None
+    whole.run()
+    assert whole.bound is not None
+    assert list(read_lines(tmp_path / "whole" / SAMPLES_NAME)) == again
+
+
+def test_only_numbers_reach_the_trackers_of_numbers(tmp_path, monkeypatch):
+    loop = loop_of(tmp_path / "run")
+    told = []
+    monkeypatch.setattr(loop.accelerator, "log", lambda values, step: told.append((step, values)))
+    log = RunLog(loop.accelerator, tmp_path / "run")
+    log.tell(3, {"loss": 1.0})
+    log.tell_texts(3, [SampleText("", "w1", 7, None)])
+    assert told == [(3, {"loss": 1.0})]
+    (line,) = (tmp_path / "run" / SAMPLES_NAME).read_text().splitlines()
+    assert json.loads(line) == {
+        **{"step": 3, "prompt": "", "text": "w1"},
+        **{"seed": 7, "nats_per_token": None},
+    }
