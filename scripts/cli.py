@@ -1,8 +1,9 @@
-"""The command `hf-maskgit`: train, evaluate, generate and push where the package is installed.
+"""The command `hf-maskgit`: train, evaluate, generate, plot, push where the package is installed.
 
     hf-maskgit train --encoder answerdotai/ModernBERT-base --dataset verses.txt --output_dir runs/v
     hf-maskgit evaluate --model runs/v --dataset held_out.txt
     hf-maskgit generate --model runs/v --text "In the beginning" --max_new_tokens 24
+    hf-maskgit plot runs/v                                    # its curves, also while it goes on
     hf-maskgit push runs/v --repo_id me/verses --dry_run
     hf-maskgit train --help                                   # the options of one command
 
@@ -24,6 +25,7 @@ COMMANDS = {
     "train": "train",
     "evaluate": "evaluate",
     "generate": "generate",
+    "plot": "plot_run",
     "push": "push_to_hub",
 }
 

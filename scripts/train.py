@@ -47,7 +47,9 @@ from hf_maskgit.training.checkpoints import (
     find_checkpoint,
     how_to_go_on,
 )
+from hf_maskgit.training.curves import draw_own_curves
 from hf_maskgit.training.loop import TrainingLoop
+from hf_maskgit.training.metrics import write_metrics
 from hf_maskgit.training.recipes import (
     RECIPE_NAME,
     given_options,
@@ -149,6 +151,8 @@ def train(
     # Keep
     loop.save_model(output_dir)
     if accelerator.is_main_process:
+        write_metrics(loop, output_dir)
+        draw(output_dir)
         reports = data.train_report, data.held_out_report
         with loop.published_weights():  # its samples are the saved model's
             card = describe(loop, model_options, data_options, options, reports)
@@ -184,6 +188,14 @@ def prepare_folder(
         aside = path.with_name(path.name + UNFINISHED)
         save_recipe(aside, model_options, data_options, recipe)
         aside.replace(path)
+
+
+def draw(output_dir: Path) -> None:
+    """Draw the curves of the run, or say what is missing to do so."""
+    try:
+        draw_own_curves(output_dir)
+    except ImportError as error:
+        logging.getLogger("hf_maskgit").warning("%s", error)
 
 
 def set_up_logging(is_main_process: bool) -> None:

@@ -8,12 +8,10 @@ The template lies beside this module, so that an installed package has it.
 
 import json
 import math
-import platform
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from ..core.modeling_maskgit import MaskGitForMaskedLM
 from ..core.special_tokens import special_ids
 from ..evaluation.bound import NelboOutput
 from ..evaluation.texts import length_of_samples
+from ..training.versions import installed_versions
 from .visible import plain, visible
 
 _PACKAGE = __package__.partition(".")[0]
@@ -40,14 +39,6 @@ _IMPORT = (
 _EXAMPLE_LENGTH = 16  # tokens, about a dozen words: a weak model's text gets no better with more
 _TRUST = ", trust_remote_code=True"
 _LITERAL = r'"(?:[^"\\\n]|\\.)*"'  # a text in double quotes, as Python and JSON write it
-
-
-def installed_versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that shape a model, by name."""
-    # The number of our own stands in the package alone, installed or not; it is loaded before us.
-    own = {_PACKAGE: sys.modules[_PACKAGE].__version__}
-    others = {name: metadata.version(name) for name in ("torch", "transformers")}
-    return {**own, **others, "Python": platform.python_version()}
 
 
 @dataclass(frozen=True, kw_only=True)

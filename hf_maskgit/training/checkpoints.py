@@ -1,6 +1,7 @@
 """Checkpoints: where a run stands, which one is the newest whole one, which ones stay.
 
-    output_dir/                 the final model, its tokenizer, training_options.yaml and the log
+    output_dir/                 the final model, its tokenizer, training_options.yaml, the log, and
+                                what it came to: metrics.json, curves.png, samples.jsonl
     output_dir/best/            the model with the lowest bound on held-out texts; where a critic
                                 alone learns, the one whose critic judges them best
     output_dir/checkpoint-500/  everything needed to go on exactly after update 500
@@ -32,7 +33,7 @@ from .run_files import (
     write_json,
 )
 from .run_lock import LOCK_NAME
-from .run_log import LOG_NAME, SAMPLES_NAME
+from .run_log import CURVES_NAME, LOG_NAME, METRICS_NAME, SAMPLES_NAME
 from .trackers import ID_NAME
 
 logger = logging.getLogger(__name__)
@@ -240,7 +241,7 @@ def clear_run(output_dir: str | Path) -> None:
     halves = path.glob(f"checkpoint-*{UNFINISHED}"), path.glob(f"model{UNFINISHED}")
     for old in (*checkpoints(path), *chain(*halves), path / BEST_FOLDER):
         shutil.rmtree(old, ignore_errors=True)
-    for name in (LOG_NAME, SAMPLES_NAME, ID_NAME):
+    for name in (LOG_NAME, SAMPLES_NAME, METRICS_NAME, CURVES_NAME, ID_NAME):
         (path / name).unlink(missing_ok=True)
 
 

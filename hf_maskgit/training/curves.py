@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from .run_files import told_if_it_fails
 from .run_log import CURVES_NAME, LOG_NAME, read_lines
 
 _INCHES, _DOTS_PER_INCH = (6.0, 3.4), 100  # of one panel
+_MOST_MARKED = 30  # points of a curve that are marked each
 _BAND = 2  # standard errors on either side of a bound
 
 
@@ -33,7 +35,7 @@ PANELS = (
     Panel("Training loss", "nats per token", ("loss", "denoiser_loss", "critic_loss")),
     Panel("Held-out bound", "nats per token", ("eval_nats_per_token",), "eval_std_error"),
     Panel("Critic on held-out texts", "AUROC", ("eval_critic_auroc",)),
-    Panel("Learning rate", "per update", ("learning_rate",)),
+    Panel("Learning rate", "learning rate", ("learning_rate",)),
     Panel("Speed", "tokens per second", ("tokens_per_second",)),
 )
 
@@ -70,7 +72,9 @@ def draw_curves(runs: Mapping[str, Path], path: Path) -> Path:
     rows = -(-len(panels) // columns)
     size = (_INCHES[0] * columns, _INCHES[1] * rows)
     figure = figure_class(figsize=size, layout="constrained")
-    for axes, panel in zip(figure.subplots(rows, columns, squeeze=False).flat, panels, strict=False):
+    for axes, panel in zip(
+        figure.subplots(rows, columns, squeeze=False).flat, panels, strict=False
+    ):
         _draw(axes, panel, logs)
     for axes in list(figure.axes)[len(panels) :]:
         axes.remove()
@@ -89,22 +93,24 @@ def _draw(axes: Any, panel: Panel, logs: Mapping[str, Sequence[Mapping[str, Any]
     axes.set_xlabel("updates")
     axes.set_ylabel(panel.unit)
     axes.grid(alpha=0.3)
-    count = 0
-    for run, lines in logs.items():
-        for name in panel.names:
-            steps, values = series(lines, name)
-            if not steps:
-                continue
-            label = ", ".join(([run] if len(logs) > 1 else []) + ([name] if count else []))
-            (line,) = axes.plot(steps, values, marker="." if len(steps) < 30 else None)
-            line.set_label(label or name)
-            count += 1
-            if panel.error is not None:
-                _, errors = series(lines, panel.error)
-                low = [v - _BAND * e for v, e in zip(values, errors, strict=True)]
-                high = [v + _BAND * e for v, e in zip(values, errors, strict=True)]
-                axes.fill_between(steps, low, high, alpha=0.25, color=line.get_color())
-    if count > 1:
+    curves = [
+        (run, name, lines)
+        for run, lines in logs.items()
+        for name in panel.names
+        if any(name in line for line in lines)
+    ]
+    parts = [len({run for run, *_ in curves}) > 1, len({name for _, name, _ in curves}) > 1]
+    for run, name, lines in curves:
+        steps, values = series(lines, name)
+        label = ", ".join(compress((run, name), parts))
+        marker = "." if len(steps) <= _MOST_MARKED else None
+        (line,) = axes.plot(steps, values, marker=marker, label=label or name)
+        if panel.error is not None:
+            _, errors = series(lines, panel.error)
+            low = [v - _BAND * e for v, e in zip(values, errors, strict=True)]
+            high = [v + _BAND * e for v, e in zip(values, errors, strict=True)]
+            axes.fill_between(steps, low, high, alpha=0.25, color=line.get_color())
+    if len(curves) > 1:
         axes.legend()
 
 

@@ -213,7 +213,8 @@ class TrainingLoop:
                 if stopped:
                     raise KeyboardInterrupt
         if self.bound is None:  # resumed where nothing was left to do; the log knows it already
-            self.evaluations.measure(self.stop)
+            with self.published_weights():
+                self.evaluations.measure(self.stop)
         return progress
 
     def save_model(self, folder: Path) -> None:

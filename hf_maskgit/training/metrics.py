@@ -3,33 +3,17 @@
 import json
 import platform
 import shlex
-import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from importlib import metadata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .loop import TrainingLoop
 from .run_files import replace_text, told_if_it_fails
 from .run_log import LOG_NAME, METRICS_NAME, read_lines
+from .versions import commit_of, installed_versions
 
-_PACKAGE = __package__.partition(".")[0]
-_OF_A_MODEL = ("torch", "transformers")
-_OF_A_RUN = (*_OF_A_MODEL, "accelerate", "datasets", "numpy", "safetensors")
-_SECONDS_FOR_GIT = 10
-
-
-def installed_versions(others: Iterable[str] = _OF_A_MODEL) -> dict[str, str]:
-    """Return the versions of this package, of others and of Python, by name.
-
-    Args:
-        others: names of packages that are installed.
-    """
-    # The number of our own stands in the package alone, installed or not; it is loaded before us.
-    own = {_PACKAGE: sys.modules[_PACKAGE].__version__}
-    of_others = {name: metadata.version(name) for name in others}
-    return {**own, **of_others, "Python": platform.python_version()}
+_PACKAGES = ("torch", "transformers", "accelerate", "datasets", "numpy", "safetensors")
 
 
 def write_metrics(loop: TrainingLoop, folder: Path) -> dict[str, Any]:
@@ -58,7 +42,7 @@ def write_metrics(loop: TrainingLoop, folder: Path) -> dict[str, Any]:
         "processes": accelerator.num_processes,
         "device": accelerator.device.type,
         "mixed_precision": accelerator.mixed_precision,
-        "versions": installed_versions(_OF_A_RUN),
+        "versions": installed_versions(_PACKAGES),
         "platform": platform.platform(),
         "command": shlex.join(sys.argv),
         "commit": commit_of(Path.cwd()),
@@ -93,21 +77,3 @@ def totals(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "last": None if last is None else dict(last),
         "best": None if best is None else dict(best),
     }
-
-
-def commit_of(folder: Path) -> str | None:
-    """Return the commit that a folder is at, marked where files differ from it; None without git.
-
-    Args:
-        folder: inside a checkout, or not.
-    """
-    git = ["git", "-C", str(folder)]
-    how: dict[str, Any] = {"capture_output": True, "text": True, "timeout": _SECONDS_FOR_GIT}
-    try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], **how)
-        changes = subprocess.run([*git, "status", "--porcelain", "--untracked-files=no"], **how)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    if commit.returncode:
-        return None
-    return commit.stdout.strip() + (" with changes" if changes.stdout.strip() else "")

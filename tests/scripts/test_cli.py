@@ -5,10 +5,16 @@ import sys
 import pytest
 
 import hf_maskgit
-from scripts import cli, evaluate, generate, push_to_hub, train
+from scripts import cli, evaluate, generate, plot_run, push_to_hub, train
 from tests.support.project import ROOT
 
-SCRIPTS = {"train": train, "evaluate": evaluate, "generate": generate, "push": push_to_hub}
+SCRIPTS = {
+    "train": train,
+    "evaluate": evaluate,
+    "generate": generate,
+    "plot": plot_run,
+    "push": push_to_hub,
+}
 
 
 def run(monkeypatch, *words):
@@ -62,7 +68,7 @@ def test_the_version_is_the_packages(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([], "Name a command. Commands: train, evaluate, generate, push."),
+        ([], "Name a command. Commands: train, evaluate, generate, plot, push."),
         (["evalute"], "There is no command 'evalute'. Did you mean evaluate? Commands: train"),
         (["--model", "m"], "There is no command '--model'. Commands: train"),
     ],

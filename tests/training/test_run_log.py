@@ -1,11 +1,14 @@
 """The log of a run: lines that are read back, also where a killed run left half of one."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 
-from hf_maskgit.evaluation.texts import SampleText
+from hf_maskgit import MaskGitForMaskedLM
+from hf_maskgit.evaluation.texts import SampleText, TextWriter
 from hf_maskgit.training.run_log import SAMPLES_NAME, RunLog, append_line, cut_after, read_lines
+from tests.support.tiny import word_tokenizer
 from tests.support.tiny_training import examples, log_lines, loop_of
 
 pytestmark = pytest.mark.usefixtures("_fresh_accelerate")
@@ -38,7 +41,9 @@ def test_texts_are_written_at_every_evaluation_and_change_nothing(tmp_path, capl
     lines = list(read_lines(tmp_path / "busy" / SAMPLES_NAME))
     assert [line["step"] for line in lines] == [2] * 4 + [4] * 4 + [6] * 4
     for step in (0, 4, 8):
-        assert [line["prompt"] for line in lines[step : step + 4]] == [p for p in prompts for _ in "ab"]
+        assert [line["prompt"] for line in lines[step : step + 4]] == [
+            p for p in prompts for _ in "ab"
+        ]
         assert [line["seed"] for line in lines[step : step + 4]] == [x["seed"] for x in lines[:4]]
     assert lines[0]["text"].startswith("w1 w2")
     assert lines[0]["nats_per_token"] > 0
@@ -67,6 +72,19 @@ def test_a_resumed_run_has_every_text_and_number_once(tmp_path):
     assert list(read_lines(tmp_path / "whole" / SAMPLES_NAME)) == again
 
 
+def test_texts_are_those_of_the_model_that_is_saved(tmp_path):
+    """Where weights are averaged, of the averages."""
+    loop = loop_of(tmp_path / "run", eval_texts=2, ema_decay=0.9)
+    loop.run()
+    loop.save_model(tmp_path / "run")
+    saved = MaskGitForMaskedLM.from_pretrained(tmp_path / "run")
+    texts = TextWriter(saved, word_tokenizer(), (), 2, loop.options.seed).write(saved)
+    lines = list(read_lines(tmp_path / "run" / SAMPLES_NAME))
+    assert lines == [{"step": 6, **asdict(text)} for text in texts]
+    loop.model.eval()
+    assert TextWriter(saved, word_tokenizer(), (), 2, 0).write(loop.model) != texts
+
+
 def test_only_numbers_reach_the_trackers_of_numbers(tmp_path, monkeypatch):
     loop = loop_of(tmp_path / "run")
     told = []
@@ -77,6 +95,9 @@ def test_only_numbers_reach_the_trackers_of_numbers(tmp_path, monkeypatch):
     assert told == [(3, {"loss": 1.0})]
     (line,) = (tmp_path / "run" / SAMPLES_NAME).read_text().splitlines()
     assert json.loads(line) == {
-        **{"step": 3, "prompt": "", "text": "w1"},
-        **{"seed": 7, "nats_per_token": None},
+        "step": 3,
+        "prompt": "",
+        "text": "w1",
+        "seed": 7,
+        "nats_per_token": None,
     }
