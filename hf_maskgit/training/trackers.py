@@ -6,6 +6,7 @@ know tables or texts: the rows of `_TABLES`.
 
 import json
 import secrets
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -107,9 +108,8 @@ def _as_wandb_table(tracker: Any, step: int, rows: list[list[Any]]) -> None:
 
 
 def _as_trackio_table(tracker: Any, step: int, rows: list[list[Any]]) -> None:
-    import trackio
-
-    tracker.log({_SAMPLES: trackio.Table(columns=_COLUMNS, data=rows)}, step=step)
+    table = sys.modules["trackio"].Table  # the tracker has imported it; nobody else needs it
+    tracker.log({_SAMPLES: table(columns=_COLUMNS, data=rows)}, step=step)
 
 
 _TABLES: dict[str, Callable[[Any, int, list[list[Any]]], None]] = {

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,8 @@ def trained(tmp_path_factory):
 def test_training_leaves_all_that_it_promises(trained):
     names = {path.name for path in trained.iterdir()}
     assert {"best", "checkpoint-10", "checkpoint-12", "README.md"} <= names
+    assert {"metrics.json", "samples.jsonl"} <= names
+    assert ("curves.png" in names) == (find_spec("matplotlib") is not None)
     assert "checkpoint-5" not in names
     for folder in (trained, trained / "best"):
         config = MaskGitForMaskedLM.from_pretrained(folder).config
