@@ -26,6 +26,8 @@ _SETTINGS = (
     "warmup_steps",
     "weight_decay",
     "max_grad_norm",
+    "layer_decay",
+    "freeze",
     "ema_decay",
     "choice",
     "seed",

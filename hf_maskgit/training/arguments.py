@@ -217,6 +217,17 @@ class TrainArguments:
     )
     choice: str = _option_of(Masking, "choice")
     weight_decay: float = option(0.01, "Decay of AdamW, not applied to biases and norms.")
+    layer_decay: float = option(
+        1.0,
+        "Factor on the learning rate from each layer of an encoder to the one before it: the head "
+        "learns with `learning_rate`, the last layer with this share of it, the embeddings with "
+        "the least. 1 treats all alike.",
+    )
+    freeze: list[str] | None = option(
+        None,
+        "What is not to learn: 'embeddings', 'encoder' (they included), 'head' of the denoiser, "
+        "paths of modules or weights, or patterns of paths such as '*.layer.[0-5].*'.",
+    )
     adam_beta1: float = option(0.9, "Decay of AdamW's mean of the gradient.")
     adam_beta2: float = option(0.98, "Decay of AdamW's mean of the squared gradient.")
     adam_epsilon: float = option(1e-8, "Term in AdamW's denominator.")
@@ -298,6 +309,8 @@ class TrainArguments:
         for name in ("adam_beta1", "adam_beta2", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must lie in [0, 1), got {getattr(self, name)}.")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"`layer_decay` must lie in (0, 1], got {self.layer_decay}.")
         check_num_samples(self.eval_samples, "eval_samples")
         _at_least(self, 0, "decay_steps", "min_lr_rate")
         if self.min_lr_rate is not None and self.min_lr_rate > 1:

@@ -29,8 +29,9 @@ from .checkpoints import BEST_FOLDER, Progress, read_progress, save_checkpoint
 from .collator import DataCollatorForMaskGit
 from .evaluations import Evaluations
 from .finiteness import CALMER, NotFiniteError
+from .freezing import freeze_left_out, freeze_named
 from .lengths import note_length_of
-from .optimizer import freeze_left_out, make_optimizer, set_schedule
+from .optimizer import make_optimizer, set_schedule
 from .passes import UpdateBatches, UpdateOrder, UpdateShares, shuffled_updates
 from .run_facts import Facts, facts_of, what_changed
 from .run_files import FolderGoneError, told_if_it_fails
@@ -91,6 +92,7 @@ class TrainingLoop:
         self._window = Window()
         self.log = RunLog(accelerator, Path(options.output_dir))
         freeze_left_out(model, options.train)  # before the optimizer looks for what learns
+        freeze_named(model, options.freeze or ())
         update_size = examples_per_update(
             accelerator.num_processes,
             options.gradient_accumulation_steps,

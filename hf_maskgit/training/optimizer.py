@@ -7,45 +7,53 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
-from ..core.modeling_maskgit import MaskGitForMaskedLM
 from .arguments import TrainArguments
+from .layers import depths_of
 from .learning_rates import settings_of, updates_of
 
 
-def freeze_left_out(model: MaskGitForMaskedLM, train: str) -> None:
-    """Switch the gradient off for the part of a model that is not to learn.
+def parameter_groups(model: nn.Module, options: TrainArguments) -> list[dict[str, Any]]:
+    """Sort what learns by its decay and its learning rate, highest rates first.
 
-    Processes that train together would wait for its gradients.
+    Weight decay is for matrices only: biases and gains of norms are vectors. With `layer_decay` d,
+    the k-th last of the n layers learns with d ** k times the rate of the head and of all that is
+    no encoder, and the embeddings with d ** (n + 1) times that (ELECTRA, arXiv 2003.10555,
+    appendix B).
 
     Args:
-        model: changed in place.
-        train: "both", "denoiser" or "critic".
+        model: a `MaskGitForMaskedLM` where `layer_decay` is not 1; what is frozen is left out.
+        options: the decays and the highest rate.
 
     Raises:
-        ValueError: for the critic of a model that has none.
+        ValueError: for `layer_decay` with an encoder whose layers cannot be told apart.
     """
-    if train == "critic" and not model.has_token_critic:
-        raise ValueError(
-            "train='critic' needs a token critic, and the model has none; set `token_critic` to "
-            "'self' or 'separate'."
-        )
-    left_out: dict[str, list[nn.Module | None]] = {
-        "both": [],
-        "denoiser": [model.critic, model.critic_head],
-        "critic": [model.denoiser, model.self_conditioning],
-    }
-    for part in left_out[train]:
-        if part is not None:
-            part.requires_grad_(False)
-
-
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Give weight decay to matrices only: biases and gains of norms are vectors."""
     trained = [p for p in model.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    shares = {} if options.layer_decay == 1 else shares_of_rate(model, options.layer_decay)
+    groups = []
+    for share in sorted({1.0, *shares.values()}, reverse=True):
+        of_rate = [p for p in trained if shares.get(id(p), 1.0) == share]
+        matrices, vectors = ([p for p in of_rate if (p.ndim > 1) == is_one] for is_one in (1, 0))
+        rate = options.learning_rate * share
+        groups += [
+            {"params": matrices, "lr": rate, "weight_decay": options.weight_decay},
+            {"params": vectors, "lr": rate, "weight_decay": 0.0},
+        ]
+    return groups
+
+
+def shares_of_rate(model: Any, layer_decay: float) -> dict[int, float]:
+    """Return the share of the learning rate of each weight of a model's encoders by its `id`.
+
+    Args:
+        model: a `MaskGitForMaskedLM`.
+        layer_decay: in (0, 1].
+    """
+    shares = {}
+    for encoder in filter(None, (model.critic, model.denoiser)):
+        depths = depths_of(encoder)
+        highest = encoder.config.get_text_config().num_hidden_layers + 1  # the head's
+        shares.update({key: layer_decay ** (highest - depth) for key, depth in depths.items()})
+    return shares
 
 
 def make_optimizer(
@@ -57,7 +65,7 @@ def make_optimizer(
         ValueError: when the parts of the schedule are longer than the run.
     """
     optimizer = AdamW(
-        parameter_groups(model, options.weight_decay),
+        parameter_groups(model, options),
         lr=options.learning_rate,
         betas=(options.adam_beta1, options.adam_beta2),
         eps=options.adam_epsilon,

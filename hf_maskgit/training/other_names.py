@@ -44,6 +44,8 @@ _NAMES = {
     "gradient_accumulation_steps": "grad_accum gradient_accumulation accumulate_grad_batches "
     "grad_accum_steps accumulation_steps",
     "max_grad_norm": "grad_clip gradient_clip_val clip_grad_norm grad_norm_clip",
+    "layer_decay": "layerwise_lr_decay layer_lr_decay llrd lr_layer_decay",
+    "freeze": "freeze_embeddings freeze_layers freeze_encoder frozen unfreeze freeze_base_model",
     "ema_decay": "ema ema_beta ema_rate use_ema",
     "mixed_precision bf16": "bf16",
     "mixed_precision fp16": "fp16 amp half",

@@ -27,6 +27,8 @@ _TRAINING = (
     "adam_beta1",
     "adam_beta2",
     "adam_epsilon",
+    "layer_decay",
+    "freeze",
     "max_grad_norm",
     "ema_decay",
     "lr_scheduler_type",

@@ -154,14 +154,14 @@ class RunState:
                 tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{str(path)!r} holds no state of an optimizer ({error}).") from error
-        if trained != self._trained:
+        if set(trained) != set(self._trained):  # whatever groups they are in
             raise ValueError(
                 f"The checkpoint {path.parent.name!r} was written by a run that trained other "
-                "weights; use the same `train`, which names the part that learns, or start a new "
-                "run from its model."
+                "weights; use the same `train` and `freeze`, which say what learns, or start "
+                "a new run from its model."
             )
         state: dict[int, dict[str, Tensor]] = {}
-        numbers = {name: i for i, name in enumerate(trained)}
+        numbers = {name: i for i, name in enumerate(self._trained)}
         parameters = dict(self.model.named_parameters())
         for full_name, tensor in tensors.items():
             key, _, name = full_name.partition(":")

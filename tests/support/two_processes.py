@@ -10,7 +10,7 @@ from torch.multiprocessing import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from hf_maskgit import DataCollatorForMaskGit, MaskGitForMaskedLM
-from hf_maskgit.training.optimizer import freeze_left_out
+from hf_maskgit.training.freezing import freeze_left_out
 from tests.support.tiny import bert_config, tiny_model, word_tokenizer
 
 TEXTS = ["w1 w2 w3 w4 w5 w6 w7", "w8 w9 w10", "w11 w12 w13 w14 w15", "w16 w17 w18 w19"]
