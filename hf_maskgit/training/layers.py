@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from itertools import takewhile
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -28,7 +29,7 @@ def depths_of(encoder: PreTrainedModel) -> dict[int, int]:
     Raises:
         ValueError: when its layers cannot be told apart.
     """
-    expected = getattr(encoder.config.get_text_config(), "num_hidden_layers", None)
+    expected: Any = getattr(encoder.config.get_text_config(), "num_hidden_layers", None)
     lists = _lists_of_layers(encoder)
     parents = {name.rpartition(".")[0] for name in lists}
     if not lists or len(parents) > 1 or {len(found) for found in lists.values()} != {expected}:
