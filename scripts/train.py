@@ -4,6 +4,9 @@
     accelerate launch scripts/train.py --encoder answerdotai/ModernBERT-base --dataset verses.txt \
         --validation_fraction 0.05 --max_length 64 --output_dir runs/verses
 
+    # what a run would be: data, updates, memory, disk, time; then it stops
+    accelerate launch scripts/train.py scripts/recipes/verses.yaml --dry_run
+
     # options from a recipe; the command line wins
     accelerate launch scripts/train.py scripts/recipes/verses.yaml --learning_rate 5e-5
 
@@ -38,7 +41,13 @@ from hf_maskgit.hub.card import write_model_card
 from hf_maskgit.hub.push import Push, check_access, check_metadata, open_repository, publish
 from hf_maskgit.hub.training_card import describe
 from hf_maskgit.training.arguments import DataArguments, ModelArguments, TrainArguments
-from hf_maskgit.training.building import load_data, load_model, load_tokenizer, make_accelerator
+from hf_maskgit.training.building import (
+    Data,
+    load_data,
+    load_model,
+    load_tokenizer,
+    make_accelerator,
+)
 from hf_maskgit.training.checkpoints import (
     BEST_FOLDER,
     check_output_dir,
@@ -48,6 +57,7 @@ from hf_maskgit.training.checkpoints import (
     how_to_go_on,
 )
 from hf_maskgit.training.curves import draw_own_curves
+from hf_maskgit.training.dry_run import plan_of
 from hf_maskgit.training.loop import TrainingLoop
 from hf_maskgit.training.metrics import write_metrics
 from hf_maskgit.training.recipes import (
@@ -82,6 +92,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     checkpoint = find_checkpoint(resume, output_dir) if resume is not None else None
     accelerator = make_accelerator(options)
     set_up_logging(accelerator.is_main_process)
+    if options.dry_run:
+        loop, data = prepare(accelerator, model_options, data_options, options)
+        plan = plan_of(loop, data)  # by all processes
+        if accelerator.is_main_process:
+            print(*plan.lines(), "Nothing was written.", sep="\n")
+        return
     if options.push_to_hub and accelerator.is_main_process:
         repo_id = claim_repository(options)
     with ExitStack() as to_the_end:
@@ -97,6 +113,41 @@ def main(argv: Sequence[str] | None = None) -> None:
         # after the end: the other processes would run into a time limit waiting for a long upload
         page = publish(Push(folder=output_dir, repo_id=repo_id))
         logging.getLogger("hf_maskgit").info("Pushed to %s.", page)
+
+
+def prepare(
+    accelerator: Accelerator,
+    model_options: ModelArguments,
+    data_options: DataArguments,
+    options: TrainArguments,
+) -> tuple[TrainingLoop, Data]:
+    """Load data and model, and build the loop; nothing is written.
+
+    Args:
+        accelerator: from `make_accelerator`.
+        model_options: what is trained.
+        data_options: on what.
+        options: how.
+    """
+    # What: the same weights in every process, and data tokenised once
+    set_seed(options.seed)
+    tokenizer = load_tokenizer(model_options)
+    model = load_model(model_options, tokenizer)
+    with accelerator.main_process_first():
+        data = load_data(data_options, tokenizer, model.max_positions, options.seed)
+
+    set_seed(options.seed, device_specific=True)  # dropout differs between processes
+    loop = TrainingLoop(
+        accelerator,
+        model,
+        tokenizer,
+        data.train,
+        data.held_out,
+        options,
+        num_workers=data_options.num_workers,
+        facts=facts_of_options(model_options, data_options),
+    )
+    return loop, data
 
 
 def train(
@@ -115,25 +166,7 @@ def train(
         options: how.
         checkpoint: to go on from, whole; None begins anew.
     """
-    # What: the same weights in every process, and data tokenised once
-    set_seed(options.seed)
-    tokenizer = load_tokenizer(model_options)
-    model = load_model(model_options, tokenizer)
-    with accelerator.main_process_first():
-        data = load_data(data_options, tokenizer, model.max_positions, options.seed)
-
-    # Train: dropout differs between processes
-    set_seed(options.seed, device_specific=True)
-    loop = TrainingLoop(
-        accelerator,
-        model,
-        tokenizer,
-        data.train,
-        data.held_out,
-        options,
-        num_workers=data_options.num_workers,
-        facts=facts_of_options(model_options, data_options),
-    )
+    loop, data = prepare(accelerator, model_options, data_options, options)
     if checkpoint is not None:
         loop.resume(checkpoint)  # before anything is written: it may be refused
     output_dir = Path(options.output_dir)

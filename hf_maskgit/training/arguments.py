@@ -176,6 +176,11 @@ class TrainArguments:
     overwrite_output_dir: bool = option(
         False, "Allow a folder that holds another run; its files go."
     )
+    dry_run: bool = option(
+        False,
+        "Load everything, take a few updates in memory, say what the run would need (updates, "
+        "tokens, memory and disk in bytes, time), and stop: nothing is written.",
+    )
     resume_from_checkpoint: str | None = option(
         None,
         "Checkpoint folder to go on from, or 'latest' for the newest whole one in `output_dir`.",
@@ -325,6 +330,11 @@ class TrainArguments:
             raise ValueError(
                 "`hub_model_id` and `hub_private_repo` say where to push; add `push_to_hub`, or "
                 "leave them out."
+            )
+        if self.dry_run and self.resume_from_checkpoint:
+            raise ValueError(
+                "`dry_run` looks at a run from its beginning, and `resume_from_checkpoint` goes on "
+                "with one; leave one of the two out."
             )
         if self.allow_changes and not self.resume_from_checkpoint:
             raise ValueError(

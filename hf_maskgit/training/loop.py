@@ -196,7 +196,7 @@ class TrainingLoop:
         ) as told:
             while progress.step < self.num_updates:
                 started = time.perf_counter()
-                update = self._take_update(next(batches))
+                update = self.take_update(next(batches))
                 self._note_weights()
                 self.scheduler.step()
                 progress.advance(self.epoch_updates)
@@ -233,7 +233,12 @@ class TrainingLoop:
         """What the newest evaluation found on the held-out examples; None before the first."""
         return self.evaluations.bound
 
-    def _take_update(self, batch: dict[str, Tensor]) -> Update:
+    def take_update(self, batch: dict[str, Tensor]) -> Update:
+        """Take one update, see `updates.take_update`; where the run stands is not changed.
+
+        Args:
+            batch: this process's share, from `batches`.
+        """
         try:
             return take_update(
                 self.accelerator,
