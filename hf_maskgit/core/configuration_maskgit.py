@@ -12,6 +12,7 @@ from transformers.utils import logging
 
 from .argument_checks import check_is_tokenizer, check_whole
 from .checkpoint_files import read_json_object, told_of
+from .length_law import check_histogram
 from .masking import Masking
 from .options import check, option, option_of, options_of
 from .schedules import SCHEDULES
@@ -56,6 +57,11 @@ class MaskGitConfig(PreTrainedConfig):
             looked at.
         trained_length: tokens of the longest text that it was trained on, framing included; longer
             ones bring a warning. Training sets it; None where nobody did.
+        lengths: how many texts of each length the last training saw, see `histogram` in
+            `length_law`; `generate(num_tokens="sampled")` draws from it. Training sets it; None
+            where nobody knows.
+        end_fill: tokens, framing included, up to which the last training filled shorter texts with
+            ends of text, so that a text ends by itself within that window; None where it did not.
         schedule: how much of a text is masked at each time, a name: a function cannot be stored,
             so give it to the collator or to `generate` instead. This and the options that follow,
             to `self_cond`, are those of `Masking`, which says what each of them is.
@@ -89,6 +95,8 @@ class MaskGitConfig(PreTrainedConfig):
     num_token_ids: int | None = None
     unassigned_token_ids: list[int] | None = None
     trained_length: int | None = None
+    lengths: dict[str, int] | None = None
+    end_fill: int | None = None
     schedule: str = option_of(Masking, "schedule")
     no_replace_prob: float | int = option_of(Masking, "no_replace_prob")
     random_token_prob: float | int = option_of(Masking, "random_token_prob")
@@ -268,7 +276,8 @@ class MaskGitConfig(PreTrainedConfig):
         for encoder in (values["text_config"], values.get("critic_config")):
             if encoder is not None:
                 encoder.pop("_name_or_path", None)
-        for name in ("unassigned_token_ids", "trained_length"):  # of before there were these
+        # of before there were these
+        for name in ("unassigned_token_ids", "trained_length", "lengths", "end_fill"):
             if values.get(name) is None:
                 values.pop(name, None)
         return values
@@ -348,6 +357,14 @@ class MaskGitConfig(PreTrainedConfig):
             raise ValueError(
                 f"`trained_length` must be at least 1 token, got {self.trained_length}; None where "
                 "nobody knows."
+            )
+        if self.lengths is not None:
+            check_histogram(self.lengths)
+        framing = len(self.prefix_ids or []) + len(self.suffix_ids or [])
+        if self.end_fill is not None and self.end_fill <= framing:
+            raise ValueError(
+                f"`end_fill` must leave room for a text within its framing of {framing} tokens, "
+                f"got {self.end_fill}; None where texts were not filled."
             )
         if not 0 <= self.initializer_range < math.inf:
             raise ValueError(

@@ -47,7 +47,7 @@ class PackedRows:
     Attributes:
         layout: where every column stands.
         columns: (B, P + n) long, the prompt and the appended masks.
-        num_new: n.
+        num_new: (B,) long, masks that are appended to each row; n is the most of them.
         mask_token_id: the mask.
         real: (B, L) bool, packed positions that are not padding.
         text: (B, L) long, packed rows, padded with the encoder's own padding id.
@@ -58,7 +58,7 @@ class PackedRows:
 
     layout: Layout
     columns: Tensor
-    num_new: int
+    num_new: Tensor
     mask_token_id: int
     real: Tensor
     text: Tensor
@@ -70,14 +70,19 @@ class PackedRows:
         """Pack (B, P) token types; new tokens take the last real token's."""
         position = torch.arange(token_type_ids.shape[1], device=token_type_ids.device)
         last = torch.where(attention_mask.bool(), position, -1).amax(1, keepdim=True)
-        of_new = token_type_ids.gather(1, last).expand(-1, self.num_new)
+        of_new = token_type_ids.gather(1, last).expand(-1, self.most_new)
         return self.layout.pack(torch.cat([token_type_ids, of_new], 1))
+
+    @property
+    def most_new(self) -> int:
+        """n, the columns that are appended to every row; one with fewer tokens is padded there."""
+        return int(self.num_new.max())
 
     @property
     def new(self) -> Tensor:
         """Places of the appended tokens, (B, L) bool."""
         is_new = torch.zeros_like(self.columns)
-        is_new[:, self.columns.shape[1] - self.num_new :] = 1
+        is_new[:, self.columns.shape[1] - self.most_new :] = 1
         return self.real & (self.layout.pack(is_new) == 1)
 
     def restore(self, packed: Tensor, elsewhere: int | None = None) -> Tensor:
@@ -118,29 +123,32 @@ def pack_rows(
     input_ids: Tensor,
     attention_mask: Tensor,
     *,
-    num_new: int,
+    num_new: int | Tensor,
     mask_token_id: int,
     pad_token_id: int,
     suffix_ids: Sequence[int],
     from_nothing: bool,
+    filler_id: int = 0,
 ) -> PackedRows:
     """Append masks to every row and pack it to right padding.
 
     Args:
         input_ids: (B, P) long.
         attention_mask: (B, P), 1 at real tokens.
-        num_new: n, masks to append.
+        num_new: masks to append, the same number for all or (B,) long.
         mask_token_id: the mask.
         pad_token_id: what the encoder wants to see at padding.
         suffix_ids: closing special tokens; at the end of a prompt that is continued they stay
             behind the new tokens while decoding, as in training.
         from_nothing: the prompt is framing alone; its closing stays behind the text for the caller
             too.
+        filler_id: what the caller sees where a row gets fewer masks than another.
     """
-    closing_ids = list(suffix_ids) if num_new else []
-    num_closing = ends_with(input_ids, attention_mask, closing_ids) * len(closing_ids)
-    layout = plan_layout(attention_mask, num_new, num_closing, closing_last=from_nothing)
-    columns = append(input_ids, num_new, mask_token_id)
+    counts = per_row(num_new, attention_mask)
+    closed = ends_with(input_ids, attention_mask, suffix_ids) & (counts > 0)
+    num_closing = closed * len(suffix_ids)
+    layout = plan_layout(attention_mask, counts, num_closing, closing_last=from_nothing)
+    columns = append(input_ids, counts, mask_token_id, filler_id)
     position = torch.arange(int(layout.lengths.max()), device=input_ids.device)
     real = position < layout.lengths[:, None]
     text = layout.pack(columns).masked_fill(~real, pad_token_id)
@@ -150,7 +158,7 @@ def pack_rows(
     return PackedRows(
         layout=layout,
         columns=columns,
-        num_new=num_new,
+        num_new=counts,
         mask_token_id=mask_token_id,
         real=real,
         text=text,
@@ -160,8 +168,18 @@ def pack_rows(
     )
 
 
+def per_row(num_new: int | Tensor, attention_mask: Tensor) -> Tensor:
+    """Return how many tokens each row gets, (B,) long, of one number for all or of theirs."""
+    counts = torch.as_tensor(num_new, dtype=torch.long, device=attention_mask.device)
+    return counts.expand(len(attention_mask))
+
+
 def plan_layout(
-    attention_mask: Tensor, num_new: int, num_closing: Tensor, *, closing_last: bool = False
+    attention_mask: Tensor,
+    num_new: int | Tensor,
+    num_closing: Tensor,
+    *,
+    closing_last: bool = False,
 ) -> Layout:
     """Plan both orders of the columns.
 
@@ -174,7 +192,8 @@ def plan_layout(
 
     Args:
         attention_mask: (B, P), 1 at real tokens.
-        num_new: n, columns to add to each row.
+        num_new: tokens to add, the same number for all rows or (B,) long. Every row gets as many
+            columns as the most of them, n; one with fewer tokens has padding there.
         num_closing: (B,) long, real tokens at the end of each row that stay behind the new ones
             while decoding.
         closing_last: leave them there in the caller's row too (a text made from nothing);
@@ -183,7 +202,9 @@ def plan_layout(
     """
     real = attention_mask.bool()
     batch_size, width = real.shape
-    total = width + num_new
+    counts = per_row(num_new, attention_mask)
+    most = int(counts.max())
+    total = width + most
     position = torch.arange(width, device=real.device).expand(batch_size, -1)
     new = torch.arange(width, total, device=real.device).expand(batch_size, -1)
 
@@ -192,21 +213,24 @@ def plan_layout(
     # Sorting by one key: text and new columns by their number, then closing tokens, then padding.
     # In the example above the keys are 0 1 2 10 18 and, of the new ones, 5 6.
     key = position + total * closing + 2 * total * ~real
-    packed = torch.cat([key, new], 1).argsort(1)
+    unused = new - width >= counts[:, None]
+    packed = torch.cat([key, new + 2 * total * unused], 1).argsort(1)
 
     if closing_last:
-        return Layout(packed, packed, real.sum(1) + num_new)
+        return Layout(packed, packed, real.sum(1) + counts)
     last_real = torch.where(real, position, -1).amax(1, keepdim=True)
-    spread = num_new + 1  # room for the new columns between two old ones
+    spread = most + 1  # room for the new columns between two old ones
     # In the example every column c has the key 3c and the new ones have 10 11, behind the 9 of the
     # last real token and before the 12 of the padding.
     key = torch.cat([position * spread, last_real * spread + 1 + new - width], 1)
-    return Layout(packed, key.argsort(1), real.sum(1) + num_new)
+    return Layout(packed, key.argsort(1), real.sum(1) + counts)
 
 
-def append(rows: Tensor, num_new: int, value: int) -> Tensor:
-    """Add `num_new` columns of `value` to (B, P) rows."""
-    return torch.cat([rows, rows.new_full((len(rows), num_new), value)], 1)
+def append(rows: Tensor, num_new: Tensor, value: int, filler: int) -> Tensor:
+    """Add `num_new` (B,) columns of `value` to (B, P) rows, and of `filler` up to the most."""
+    column = torch.arange(int(num_new.max()), device=rows.device)
+    added = torch.where(column < num_new[:, None], value, filler)
+    return torch.cat([rows, added.to(rows.dtype)], 1)
 
 
 def ends_with(input_ids: Tensor, attention_mask: Tensor, suffix_ids: Sequence[int]) -> Tensor:
@@ -220,6 +244,11 @@ def ends_with(input_ids: Tensor, attention_mask: Tensor, suffix_ids: Sequence[in
     last = real.long().argsort(dim=1, stable=True)[:, -size:]
     matches = input_ids.gather(1, last) == torch.tensor(list(suffix_ids), device=input_ids.device)
     return enough & matches.all(1)
+
+
+def starts_with(input_ids: Tensor, attention_mask: Tensor, prefix_ids: Sequence[int]) -> Tensor:
+    """Tell which rows' real tokens begin with `prefix_ids`, (B,) bool; none for an empty prefix."""
+    return ends_with(input_ids.flip(1), attention_mask.flip(1), list(prefix_ids)[::-1])
 
 
 def nothing_behind(known: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ class Observer:
             check_streamable(streamer, len(rows.text))
             # The prompt is streamed first, and once; padding around the text is not.
             real = rows.restore(rows.real.long(), 0)[0].nonzero()[:, 0]
-            num_prompt = len(real) - rows.num_new if prompts.is_continued else 0
+            num_prompt = len(real) - rows.most_new if prompts.is_continued else 0
             self._streamed = real[num_prompt:]
             self._feed = StreamFeed(streamer, rows.restore(rows.text)[0, real[:num_prompt]])
 

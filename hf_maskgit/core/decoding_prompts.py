@@ -3,7 +3,7 @@
 Letters: B rows, R returned rows, P prompt columns, Q columns of negative prompts, L length.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .configuration_maskgit import MaskGitConfig
 from .decoding_layout import PackedRows, pack_rows
+from .decoding_lengths import NUM_TOKENS, UNLIMITED, Room, asked_lengths, body_lengths, check_limit
 from .generation_config_maskgit import MaskGitGenerationConfig
 from .noise import row_seeds
 from .row_checks import check_rows
@@ -77,7 +78,7 @@ class Prompts:
 
 
 def pack_prompts(
-    model: Reader, given: Given, options: MaskGitGenerationConfig, *, length_is_named: bool
+    model: Reader, given: Given, options: MaskGitGenerationConfig, named: Collection[str]
 ) -> Prompts:
     """Check the rows, give each its seed, append masks and pack them to right padding.
 
@@ -85,8 +86,8 @@ def pack_prompts(
         model: its vocabulary, framing and longest text.
         given: the B rows.
         options: how many texts per row, and how many masks where some are appended.
-        length_is_named: the call itself names that number; only then are masks appended to rows
-            that hold masks.
+        named: options that the call itself names; only if it says how many masks are some appended
+            to rows that hold masks.
 
     Raises:
         ValueError: for rows that cannot be read, are too long or mostly unknown to the tokenizer,
@@ -105,16 +106,27 @@ def pack_prompts(
         attention_mask = _checked_mask(config, input_ids, attention_mask, token_type_ids)
     tolerated = options.max_unknown_share
     check_rows_read(config, input_ids, attention_mask, "`input_ids`", tolerated)
-    seeds = row_seeds(len(input_ids), repeats, seed, generator, options.do_sample)
+    draws = options.do_sample or NUM_TOKENS[options.num_tokens].draws
+    seeds = row_seeds(len(input_ids), repeats, seed, generator, draws)
+    asked = asked_lengths(options.max_new_tokens, len(input_ids), repeats, input_ids.device)
     input_ids = input_ids.long().repeat_interleave(repeats, 0)
     attention_mask = attention_mask.repeat_interleave(repeats, 0)
     masks = (input_ids == config.mask_token_id) & (attention_mask == 1)
-    holds_masks, num_new = bool(masks.any()), options.max_new_tokens
+    holds_masks = bool(masks.any())
+    limited, way = "max_new_tokens" in named, NUM_TOKENS[options.num_tokens]
     # A stored length is for texts that are continued; it must not lengthen one that is filled.
-    if holds_masks and not length_is_named:
+    if holds_masks and not limited and not ("num_tokens" in named and way.varies):
         _check_all_hold_masks(masks)
-        num_new = 0
-    rows = _pack(config, input_ids, attention_mask, num_new, model.max_positions, from_nothing)
+        num_new = torch.zeros_like(asked)
+    else:
+        check_limit(options.num_tokens, limited)
+        room = (model.max_positions or UNLIMITED) - attention_mask.sum(1)
+        most = torch.minimum(room, asked) if limited else room
+        known = body_lengths(config, input_ids, attention_mask)
+        num_new = way.count(Room(config, known, asked, most, seeds))
+        _check_can_be_padded(num_new, options)
+    packing = input_ids, attention_mask, num_new, model.max_positions, from_nothing
+    rows = _pack(config, *packing, options.pad_token_id or 0)
     if token_type_ids is not None:
         token_type_ids = token_type_ids.long().repeat_interleave(repeats, 0)
         token_type_ids = rows.pack_types(token_type_ids, attention_mask)
@@ -153,7 +165,7 @@ def pack_negative_prompts(
         ValueError: for rows that cannot be read or do not fit those that are decoded.
     """
     rows = prompts.rows
-    if prompts.holds_masks or not rows.num_new:
+    if prompts.holds_masks or not rows.most_new:
         raise ValueError(
             "`negative_prompt_ids` stand in for a prompt that is continued; this text holds "
             "masks of its own. Leave them out to push away from the text with what is known "
@@ -275,6 +287,17 @@ def _check_all_hold_masks(masks: Tensor) -> None:
         )
 
 
+def _check_can_be_padded(num_new: Tensor, options: MaskGitGenerationConfig) -> None:
+    """Refuse rows of different lengths where nothing can stand behind the shorter ones."""
+    # also where they came out equal: whether it works must not hang on a draw
+    varies = NUM_TOKENS[options.num_tokens].varies or int(num_new.min()) < int(num_new.max())
+    if varies and options.pad_token_id is None:
+        raise ValueError(
+            "`pad_token_id` is not set, which fills rows that get fewer new tokens than others; "
+            "pass it, or set it in model.generation_config."
+        )
+
+
 def _frames(config: MaskGitConfig, num_rows: int, device: torch.device) -> Tensor:
     """Return empty texts in their framing, (B, P) long."""
     frame = [*(config.prefix_ids or []), *(config.suffix_ids or [])]
@@ -285,15 +308,17 @@ def _pack(
     config: MaskGitConfig,
     input_ids: Tensor,
     attention_mask: Tensor,
-    num_new: int,
+    num_new: Tensor,
     max_positions: int | None,
     from_nothing: bool = False,
+    filler_id: int = 0,
 ) -> PackedRows:
     # RoBERTa and its kin derive positions from the padding id, so their own must stand there.
     pad_token_id = config.get_text_config().pad_token_id
-    if max_positions is not None and num_new > max_positions:  # before there is room for them
+    most = int(num_new.max())
+    if max_positions is not None and most > max_positions:  # before there is room for them
         raise ValueError(
-            f"`max_new_tokens` is {num_new}, and the encoder takes {max_positions} tokens, the "
+            f"`max_new_tokens` is {most}, and the encoder takes {max_positions} tokens, the "
             "prompt among them; ask for fewer."
         )
     rows = pack_rows(
@@ -304,11 +329,13 @@ def _pack(
         pad_token_id=config.pad_token_id or 0 if pad_token_id is None else pad_token_id,
         suffix_ids=config.suffix_ids or [],
         from_nothing=from_nothing,
+        filler_id=filler_id,
     )
-    longest = int(rows.layout.lengths.max())
+    row = int(rows.layout.lengths.argmax())
+    longest = int(rows.layout.lengths[row])
     if max_positions is not None and longest > max_positions:
         raise ValueError(
-            f"The longest row comes to {longest} tokens ({rows.num_new} of them new), the "
+            f"The longest row comes to {longest} tokens ({int(num_new[row])} of them new), the "
             f"encoder takes {max_positions}. Shorten the prompt or ask for fewer `max_new_tokens`."
         )
     warn_of_length(config, longest, "what it writes")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import GenerationConfig
 
 from .checkpoint_files import read_json_object
+from .decoding_lengths import NUM_TOKENS
 from .options import Option, check, option, option_of, options_of
 from .sampler import Sampler
 from .sampler_choices import (
@@ -31,8 +32,20 @@ from .unknown_tokens import Tolerance
 class Request:
     """What a call of `generate` asks for besides its sampler; declares options and holds none."""
 
-    max_new_tokens: int = option(
-        64, "Masks appended behind each row's last real token.", int, low=0
+    max_new_tokens: int | list[int] = option(
+        64,
+        "Masks appended behind each row's last real token; a list gives each row, or each returned "
+        "row, a number of its own.",
+        int,
+        low=0,
+        per_row=True,
+    )
+    num_tokens: str = option(
+        "fixed",
+        "How many masks are appended: "
+        + "; ".join(f'"{name}", {row.help}' for name, row in NUM_TOKENS.items())
+        + ".",
+        choices=tuple(NUM_TOKENS),
     )
     schedule: str = option(
         "linear",

@@ -54,7 +54,9 @@ class MaskGitGenerationOutput(ModelOutput):
     """What `generate` returns with `return_dict_in_generate=True`.
 
     Args:
-        sequences: (B, P + n) long.
+        sequences: (B, P + n) long, n the most new tokens of a row.
+        num_new_tokens: (B,) long, masks that were appended to each row; behind an end of text in
+            them stands padding.
         denoiser_passes: (B,) long, passes of the denoiser in which each row took part. With
             guidance each of them asks the denoiser twice.
         critic_passes: (B,) long, passes of the token critic likewise.
@@ -68,6 +70,7 @@ class MaskGitGenerationOutput(ModelOutput):
     """
 
     sequences: Tensor | None = None
+    num_new_tokens: Tensor | None = None
     denoiser_passes: Tensor | None = None
     critic_passes: Tensor | None = None
     reveal_steps: Tensor | None = None
@@ -165,13 +168,14 @@ class MaskGitGenerationMixin:
                 `DecodingState` of all rows, packed to right padding with closing special tokens
                 behind the new ones; may return a changed one. Masks that it leaves behind the last
                 step take further passes.
-            **kwargs: single options of `MaskGitGenerationConfig`. `max_new_tokens` named here
-                appends masks to a text that holds masks already; the model's own default does not.
+            **kwargs: single options of `MaskGitGenerationConfig`. `max_new_tokens` or `num_tokens`
+                named here appends masks to a text that holds masks already; the model's own default
+                does not.
 
         Returns:
             (B * num_return_sequences, P + n) long: the prompt's columns unchanged but for its
-            masks, new tokens right behind each row's last real token. With
-            `return_dict_in_generate`, a `MaskGitGenerationOutput`.
+            masks, new tokens right behind each row's last real token, padding behind those of a row
+            that gets fewer than n. With `return_dict_in_generate`, a `MaskGitGenerationOutput`.
 
         Raises:
             TypeError: for `input_ids` that are no tensor.
@@ -184,13 +188,13 @@ class MaskGitGenerationMixin:
         sampler = _make_sampler(self.config, options, schedule, logits_processor, device)
         # 2. Pack the prompts.
         given = Given(input_ids, attention_mask, token_type_ids, seed, generator)
-        named = kwargs.get("max_new_tokens") is not None
-        prompts = pack_prompts(self, given, options, length_is_named=named)
+        named = {name for name, value in kwargs.items() if value is not None}
+        prompts = pack_prompts(self, given, options, named)
         rows, vocab_size = prompts.rows, self.config.get_text_config().vocab_size
         # 3. Say who is asked, what may stand where, when a row ends and who looks on.
         check_blocks(sampler, int(rows.masked.sum(1).max()))
         stops = StopRules(sampler, rows.new, options.stop_strings, tokenizer, stopping_criteria)
-        stops.check(rows.num_new, rows.can_end, options.pad_token_id)
+        stops.check(rows.most_new, rows.can_end, options.pad_token_id)
         denoise = denoiser_of(
             self,
             prompts,
@@ -372,6 +376,7 @@ def _output(
     log_probabilities = filled.log_probabilities.masked_fill(reveal_steps < 0, 0)
     return MaskGitGenerationOutput(
         sequences=sequences,
+        num_new_tokens=rows.num_new,
         denoiser_passes=filled.passes,
         critic_passes=filled.critic_passes,
         reveal_steps=rows.restore(reveal_steps, -1),

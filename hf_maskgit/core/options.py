@@ -6,7 +6,7 @@ configuration, the command line, the sentence of an error, the documentation) re
 
 import math
 import numbers
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 _OVERFLOW = 2**31  # what is counted in 32 bits would wrap around
@@ -27,6 +27,7 @@ class Option:
         choices: the values there are, where they can be counted.
         noun: what a number is, for the sentence that refuses it: "probability".
         hint: what to do instead, for the end of that sentence.
+        per_row: a list of such values is one, too: one per row.
     """
 
     help: str
@@ -39,6 +40,7 @@ class Option:
     choices: tuple[Any, ...] = ()
     noun: str = ""
     hint: str = ""
+    per_row: bool = False
 
     @property
     def range(self) -> str:
@@ -102,6 +104,12 @@ def check(name: str, value: Any, option: Option) -> None:
     Raises:
         ValueError: saying what was got and what is allowed.
     """
+    if option.per_row and isinstance(value, list):
+        if not value:
+            raise ValueError(f"`{name}` is an empty list; give one value, or one per row.")
+        for one in value:
+            check(name, one, replace(option, per_row=False))
+        return
     if option.choices and not _is_one_of(value, option.choices):
         known = ", ".join(map(repr, option.choices))
         raise ValueError(f"Unknown {name} {shown(value)}; choose from {known}.")

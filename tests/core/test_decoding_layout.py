@@ -122,8 +122,10 @@ def test_only_the_tail_behind_its_first_end_is_padded(data):
 
 
 def test_append_adds_columns():
-    assert append(torch.tensor([[1, 2]]), 2, MASK).tolist() == [[1, 2, MASK, MASK]]
-    assert append(torch.tensor([[1, 2]]), 0, MASK).tolist() == [[1, 2]]
+    rows = torch.tensor([[1, 2], [5, 6]])
+    two_and_one = append(rows, torch.tensor([2, 1]), MASK, PAD)
+    assert two_and_one.tolist() == [[1, 2, MASK, MASK], [5, 6, MASK, PAD]]
+    assert append(rows, torch.tensor([0, 0]), MASK, PAD).tolist() == rows.tolist()
 
 
 # --- whole batches -------------------------------------------------------------------------------

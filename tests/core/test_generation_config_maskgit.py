@@ -122,6 +122,7 @@ def test_options_round_trip_through_json(tmp_path):
 
 EVERY_OPTION = {
     "max_new_tokens": 7,
+    "num_tokens": "fixed",
     "schedule": "cosine",
     "can_mask_prev_unmasked": False,
     "top_k": 20,

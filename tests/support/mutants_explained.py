@@ -12,8 +12,8 @@ EXPLAINED: dict[tuple[str, str, str], str] = {
     ): "Of logits (N, V) the last dimension is number 1.",
     (
         "decoding_layout",
-        "spread = num_new + 1 # room for the new columns between two old ones",
-        "spread = num_new + (2) # room for the new columns between two old ones",
+        "spread = most + 1 # room for the new columns between two old ones",
+        "spread = most + (2) # room for the new columns between two old ones",
     ): "More room between the keys of two columns leaves their order as it is.",
     (
         "left_edge",

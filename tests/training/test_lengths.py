@@ -1,4 +1,6 @@
-"""The longest example, however examples are kept; every way of training stores it."""
+"""How long examples are, however they are kept; every way of training stores it."""
+
+from collections import Counter
 
 import pytest
 from datasets import Dataset, IterableDataset
@@ -6,9 +8,10 @@ from transformers import Trainer, TrainingArguments
 
 from hf_maskgit import DataCollatorForMaskGit, MaskGitForMaskedLM
 from hf_maskgit.callbacks import SetEpochCallback
+from hf_maskgit.core.length_law import histogram
 from hf_maskgit.training import lengths
-from hf_maskgit.training.lengths import longest_example
-from tests.support.tiny import tiny_model, word_tokenizer
+from hf_maskgit.training.lengths import longest_example, note_length_of, text_lengths
+from tests.support.tiny import tiny_config, tiny_model, word_tokenizer
 
 ROWS = [{"input_ids": [2, *[7] * n, 3], "example_id": n} for n in (1, 9, 4, 6)]
 
@@ -52,4 +55,36 @@ def test_trainer_stores_it(tmp_path, kept_as):
     )
     trainer.train()
     trainer.save_model(str(tmp_path / "model"))
-    assert MaskGitForMaskedLM.from_pretrained(tmp_path / "model").config.trained_length == 11
+    config = MaskGitForMaskedLM.from_pretrained(tmp_path / "model").config
+    assert config.trained_length == 11
+    assert config.lengths == {"1": 1, "4": 1, "6": 1, "9": 1}
+
+
+def test_texts_are_measured_without_what_frames_and_fills_them():
+    """The oracle makes the example: framing, a body, ends of text."""
+    config = tiny_config("bert")
+    bodies, fills, framed = (1, 9, 4, 6, 4, 70), (0, 3, 0, 1, 2, 0), (1, 1, 0, 1, 1, 1)
+    rows = [
+        {"input_ids": [*[2] * frame, *[7] * body, *[3] * (fill + frame)]}
+        for body, fill, frame in zip(bodies, fills, framed, strict=True)
+    ]
+    for kept in (
+        rows,
+        tuple(rows),
+        Dataset.from_list(rows),
+        Dataset.from_list(rows).select([5, 1]),
+    ):
+        expected = Counter(bodies) if len(kept) == 6 else Counter([70, 9])
+        assert text_lengths(config, kept) == expected
+        note_length_of(config, kept)
+        assert config.lengths == histogram(expected.items())
+    for unknown in (
+        [{"input_ids": [2, 7, 3, 7, 3]}, rows[0]],  # a packed block
+        IterableDataset.from_generator(lambda: iter(rows)),
+        Dataset.from_list(rows).with_transform(lambda rows: pytest.fail("was made")),
+        [],
+        [{"input_ids": [2, 3]}],
+    ):
+        assert text_lengths(config, unknown) is None
+        note_length_of(config, unknown)  # of this training nothing is known
+        assert config.lengths is None
