@@ -135,6 +135,7 @@ def prepare(
     model = load_model(model_options, tokenizer)
     with accelerator.main_process_first():
         data = load_data(data_options, tokenizer, model.max_positions, options.seed)
+    model.config.end_fill = data_options.end_fill  # what this training shows of ends
 
     set_seed(options.seed, device_specific=True)  # dropout differs between processes
     loop = TrainingLoop(

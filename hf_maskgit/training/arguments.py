@@ -145,6 +145,12 @@ class DataArguments:
         "Join the texts and cut blocks of `max_length` tokens (nothing is lost), instead of one "
         "example per text (what exceeds `max_length` is cut off and counted).",
     )
+    end_fill: int | None = option(
+        None,
+        "Fill texts with ends of text up to this many tokens, special tokens included (at most "
+        "`max_length`), so that the model learns where a text ends and generate(num_tokens="
+        "'window') ends by itself.",
+    )
     drop_empty_texts: bool = option(False, "Drop texts without any token instead of refusing them.")
     max_unknown_share: float = _option_of(Tolerance, "max_unknown_share")
     num_proc: int | None = option(None, "Processes that tokenise. Default: only this one.")
@@ -156,6 +162,12 @@ class DataArguments:
         """Check ranges and what excludes each other."""
         _at_least(self, 1, "eval_examples", "max_length", "num_proc")
         _at_least(self, 0, "num_workers")
+        if self.end_fill is not None and (self.pack or self.end_fill > self.max_length):
+            raise ValueError(
+                "`end_fill` fills examples of one text each, of `max_length` tokens at most: got "
+                f"end_fill={self.end_fill} with max_length={self.max_length} and pack={self.pack}. "
+                "Packed texts are closed by an end of text already."
+            )
         checked_limit(self.max_unknown_share)
         if self.validation_fraction is not None and (self.eval_split or self.eval_dataset):
             raise ValueError(

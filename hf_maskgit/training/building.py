@@ -22,6 +22,7 @@ from ..core.masking import maskable_positions
 from ..core.modeling_maskgit import MaskGitForMaskedLM
 from ..core.special_tokens import rows_needed
 from .arguments import DataArguments, ModelArguments, TrainArguments
+from .end_fill import fill_and_tell
 from .examples import (
     DataReport,
     check_max_length,
@@ -304,7 +305,7 @@ def _frame(
         bodies, tokenizer, max_length=options.max_length, pack=options.pack
     )
     logger.info("%s data: %s", what, report)
-    return examples, report
+    return fill_and_tell(what, examples, tokenizer, options.end_fill), report
 
 
 @torch.no_grad()

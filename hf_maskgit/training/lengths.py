@@ -43,6 +43,12 @@ def longest_example(examples: Any) -> int | None:
     return max((int(sizes.max()) for _, sizes in _rows(examples, ids=False)), default=None)
 
 
+def example_sizes(examples: Any) -> Ints:
+    """Return the number of tokens of each example, (E,); see `longest_example` for which."""
+    parts = [sizes for _, sizes in _rows(examples, ids=False)]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *parts])
+
+
 def text_lengths(config: MaskGitConfig, examples: Any) -> Counter[int] | None:
     """Count how long the texts in examples are, without framing and ends of text behind them.
 
