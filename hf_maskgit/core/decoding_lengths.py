@@ -140,6 +140,7 @@ class NumTokens:
         varies: whether rows get different numbers by themselves: a call that names it asks for a
             length.
         limited: whether `max_new_tokens` means anything beside it.
+        reads: the field of the configuration that it goes by; None needs none.
     """
 
     help: str
@@ -147,6 +148,11 @@ class NumTokens:
     draws: bool = False
     varies: bool = True
     limited: bool = True
+    reads: str | None = None
+
+    def known_by(self, config: MaskGitConfig) -> bool:
+        """Whether a model knows what this needs."""
+        return self.reads is None or getattr(config, self.reads) is not None
 
 
 NUM_TOKENS: dict[str, NumTokens] = {
@@ -156,11 +162,13 @@ NUM_TOKENS: dict[str, NumTokens] = {
         "longer than what is known and fits; `max_new_tokens`, named in the call, is the most",
         _sampled,
         draws=True,
+        reads="lengths",
     ),
     "window": NumTokens(
         "as many as fill the window that a model trained with `end_fill` ends its texts in",
         _window,
         limited=False,
+        reads="end_fill",
     ),
 }
 

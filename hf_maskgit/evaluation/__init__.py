@@ -5,19 +5,23 @@ from .batches import EvaluatedGenerator
 from .bound import ONE_PASS, TWO_PASSES, NelboOutput, evaluate_nelbo, nelbo
 from .counting import TextStatistics, evaluate_unigram, text_statistics, unigram_cross_entropy
 from .critic import CriticAuroc, critic_auroc
+from .length_distance import LengthDistance, length_distance, written_lengths
 
 __all__ = [
     "ONE_PASS",
     "TWO_PASSES",
     "CriticAuroc",
     "EvaluatedGenerator",
+    "LengthDistance",
     "NelboOutput",
     "TextStatistics",
     "critic_auroc",
     "evaluate_nelbo",
     "evaluate_unigram",
+    "length_distance",
     "masked_accuracy",
     "nelbo",
     "text_statistics",
     "unigram_cross_entropy",
+    "written_lengths",
 ]

@@ -1,0 +1,38 @@
+"""The script that compares lengths: a table with a row for every way and sampler."""
+
+import pytest
+from transformers import AutoTokenizer
+
+from hf_maskgit import MaskGitForMaskedLM
+from scripts import compare_lengths
+
+
+@pytest.fixture
+def texts(tmp_path):
+    path = tmp_path / "texts.txt"
+    path.write_text("\n".join(["w1 w2 w3", "w1", "w4 w5 w6 w7 w8 w9", "w1 w2 w3"]))
+    return str(path)
+
+
+def test_a_row_for_every_way_and_sampler(saved, texts, tmp_path, capsys):
+    model = MaskGitForMaskedLM.from_pretrained(saved)
+    model.config.lengths, model.config.end_fill = {"3": 2, "5": 2}, 8
+    model.save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(saved).save_pretrained(tmp_path / "model")
+    asked = ["--num_texts", "30", "--batch_size", "20", "--samplers", '[{"suppress_tokens": [3]}]']
+    found = compare_lengths.main(["--model", str(tmp_path / "model"), "--dataset", texts, *asked])
+    table = capsys.readouterr().out.splitlines()
+    assert table[2] == "| real texts | | 3.2 | | |"
+    assert [line.split(" | ")[:2] for line in table[3:]] == [
+        [f'| `"{way}"`', "`suppress_tokens=[3]`"] for way in ("sampled", "window")
+    ]
+    sampled, window = found
+    assert len(sampled["lengths"]) == len(window["lengths"]) == 30
+    assert set(sampled["lengths"]) == {3, 5}
+    assert set(window["lengths"]) == {6}  # of 8, with the framing: no end may be written
+    assert window["distance"] == 0.75  # a quarter of the real texts is as long
+
+
+def test_a_model_that_knows_nothing_of_lengths_is_refused(saved, texts):
+    with pytest.raises(ValueError, match="knows nothing of lengths: .* Train it with this release"):
+        compare_lengths.main(["--model", saved, "--dataset", texts])
