@@ -5,7 +5,7 @@ from .batches import EvaluatedGenerator
 from .bound import ONE_PASS, TWO_PASSES, NelboOutput, evaluate_nelbo, nelbo
 from .counting import TextStatistics, evaluate_unigram, text_statistics, unigram_cross_entropy
 from .critic import CriticAuroc, critic_auroc
-from .length_distance import LengthDistance, length_distance, written_lengths
+from .text_lengths import LengthDistance, length_distance, written_lengths
 
 __all__ = [
     "ONE_PASS",
