@@ -10,6 +10,7 @@ from ..core.unknown_tokens import Tolerance, checked_limit
 from ..evaluation.bound import Estimation, check_num_samples
 from .learning_rates import DEFAULTS, LEARNING_RATES, check_learning_rates
 from .recipes import option, required
+from .time_samplers import TIME_SAMPLERS
 
 T = TypeVar("T")
 
@@ -233,6 +234,13 @@ class TrainArguments:
         f"Default: {DEFAULTS['min_lr_rate']}.",
     )
     choice: str = _option_of(Masking, "choice")
+    time_sampler: str = option(
+        "uniform",
+        "How the times of an update are drawn: 'uniform', spread evenly over the schedule; or "
+        "'importance', in place of the schedule: each share of masked tokens as often as its loss "
+        "varies, measured as the run goes on, and weighed so that the loss means the same.",
+        choices=list(TIME_SAMPLERS),
+    )
     weight_decay: float = option(0.01, "Decay of AdamW, not applied to biases and norms.")
     layer_decay: float = option(
         1.0,
@@ -352,6 +360,11 @@ class TrainArguments:
             raise ValueError(
                 "`allow_changes` says what may differ from the checkpoint that is resumed; add "
                 "`resume_from_checkpoint`, or leave it out."
+            )
+        if TIME_SAMPLERS[self.time_sampler].adapts and self.train == "critic":
+            raise ValueError(
+                f"time_sampler={self.time_sampler!r} follows the loss of the denoiser, which does "
+                "not learn with train='critic'; leave one of the two out."
             )
         if self.overwrite_output_dir and self.resume_from_checkpoint:
             raise ValueError(

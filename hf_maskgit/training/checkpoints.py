@@ -34,6 +34,7 @@ from .run_files import (
 )
 from .run_lock import LOCK_NAME
 from .run_log import CURVES_NAME, LOG_NAME, METRICS_NAME, SAMPLES_NAME
+from .time_samplers import Moments, are_moments
 from .trackers import ID_NAME
 
 logger = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class Progress:
         best_nats: lowest bound on held-out texts so far, nats per token; None before the first.
         best_auroc: the same where a critic alone learns, its highest AUROC.
         evaluation_due: whether the evaluation after the last update is still to be made.
+        time_moments: what `time_samplers` measured; None where nothing was.
     """
 
     setting: Facts
@@ -63,6 +65,7 @@ class Progress:
     best_nats: float | None = None
     best_auroc: float | None = None
     evaluation_due: bool = False
+    time_moments: Moments | None = None
 
     def advance(self, epoch_updates: int) -> None:
         """Count one more update."""
@@ -104,10 +107,12 @@ def check_progress(state: Any) -> None:
         "best_nats": (float, type(None)),
         "best_auroc": (float, type(None)),
         "evaluation_due": (bool,),
+        "time_moments": (list, type(None)),
     }
     for field in fields(Progress):
         value = state.get(field.name)
         is_kind = type(value) in kinds.get(field.name, (int,))
+        is_kind = is_kind and (field.name != "time_moments" or are_moments(value))
         if not is_kind or (type(value) is int and value < 0):
             raise ValueError(f"its {PROGRESS_FILE!r} has {value!r} as {field.name!r}")
 

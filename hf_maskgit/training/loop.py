@@ -39,6 +39,7 @@ from .run_log import RunLog
 from .run_state import RunState
 from .saving import save_finished
 from .stopping import StopSignals
+from .time_samplers import TIME_SAMPLERS, remember
 from .updates import (
     Update,
     examples_per_update,
@@ -133,6 +134,14 @@ class TrainingLoop:
         self, model: MaskGitForMaskedLM, examples: Dataset, update_size: int, num_workers: int
     ) -> UpdateBatches:
         accelerator, seed = self.accelerator, self.options.seed
+        times = TIME_SAMPLERS[self.options.time_sampler]
+        if times.adapts and not model.config.use_simple_mdlm_loss_weight:
+            raise ValueError(
+                f"time_sampler={self.options.time_sampler!r} corrects by the weight of each loss "
+                "how often its time is drawn, and the model's use_simple_mdlm_loss_weight=False "
+                "weighs all alike: it would learn something else. Use time_sampler='uniform', or "
+                "set `use_simple_mdlm_loss_weight`."
+            )
         self.collator = DataCollatorForMaskGit.from_config(
             model.config,
             self.tokenizer,
@@ -143,7 +152,7 @@ class TrainingLoop:
         processes = accelerator.process_index, accelerator.num_processes
         shares = UpdateShares(examples, self.collator, *processes)
         order = UpdateOrder(partial(shuffled_updates, len(examples), update_size, seed))
-        return UpdateBatches(shares, order, accelerator.device, num_workers)
+        return UpdateBatches(shares, order, accelerator.device, num_workers, times)
 
     def resume(self, checkpoint: Path) -> None:
         """Go on from a whole checkpoint; later lines of the log are forgotten.
@@ -197,6 +206,7 @@ class TrainingLoop:
             while progress.step < self.num_updates:
                 started = time.perf_counter()
                 update = self.take_update(next(batches))
+                self._note_measured(update)
                 self._note_weights()
                 self.scheduler.step()
                 progress.advance(self.epoch_updates)
@@ -248,9 +258,15 @@ class TrainingLoop:
                 self.options.per_device_batch_size,
                 self.options.max_grad_norm,
                 self.options.train,
+                self.batches.time_sampler.measure,
             )
         except NotFiniteError as error:
             raise NotFiniteError(f"In update {self.progress.step + 1} {error} {CALMER}") from error
+
+    def _note_measured(self, update: Update) -> None:
+        if update.measured is not None:
+            measured = self.accelerator.reduce(update.measured, "sum")
+            self.progress.time_moments = remember(self.progress.time_moments, measured)
 
     def _note_weights(self) -> None:
         if self.averages is not None and not self.optimizer.step_was_skipped:  # as fp16 may

@@ -79,6 +79,8 @@ _NAMES = {
     "no_replace_prob": "mlm_probability",
     "random_token_prob": "random_replace_prob",
     "choice": "masking",
+    "time_sampler": "importance_sampling schedule_sampler time_sampling t_sampler "
+    "antithetic_sampling",
 }
 
 

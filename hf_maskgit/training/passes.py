@@ -18,6 +18,7 @@ from torch.utils.data import Dataset as MapDataset
 
 from .checkpoints import Progress
 from .collator import DataCollatorForMaskGit
+from .time_samplers import TIME_SAMPLERS, TimeSampler
 from .updates import WithExampleIds
 
 
@@ -106,16 +107,23 @@ class UpdateBatches:
         order: of the updates.
         device: where batches go.
         num_workers: processes that prepare them.
+        time_sampler: says how much of the texts each update masks.
 
     Attributes:
         order: may be replaced before the first batch is taken.
     """
 
     def __init__(
-        self, shares: UpdateShares, order: UpdateOrder, device: torch.device, num_workers: int = 0
+        self,
+        shares: UpdateShares,
+        order: UpdateOrder,
+        device: torch.device,
+        num_workers: int = 0,
+        time_sampler: TimeSampler = TIME_SAMPLERS["uniform"],
     ) -> None:
         self.shares, self.order = shares, order
         self.device, self.num_workers = device, num_workers
+        self.time_sampler = time_sampler
 
     def from_where_it_stands(self, progress: Progress) -> Iterator[dict[str, Tensor]]:
         """Yield batches for ever, from where `progress` stands.
@@ -128,7 +136,7 @@ class UpdateBatches:
             self.shares,
             sampler=self.order,  # an update is what a loader without batches calls an example
             batch_size=None,
-            collate_fn=WithExampleIds(self.shares.collator),
+            collate_fn=WithExampleIds(self.shares.collator.draw),
             num_workers=self.num_workers,
         )
         while True:
@@ -138,5 +146,8 @@ class UpdateBatches:
             with kept_random_state(self.device):
                 batches = iter(loader)
                 first = next(batches)
-            for batch in chain([first], batches):
+            for drawn in chain([first], batches):
+                # only now, because what an update masks may follow from the one before
+                schedule = self.time_sampler.schedule(progress.time_moments)
+                batch = self.shares.collator.mask(drawn, schedule)
                 yield {name: tensor.to(self.device) for name, tensor in batch.items()}

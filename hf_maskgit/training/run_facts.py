@@ -38,6 +38,7 @@ _TRAINING = (
     "per_device_batch_size",
     "gradient_accumulation_steps",
     "gradient_checkpointing",
+    "time_sampler",
     "eval_every",
     "eval_samples",
 )

@@ -12,7 +12,7 @@ pass before, and what a critic is shown. A last batch that would be short is lef
 leaves out other examples in every epoch.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -104,6 +104,10 @@ class WithExampleIds:
         return batch
 
 
+# Of a micro-batch and the cross-entropies (N,) at its chosen positions.
+Measure = Callable[[Mapping[str, Tensor], Tensor], Tensor]
+
+
 class Update(NamedTuple):
     """What one update did.
 
@@ -113,12 +117,14 @@ class Update(NamedTuple):
         num_tokens: maskable tokens of all processes, a long scalar.
         denoiser_loss, critic_loss: the parts of the loss likewise, the critic's before its weight;
             None where no critic learns.
+        measured: sum of what was measured in this process; None where nothing was to be.
     """
 
     loss: Tensor
     num_tokens: Tensor
     denoiser_loss: Tensor | None = None
     critic_loss: Tensor | None = None
+    measured: Tensor | None = None
 
 
 def take_update(
@@ -129,6 +135,7 @@ def take_update(
     micro_batch_size: int,
     max_grad_norm: float,
     train: str = "both",
+    measure: Measure | None = None,
 ) -> Update:
     """Take one optimizer step on one whole update.
 
@@ -145,6 +152,8 @@ def take_update(
         micro_batch_size: rows per forward pass.
         max_grad_norm: norm of the gradient over all parameters that is clipped to; 0 does not clip.
         train: "both", "denoiser" or "critic", whose loss is taken.
+        measure: something about each micro-batch and the cross-entropies (N,) at its chosen
+            positions, to be summed.
 
     Raises:
         ValueError: when the update has no maskable token.
@@ -161,14 +170,20 @@ def take_update(
     # 2.
     pieces = list(micro_batches(batch, micro_batch_size))
     losses: dict[str, Tensor] = {}
+    measured: Tensor | None = None
     seen: list[tuple[Tensor | None, Tensor]] = []  # ids and loss of each piece
     for i, piece in enumerate(pieces):
         is_last = i == len(pieces) - 1
         ids = piece.pop("example_id", None)
         with nullcontext() if is_last else accelerator.no_sync(model):
-            output = model(**piece, num_items_in_batch=count, train=train)
+            output = model(
+                **piece, num_items_in_batch=count, train=train, output_nll=measure is not None
+            )
             accelerator.backward(output.loss * factor)
         seen.append((ids, output.loss.detach()))
+        if measure is not None:
+            found = measure(piece, output.nll)
+            measured = found if measured is None else measured + found
         for name in ("loss", "denoiser_loss", "critic_loss"):
             part = getattr(output, name)
             if part is not None:
@@ -180,7 +195,7 @@ def take_update(
     check_update(accelerator, model, losses["loss"], norm, seen)
     optimizer.step()
     optimizer.zero_grad()
-    return Update(num_tokens=count, **losses)
+    return Update(num_tokens=count, measured=measured, **losses)
 
 
 def _gradient_norm(accelerator: Accelerator, model: nn.Module, max_grad_norm: float) -> Tensor:
