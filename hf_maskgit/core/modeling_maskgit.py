@@ -223,24 +223,21 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         own = own_arguments(input_ids, attention_mask, token_type_ids, inputs_embeds)
         arguments = encoder_arguments(self._denoiser_arguments, self.denoiser, own, kwargs)
         asked = (masked_positions, loss_weights, num_items_in_batch, output_nll)
-        known = (self.config, self._shown_labels, self.training)
-        targets = check_targets(labels, own, *asked, *known)
+        targets = check_targets(labels, own, *asked, self.config, self._shown_labels, self.training)
         check_inputs(self.config, own, kwargs)
         looks_back = (previous_hidden_states, has_previous, self_condition)
         check_looking_back(self.self_conditioning, arguments, *looks_back)
         check_judging(self.critic_head, arguments, train, critic_temperature, targets is not None)
         positions = masked_positions if targets is None else targets.chosen
-        this_pass = EncoderPass(positions, keeps_hidden_state=output_last_hidden_state)
+        this_pass = EncoderPass(positions, *looks_back[:2], output_last_hidden_state)
         this_pass.edge = LeftEdge.of(self, own)  # behind it, in one graph with the pass
 
         # 2. Look back on a pass before this one, where the model has self-conditioning.
         if previous_hidden_states is None and self.self_conditioning is not None:
             share = self._share_that_looks_back(self_condition, targets is not None)
-            previous_hidden_states, has_previous = look_back(
+            this_pass.previous_hidden_states, this_pass.has_previous = look_back(
                 share, self.denoiser, self.self_conditioning, arguments, this_pass.edge
             )
-        this_pass.previous_hidden_states = previous_hidden_states
-        this_pass.has_previous = has_previous
 
         # 3. Predict at the chosen positions; the LM head runs nowhere else.
         details = {
@@ -257,8 +254,8 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
             )
 
         # 4. Take the losses of denoiser and critic.
-        given = {**own, **kwargs}
-        losses = take_losses(self, given, logits, targets, train, critic_temperature, output_nll)
+        how = (train, critic_temperature, output_nll)
+        losses = take_losses(self, {**own, **kwargs}, logits, targets, *how)
 
         # 5. Pack what was asked for.
         result = MaskGitOutput(
