@@ -257,6 +257,12 @@ class TrainArguments:
     adam_beta2: float = option(0.98, "Decay of AdamW's mean of the squared gradient.")
     adam_epsilon: float = option(1e-8, "Term in AdamW's denominator.")
     max_grad_norm: float = option(1.0, "Norm to which gradients are clipped; 0 does not clip.")
+    on_nonfinite: Literal["stop", "skip"] = option(
+        "stop",
+        "What to do when the loss or the gradient of an update is nan or infinite: 'stop' ends the "
+        "run, 'skip' leaves the update out; both name it and its examples, and 10 in a row end the "
+        "run. Nothing of such an update is saved.",
+    )
     ema_decay: float = option(
         0.0,
         "Decay per update of an exponential moving average of the weights, such as 0.999, in "

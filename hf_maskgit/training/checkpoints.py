@@ -54,6 +54,8 @@ class Progress:
         updates_in_epoch: updates taken in the present pass.
         best_nats: lowest bound on held-out texts so far, nats per token; None before the first.
         best_auroc: the same where a critic alone learns, its highest AUROC.
+        skipped: updates that were left out, because they held numbers that are none.
+        skipped_in_a_row: those of them since the last one that was taken.
         evaluation_due: whether the evaluation after the last update is still to be made.
         time_moments: what `time_samplers` measured; None where nothing was.
     """
@@ -64,6 +66,8 @@ class Progress:
     updates_in_epoch: int = 0
     best_nats: float | None = None
     best_auroc: float | None = None
+    skipped: int = 0
+    skipped_in_a_row: int = 0
     evaluation_due: bool = False
     time_moments: Moments | None = None
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 # What to do about numbers that are none, after a sentence about them.
@@ -15,7 +16,13 @@ _LOWEST_SCALE = 1.0  # of a loss in fp16: below it even the plain gradient overf
 
 
 class NotFiniteError(RuntimeError):
-    """A run holds a number that is nan or infinite, and cannot go on from it."""
+    """A run holds a number that is nan or infinite, and cannot go on from it.
+
+    Attributes:
+        in_weights: whether the weights themselves are none, so that no later update can be better.
+    """
+
+    in_weights = False
 
 
 def not_finite(tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
@@ -76,14 +83,24 @@ def check_update(
     if math.isfinite(values[0]) and (overflows or math.isfinite(values[1])):
         return
     what = "norm of the gradient" if math.isfinite(values[0]) else "loss"
-    bad = [part for part in seen if not part[1].isfinite()] or seen
-    ids = [int(example) for part, _ in bad if part is not None for example in part]
-    named = ", ".join(map(str, ids[:_EXAMPLES_NAMED])) + (
-        f" and {len(ids) - _EXAMPLES_NAMED} more" if len(ids) > _EXAMPLES_NAMED else ""
-    )
     weights = not_finite(model.state_dict().items())
     before = f" The weights {weights[0]!r} were no numbers before it." if weights else ""
-    raise NotFiniteError(
+    error = NotFiniteError(
         f"the {what} is {values[0] if what == 'loss' else values[1]}, so no step was taken and "
-        f"nothing was saved.{before} It held the examples {named or 'without ids'}."
+        f"nothing was saved.{before} It held the examples {_named(seen)}."
     )
+    error.in_weights = bool(weights)
+    raise error
+
+
+def _named(seen: Sequence[tuple[Tensor | None, Tensor]]) -> str:
+    """Name the examples of all processes whose loss is no number; all, where each loss is one."""
+    # Every process is here, because all have found the same.
+    parts = gather_object(
+        [(ids is None or ids.tolist(), bool(loss.isfinite())) for ids, loss in seen]
+    )
+    bad = [part for part in parts if not part[1]] or parts
+    ids = [example for examples, _ in bad if examples is not True for example in examples]
+    more = len(ids) - _EXAMPLES_NAMED
+    named = ", ".join(map(str, ids[:_EXAMPLES_NAMED])) + (f" and {more} more" if more > 0 else "")
+    return named or "without ids"

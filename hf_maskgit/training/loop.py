@@ -28,7 +28,7 @@ from .averages import WeightAverages
 from .checkpoints import BEST_FOLDER, Progress, read_progress, save_checkpoint
 from .collator import DataCollatorForMaskGit
 from .evaluations import Evaluations
-from .finiteness import CALMER, NotFiniteError
+from .finiteness import NotFiniteError
 from .freezing import freeze_left_out, freeze_named
 from .lengths import note_length_of
 from .optimizer import make_optimizer, set_schedule
@@ -38,6 +38,7 @@ from .run_files import FolderGoneError, told_if_it_fails
 from .run_log import RunLog
 from .run_state import RunState
 from .saving import save_finished
+from .skipping import left_out
 from .stopping import StopSignals
 from .time_samplers import TIME_SAMPLERS, remember
 from .updates import (
@@ -207,7 +208,7 @@ class TrainingLoop:
                 started = time.perf_counter()
                 update = self.take_update(next(batches))
                 self._note_measured(update)
-                self._note_weights()
+                self._note_weights(update)
                 self.scheduler.step()
                 progress.advance(self.epoch_updates)
                 self._window.add(update, time.perf_counter() - started)
@@ -248,9 +249,13 @@ class TrainingLoop:
 
         Args:
             batch: this process's share, from `batches`.
+
+        Raises:
+            NotFiniteError: where it has no numbers, unless it is left out, which `progress` counts.
         """
+        progress = self.progress
         try:
-            return take_update(
+            update = take_update(
                 self.accelerator,
                 self.model,
                 self.optimizer,
@@ -261,15 +266,18 @@ class TrainingLoop:
                 self.batches.time_sampler.measure,
             )
         except NotFiniteError as error:
-            raise NotFiniteError(f"In update {self.progress.step + 1} {error} {CALMER}") from error
+            return left_out(error, progress, self.options.on_nonfinite)
+        progress.skipped_in_a_row = 0
+        return update
 
     def _note_measured(self, update: Update) -> None:
         if update.measured is not None:
             measured = self.accelerator.reduce(update.measured, "sum")
             self.progress.time_moments = remember(self.progress.time_moments, measured)
 
-    def _note_weights(self) -> None:
-        if self.averages is not None and not self.optimizer.step_was_skipped:  # as fp16 may
+    def _note_weights(self, update: Update) -> None:
+        stepped = not (update.skipped or self.optimizer.step_was_skipped)  # as fp16 may
+        if self.averages is not None and stepped:
             self.averages.update()
 
     def _asked_to_stop(self) -> bool:
@@ -298,6 +306,10 @@ class TrainingLoop:
         return self.progress.step % every == 0 or self.progress.step == self.num_updates
 
     def _log_training(self, window: Window) -> dict[str, float]:
+        skipped = {"skipped_updates": window.num_skipped} if window.num_skipped else {}
+        if not window.num_updates:  # all were left out
+            self._log({**skipped, "learning_rate": self.scheduler.get_last_lr()[0]})
+            return {}
         values = {
             **{
                 name: float(self.accelerator.reduce(total, "sum")) / window.num_updates
@@ -306,7 +318,9 @@ class TrainingLoop:
             "learning_rate": self.scheduler.get_last_lr()[0],
             "tokens_per_second": float(window.num_tokens) / window.seconds,
         }
-        self._log({**values, "tokens": int(window.num_tokens), "seconds": window.seconds})
+        self._log(
+            {**values, **skipped, "tokens": int(window.num_tokens), "seconds": window.seconds}
+        )
         return values
 
     def _evaluate(self) -> None:

@@ -46,6 +46,8 @@ _NAMES = {
     "max_grad_norm": "grad_clip gradient_clip_val clip_grad_norm grad_norm_clip",
     "layer_decay": "layerwise_lr_decay layer_lr_decay llrd lr_layer_decay",
     "freeze": "freeze_embeddings freeze_layers freeze_encoder frozen unfreeze freeze_base_model",
+    "on_nonfinite skip": "skip_nan_grads skip_nonfinite logging_nan_inf_filter",
+    "on_nonfinite": "detect_anomaly nan_policy terminate_on_nan",
     "ema_decay": "ema ema_beta ema_rate use_ema",
     "mixed_precision bf16": "bf16",
     "mixed_precision fp16": "fp16 amp half",

@@ -20,6 +20,8 @@ from .arguments import DataArguments, ModelArguments, TrainArguments
 Facts = dict[str, Any]
 
 # Options of the training that decide what an update is, apart from those that only tell or save.
+# `on_nonfinite` is none of them: a run that has come this far is the same with its other value,
+# unless it has skipped an update, which its log tells.
 _TRAINING = (
     "seed",
     "learning_rate",

@@ -23,7 +23,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from ..core.losses import IGNORED_LABEL
-from .finiteness import check_update
+from .finiteness import NotFiniteError, check_update
 
 
 def examples_per_update(
@@ -118,6 +118,7 @@ class Update(NamedTuple):
         denoiser_loss, critic_loss: the parts of the loss likewise, the critic's before its weight;
             None where no critic learns.
         measured: sum of what was measured in this process; None where nothing was to be.
+        skipped: whether it was left out, because it held numbers that are none.
     """
 
     loss: Tensor
@@ -125,6 +126,12 @@ class Update(NamedTuple):
     denoiser_loss: Tensor | None = None
     critic_loss: Tensor | None = None
     measured: Tensor | None = None
+    skipped: bool = False
+
+    @classmethod
+    def left_out(cls) -> "Update":
+        """Return what an update did that was left out: nothing."""
+        return cls(torch.zeros(()), torch.zeros((), dtype=torch.long), skipped=True)
 
 
 def take_update(
@@ -158,7 +165,7 @@ def take_update(
     Raises:
         ValueError: when the update has no maskable token.
         NotFiniteError: in all processes, before the step, when the loss or the norm of the gradient
-            is nan or infinite.
+            is nan or infinite; gradients are forgotten then too, so that the next one can be taken.
     """
     # 1.
     count = accelerator.reduce(tokens_in_update(batch["labels"]), "sum")
@@ -169,7 +176,7 @@ def take_update(
     factor = backward_factor(accelerator.num_processes, accelerator.gradient_accumulation_steps)
     # 2.
     pieces = list(micro_batches(batch, micro_batch_size))
-    losses: dict[str, Tensor] = {}
+    losses: dict[str, Any] = {}
     measured: Tensor | None = None
     seen: list[tuple[Tensor | None, Tensor]] = []  # ids and loss of each piece
     for i, piece in enumerate(pieces):
@@ -192,10 +199,21 @@ def take_update(
         del losses["denoiser_loss"]  # it is the loss
     # 3.
     norm = _gradient_norm(accelerator, model, max_grad_norm)
-    check_update(accelerator, model, losses["loss"], norm, seen)
+    try:
+        check_update(accelerator, model, losses["loss"], norm, seen)
+    except NotFiniteError:
+        _forget(accelerator, optimizer, was_clipped=bool(max_grad_norm))
+        raise
     optimizer.step()
     optimizer.zero_grad()
     return Update(num_tokens=count, measured=measured, **losses)
+
+
+def _forget(accelerator: Accelerator, optimizer: Optimizer, was_clipped: bool) -> None:
+    """Forget the gradients, and let the scaler of fp16 know where it has seen them for clipping."""
+    if accelerator.scaler is not None and was_clipped:
+        accelerator.scaler.update()
+    optimizer.zero_grad()
 
 
 def _gradient_norm(accelerator: Accelerator, model: nn.Module, max_grad_norm: float) -> Tensor:

@@ -98,7 +98,8 @@ class Window:
     """Sums over the updates between two log lines.
 
     Attributes:
-        num_updates: how many.
+        num_updates: how many were taken.
+        num_skipped: how many were left out; nothing else counts them.
         seconds: the time they took together.
         losses: sums of this process's parts of the losses by name, float32 scalars.
         num_tokens: maskable tokens of all processes, a long scalar once there was an update.
@@ -106,12 +107,15 @@ class Window:
 
     def __init__(self) -> None:
         """Begin with nothing."""
-        self.num_updates, self.seconds = 0, 0.0
+        self.num_updates, self.num_skipped, self.seconds = 0, 0, 0.0
         self.losses: dict[str, Tensor] = {}
         self.num_tokens: Tensor | int = 0  # an integer until the device of the first is known
 
     def add(self, update: Update, seconds: float) -> None:
         """Add one update; sums stay on the device, so that nothing waits for it."""
+        if update.skipped:
+            self.num_skipped += 1
+            return
         self.num_updates += 1
         self.seconds += seconds
         for name in ("loss", "denoiser_loss", "critic_loss"):
@@ -124,6 +128,7 @@ class Window:
         """Return plain numbers, exactly: a resumed run goes on adding to them."""
         return {
             "num_updates": self.num_updates,
+            "num_skipped": self.num_skipped,
             "seconds": self.seconds,
             "losses": {name: float(total) for name, total in self.losses.items()},
             "num_tokens": int(self.num_tokens),
@@ -131,7 +136,8 @@ class Window:
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         """Take over the numbers of `state_dict`; sums then lie on `device`."""
-        self.num_updates, self.seconds = int(state["num_updates"]), float(state["seconds"])
+        self.num_updates, self.num_skipped = int(state["num_updates"]), int(state["num_skipped"])
+        self.seconds = float(state["seconds"])
         self.losses = {
             name: torch.tensor(float(total), device=device)
             for name, total in state["losses"].items()
