@@ -14,6 +14,7 @@ from typing import Any
 from ..core.configuration_maskgit import MaskGitConfig
 from ..core.generation_config_maskgit import DEFAULTS, MaskGitGenerationConfig
 from ..evaluation.texts import length_of_samples
+from ..training.adapters import num_parameters
 from ..training.arguments import DataArguments, ModelArguments, TrainArguments
 from ..training.examples import DataReport
 from ..training.loop import TrainingLoop
@@ -28,6 +29,7 @@ _SETTINGS = (
     "max_grad_norm",
     "layer_decay",
     "freeze",
+    "lora_r",
     "ema_decay",
     "choice",
     "seed",
@@ -83,7 +85,7 @@ def describe(
         model_id=options.output_dir,
         encoder=f"`{public_name(model_options.encoder)}`{weights}",
         base_model=model_options.encoder if pretrained else None,
-        num_parameters=model.num_parameters(),
+        num_parameters=num_parameters(model),
         license=options.license,
         license_note=_NO_LICENSE if options.license is None else _OWN_LICENSE % options.license,
         language=options.language or [],

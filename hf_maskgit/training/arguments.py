@@ -8,7 +8,8 @@ from ..core.masking import Masking
 from ..core.options import Option, check, options_of
 from ..core.unknown_tokens import Tolerance, checked_limit
 from ..evaluation.bound import Estimation, check_num_samples
-from .learning_rates import DEFAULTS, LEARNING_RATES, check_learning_rates
+from .learning_rates import LEARNING_RATES
+from .optimisation import OptimisationArguments
 from .recipes import option, required
 from .time_samplers import TIME_SAMPLERS
 
@@ -182,8 +183,8 @@ class DataArguments:
 
 
 @dataclass
-class TrainArguments:
-    """How it is trained. An update is one step of the optimizer."""
+class TrainArguments(OptimisationArguments):
+    """How it is trained; an update is one step of the optimizer. The base class has more."""
 
     output_dir: str = required("Folder for the model, its checkpoints and these options.")
     overwrite_output_dir: bool = option(
@@ -222,17 +223,6 @@ class TrainArguments:
     warmup_steps: float = option(
         0.05, "Updates of linear warm-up; a value below 1 is a share of all updates."
     )
-    decay_steps: float | None = option(
-        None,
-        "Updates at the end over which 'warmup_stable_decay' falls; a value below 1 is a share of "
-        f"all updates. Default: {DEFAULTS['decay_steps']}.",
-    )
-    min_lr_rate: float | None = option(
-        None,
-        "Where a schedule that reads it ends, as a share of `learning_rate`; "
-        "'warmup_stable_decay' begins its warm-up there too. "
-        f"Default: {DEFAULTS['min_lr_rate']}.",
-    )
     choice: str = _option_of(Masking, "choice")
     time_sampler: str = option(
         "uniform",
@@ -242,33 +232,10 @@ class TrainArguments:
         choices=list(TIME_SAMPLERS),
     )
     weight_decay: float = option(0.01, "Decay of AdamW, not applied to biases and norms.")
-    layer_decay: float = option(
-        1.0,
-        "Factor on the learning rate from each layer of an encoder to the one before it: the head "
-        "learns with `learning_rate`, the last layer with this share of it, the embeddings with "
-        "the least. 1 treats all alike.",
-    )
-    freeze: list[str] | None = option(
-        None,
-        "What is not to learn: 'embeddings', 'encoder' (they included), 'head' of the denoiser, "
-        "paths of modules or weights, or patterns of paths such as '*.layer.[0-5].*'.",
-    )
     adam_beta1: float = option(0.9, "Decay of AdamW's mean of the gradient.")
     adam_beta2: float = option(0.98, "Decay of AdamW's mean of the squared gradient.")
     adam_epsilon: float = option(1e-8, "Term in AdamW's denominator.")
     max_grad_norm: float = option(1.0, "Norm to which gradients are clipped; 0 does not clip.")
-    on_nonfinite: Literal["stop", "skip"] = option(
-        "stop",
-        "What to do when the loss or the gradient of an update is nan or infinite: 'stop' ends the "
-        "run, 'skip' leaves the update out; both name it and its examples, and 10 in a row end the "
-        "run. Nothing of such an update is saved.",
-    )
-    ema_decay: float = option(
-        0.0,
-        "Decay per update of an exponential moving average of the weights, such as 0.999, in "
-        "float32: it is what evaluations measure and what is saved as the model. Update n counts "
-        "with min(ema_decay, (1 + n) / (10 + n)). 0 keeps none.",
-    )
     train: Literal["both", "denoiser", "critic"] = option(
         "both",
         "Which part learns where there is a token critic; the weights of the other stay as they "
@@ -337,16 +304,11 @@ class TrainArguments:
         for name in ("learning_rate", "num_train_epochs", "adam_epsilon"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` must be greater than 0, got {getattr(self, name)}.")
-        for name in ("adam_beta1", "adam_beta2", "ema_decay"):
+        for name in ("adam_beta1", "adam_beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must lie in [0, 1), got {getattr(self, name)}.")
-        if not 0 < self.layer_decay <= 1:
-            raise ValueError(f"`layer_decay` must lie in (0, 1], got {self.layer_decay}.")
         check_num_samples(self.eval_samples, "eval_samples")
-        _at_least(self, 0, "decay_steps", "min_lr_rate")
-        if self.min_lr_rate is not None and self.min_lr_rate > 1:
-            raise ValueError(f"`min_lr_rate` must be at most 1, got {self.min_lr_rate}.")
-        check_learning_rates(self.lr_scheduler_type, self.learning_rate_options)
+        self.check_optimisation(self.lr_scheduler_type, self.train)
         if self.eval_prompts and not self.eval_texts:
             raise ValueError(
                 "`eval_prompts` are what texts are written from, and eval_texts=0 writes none; "
@@ -377,11 +339,6 @@ class TrainArguments:
                 "`overwrite_output_dir` deletes what `resume_from_checkpoint` continues; give one "
                 "of them."
             )
-
-    @property
-    def learning_rate_options(self) -> dict[str, float | None]:
-        """The options that only some schedules of the learning rate read."""
-        return {name: getattr(self, name) for name in DEFAULTS}
 
 
 def _at_least(options: Any, smallest: int, *names: str) -> None:

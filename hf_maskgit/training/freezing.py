@@ -1,7 +1,7 @@
 """What of a model is not to learn: the part that a run leaves out, and what it names."""
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 
 from torch import nn
@@ -62,6 +62,27 @@ def freeze_named(model: MaskGitForMaskedLM, names: Sequence[str]) -> None:
     Raises:
         ValueError: for a name that nothing has, or when nothing would learn.
     """
+    for parameter in named_parameters(model, names, "freeze"):
+        parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(
+            f"With `freeze` {', '.join(names)} nothing of the model would learn; name less."
+        )
+
+
+def named_parameters(
+    model: MaskGitForMaskedLM, names: Sequence[str], option: str
+) -> Iterator[nn.Parameter]:
+    """Yield the parameters that names mean, see `freeze_named`.
+
+    Args:
+        model: has them.
+        names: parts, paths or patterns.
+        option: that the names come from, for the error.
+
+    Raises:
+        ValueError: for a name that nothing has.
+    """
     parameters = dict(model.named_parameters())
     for name in names:
         found = list(PARTS[name](model)) if name in PARTS else []
@@ -71,21 +92,16 @@ def freeze_named(model: MaskGitForMaskedLM, names: Sequence[str]) -> None:
             if fnmatchcase(path, name) or path.startswith(f"{name}.")
         ]
         if not found:
-            raise ValueError(_nothing_named(name, list(parameters)))
-        for parameter in found:
-            parameter.requires_grad_(False)
-    if not any(parameter.requires_grad for parameter in parameters.values()):
-        raise ValueError(
-            f"With `freeze` {', '.join(names)} nothing of the model would learn; name less."
-        )
+            raise ValueError(_nothing_named(option, name, list(parameters)))
+        yield from found
 
 
-def _nothing_named(name: str, paths: list[str]) -> str:
+def _nothing_named(option: str, name: str, paths: list[str]) -> str:
     steps = [path.split(".") for path in paths]
     modules = {".".join(parts[:end]) for parts in steps for end in range(1, len(parts) + 1)}
     close = difflib.get_close_matches(name, sorted(modules), n=3, cutoff=0.3) or paths[:1]
     return (
-        f"`freeze` names {name!r}, which nothing in the model has. It can name a part "
+        f"`{option}` names {name!r}, which nothing in the model has. It can name a part "
         f"({', '.join(PARTS)}), a module or a weight by its path, or a pattern of paths with *; "
         f"close to it are {', '.join(map(repr, close))}."
     )

@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerBase
 from ..core.modeling_maskgit import MaskGitForMaskedLM
 from ..evaluation.bound import NelboOutput
 from ..evaluation.progress import ProgressBar
+from .adapters import add_adapters
 from .arguments import TrainArguments
 from .averages import WeightAverages
 from .checkpoints import BEST_FOLDER, Progress, read_progress, save_checkpoint
@@ -94,6 +95,8 @@ class TrainingLoop:
         self._window = Window()
         self.log = RunLog(accelerator, Path(options.output_dir))
         freeze_left_out(model, options.train)  # before the optimizer looks for what learns
+        if options.lora_r:
+            add_adapters(model, options, options.seed)
         freeze_named(model, options.freeze or ())
         update_size = examples_per_update(
             accelerator.num_processes,

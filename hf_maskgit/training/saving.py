@@ -6,6 +6,7 @@ from accelerate import Accelerator
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from .adapters import has_adapters, merged, write_adapter
 from .finiteness import check_finite
 from .run_files import UNFINISHED, in_every_process, move_files, told_if_it_fails
 
@@ -15,7 +16,8 @@ def save_finished(
 ) -> None:
     """Write model and tokenizer for `from_pretrained`; every process must call this.
 
-    They are written aside and moved into place when they are whole.
+    Adapters are merged into the weights, and lie beside them. All is written aside and moved
+    into place when it is whole.
 
     Args:
         accelerator: knows the processes.
@@ -27,7 +29,8 @@ def save_finished(
         NotFiniteError: when weights are nan or infinite; what is in the folder stays.
         RuntimeError: when it cannot be written.
     """
-    weights = accelerator.get_state_dict(model)
+    plain, own = accelerator.unwrap_model(model), accelerator.get_state_dict(model)
+    weights = merged(plain, own)
 
     def write() -> None:
         if not accelerator.is_main_process:
@@ -36,9 +39,11 @@ def save_finished(
         aside = folder / f"model{UNFINISHED}"
         advice = "Make room, and resume from 'latest': the last checkpoint is as it was."
         with told_if_it_fails(folder, advice):
-            accelerator.unwrap_model(model).save_pretrained(aside, state_dict=weights)
+            plain.save_pretrained(aside, state_dict=weights)
             tokenizer.save_pretrained(aside)
             move_files(aside, folder)
+            if has_adapters(plain):
+                write_adapter(plain, own, folder)
 
     in_every_process(accelerator, write)
     accelerator.wait_for_everyone()

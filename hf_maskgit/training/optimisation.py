@@ -1,0 +1,105 @@
+"""Options of the optimisation beside AdamW and its warm-up; all are off unless they are named."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .learning_rates import DEFAULTS, check_learning_rates
+from .recipes import option
+
+
+@dataclass(kw_only=True)
+class OptimisationArguments:
+    """What learns, how fast, on average, and what ends or outlives an update that fails."""
+
+    decay_steps: float | None = option(
+        None,
+        "Updates at the end over which 'warmup_stable_decay' falls; a value below 1 is a share of "
+        f"all updates. Default: {DEFAULTS['decay_steps']}.",
+    )
+    min_lr_rate: float | None = option(
+        None,
+        "Where a schedule that reads it ends, as a share of `learning_rate`; "
+        "'warmup_stable_decay' begins its warm-up there too. "
+        f"Default: {DEFAULTS['min_lr_rate']}.",
+    )
+    layer_decay: float = option(
+        1.0,
+        "Factor on the learning rate from each layer of an encoder to the one before it: the head "
+        "learns with `learning_rate`, the last layer with this share of it, the embeddings with "
+        "the least. 1 treats all alike.",
+    )
+    freeze: list[str] | None = option(
+        None,
+        "What is not to learn: 'embeddings', 'encoder' (they included), 'head' of the denoiser, "
+        "paths of modules or weights, or patterns of paths such as '*.layer.[0-5].*'.",
+    )
+    on_nonfinite: Literal["stop", "skip"] = option(
+        "stop",
+        "What to do when the loss or the gradient of an update is nan or infinite: 'stop' ends the "
+        "run, 'skip' leaves the update out; both name it and its examples, and 10 in a row end the "
+        "run. Nothing of such an update is saved.",
+    )
+    ema_decay: float = option(
+        0.0,
+        "Decay per update of an exponential moving average of the weights, such as 0.999, in "
+        "float32: it is what evaluations measure and what is saved as the model. Update n counts "
+        "with min(ema_decay, (1 + n) / (10 + n)). 0 keeps none.",
+    )
+    lora_r: int = option(
+        0,
+        "Rank of low-rank adapters (LoRA, through peft) that learn in the place of the denoiser's "
+        "own weights; saved merged into an ordinary model, and beside it in the folder 'adapter'. "
+        "0 trains the weights themselves.",
+    )
+    lora_alpha: int | None = option(
+        None, "Scale of the adapters is lora_alpha / lora_r. Default: twice `lora_r`."
+    )
+    lora_dropout: float | None = option(
+        None, "Dropout in front of the adapters, in [0, 1). Default: 0."
+    )
+    lora_target_modules: list[str] | None = option(
+        None,
+        "Linear layers that get an adapter, by the ends of their paths such as 'query value'. "
+        "Default: all of the encoder.",
+    )
+    lora_modules_to_save: list[str] | None = option(
+        None,
+        "What of the denoiser learns fully beside its adapters, named as in `freeze`, such as "
+        "'head'. Self-conditioning and critics always do.",
+    )
+
+    def check_optimisation(self, lr_scheduler_type: str, train: str) -> None:
+        """Check ranges and what goes together.
+
+        Args:
+            lr_scheduler_type: name of the schedule.
+            train: which part learns.
+        """
+        for name in ("decay_steps", "min_lr_rate", "lora_r"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise ValueError(f"`{name}` must be at least 0, got {value}.")
+        if self.min_lr_rate is not None and self.min_lr_rate > 1:
+            raise ValueError(f"`min_lr_rate` must be at most 1, got {self.min_lr_rate}.")
+        for name in ("ema_decay", "lora_dropout"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise ValueError(f"`{name}` must lie in [0, 1), got {value}.")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"`layer_decay` must lie in (0, 1], got {self.layer_decay}.")
+        if self.lora_alpha is not None and not self.lora_alpha > 0:
+            raise ValueError(f"`lora_alpha` must be greater than 0, got {self.lora_alpha}.")
+        check_learning_rates(lr_scheduler_type, self.learning_rate_options)
+        for name in ("alpha", "dropout", "target_modules", "modules_to_save"):
+            if getattr(self, f"lora_{name}") is not None and not self.lora_r:
+                raise ValueError(f"`lora_{name}` shapes adapters; set `lora_r`, or leave it out.")
+        if self.lora_r and train == "critic":
+            raise ValueError(
+                "`lora_r` adapts the denoiser, which stays as it is with train='critic'; leave one "
+                "of the two out."
+            )
+
+    @property
+    def learning_rate_options(self) -> dict[str, float | None]:
+        """The options that only some schedules of the learning rate read."""
+        return {name: getattr(self, name) for name in DEFAULTS}
