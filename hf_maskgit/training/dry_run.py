@@ -46,6 +46,7 @@ class Plan:
         disk: bytes that checkpoints and models would take.
         free: bytes that are free where they would go.
         seconds_per_update: median of the measured updates.
+        cpu_seconds_per_update: of all threads of one process, likewise: on a busy CPU it says more.
     """
 
     device: str
@@ -66,6 +67,7 @@ class Plan:
     disk: int
     free: int
     seconds_per_update: float
+    cpu_seconds_per_update: float
 
     @property
     def seconds(self) -> float:
@@ -98,7 +100,8 @@ class Plan:
             "disk": f"{_size(self.disk)} for checkpoints and models; {_size(self.free)} are free",
             "time": f"about {duration(self.seconds)} without evaluations and checkpoints: "
             f"{self.seconds_per_update:.3g} s per update, {self.tokens_per_second:,.0f} maskable "
-            f"tokens per second, the median of {TIMED} updates",
+            f"tokens per second, the median of {TIMED} updates, each "
+            f"{self.cpu_seconds_per_update:.3g} s of CPU time in {torch.get_num_threads()} threads",
         }
         return [f"{name:<8} {said}" for name, said in rows.items()]
 
@@ -139,6 +142,7 @@ def plan_of(loop: TrainingLoop, data: Data) -> Plan:
         disk=bytes_of_run(plain, coming, 2, averages),
         free=shutil.disk_usage(_existing(Path(options.output_dir))).free,
         seconds_per_update=statistics.median(measured.seconds),
+        cpu_seconds_per_update=statistics.median(measured.cpu_seconds),
     )
 
 
@@ -194,6 +198,7 @@ class _Kept:
 class _Measured:
     kept: KeptBytes
     seconds: list[float] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     padding: int = 0
     positions: int = 0
@@ -209,13 +214,14 @@ def _measure(loop: TrainingLoop) -> _Measured:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     for number in range(WARM_UP + TIMED):
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), time.process_time()
         batch = next(batches)
         update = loop.take_update(batch)
         num_tokens = int(update.num_tokens)  # waits for the device
         if number < WARM_UP:
             continue
         found.seconds.append(time.perf_counter() - started)
+        found.cpu_seconds.append(time.process_time() - worked)
         found.tokens.append(num_tokens)
         for piece in micro_batches(batch, loop.options.per_device_batch_size):
             real = piece["attention_mask"]

@@ -8,12 +8,14 @@ from hf_maskgit.training.recipes import parse_options
 from scripts.cli import COMMANDS
 from scripts.evaluate import EvaluateArguments
 from scripts.generate import GenerateArguments
+from scripts.plot_run import PlotArguments
 from scripts.push_to_hub import PushArguments
 
 OPTIONS = {
     "train": (ModelArguments, DataArguments, TrainArguments),
     "evaluate": (EvaluateArguments,),
     "generate": (GenerateArguments,),
+    "plot_run": (PlotArguments,),
     "push_to_hub": (PushArguments,),
 }
 
@@ -50,7 +52,8 @@ def check_understood(words: list[str], folder: Path) -> None:
     recipe.write_text("encoder: e\ndataset: d\noutput_dir: o\n", encoding="utf-8")
     script, options = run_by(words) or ("", [])
     options = [str(recipe) if word.endswith(".yaml") else word for word in options]
-    if script == "push_to_hub":
-        options = ["--model", *options]
+    first = {"push_to_hub": "--model", "plot_run": "--runs"}.get(script)
+    if first is not None:
+        options = [first, *options]
     if script in OPTIONS:  # the others tell a story and have no options of this kind
         parse_options(OPTIONS[script], options)

@@ -16,6 +16,8 @@ from hf_maskgit.training.cost import (
     tokens_per_second,
 )
 from hf_maskgit.training.dry_run import KeptBytes
+from tests.support import cost_table
+from tests.support.pages import between
 from tests.support.tiny import ENCODERS, tiny_model
 
 LENGTH, BATCH = 32, 4
@@ -117,3 +119,28 @@ def test_time_is_operations_over_their_rate():
     kept = activation_bytes(size, 10), activation_bytes(size, 10, checkpointing=True)
     logits = 10 * 30 * 10 // 2
     assert kept == (34 * 10 * 10 * 2 + logits, 34 * 10 * 10 + 2 * 10 * 10 * 2 + logits)
+
+
+def test_the_page_holds_what_the_formulas_say():
+    """Where this fails, `python -m tests.support.cost_table` writes the page anew."""
+    page = cost_table.PAGE.read_text(encoding="utf-8")
+    for name, content in cost_table.tables().items():
+        assert between(page, name) == content, name
+    # And what its sentences repeat of them.
+    sizes = cost_table.MODELS.values()
+    totals = [cost_table.state(size, "DDP", 1).total / 1e9 for size in sizes]
+    assert [f"| {size} GB |" in page for size in ("2.5", "20", "133")] == [True] * 3
+    assert totals == pytest.approx([2.5, 20, 133], rel=0.03)
+    sharded = cost_table.state(cost_table.MODELS["7 B"], "FSDP2", 8)
+    kept = activation_bytes(cost_table.MODELS["7 B"], cost_table.TOKENS, checkpointing=True)
+    assert (sharded.total / 1e9, kept / 1e9) == pytest.approx((17, 11), rel=0.03)
+    shares = [
+        round(100 * 12 * size.layers * size.hidden * length / operations_per_token(size, length))
+        for length in (512, 8192)
+        for size in sizes
+    ]
+    assert shares == [8, 4, 2, 59, 42, 25]
+    assert "are 8, 4 and 2 % of" in page
+    assert "59, 42 and 25 % at 8,192" in page
+    assert memory_of(1, 1).total == 16
+    assert memory_of(1, 1, averages=True).total == 20

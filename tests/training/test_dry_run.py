@@ -154,6 +154,7 @@ def test_it_is_said_in_lines():
         disk=48_000_000,
         free=900_000,
         seconds_per_update=72.0,
+        cpu_seconds_per_update=1.5,
     )
     said = "\n".join(plan.lines())
     assert "10 texts, 8 examples of 100.0 tokens on average, 800 tokens per epoch; 2 ex" in said
@@ -163,6 +164,7 @@ def test_it_is_said_in_lines():
     assert "Measured at its peak: 18 GB." in said
     assert "disk     48 MB for checkpoints and models; 900 kB are free" in said
     assert "time     about 2.0 h without evaluations" in said
+    assert "5 maskable tokens per second, the median of 3 updates, each 1.5 s of CPU time" in said
 
 
 @pytest.mark.slow
