@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..core.encoder_kinds import is_unused
@@ -24,6 +24,7 @@ from .run_files import UNFINISHED, sync
 ADAPTER_FOLDER = "adapter"
 _NAME = "default"
 _BASE = ".base_layer."
+_FILE = "adapter_model.safetensors"
 # Before the names in an adapter's file: where peft's own model keeps the one that it wraps.
 _PREFIX = "base_model.model."
 
@@ -147,11 +148,20 @@ def write_adapter(model: Any, weights: dict[str, Tensor], folder: Path) -> None:
         for name, weight in weights.items()
         if f".{_NAME}." in name and ".lora_" in name
     }
-    save_file(tensors, str(aside / "adapter_model.safetensors"), metadata={"format": "pt"})
+    save_file(tensors, str(aside / _FILE), metadata={"format": "pt"})
     for path in aside.iterdir():
         sync(path)
     shutil.rmtree(target, ignore_errors=True)
     aside.rename(target)
+
+
+def read_adapter(folder: Path) -> dict[str, Tensor]:
+    """Return what `write_adapter` wrote, under the names of a model that has adapters."""
+    found = load_file(str(folder / ADAPTER_FOLDER / _FILE))
+    return {
+        name.removeprefix(_PREFIX).removesuffix(".weight") + f".{_NAME}.weight": tensor
+        for name, tensor in found.items()
+    }
 
 
 def num_parameters(model: Any) -> int:

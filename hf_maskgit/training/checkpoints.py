@@ -54,6 +54,7 @@ class Progress:
         updates_in_epoch: updates taken in the present pass.
         best_nats: lowest bound on held-out texts so far, nats per token; None before the first.
         best_auroc: the same where a critic alone learns, its highest AUROC.
+        since_best: evaluations since the best one.
         skipped: updates that were left out, because they held numbers that are none.
         skipped_in_a_row: those of them since the last one that was taken.
         evaluation_due: whether the evaluation after the last update is still to be made.
@@ -66,6 +67,7 @@ class Progress:
     updates_in_epoch: int = 0
     best_nats: float | None = None
     best_auroc: float | None = None
+    since_best: int = 0
     skipped: int = 0
     skipped_in_a_row: int = 0
     evaluation_due: bool = False

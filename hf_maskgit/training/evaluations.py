@@ -35,7 +35,8 @@ class Evaluations:
         texts: what the model wrote then, from the same prompts every time.
 
     Raises:
-        ValueError: for a prompt to which nothing can be written.
+        ValueError: for a prompt to which nothing can be written, and without examples where the
+            best model is asked for.
     """
 
     def __init__(
@@ -52,6 +53,12 @@ class Evaluations:
         self.bound: NelboOutput | None = None
         self.auroc: CriticAuroc | None = None
         self.texts: list[SampleText] = []
+        for name in ("patience", "load_best_model_at_end"):
+            if getattr(options, name) and examples is None:
+                raise ValueError(
+                    f"`{name}` goes by the held-out texts, and there are none. Name `eval_split` "
+                    "or `eval_dataset`, set `validation_fraction`, or leave it out."
+                )
         self._writer: TextWriter | None = None
         if options.eval_texts:
             asked = options.eval_prompts or (), options.eval_texts, options.seed
@@ -103,6 +110,17 @@ class Evaluations:
 
     def note_best(self) -> bool:
         """Tell whether no evaluation before the newest was better, and remember it if so."""
+        is_best = self._is_best()
+        self.progress.since_best = 0 if is_best else self.progress.since_best + 1
+        return is_best
+
+    @property
+    def patience_is_over(self) -> bool:
+        """Whether the run is to end, because too many evaluations in a row were no better."""
+        patience = self.options.patience
+        return patience is not None and self.progress.since_best >= patience
+
+    def _is_best(self) -> bool:
         found, progress = self.values(), self.progress
         if self.options.train == "critic":  # the bound stays as it is
             auroc = found.get("eval_critic_auroc", 0.0)

@@ -38,7 +38,7 @@ from .run_facts import Facts, facts_of, what_changed
 from .run_files import FolderGoneError, told_if_it_fails
 from .run_log import RunLog
 from .run_state import RunState
-from .saving import save_finished
+from .saving import load_finished, save_finished
 from .skipping import left_out
 from .stopping import StopSignals
 from .time_samplers import TIME_SAMPLERS, remember
@@ -207,7 +207,7 @@ class TrainingLoop:
         with ProgressBar(
             "Training", self.num_updates, "update", done=progress.step, shown=shown
         ) as told:
-            while progress.step < self.num_updates:
+            while progress.step < self.num_updates and not self.evaluations.patience_is_over:
                 started = time.perf_counter()
                 update = self.take_update(next(batches))
                 self._note_measured(update)
@@ -224,14 +224,33 @@ class TrainingLoop:
                 if progress.evaluation_due and not stopped:
                     self._evaluate()
                     stopped = self._asked_to_stop()
-                if self._due(options.checkpoint_every) or stopped:
+                ended = self.evaluations.patience_is_over
+                if self._due(options.checkpoint_every) or stopped or ended:
                     self._save_checkpoint()
                 if stopped:
                     raise KeyboardInterrupt
-        if self.bound is None:  # resumed where nothing was left to do; the log knows it already
+        self._end()
+        return progress
+
+    def _end(self) -> None:
+        """Tell why the run ends early, where it does, and take the best model if that is asked."""
+        if self.progress.step < self.num_updates:
+            logger.info(
+                "The run ends after update %d of %d: %d evaluations in a row were no better than "
+                "the best.",
+                self.progress.step,
+                self.num_updates,
+                self.progress.since_best,
+            )
+        if self.options.load_best_model_at_end and self.progress.since_best:
+            folder = Path(self.options.output_dir) / BEST_FOLDER
+            load_finished(self.accelerator, self.model, folder)
+            if self.averages is not None:
+                self.averages.begin_anew()
+            self.evaluations.bound = None
+        if self.bound is None:  # nothing was left to do, or of another model; the log knows it
             with self.published_weights():
                 self.evaluations.measure(self.stop)
-        return progress
 
     def save_model(self, folder: Path) -> None:
         """Write model and tokenizer for `from_pretrained`, see `save_finished`."""

@@ -45,6 +45,16 @@ class OptimisationArguments:
         "float32: it is what evaluations measure and what is saved as the model. Update n counts "
         "with min(ema_decay, (1 + n) / (10 + n)). 0 keeps none.",
     )
+    patience: int | None = option(
+        None,
+        "Evaluations in a row without a better bound on held-out texts (a better critic where it "
+        "alone learns) after which the run ends as if it were done. Default: it does not.",
+    )
+    load_best_model_at_end: bool = option(
+        False,
+        "Let the model that is saved at the end be the one in `best`, and not that of the last "
+        "update.",
+    )
     lora_r: int = option(
         0,
         "Rank of low-rank adapters (LoRA, through peft) that learn in the place of the denoiser's "
@@ -85,6 +95,8 @@ class OptimisationArguments:
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise ValueError(f"`{name}` must lie in [0, 1), got {value}.")
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"`patience` must be at least 1, got {self.patience}.")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"`layer_decay` must lie in (0, 1], got {self.layer_decay}.")
         if self.lora_alpha is not None and not self.lora_alpha > 0:

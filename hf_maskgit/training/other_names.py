@@ -51,6 +51,8 @@ _NAMES = {
     "lora_r": "lora lora_rank use_lora use_peft peft_r rank",
     "lora_target_modules": "target_modules lora_modules",
     "lora_modules_to_save": "modules_to_save",
+    "patience": "early_stopping_patience early_stopping early_stop_patience",
+    "load_best_model_at_end": "load_best_at_end load_best_model",
     "ema_decay": "ema ema_beta ema_rate use_ema",
     "mixed_precision bf16": "bf16",
     "mixed_precision fp16": "fp16 amp half",

@@ -46,6 +46,7 @@ _TRAINING = (
     "gradient_accumulation_steps",
     "gradient_checkpointing",
     "time_sampler",
+    "patience",
     "eval_every",
     "eval_samples",
 )

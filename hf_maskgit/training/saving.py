@@ -1,12 +1,14 @@
-"""A finished model: written whole for `from_pretrained`, or not at all."""
+"""A finished model: written whole for `from_pretrained` or not at all, and taken back."""
 
 from pathlib import Path
 
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from .adapters import has_adapters, merged, write_adapter
+from ..core.modeling_maskgit import MaskGitForMaskedLM
+from .adapters import has_adapters, merged, read_adapter, write_adapter
 from .finiteness import check_finite
 from .run_files import UNFINISHED, in_every_process, move_files, told_if_it_fails
 
@@ -47,3 +49,40 @@ def save_finished(
 
     in_every_process(accelerator, write)
     accelerator.wait_for_everyone()
+
+
+def load_finished(accelerator: Accelerator, model: nn.Module, folder: Path) -> None:
+    """Give a model the weights that `save_finished` wrote; every process must call this.
+
+    One process reads them, and the others have them from it.
+
+    Args:
+        accelerator: knows the processes.
+        model: as `accelerator` prepared it; its weights are replaced.
+        folder: what `save_finished` wrote of the same run.
+
+    Raises:
+        RuntimeError: when they cannot be read.
+    """
+    plain = accelerator.unwrap_model(model)
+
+    def read() -> None:
+        if not accelerator.is_main_process:
+            return
+        try:
+            found = MaskGitForMaskedLM.from_pretrained(folder, dtype=plain.dtype).state_dict()
+            adapters = read_adapter(folder) if has_adapters(plain) else {}
+        except (OSError, ValueError) as error:
+            raise RuntimeError(
+                f"The best model cannot be read from {str(folder)!r} ({error}). Go on from the "
+                "last checkpoint without `load_best_model_at_end` to have the last one."
+            ) from error
+        # The weights below adapters do not learn: they are as they were.
+        names = plain.state_dict().keys()
+        known = {name: tensor for name, tensor in {**found, **adapters}.items() if name in names}
+        plain.load_state_dict(known, strict=False)
+
+    in_every_process(accelerator, read)
+    if accelerator.num_processes > 1:
+        for tensor in plain.state_dict().values():
+            tensor.copy_(broadcast(tensor))
