@@ -11,6 +11,7 @@ from transformers.pipelines.text_generation import ReturnType
 from transformers.utils import ModelOutput
 from transformers.utils.chat_template_utils import Chat
 
+from .decoding_lengths import NUM_TOKENS
 from .noise import row_seeds
 from .pipeline_infilling import check_no_blank
 from .pipeline_maskgit import MaskGitPipeline, is_masked_decoder, shift_columns
@@ -18,7 +19,7 @@ from .pipeline_splicing import Piece, continuation, splice
 from .unknown_tokens import counted_before
 
 
-class MaskGitTextGenerationPipeline(MaskGitPipeline, TextGenerationPipeline):  # type: ignore[misc]
+class MaskGitTextGenerationPipeline(MaskGitPipeline, TextGenerationPipeline):
     """transformers' text-generation pipeline with the right text.
 
     transformers decodes the new tokens by themselves and appends them to the prompt. Where a
@@ -31,7 +32,8 @@ class MaskGitTextGenerationPipeline(MaskGitPipeline, TextGenerationPipeline):  #
 
     What becomes of a text depends on the text and its seed, not on its neighbours or the batch size
     (up to rounding in float32): with one `seed` the same text twice comes out the same twice, and
-    texts to fill may stand beside texts to continue. A list of seeds is of the rows of a batch.
+    texts to fill may stand beside texts to continue. A list of seeds is of the rows of a batch; a
+    list of `max_new_tokens` is of the texts of the call, whatever the batch size.
     """
 
     # What nobody names or stores is the model's own; transformers would write 256 tokens.
@@ -45,6 +47,30 @@ class MaskGitTextGenerationPipeline(MaskGitPipeline, TextGenerationPipeline):  #
             # transformers makes it pad on the left, which `generate` does not need here, and which
             # would change what the caller does with the tokenizer elsewhere.
             self.tokenizer.padding_side = side
+
+    def __call__(self, text_inputs: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        """Continue or fill texts, as transformers does.
+
+        Args:
+            text_inputs: a text, a chat, or several.
+            **kwargs: see the class; `max_new_tokens` may be a list, one entry per text.
+
+        Raises:
+            ValueError: for such a list that does not fit, or of chats.
+        """
+        lengths = kwargs.get("max_new_tokens")
+        if isinstance(lengths, list):
+            texts = text_inputs if isinstance(text_inputs, list) else [text_inputs]
+            if len(texts) != len(lengths) or not all(isinstance(text, str) for text in texts):
+                raise ValueError(
+                    f"`max_new_tokens` has {len(lengths)} entries, and a list of them goes with a "
+                    f"list of as many texts (str), got {len(texts)} of type "
+                    f"{type(texts[0]).__name__ if texts else 'none'}. Give one number for all."
+                )
+            del kwargs["max_new_tokens"]
+            sized = [_Sized(text, n) for text, n in zip(texts, lengths, strict=True)]
+            text_inputs = sized if isinstance(text_inputs, list) else sized[0]
+        return super().__call__(text_inputs, **kwargs)
 
     def _sanitize_parameters(
         self, *args: Any, **kwargs: Any
@@ -85,7 +111,11 @@ class MaskGitTextGenerationPipeline(MaskGitPipeline, TextGenerationPipeline):  #
             # transformers cannot pad what has no column; one of padding is taken off again.
             ids = torch.full((1, 1), self.tokenizer.pad_token_id or 0)
             real = torch.zeros_like(ids)
-        return {"input_ids": ids, "attention_mask": real, "prompt_text": prompt_text}
+        made = {"input_ids": ids, "attention_mask": real, "prompt_text": prompt_text}
+        if isinstance(prompt_text, _Sized):
+            own = {"prompt_text": str(prompt_text), "max_new_tokens": prompt_text.max_new_tokens}
+            made |= own
+        return made
 
     def _forward(self, model_inputs: dict[str, Any], **generate_kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Decode each row as it would be decoded alone, whatever its neighbours are."""
@@ -93,6 +123,8 @@ class MaskGitTextGenerationPipeline(MaskGitPipeline, TextGenerationPipeline):  #
         options = self._prepare_generate_kwargs(generate_kwargs)
         ids, real = model_inputs["input_ids"], model_inputs["attention_mask"]
         copies, seeds = self._seeds(options, len(ids))
+        lengths = model_inputs.get("max_new_tokens")
+        lengths = [lengths] if isinstance(lengths, int) else lengths
         rows: list[dict[str, Tensor]] = [{} for _ in ids]
         for alike in self._alike(ids, real):
             columns = real[alike].any(0)  # none of an empty text
@@ -101,10 +133,9 @@ class MaskGitTextGenerationPipeline(MaskGitPipeline, TextGenerationPipeline):  #
             own = dict(options)
             if own.get("allowed_token_ids") is not None:
                 own["allowed_token_ids"] = shift_columns(own["allowed_token_ids"], mask, copies)
-            with counted_before():  # by words, text by text
-                output = self.model.generate(input_ids=text, attention_mask=mask, **own)
-            if not isinstance(output, ModelOutput):
-                output = {"sequences": output}
+            if lengths is not None:
+                own["max_new_tokens"] = [lengths[row] for row in alike]
+            output = self._written(text, mask, own)
             for i, row in enumerate(alike):
                 rows[row] = _row_of(output, i, mask, copies)
                 rows[row]["input_ids"] = text[i][mask[i] == 1]
@@ -112,6 +143,22 @@ class MaskGitTextGenerationPipeline(MaskGitPipeline, TextGenerationPipeline):  #
         if not isinstance(prompts, list):  # one text, which transformers does not take apart
             return {name: value[None] for name, value in rows[0].items()} | {"prompt_text": prompts}
         return {name: [row[name] for row in rows] for name in rows[0]} | {"prompt_text": prompts}
+
+    def _written(self, ids: Tensor, real: Tensor, options: dict[str, Any]) -> Mapping[str, Any]:
+        """Decode rows of one kind; of each, what belongs to it and how many new tokens it has."""
+        resolved = self._resolved(options)
+        # Which of the last columns are a row's own, and which pad it, `generate` tells here alone.
+        whole = {**options, "return_dict_in_generate": True}
+        varies = NUM_TOKENS[resolved.num_tokens].varies or isinstance(resolved.max_new_tokens, list)
+        with counted_before():  # by words, text by text
+            output = self.model.generate(
+                input_ids=ids, attention_mask=real, **(whole if varies else options)
+            )
+        if not isinstance(output, ModelOutput):
+            return {"sequences": output}
+        if resolved.return_dict_in_generate:
+            return output
+        return {name: output[name] for name in ("sequences", "num_new_tokens")}
 
     def _seeds(self, options: dict[str, Any], num_rows: int) -> tuple[int, list[list[int]]]:
         """Take the seeds out of the options: how many texts per row, and a seed for each."""
@@ -188,6 +235,21 @@ class MaskGitTextGenerationPipeline(MaskGitPipeline, TextGenerationPipeline):  #
         return splice(self.tokenizer, pieces)[0]
 
 
+class _Sized(str):
+    """A text with the number of tokens that are to follow it, on its way through transformers."""
+
+    max_new_tokens: int
+
+    def __new__(cls, text: str, max_new_tokens: int) -> "_Sized":
+        sized = super().__new__(cls, text)
+        sized.max_new_tokens = max_new_tokens
+        return sized
+
+    def __reduce__(self) -> tuple[type["_Sized"], tuple[str, int]]:
+        """Make it anew in the process of a data loader."""
+        return _Sized, (str(self), self.max_new_tokens)
+
+
 def _row_of(output: Mapping[str, Any], row: int, real: Tensor, copies: int) -> dict[str, Tensor]:
     """Take what belongs to one row out of what `generate` returns, without the row's padding.
 
@@ -202,8 +264,9 @@ def _row_of(output: Mapping[str, Any], row: int, real: Tensor, copies: int) -> d
         passes, columns).
     """
     own = slice(row * copies, (row + 1) * copies)
-    width = output["sequences"].shape[1]
-    num_new = width - real.shape[1]
+    num_new = output["sequences"].shape[1] - real.shape[1]
+    if "num_new_tokens" in output:  # another row may have got more
+        num_new = int(output["num_new_tokens"][own].max())
     length = int(real[row].sum())
     # new tokens follow the last real one, and real ones stand together
     start = int(real[row].argmax()) if length else 0
@@ -213,7 +276,7 @@ def _row_of(output: Mapping[str, Any], row: int, real: Tensor, copies: int) -> d
         if name == "history":
             passes = int(output["denoiser_passes"][own].max())
             taken[name] = value[:passes, own, columns].transpose(0, 1)
-        elif name != "sequences" and isinstance(value, Tensor):
+        elif name not in ("sequences", "num_new_tokens") and isinstance(value, Tensor):
             taken[name] = value[own] if value.ndim == 1 else value[own, columns]
     return taken
 

@@ -1,13 +1,15 @@
 """In every pipeline a text in a batch becomes what it becomes alone, whatever stands beside it."""
 
 import functools
+import pickle
 
 import pytest
 import torch
 from transformers import pipeline as any_pipeline
 
 from hf_maskgit.core import pipeline_maskgit
-from tests.support.tiny import tiny_model, tokenizer_for
+from hf_maskgit.core.pipeline_text_generation import _Sized
+from tests.support.tiny import tiny_model, tokenizer_for, word_tokenizer
 
 pipeline = functools.partial(any_pipeline, device="cpu")  # also where there is a GPU
 
@@ -223,3 +225,48 @@ def test_blanks_are_refused_where_they_are_not_filled(write, text, monkeypatch):
     assert write("w1 {blanket}", max_new_tokens=1)  # another word
     with pytest.raises(ValueError, match="holds a blank, which the fill-mask pipeline does not"):
         pipe_over("fill-mask")(f"{text} [MASK]")
+
+
+LENGTHS = {"lengths": {"3": 2, "7": 3, "12": 2}, "end_fill": 14}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_new_tokens": [2, 5, 1, 0]},
+        {"num_tokens": "sampled"},
+        {"num_tokens": "window"},
+        {"num_tokens": "sampled", "num_return_sequences": 3},
+        {"max_new_tokens": [2, 5, 1, 3], "num_return_sequences": 2},
+    ],
+    ids=str,
+)
+def test_texts_of_different_lengths_are_what_they_are_alone(options):
+    model, tokenizer = tiny_model("bert", **LENGTHS).double(), word_tokenizer()
+    pipe = pipeline("text-generation", model=model, tokenizer=tokenizer)
+    texts = ["w1 w2", "w3", "w4 [MASK] w5 w6", ""]
+    for asked in ({"return_tensors": True}, {"return_full_text": False}):
+        alone = []
+        for i, text in enumerate(texts):
+            new = options.get("max_new_tokens")
+            own = options if new is None else {**options, "max_new_tokens": new[i]}
+            alone.append(pipe(text, seed=3, **own, **asked))
+        for batch_size in (1, 3, 4):
+            assert pipe(texts, seed=3, batch_size=batch_size, **options, **asked) == alone
+
+
+def test_numbers_that_do_not_fit_the_texts_are_refused():
+    model, tokenizer = tiny_model("bert"), word_tokenizer()
+    pipe = pipeline("text-generation", model=model, tokenizer=tokenizer)
+    for texts, new in ((["w1", "w2"], [1, 2, 3]), ("w1", [1, 2]), ([], [1])):
+        with pytest.raises(ValueError, match="`max_new_tokens` has . entries, .* as many texts"):
+            pipe(texts, max_new_tokens=new)
+    with pytest.raises(ValueError, match="goes with a list of as many texts .* of type list"):
+        pipe([[{"role": "user", "content": "w1"}]], max_new_tokens=[1])
+    with pytest.raises(ValueError, match="`max_new_tokens` must be an integer of at least 0, got "):
+        pipe(["w1", "w2"], max_new_tokens=[1, -2])
+
+
+def test_a_text_with_its_number_reaches_the_process_of_a_loader():
+    sized = pickle.loads(pickle.dumps(_Sized("w1", 3)))
+    assert (sized, sized.max_new_tokens) == ("w1", 3)
