@@ -8,7 +8,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ..core.losses import forbid
-from .batches import EvaluatedGenerator, evaluation_generator, forbidden_ids, predicting
+from ..core.text_bound import forbidden_ids
+from .batches import EvaluatedGenerator, evaluation_generator, predicting
 
 
 @torch.no_grad()

@@ -16,13 +16,13 @@ from transformers import PreTrainedTokenizerBase
 
 from ..core.argument_checks import check_flag, check_is_tokenizer, check_whole
 from ..core.configuration_maskgit import MaskGitConfig
-from ..core.finite import check_logits
 from ..core.masking import maskable_positions
 from ..core.noise import chosen_generator, keyed_generator
 from ..core.options import shown
 from ..core.row_checks import check_padding_of_example, token_column
 from ..core.sampler_scores import highest
 from ..core.special_tokens import padding_alone
+from ..core.text_bound import predict_masked
 from ..core.unknown_tokens import check_read, read_examples
 from .progress import ProgressBar
 
@@ -267,11 +267,6 @@ def evaluating(model: EvaluatedGenerator) -> Iterator[None]:
         model.train(was_training)
 
 
-def forbidden_ids(config: MaskGitConfig) -> Tensor:
-    """Return the ids that can never be emitted, (K,) long."""
-    return torch.tensor(config.forbidden_token_ids, dtype=torch.long)
-
-
 def judged_positions(
     config: MaskGitConfig, input_ids: Tensor, attention_mask: Tensor, allowed: Tensor | None
 ) -> Tensor:
@@ -363,38 +358,3 @@ def looks_twice(config: MaskGitConfig, self_condition: bool | None) -> bool:
             "model has no self-conditioning; leave it out."
         )
     return has if self_condition is None else self_condition
-
-
-def predict_masked(
-    model: EvaluatedGenerator,
-    input_ids: Tensor,
-    attention_mask: Tensor,
-    chosen: Tensor,
-    self_condition: bool,
-    token_type_ids: Tensor | None = None,
-) -> Tensor:
-    """Mask the chosen tokens of clean texts and predict them.
-
-    Args:
-        model: predicts.
-        input_ids: (B, L) long, clean texts.
-        attention_mask: (B, L), 1 at real tokens.
-        chosen: (B, L) bool, what is masked: every masked token is judged, and only masked ones
-            are, which is what makes the weighted cross-entropy a bound.
-        self_condition: whether a second pass looks back on the first.
-        token_type_ids: (B, L) long, where the encoder knows them.
-
-    Returns:
-        (N, V) logits, row by row.
-
-    Raises:
-        ValueError: for logits that are not finite.
-    """
-    shown = input_ids.masked_fill(chosen, cast(int, model.config.mask_token_id))
-    # Named only where they are wanted: not every denoiser knows these arguments.
-    given: dict[str, Any] = {"self_condition": True} if self_condition else {}
-    if token_type_ids is not None:
-        given["token_type_ids"] = token_type_ids
-    logits: Tensor = model(shown, attention_mask, masked_positions=chosen, **given).logits
-    check_logits(logits)
-    return logits

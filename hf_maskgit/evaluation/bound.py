@@ -6,7 +6,7 @@ cross-entropy bound the negative log-likelihood from above (MDLM, arXiv 2406.075
 
 import math
 import numbers
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,11 +16,10 @@ from transformers import PreTrainedTokenizerBase
 
 from ..core.decoding_layout import plan_layout
 from ..core.encoder_pass import warn_of_dropout
-from ..core.losses import cross_entropy
 from ..core.noise import chosen_generator
 from ..core.options import check, option, options_of
 from ..core.row_checks import check_beside, check_longest, check_rows
-from ..core.sampler_scores import highest
+from ..core.text_bound import sampled_bound, sampled_masks
 from ..core.trained_length import warn_of_length
 from ..core.unknown_tokens import check_read, counted_before, read_ids_of, sum_of
 from .batches import (
@@ -28,10 +27,8 @@ from .batches import (
     check_texts,
     evaluating,
     evaluation_generator,
-    forbidden_ids,
     judged_positions,
     looks_twice,
-    predict_masked,
     text_batches,
 )
 
@@ -181,8 +178,16 @@ def nelbo(
     check_texts(model.config, rows.input_ids, rows.judged)
     # 3. Mask k tokens and predict them
     samples = [
-        _sampled_bound(model, rows, chosen, self_condition)
-        for chosen in _masks(rows, num_samples, generator)
+        sampled_bound(
+            model,
+            rows.input_ids,
+            rows.attention_mask,
+            rows.judged,
+            chosen,
+            self_condition,
+            rows.token_type_ids,
+        )
+        for chosen in sampled_masks(rows.judged, num_samples, generator)
     ]
     # 4. Average: members of a pair depend on each other, pairs of different strata do not
     pairs = torch.stack(samples).view(num_samples // 2, 2, -1).mean(1)  # (pairs, B)
@@ -220,51 +225,6 @@ class _Rows:
             layout.pack(self.judged),
             None if types is None else layout.pack(types),
         )
-
-
-def _masks(rows: _Rows, num_samples: int, generator: torch.Generator | None) -> Iterator[Tensor]:
-    """Yield what to mask in each pass: k = ceil(fraction n) of the n maskable tokens of each text.
-
-    Args:
-        rows: B texts.
-        num_samples: passes.
-        generator: draws fractions and tokens.
-
-    Yields:
-        (B, L) bool.
-    """
-    num_tokens = rows.judged.sum(1)
-    # Drawn where the generator lives, so that a seed on the CPU gives the same masks on any device.
-    device = generator.device if generator is not None else None
-    for fraction in _antithetic_fractions(len(num_tokens), num_samples, generator):
-        counts = torch.ceil(fraction.to(num_tokens.device) * num_tokens).long().clamp_min(1)
-        noise = torch.rand(rows.input_ids.shape, generator=generator, device=device)
-        yield highest(noise.to(num_tokens.device), rows.judged, counts)
-
-
-def _sampled_bound(
-    model: EvaluatedGenerator, rows: _Rows, chosen: Tensor, self_condition: bool
-) -> Tensor:
-    """Estimate the bound of each text from one mask: (n/k) times its summed cross-entropy.
-
-    Args:
-        model: predicts.
-        rows: B texts.
-        chosen: (B, L) bool, the k masked tokens of each.
-        self_condition: whether a second pass predicts.
-
-    Returns:
-        (B,) float64, in nats.
-    """
-    num_tokens, counts = rows.judged.sum(1), chosen.sum(1)
-    logits = predict_masked(
-        model, rows.input_ids, rows.attention_mask, chosen, self_condition, rows.token_type_ids
-    )
-    nll = cross_entropy(logits, rows.input_ids[chosen], forbidden_ids(model.config))  # (N,)
-    # In float64: n/k is large where k is small, and a mean over a data set adds up many texts.
-    summed = torch.zeros(len(counts), dtype=torch.float64, device=nll.device)
-    summed.index_add_(0, chosen.nonzero()[:, 0], nll.double())
-    return summed * num_tokens / counts
 
 
 def evaluate_nelbo(
@@ -314,7 +274,9 @@ def evaluate_nelbo(
             ids, real = batch.input_ids, batch.attention_mask
             if not batch.in_share:
                 rows = _Rows(ids, real, batch.judged(model.config), None).at_the_left_edge()
-                list(_masks(rows, num_samples, generator))  # its noise, for batches that follow
+                list(
+                    sampled_masks(rows.judged, num_samples, generator)
+                )  # its noise, for batches that follow
                 continue
             given = (ids, real, batch.allowed)
             with counted_before():  # all together, and not batch by batch
@@ -328,31 +290,6 @@ def evaluate_nelbo(
         std_error=joined.std_error.cpu()[back],
         num_tokens=joined.num_tokens.cpu()[back],
     )
-
-
-def _antithetic_fractions(
-    num_texts: int, num_samples: int, generator: torch.Generator | None
-) -> Iterator[Tensor]:
-    """Yield pairs u, 1 - u of fractions in (0, 1], one stratum of (0, 1/2] per pair.
-
-    Of 8 samples, u falls into (0, 1/8], (1/8, 2/8], (2/8, 3/8], (3/8, 4/8], and each is followed by
-    its mirror image in the upper half: together one fraction from every eighth of (0, 1].
-
-    Args:
-        num_texts: B.
-        num_samples: even.
-        generator: draws; None is torch's global one.
-
-    Yields:
-        (B,) float64.
-    """
-    device = generator.device if generator is not None else None
-    num_pairs = num_samples // 2
-    for stratum in range(num_pairs):
-        offset = torch.rand(num_texts, generator=generator, dtype=torch.float64, device=device)
-        fraction = (stratum + 1 - offset) / num_samples
-        yield fraction
-        yield 1 - fraction
 
 
 def check_num_samples(value: Any, name: str = "num_samples") -> None:

@@ -10,8 +10,9 @@ from transformers import PreTrainedTokenizerBase
 
 from ..core.finite import check_critic_scores
 from ..core.modeling_maskgit import MaskGitForMaskedLM
+from ..core.text_bound import forbidden_ids
 from ..core.token_critic import fill_in
-from .batches import evaluation_generator, forbidden_ids, predicting
+from .batches import evaluation_generator, predicting
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from ..core.argument_checks import check_flag, check_whole
 from ..core.generation_maskgit import MaskGitGenerationOutput
 from ..core.losses import forbid
 from ..core.modeling_maskgit import MaskGitForMaskedLM
-from .batches import evaluating, forbidden_ids, predict_masked
+from ..core.text_bound import forbidden_ids, predict_masked
+from .batches import evaluating
 from .progress import ProgressBar
 
 # Of the call, not of a sampler.
