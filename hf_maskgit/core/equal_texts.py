@@ -24,13 +24,22 @@ def warn_of_equal_texts(sequences: Tensor, prompts: Prompts) -> None:
     equal &= prompts.rows.masked.any(1).unflatten(0, (-1, repeats)).any(1)
     alike = [i for i in equal.nonzero()[:, 0].tolist() if _seeds_differ(prompts, i)]
     if alike:
-        logger.warning_once(
-            f"All {repeats} texts returned for one prompt are equal, although they were drawn: at "
-            "this temperature the model sees one way to write them. For different ones raise "
-            "`choice_temperature`, which lets the masks be filled in another order every time, or "
-            "`temperature`, or set anneal_temperature=False, which draws the last tokens as freely "
-            "as the first."
-        )
+        warn_of_equal(repeats)
+
+
+def warn_of_equal(repeats: int) -> None:
+    """Warn once that all texts of a prompt came out the same.
+
+    Args:
+        repeats: how many there are.
+    """
+    logger.warning_once(
+        f"All {repeats} texts returned for one prompt are equal, although they were drawn: at "
+        "this temperature the model sees one way to write them. For different ones raise "
+        "`choice_temperature`, which lets the masks be filled in another order every time, or "
+        "`temperature`, or set anneal_temperature=False, which draws the last tokens as freely "
+        "as the first."
+    )
 
 
 def _seeds_differ(prompts: Prompts, row: int) -> bool:

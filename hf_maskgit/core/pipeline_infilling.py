@@ -1,36 +1,41 @@
 """The infilling pipeline: text with blanks goes in, the same text without blanks comes out."""
 
 import numbers
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
-from .noise import fresh_seed, keyed_generator
+from .blank_lengths import LENGTHS, Blank, Blanks
+from .decoding_lengths import body_lengths
+from .equal_texts import warn_of_equal
+from .noise import fresh_seed, row_seeds
 from .options import shown
+from .pipeline_blanks import BLANK, MOST_DIGITS, Holes, Template, locate, split_at_holes
+from .pipeline_drafts import (
+    LENGTH_SAMPLES,
+    Draft,
+    Filled,
+    check_lengths,
+    likeliest,
+    padded,
+    per_row,
+)
 from .pipeline_maskgit import (
     MaskGitPipeline,
     check_tokenizer_kwargs,
     refuse_generator_in_workers,
-    shift_columns,
 )
 from .pipeline_splicing import Piece, splice
 from .unknown_tokens import counted_before
 
-# "{blank" ends a word: "{blanket}" is text. What follows is checked, so that a slip is no text.
-_BLANK = re.compile(r"\{blank(?!\w)(?P<rest>[^{}]*\}?)")
-_LENGTHS = re.compile(r"(?::(?P<low>\d+)(?:-(?P<high>\d+))?)?\}")
-_LENGTH_STREAM = 0x626C616E6B  # tells these draws from those of `generate` under the same seed
-_MOST_DIGITS = 6  # of the length of a blank: its masks are written out before they are counted
+_BLANK_LENGTHS = (1, 4)
 
 
 def holds_blank(text: str) -> bool:
     """Tell whether the infilling pipeline would look for a blank in a text, well written or not."""
-    return _BLANK.search(text) is not None
+    return BLANK.search(text) is not None
 
 
 def check_no_blank(text: str, who: str) -> None:
@@ -54,19 +59,6 @@ def check_no_blank(text: str, who: str) -> None:
             'mask token once per token to fill, or use pipeline("infilling", model=...), which '
             "draws lengths for blanks."
         )
-
-
-@dataclass(frozen=True)
-class _Template:
-    """A text whose blanks have lengths.
-
-    Attributes:
-        typed: the k + 1 stretches around the k spans, as typed.
-        spans: first and last-plus-one token of each span, counted without padding.
-    """
-
-    typed: tuple[str, ...]
-    spans: tuple[tuple[int, int], ...]
 
 
 class InfillingPipeline(MaskGitPipeline):
@@ -94,8 +86,16 @@ class InfillingPipeline(MaskGitPipeline):
 
     Arguments of the constructor and of each call:
 
-    - `blank_lengths` ((int, int), default (1, 4)): the least and the greatest length of `{blank}`;
-      every length between is equally likely.
+    - `blank_lengths` ((int, int), default (1, 4)): the least and the greatest length of `{blank}`.
+    - `length` (str, default "uniform"): how the length of a blank with a range is decided.
+      "uniform": every length of its range is equally likely. "sampled": the length of the whole
+      text is drawn from those that training saw, given the ranges; of the lengths of several blanks
+      that come to it all are equally likely, and `{blank}` without `blank_lengths` may be as long
+      as such a text. "likeliest": every length is tried (128 choices at most), and the filled text
+      is kept whose bound in nats, as `nelbo` measures it over the whole text, less ln(h + 1) is
+      least; h is the number of training texts of its length, 0 where nobody knows. Of equals the
+      shortest is kept.
+    - `length_samples` (int, default 16): maskings that estimate each of these bounds; even.
     - `seed` (int): draws lengths and tokens. A text's result depends on the seed and the text
       alone, not on its neighbours or the batch size (up to rounding in float32); the same text
       twice comes out the same twice. Without it each text draws a seed, in the order of the texts,
@@ -105,7 +105,7 @@ class InfillingPipeline(MaskGitPipeline):
     - `batch_size` and every option of `MaskGitGenerationConfig`, but for `max_new_tokens`:
       nothing is appended.
 
-    All `num_return_sequences` texts have the same lengths.
+    Each of `num_return_sequences` texts decides on lengths of its own.
     """
 
     _load_tokenizer = True  # type: ignore[assignment]
@@ -131,46 +131,43 @@ class InfillingPipeline(MaskGitPipeline):
     def _sanitize_parameters(
         self,
         blank_lengths: Sequence[int] | None = None,
+        length: str | None = None,
+        length_samples: int | None = None,
         seed: int | None = None,
         return_probabilities: bool | None = None,
         tokenizer_kwargs: dict[str, Any] | None = None,
         **generate_kwargs: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         check_tokenizer_kwargs(tokenizer_kwargs)
-        preprocess: dict[str, Any] = {"tokenizer_kwargs": tokenizer_kwargs, "seed": seed}
-        if blank_lengths is not None:
-            bounds = list(blank_lengths) if isinstance(blank_lengths, tuple | list) else []
-            if not (
-                len(bounds) == 2
-                and all(type(b) is int for b in bounds)  # True is no length
-                and 1 <= bounds[0] <= bounds[1] < 10**_MOST_DIGITS
-            ):
-                raise ValueError(
-                    "`blank_lengths` must be two integers, the least and the greatest number of "
-                    "tokens, the least at least 1 and the greatest below "
-                    f"{10**_MOST_DIGITS:,}; got {blank_lengths!r}."
-                )
-            preprocess["blank_lengths"] = tuple(bounds)
+        check_lengths(blank_lengths, length, length_samples)
         if seed is not None and (isinstance(seed, bool) or not isinstance(seed, numbers.Integral)):
             raise ValueError(
                 f"`seed` must be one int for all texts, got {seed!r}; for a seed per text call the "
                 "pipeline once per text."
             )
-        if "generator" in generate_kwargs:
-            preprocess["generator"] = generate_kwargs["generator"]
-        # Of the constructor and of the call: whether tokens are drawn, so that a seed is.
-        preprocess["options"] = {**getattr(self, "_forward_params", {}), **generate_kwargs}
+        given = {**getattr(self, "_forward_params", {}), **generate_kwargs}
+        preprocess = {
+            "tokenizer_kwargs": tokenizer_kwargs,
+            "seed": seed,
+            "blank_lengths": None if blank_lengths is None else tuple(blank_lengths),
+            "length": length,
+            "generator": generate_kwargs.get("generator"),
+            # Of the constructor and of the call: how many texts, and whether tokens are drawn.
+            "options": {name: given[name] for name in given if name != "length_samples"},
+        }
+        own = {"length_samples": length_samples, "seed": None if seed is None else int(seed)}
         postprocess = {"return_probabilities": return_probabilities}
         return (
             {name: value for name, value in preprocess.items() if value is not None},
-            {**generate_kwargs, **({} if seed is None else {"seed": int(seed)})},
+            {**generate_kwargs, **{n: value for n, value in own.items() if value is not None}},
             {name: value for name, value in postprocess.items() if value is not None},
         )
 
     def preprocess(  # type: ignore[override]
         self,
         text: Any,
-        blank_lengths: tuple[int, int] = (1, 4),
+        blank_lengths: tuple[int, int] | None = None,
+        length: str = next(iter(LENGTHS)),
         seed: int | None = None,
         generator: torch.Generator | None = None,
         tokenizer_kwargs: dict[str, Any] | None = None,
@@ -184,10 +181,15 @@ class InfillingPipeline(MaskGitPipeline):
         Args:
             text: with masks or blanks.
             blank_lengths: of a blank that names none.
+            length: row of `LENGTHS`.
             seed: draws the lengths.
             generator: draws the seed where there is none.
             tokenizer_kwargs: for the tokenizer.
             options: of decoding.
+
+        Returns:
+            `drafts`, for each text that is to be returned those that it is chosen from, and the
+            text's `seed`.
         """
         if not isinstance(text, str):
             raise ValueError(
@@ -196,132 +198,114 @@ class InfillingPipeline(MaskGitPipeline):
             )
         if generator is not None:
             refuse_generator_in_workers()
-        if seed is None and self._resolved(self._prepare_generate_kwargs(options or {})).do_sample:
+        resolved = self._resolved(self._prepare_generate_kwargs(options or {}))
+        if seed is None and resolved.do_sample:
             seed = fresh_seed(generator)
-        typed, counts = self._parse(text, blank_lengths, seed, generator)
-        # A mask token has no length of its own (None) and stands for itself.
-        mask = self.tokenizer.mask_token
-        masked = typed[0] + "".join(
-            mask * (count or 1) + after for count, after in zip(counts, typed[1:], strict=True)
+        unnamed = Blank(*(blank_lengths or _BLANK_LENGTHS))
+        if blank_lengths is None and LENGTHS[length].reads_histogram:
+            unnamed = Blank(1, None)
+        holes = split_at_holes(text, self.tokenizer.mask_token, unnamed)
+        first = self._draft(holes, [b.low for b in holes.blanks if b], tokenizer_kwargs, options)
+        limit = self.model.max_positions or 10**MOST_DIGITS
+        blanks = Blanks(
+            [b for b in holes.blanks if b],
+            first.length,
+            limit - len(first.columns["input_ids"]),
+            self.model.config,
         )
+        copies = row_seeds(1, resolved.num_return_sequences, [0], None, True)  # not too many
+        if all(low == high for low, high in blanks.ranges):
+            return {"drafts": [[first]] * len(copies), "seed": seed}
+        key = fresh_seed(generator) if seed is None else int(seed)
+        drafts = []
+        for of_copy in row_seeds(1, len(copies), [key], None, True):
+            chosen = LENGTHS[length].choose(blanks, of_copy)
+            drafts.append([self._draft(holes, one, tokenizer_kwargs, None) for one in chosen])
+        return {"drafts": drafts, "seed": None if seed is None else int(seed)}
+
+    def _draft(
+        self,
+        holes: Holes,
+        lengths: Sequence[int],
+        tokenizer_kwargs: dict[str, Any] | None,
+        options: dict[str, Any] | None,
+    ) -> Draft:
+        """Tokenise a text whose blanks have these lengths; with options, check what was read."""
+        counts = holes.counts(lengths)
+        masked = holes.masked(self.tokenizer.mask_token, counts)
         # These win over the caller's options: the mask tells padding from text.
         asked = {"return_tensors": "pt", "return_attention_mask": True}
         inputs = self.tokenizer(masked, **{**(tokenizer_kwargs or {}), **asked})
-        ids = inputs["input_ids"][0][inputs["attention_mask"][0] == 1].tolist()
-        template = self._locate(typed, counts, ids)
-        self._check_read([masked], inputs, options)
+        real = inputs["attention_mask"][0] == 1
+        columns = {name: row[0][real].tolist() for name, row in inputs.items()}
+        ids = columns["input_ids"]
+        template = locate(holes, counts, ids, self.tokenizer.mask_token_id)
+        if options is not None:
+            self._check_read([masked], inputs, options)
         limit = self.model.max_positions
         if limit is not None and len(ids) > limit:
             raise ValueError(
                 f"The text comes to {len(ids)} tokens with its blanks, the encoder takes {limit}. "
                 "Shorten the text or its blanks."
             )
-        return {**inputs, "template": template, "seed": None if seed is None else int(seed)}
+        row = torch.tensor([ids])
+        return Draft(
+            columns, template, int(body_lengths(self.model.config, row, torch.ones_like(row)))
+        )
 
-    def _parse(
+    def _forward(  # type: ignore[override]
         self,
-        text: str,
-        blank_lengths: tuple[int, int],
-        seed: int | None,
-        generator: torch.Generator | None,
-    ) -> tuple[list[str], list[int | None]]:
-        """Split a text at its blanks and masks.
-
-        Returns:
-            The stretches around them, and the length of each: None for a mask token.
-        """
-        holes = re.compile(f"{re.escape(self.tokenizer.mask_token)}|{_BLANK.pattern}")
-        typed: list[str] = []
-        counts: list[int | None] = []
-        draws: torch.Generator | None = None
-        start = 0
-        for hole in holes.finditer(text):
-            typed.append(text[start : hole.start()])
-            start = hole.end()
-            if hole["rest"] is None:
-                counts.append(None)
-                continue
-            low, high = _bounds(hole[0], hole["rest"], blank_lengths)
-            if low < high and draws is None:
-                key = fresh_seed(generator) if seed is None else int(seed)
-                draws = keyed_generator(key, _LENGTH_STREAM)
-            # before the first blank of an open length there is nothing to draw from, nor to draw
-            drawn = low if draws is None else torch.randint(low, high + 1, (), generator=draws)
-            counts.append(int(drawn))
-        typed.append(text[start:])
-        if not counts:
-            raise ValueError(
-                f"There is nothing to fill in {text!r}. Write {self.tokenizer.mask_token} for each "
-                "token to fill, or {blank}, {blank:3} or {blank:2-5} for a span of tokens."
-            )
-        return typed, counts
-
-    def _locate(self, typed: list[str], counts: list[int | None], ids: list[int]) -> _Template:
-        """Find each span among the tokens; masks side by side are one.
-
-        With "a {blank:2} b [MASK] [MASK]" and the ids [CLS] a m m b m m [SEP]:
-
-            counts   2, None, None             from `_parse`
-            typed    "a ", " b ", " ", ""      what stands around the three
-            spans    (2, 4), (5, 7)            the two masks have become one span
-            result   "a ", " b ", ""           and the space between them is gone
-        """
-        mask = self.tokenizer.mask_token_id
-        places = [i for i, token in enumerate(ids) if token == mask]
-        expected = sum(count or 1 for count in counts)
-        if len(places) != expected:
-            raise ValueError(
-                f"The text has {expected} masks with its blanks, the tokenizer reads "
-                f"{len(places)}. If `tokenizer_kwargs` cut the text, shorten it instead."
-            )
-        stretches = [typed[0]]
-        spans: list[tuple[int, int]] = []
-        grows = False  # whether the last span is of mask tokens
-        at = 0
-        for count, after in zip(counts, typed[1:], strict=True):
-            first = places[at]
-            at += count or 1
-            stop = places[at - 1] + 1
-            if grows and count is None and spans[-1][1] == first and not stretches[-1].strip():
-                spans[-1] = (spans[-1][0], stop)
-                stretches[-1] = after
-            else:
-                spans.append((first, stop))
-                stretches.append(after)
-            grows = count is None
-        return _Template(tuple(stretches), tuple(spans))
-
-    def _forward(self, model_inputs: dict[str, Any], **generate_kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        template = model_inputs["template"]
-        tensors = {k: v for k, v in model_inputs.items() if isinstance(v, Tensor)}
-        batch_size = len(tensors["input_ids"])
+        model_inputs: dict[str, Any],
+        length_samples: int = LENGTH_SAMPLES.default,
+        **generate_kwargs: Any,
+    ) -> dict[str, Any]:
+        """Fill every draft, and of those that one text is chosen from keep the likeliest."""
         options = self._prepare_generate_kwargs(generate_kwargs)
         if options.get("max_new_tokens") is not None:
             raise ValueError(
                 "The infilling pipeline fills what is blank and appends nothing, so it has no "
                 "`max_new_tokens`. Put {blank:8} at the end of the text to have 8 tokens there."
             )
-        if options.get("seed") is None or options.get("generator") is None:  # both are refused
+        several = isinstance(model_inputs["drafts"][0][0], list)  # texts, and not copies of one
+        texts = model_inputs["drafts"] if several else [model_inputs["drafts"]]
+        seeds = model_inputs["seed"] if several else [model_inputs["seed"]]
+        copies = len(texts[0])
+        greedy = None in seeds
+        of_copies = [0 if greedy else s for s in seeds]
+        keys = row_seeds(len(texts), copies, of_copies, None, True)
+        own_seeds = options.get("seed") is None or options.get("generator") is None
+        # Each returned text, and of each the drafts that it is chosen from.
+        returned = [drafts for text in texts for drafts in text]
+        rows = [(place, draft) for place, drafts in enumerate(returned) for draft in drafts]
+        options |= {"num_return_sequences": 1, "return_dict_in_generate": True}
+        if own_seeds:  # else both are given, which `generate` refuses
             # Each row has the seed of its text, so that its neighbours do not matter.
-            seeds = model_inputs["seed"]
-            seeds = seeds if isinstance(seeds, list) else [seeds]
-            options |= {"seed": None if None in seeds else seeds, "generator": None}
-        if options.get("allowed_token_ids") is not None:
-            copies = self._resolved(options).num_return_sequences
-            options["allowed_token_ids"] = shift_columns(
-                options["allowed_token_ids"], tensors["attention_mask"], copies
-            )
-        options["return_dict_in_generate"] = True
+            drawn = None if greedy else [keys[place] for place, _ in rows]
+            options |= {"seed": drawn, "generator": None}
+        if isinstance(options.get("allowed_token_ids"), list):
+            options["allowed_token_ids"] = per_row(options["allowed_token_ids"], rows, returned)
+        columns = padded([draft for _, draft in rows], self.tokenizer, self.device)
         with counted_before():  # by words, text by text
-            output = self.model.generate(**tensors, **options)
-        # (B * n, L) becomes (B, n, L): transformers takes a batch apart along the first dimension.
-        shape = (batch_size, -1, output.sequences.shape[-1])
-        return {
-            "sequences": output.sequences.reshape(shape),
-            "log_probabilities": output.reveal_log_probabilities.reshape(shape),
-            "attention_mask": tensors["attention_mask"],
-            "template": template,
-        }
+            output = self.model.generate(**columns, **options)
+        filled: list[list[Filled]] = [[] for _ in returned]
+        probabilities = output.reveal_log_probabilities.tolist()
+        for (place, draft), ids, logs in zip(
+            rows, output.sequences.tolist(), probabilities, strict=True
+        ):
+            size = len(draft.columns["input_ids"])
+            filled[place].append(Filled(ids[:size], logs[:size], draft))
+        kept = [
+            candidates[0]
+            if len(candidates) == 1
+            else likeliest(candidates, self.model, self.tokenizer, keys[place], length_samples)
+            for place, candidates in enumerate(filled)
+        ]
+        of_text = [kept[i : i + copies] for i in range(0, len(kept), copies)]
+        for number, written in enumerate(of_text):
+            equal = all(one.ids == written[0].ids for one in written)
+            if equal and len(set(keys[number * copies : (number + 1) * copies])) > 1:
+                warn_of_equal(copies)
+        return {"written": of_text if several else of_text[0]}
 
     def postprocess(  # type: ignore[override]
         self, model_outputs: dict[str, Any], return_probabilities: bool = False
@@ -329,53 +313,26 @@ class InfillingPipeline(MaskGitPipeline):
         """Put the filled tokens into the text.
 
         Args:
-            model_outputs: of one text; the sequences (1, n, L).
+            model_outputs: of one text.
             return_probabilities: see the class.
         """
-        template: _Template = model_outputs["template"]
-        real = model_outputs["attention_mask"][0] == 1
         results = []
-        for i, row in enumerate(model_outputs["sequences"][0]):
-            ids = row[real].tolist()
-            text, written = splice(self.tokenizer, _pieces(template, ids))
+        for filled in model_outputs["written"]:
+            template = filled.draft.template
+            text, written = splice(self.tokenizer, _pieces(template, filled.ids))
             spans: list[dict[str, Any]] = [
-                {"text": span, "start": start, "token_ids": ids[start:stop]}
+                {"text": span, "start": start, "token_ids": filled.ids[start:stop]}
                 for span, (start, stop) in zip(written, template.spans, strict=True)
             ]
             if return_probabilities:
-                given = model_outputs["log_probabilities"][0, i][real].exp().tolist()
+                given = torch.tensor(filled.log_probabilities).exp().tolist()
                 for span, (start, stop) in zip(spans, template.spans, strict=True):
                     span["probabilities"] = given[start:stop]
-            results.append({"infilled_text": text, "token_ids": ids, "spans": spans})
+            results.append({"infilled_text": text, "token_ids": filled.ids, "spans": spans})
         return results[0] if len(results) == 1 else results
 
 
-def _bounds(blank: str, rest: str, blank_lengths: tuple[int, int]) -> tuple[int, int]:
-    """Read the least and the greatest length of a blank."""
-    parsed = _LENGTHS.fullmatch(rest)
-    if parsed is None:
-        raise ValueError(
-            f"{blank!r} is no blank; write {{blank}}, {{blank:3}} for three tokens or "
-            "{blank:2-5} for two to five."
-        )
-    if parsed["low"] is None:
-        return blank_lengths
-    if max(len(number or "") for number in parsed.groups()) > _MOST_DIGITS:
-        raise ValueError(
-            f"{shown(blank)} is longer than any text; a blank takes fewer than "
-            f"{10**_MOST_DIGITS:,} tokens."
-        )
-    low = int(parsed["low"])
-    high = low if parsed["high"] is None else int(parsed["high"])
-    if not 1 <= low <= high:
-        raise ValueError(
-            f"{blank!r} has no length; a blank takes at least 1 token, and the smaller number "
-            "comes first."
-        )
-    return low, high
-
-
-def _pieces(template: _Template, ids: list[int]) -> list[Piece]:
+def _pieces(template: Template, ids: list[int]) -> list[Piece]:
     """Split the tokens of a finished text as its template says."""
     pieces, start = [], 0
     for typed, (first, stop) in zip(template.typed, template.spans, strict=False):

@@ -10,6 +10,7 @@ from transformers import BertForMaskedLM, EsmTokenizer
 from transformers import pipeline as any_pipeline
 
 from hf_maskgit import InfillingPipeline, MaskGitGenerationConfig
+from hf_maskgit.core import pipeline_drafts
 from hf_maskgit.core.generation_maskgit import MaskGitGenerationOutput
 from hf_maskgit.core.pipeline_infilling import holds_blank
 from tests.support.tiny import bert_config, tiny_model, tokenizer_for
@@ -254,7 +255,7 @@ def test_lengths_are_drawn_evenly_from_their_range(words, blank, options, allowe
     counts = dict.fromkeys(allowed, 0)
     for seed in range(60):
         text = f"w1 {blank} {blank} {blank} {blank}"
-        template = words.preprocess(text, seed=seed, **options)["template"]
+        template = words.preprocess(text, seed=seed, **options)["drafts"][0][0].template
         lengths = [stop - start for start, stop in template.spans]
         assert len(lengths) == 4
         for length in lengths:
@@ -264,14 +265,62 @@ def test_lengths_are_drawn_evenly_from_their_range(words, blank, options, allowe
     assert len(words(f"w1 {blank}", seed=0, **options)["spans"][0]["token_ids"]) in allowed
 
 
-def test_several_texts_come_with_the_same_lengths(words):
+def test_each_of_several_texts_decides_on_lengths_of_its_own(words):
     out = words("w1 {blank:2-6} w2", num_return_sequences=4, seed=1)
     assert len(out) == 4
     assert len({o["infilled_text"] for o in out}) > 1
-    assert len({len(o["token_ids"]) for o in out}) == 1
+    assert len({len(o["token_ids"]) for o in out}) > 1
+    assert out[0] == words("w1 {blank:2-6} w2", seed=1)
     batch = words(["w1 {blank:2-6} w2", "[MASK]"], num_return_sequences=4, seed=1, batch_size=2)
     assert batch[0] == out
     assert [len(o) for o in batch] == [4, 4]
+
+
+@pytest.mark.parametrize("length", ["uniform", "sampled", "likeliest"])
+def test_lengths_are_the_same_alone_and_in_any_batch(length):
+    """In float64, where padding does not show in the last digit of a bound."""
+    model = tiny_model("bert", lengths={"5": 3, "6": 1, "9": 4, "12": 2}).double()
+    pipe = pipeline("infilling", model=model, tokenizer=tokenizer_for("bert"))
+    texts = ["w1 {blank} w2", "{blank:2-4} w3 w4 {blank:1-2}", "[MASK] {blank:2} w1"]
+    options = {"length": length, "num_return_sequences": 2, "seed": 5, "length_samples": 4}
+    alone = [pipe(text, **options) for text in texts]
+    for batch_size in (2, 3):
+        assert pipe(texts, batch_size=batch_size, **options) == alone
+    if length == "sampled":
+        # of the third text nothing is drawn, its length is not of the histogram
+        assert {len(o["token_ids"]) - 2 for out in alone[:2] for o in out} <= {5, 6, 9, 12}
+    if length == "likeliest":  # draws nothing then
+        greedy = {"length": length, "do_sample": False, "length_samples": 4}
+        assert pipe(texts[0], **greedy) == pipe(texts[0], **greedy)
+
+
+def test_a_blank_without_a_number_may_be_as_long_as_the_texts_of_training():
+    model = tiny_model("bert", lengths={"2": 1, "30": 1, "55": 1})
+    pipe = pipeline("infilling", model=model, tokenizer=tokenizer_for("bert"))
+    drafts = pipe.preprocess(
+        "w1 {blank}", length="sampled", seed=1, options={"num_return_sequences": 60}
+    )
+    assert {of_copy[0].length for of_copy in drafts["drafts"]} == {2, 30, 55}
+    named = pipe.preprocess("w1 {blank}", length="sampled", seed=1, blank_lengths=(1, 40))
+    assert named["drafts"][0][0].length in (2, 30)
+
+
+def test_the_likeliest_text_is_kept_and_of_equals_the_shortest(words, monkeypatch):
+    """The bounds are made up: what is compared, and with what, is all there is to see."""
+    text = "w1 {blank:1-4} w2"
+
+    def kept(bounds):
+        monkeypatch.setattr(pipeline_drafts, "text_bounds", lambda *given: torch.tensor(bounds))
+        return len(words(text, length="likeliest", seed=0)["spans"][0]["token_ids"])
+
+    assert kept([9.0, 7.5, 8.0, 7.6]) == 2
+    assert kept([9.0, 7.5, 7.5, 7.5]) == 2
+    # 4, 5 and 6 tokens were seen 9, 0 and 19 times: ln 10, ln 1 and ln 20 go off
+    monkeypatch.setattr(words.model.config, "lengths", {"4": 9, "6": 19})
+    assert kept([20.0, 10.0, 8.0, 7.4]) == 4
+    assert kept([20.0, 9.7, 7.3, 10.4]) == 3
+    assert kept([20.0, 9.0, 7.3, 10.4]) == 2
+    assert words.model.config.lengths is not None
 
 
 def test_options_may_be_set_once(words):
@@ -345,12 +394,32 @@ def test_what_cannot_be_filled_is_said(words, text, sentence):
         ({"max_new_tokens": 3}, r"appends nothing, .* Put \{blank:8\} at the end"),
         ({"num_beams": 2}, "no option 'num_beams'"),
         ({"tokenizer_kwargs": {"truncation": True, "max_length": 3}}, "reads 1. .* shorten it"),
+        ({"length": "longest"}, "Unknown length 'longest'; choose from 'uniform', 'sampled', 'lik"),
+        ({"length_samples": 5}, "`length_samples` must be even .maskings come in pairs., got 5"),
+        ({"length_samples": 2}, "`length_samples` must be an integer of at least 4, got 2"),
+        ({"num_return_sequences": 10**9}, "makes 1,000,000,000 texts of 1 rows; .* 100,000 at m"),
         ({"seed": 1, "generator": torch.Generator()}, "`seed` or `generator`, not both"),
     ],
 )
 def test_a_wrong_option_is_said(words, options, sentence):
     with pytest.raises(ValueError, match=sentence):
         words("[MASK] w1 [MASK]", **options)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "text", "length", "sentence"),
+    [
+        (None, "w1 {blank:1-3}", "sampled", "no `lengths`: .* Use length='uniform'"),
+        ({"9": 1}, "w1 {blank:1-3}", "sampled", "has from 2 to 4 tokens, .* longest had 9. Give"),
+        ({"2": 1}, "w1 w2 {blank}", "sampled", "has from 3 to 3 tokens, .* longest had 2. Give"),
+        (None, "{blank:1-12} w1 {blank:1-11}", "likeliest", "here are 132; 128 at most are comp"),
+    ],
+)
+def test_lengths_that_cannot_be_found_are_refused(lengths, text, length, sentence):
+    model = tiny_model("bert", lengths=lengths)
+    pipe = pipeline("infilling", model=model, tokenizer=tokenizer_for("bert"))
+    with pytest.raises(ValueError, match=sentence):
+        pipe(text, length=length, seed=0)
 
 
 def test_a_plain_encoder_is_refused():
