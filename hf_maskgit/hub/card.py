@@ -63,6 +63,9 @@ class GeneratorCard:
         held_out_unknown_share: as `unknown_share`, of its words.
         bound: estimate of the bound on held-out texts; None when there was no evaluation.
         bound_before: the same before training.
+        best: the lowest bound in between, where it is lower: that line of the run's log, with
+            `step`, `eval_nats_per_token` and `eval_std_error`.
+        curves: name of a picture of the training beside the card.
         unigram_nats: cross-entropy of a unigram model of the training texts on the same tokens, in
             nats per token.
         samples: texts the model wrote.
@@ -95,6 +98,8 @@ class GeneratorCard:
     held_out_unknown_share: float | None = None
     bound: NelboOutput | None = None
     bound_before: NelboOutput | None = None
+    best: Mapping[str, Any] | None = None
+    curves: str | None = None
     unigram_nats: float | None = None
     samples: Sequence[str] = ()
     sampling: str = ""

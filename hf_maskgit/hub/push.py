@@ -4,6 +4,7 @@ Loading needs nothing of this: `from_pretrained` takes a name on the Hub and a r
 """
 
 import logging
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from yaml import YAMLError
 
 from ..core.modeling_maskgit import MaskGitForMaskedLM
+from ..training.run_log import CURVES_NAME
 from .card import CARD_NAME, address_card, card_from_config, render_model_card
 from .loading import load_model, load_tokenizer
 from .own_code import disarm, foreign_code
@@ -28,6 +30,7 @@ logger = logging.getLogger(__name__)
 # `model.safetensors` before the shards that belong to the new index.
 _REPLACED = ["*.safetensors", "*.safetensors.index.json"]
 _FORBIDDEN = (401, 403)
+_PNG = b"\x89PNG\r\n\x1a\n"  # how a picture of this kind begins
 # Raised where no answer comes. The first is that of the httpx that huggingface_hub is built on.
 _NO_ANSWER = (hub_errors.HTTPError, ConnectionError)  # type: ignore[attr-defined]
 
@@ -154,6 +157,7 @@ def stage(push: Push, folder: Path) -> list[Path]:
     model.save_pretrained(folder, with_code=push.with_code)
     tokenizer.save_pretrained(folder)
     _staged_card(push, model, tokenizer).save(folder / CARD_NAME)
+    _stage_curves(push, folder)
     # Looked at before a fresh process trusts it.
     foreign = foreign_code(folder, push.with_code)
     if foreign:
@@ -263,6 +267,15 @@ def _staged_card(
             CARD_NAME,
         )
     return address_card(card, push.repo_id, revision=push.branch, with_code=push.with_code)
+
+
+def _stage_curves(push: Push, folder: Path) -> None:
+    """Send along the picture that the card shows, if it is one."""
+    path = push.folder / CURVES_NAME
+    shown = f"]({CURVES_NAME})" in (folder / CARD_NAME).read_text(encoding="utf-8")
+    is_own = path.is_file() and not path.is_symlink()
+    if shown and is_own and path.read_bytes().startswith(_PNG):
+        shutil.copyfile(path, folder / CURVES_NAME)
 
 
 def _read_card(path: Path) -> ModelCard:

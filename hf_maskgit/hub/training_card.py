@@ -7,6 +7,7 @@ Nothing of the data stands in it, and nothing of where things lie on this machin
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from glob import glob
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from ..training.adapters import num_parameters
 from ..training.arguments import DataArguments, ModelArguments, TrainArguments
 from ..training.examples import DataReport
 from ..training.loop import TrainingLoop
+from ..training.metrics import totals
+from ..training.run_log import CURVES_NAME, read_lines
 from .card import GeneratorCard, own_examples
 
 # What somebody needs who wants to train such a model again; the rest is in training_options.yaml.
@@ -33,6 +36,15 @@ _SETTINGS = (
     "ema_decay",
     "choice",
     "seed",
+)
+# Options that say how a run is watched, where it lies and what it is called, or what stands
+# elsewhere on the card. Any other that differs from its default is a row of the table.
+_UNTOLD = frozenset(
+    "output_dir overwrite_output_dir resume_from_checkpoint allow_changes dry_run num_train_epochs "
+    "max_steps mixed_precision find_unused_parameters use_cpu log_every log_with eval_every "
+    "eval_batch_size eval_samples eval_texts eval_prompts checkpoint_every keep_checkpoints "
+    "push_to_hub hub_model_id hub_private_repo license language train dataset train_split "
+    "eval_dataset eval_split eval_examples max_length pack num_proc num_workers".split()
 )
 # What shapes a text most; a card that listed every option would be read by nobody.
 _DECODING = (
@@ -77,6 +89,8 @@ def describe(
         return_dict_in_generate=False,
         seed=options.seed,
     )
+    log = loop.log.path
+    lines = list(read_lines(log)) if log.is_file() else []
     # Held-out texts are a data set of their own, or a split or a part of the one trained on.
     held_out = data_options.eval_dataset or data_options.dataset
     pretrained = not model_options.from_scratch and on_the_hub(model_options.encoder)
@@ -92,12 +106,15 @@ def describe(
         training_data=f"{loop.progress.setting['training_examples']:,} examples of "
         f"`{public_name(data_options.dataset)}`, split `{data_options.train_split}`.",
         unknown_share=read,
-        training=settings_of(loop, model_options, data_options, options),
+        training=settings_of(loop, model_options, data_options, options)
+        | {"tokens seen": totals(lines)["tokens"]},
         datasets=[data_options.dataset] if on_the_hub(data_options.dataset) else [],
         held_out_data=f"{public_name(held_out)}, held out",
         held_out_dataset=held_out if on_the_hub(held_out) else None,
         held_out_unknown_share=held_out_read,
         bound=loop.bound,
+        best=best_of(lines),
+        curves=CURVES_NAME if Path(options.output_dir, CURVES_NAME).is_file() else None,
         masked_example=masked,
         prompt_example=prompt,
         samples=tokenizer.batch_decode(written, skip_special_tokens=True),
@@ -154,8 +171,31 @@ def settings_of(
         "examples per update": loop.progress.setting["examples_per_update"],
         "longest example in tokens": data_options.max_length,
         "packed": data_options.pack,
+        **changed_options(data_options),
         **learning_settings(config, options, loop.accelerator.mixed_precision),
     }
+
+
+def changed_options(options: Any) -> dict[str, Any]:
+    """Collect the options that differ from their defaults and belong on a card, by name.
+
+    Args:
+        options: a dataclass of them.
+    """
+    found = {}
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if value != field.default and field.name not in _UNTOLD:
+            words = value if isinstance(value, list) else [value]
+            told = [public_name(word) if isinstance(word, str) else word for word in words]
+            found[field.name.replace("_", " ")] = ", ".join(map(str, told))
+    return found
+
+
+def best_of(lines: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the line of a log with the lowest bound, where the last one is another."""
+    found = totals(lines)
+    return None if found["best"] == found["last"] else found["best"]
 
 
 def learning_settings(
@@ -171,6 +211,7 @@ def learning_settings(
     return {
         "optimizer": "AdamW",
         "mixed precision": mixed_precision,
+        **changed_options(options),
         **{name.replace("_", " "): getattr(options, name) for name in _SETTINGS},
         **{name.replace("_", " "): value for name, value in config.masking_options().items()},
         **parts_on_the_card(config, options.train),

@@ -89,3 +89,37 @@ def test_the_card_of_the_training_is_sent_with_the_new_address(tmp_path, no_proc
     expected = (here / "README.md").read_text()
     again = sent.replace(', revision="best"', "").replace("\nWritten by hand.\n", "")
     assert again.strip() == expected.strip()
+
+
+def test_the_picture_that_the_card_shows_is_sent_if_it_is_one(tmp_path, no_process):
+    here, secret = tmp_path / "here", tmp_path / "secret.png"
+    tiny_model().save_pretrained(here)
+    word_tokenizer().save_pretrained(here)
+    secret.write_bytes(hub._PNG + b"of somebody else")
+    card = GeneratorCard(
+        model_id="here",
+        encoder="some-encoder",
+        training_data="Verses.",
+        masked_example="w1 [MASK]",
+        prompt_example="w1",
+        license="mit",
+    )
+
+    def sent(name):
+        staged = tmp_path / name
+        staged.mkdir()
+        return {path.name for path in stage(Push(folder=here, repo_id="me/verses"), staged)}
+
+    picture = here / "curves.png"
+    picture.write_bytes(hub._PNG + b"rest")
+    write_model_card(here, card)
+    assert "curves.png" not in sent("not shown")
+    write_model_card(here, replace(card, curves="curves.png"))
+    assert "curves.png" in sent("shown")
+    assert (tmp_path / "shown" / "curves.png").read_bytes() == picture.read_bytes()
+    picture.write_bytes(b"no picture")
+    assert "curves.png" not in sent("no picture")
+    picture.unlink()
+    assert "curves.png" not in sent("gone")
+    picture.symlink_to(secret)
+    assert "curves.png" not in sent("elsewhere")

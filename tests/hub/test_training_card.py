@@ -9,7 +9,8 @@ from hf_maskgit.hub import training_card
 from hf_maskgit.hub.card import render_model_card
 from hf_maskgit.training.arguments import DataArguments, ModelArguments
 from hf_maskgit.training.examples import DataReport
-from tests.support.tiny_training import examples, loop_of
+from hf_maskgit.training.run_log import append_line
+from tests.support.tiny_training import examples, log_lines, loop_of
 
 pytestmark = pytest.mark.usefixtures("_fresh_accelerate")
 
@@ -112,3 +113,41 @@ def test_names_on_the_hub_are_told_from_files_and_addresses(tmp_path):
     for private in (str(tmp_path / "a.txt"), str(tmp_path / "*.txt"), "https://host/path/b.txt"):
         assert not training_card.on_the_hub(private)
         assert "/" not in training_card.public_name(private)
+
+
+def test_an_option_that_was_changed_is_on_the_card(loop, tmp_path):
+    """Whichever it is: no list of them has to be kept."""
+    (tmp_path / "texts.txt").write_text("w1")
+    model_options = ModelArguments(encoder="o/e")
+    data_options = DataArguments(dataset="o/texts", text_column="verse", drop_empty_texts=True)
+    options = replace(
+        loop.options,
+        adam_beta2=0.95,
+        gradient_checkpointing=True,
+        eval_texts=1,
+        eval_prompts=["a text of the data"],
+    )
+    table = training_card.settings_of(loop, model_options, data_options, options)
+    assert (table["text column"], table["drop empty texts"]) == ("verse", "True")
+    assert (table["adam beta2"], table["gradient checkpointing"]) == ("0.95", "True")
+    assert "adam beta1" not in table
+    shown = " ".join(map(str, [*table, *table.values()]))
+    assert "a text of the data" not in shown
+    assert str(tmp_path) not in shown
+
+
+def test_the_card_says_how_many_tokens_were_seen_and_which_bound_was_the_lowest(loop, tmp_path):
+    given = (ModelArguments(encoder="o/e"), DataArguments(dataset="o/texts"), loop.options)
+    lines = log_lines(tmp_path / "run")
+    card = training_card.describe(loop, *given)
+    assert card.training["tokens seen"] == sum(line.get("tokens", 0) for line in lines)
+    assert card.training["tokens seen"] > 0
+    assert (card.best, card.curves) == (None, None), "the last is the best, and nothing was drawn"
+    assert "![" not in str(render_model_card(card))
+    append_line(loop.log.path, 3, {"eval_nats_per_token": 0.125, "eval_std_error": 0.0625})
+    append_line(loop.log.path, 6, {"eval_nats_per_token": 0.25, "eval_std_error": 0.0625})
+    (tmp_path / "run" / "curves.png").touch()
+    text = str(render_model_card(training_card.describe(loop, *given)))
+    assert "| the lowest of the run, after update 3: another model, kept by those" in text
+    assert "trained it | 0.125 | 0.062 |" in text
+    assert "by update](curves.png)" in text

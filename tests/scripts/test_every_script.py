@@ -5,11 +5,14 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import fields
+from typing import get_type_hints
 
 import pytest
 
 from hf_maskgit import MaskGitForMaskedLM
-from scripts import compare_samplers, evaluate, generate, train
+from hf_maskgit.training.arguments import DataArguments, ModelArguments, TrainArguments
+from scripts import benchmark, compare_samplers, evaluate, generate, train
 from tests.support.project import ROOT
 from tests.support.tiny import tiny_encoder, word_tokenizer
 from tests.support.tiny_training import repeated_symbols
@@ -73,3 +76,47 @@ def test_an_encoder_is_taken_by_every_script_that_takes_a_generator(tmp_path, ca
             printed.append(capsys.readouterr().out.replace(str(folder), "the model"))
         assert printed[0] == printed[1]
         assert printed[0]
+
+
+# What a number counts, or which pure number it is: one of these stands in the first sentence of its
+# help. "Tokens per text" has a unit; "how long" has none.
+COUNTED = (
+    "tokens texts examples updates passes processes words samples checkpoints masks maskings "
+    "layers positions nats ids id width rounds steps seconds bytes GB"
+)
+PURE = (
+    "share shares probability weight factor scale decay rate seed norm rank term dropout time "
+    "divides scales"
+)
+UNITS = re.compile(rf"\b({'|'.join(f'{COUNTED} {PURE}'.split())})\b", re.IGNORECASE)
+# The number is a letter of the formula in its first sentence.
+FORMULAS = {"threshold_factor", "guidance_scale"}
+
+
+def numbers_of(*option_types):
+    for option_type in option_types:
+        kinds = get_type_hints(option_type)
+        for field in fields(option_type):
+            if re.search(r"\b(int|float)\b", str(kinds[field.name])):
+                yield pytest.param(field, id=f"{option_type.__name__}.{field.name}")
+
+
+NUMBERS = list(
+    numbers_of(
+        *(ModelArguments, DataArguments, TrainArguments),
+        *(evaluate.EvaluateArguments, generate.GenerateArguments),
+        *(compare_samplers.CompareArguments, benchmark.BenchmarkArguments),
+    )
+)
+
+
+@pytest.mark.parametrize("option", NUMBERS)
+def test_the_help_of_a_number_names_its_unit(option):
+    first = option.metadata["help"].partition(". ")[0]
+    assert UNITS.search(first) or option.name in FORMULAS, first
+
+
+def test_all_numbers_are_looked_at():
+    assert len(NUMBERS) > 60
+    assert UNITS.search("Longest example, in tokens")
+    assert not UNITS.search("How long an example is")

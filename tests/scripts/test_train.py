@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from huggingface_hub import ModelCard
+from safetensors.torch import load_file
 
 from hf_maskgit import MaskGitForMaskedLM
 from hf_maskgit.hub.push import HubError
@@ -18,7 +20,7 @@ from hf_maskgit.training.loop import TrainingLoop
 from hf_maskgit.training.recipes import parse_options
 from scripts import train
 from tests.support.project import ROOT
-from tests.support.tiny_training import log_lines, write_inputs
+from tests.support.tiny_training import assert_same_weights, log_lines, write_inputs
 
 pytestmark = pytest.mark.usefixtures("_fresh_accelerate", "_nobody_is_logged_in")
 
@@ -58,6 +60,19 @@ def test_the_saved_options_are_a_recipe_for_the_same_run(trained):
     assert data.validation_fraction == 0.1
     assert (training.max_steps, training.learning_rate) == (12, 1e-2)
     assert training.resume_from_checkpoint is None
+
+
+def test_the_saved_options_give_the_same_weights_again(trained, tmp_path):
+    """Bit for bit, with the texts that were written on the way."""
+    recipe, again = trained / "training_options.yaml", tmp_path / "again"
+    train.main([str(recipe), "--output_dir", str(again)])
+    for part in (".", "best"):
+        one, other = (load_file(run / part / "model.safetensors") for run in (trained, again))
+        assert_same_weights(one, other)
+    samples = [(run / "samples.jsonl").read_text() for run in (trained, again)]
+    assert samples[0] == samples[1]
+    options = [yaml.safe_load((run / recipe.name).read_text()) for run in (trained, again)]
+    assert {**options[0], "output_dir": str(again)} == options[1]
 
 
 def test_the_card_states_the_bound_and_no_text_of_the_data(trained):
