@@ -80,8 +80,10 @@ class GenerateArguments:
     )
     input_file: str | None = option(None, "The same, one per line.")
     num_samples: int = option(1, "Samples per text.")
-    max_new_tokens: int | None = option(
-        None, "Tokens to add to each text; default: the model's own, 0 to a masked text."
+    max_new_tokens: list[int] | None = option(
+        None,
+        "Tokens to add to each text, one number for all or one per text; default: the model's own, "
+        "0 to a masked text.",
     )
     preset: str | None = option(
         None, "Sampler of the literature; other options replace its own.", choices=list(PRESETS)
@@ -130,7 +132,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     stored: Any = getattr(model.generation_config, "max_unknown_share", None)
     check_texts(tokenizer, texts, decoding_options(options).get("max_unknown_share", stored))
-    sampler_of(model, options)  # before the file is written over
+    config = sampler_of(model, options)  # before the file is written over
+    lengths_of(config, len(texts), options.num_samples)
     with open_output(options.output_file) as output:
         for request, written in write_samples(model, tokenizer, texts, options):
             if options.output_format == "text":
@@ -165,8 +168,8 @@ def write_samples(
 ) -> Iterator[tuple[Sample, str]]:
     """Yield each sample as it is written, in the order of the texts."""
     config = sampler_of(model, options)
-    length, config.max_new_tokens = config.max_new_tokens, None  # it is named in the call
-    length_option = {} if length is None else {"max_new_tokens": length}
+    lengths = lengths_of(config, len(texts), options.num_samples)
+    config.max_new_tokens = None  # it is named in the call
     requests = [
         Sample(text, sample, mix(options.seed, number, sample))
         for number, text in enumerate(texts)
@@ -181,17 +184,49 @@ def write_samples(
                 return_tensors="pt",
             )
             seeds = [request.seed for request in batch]
+            own: dict[str, Any] = (
+                {} if lengths is None else {"max_new_tokens": [next(lengths) for _ in batch]}
+            )
             with counted_before():  # by words, text by text
                 sequences: Any = model.generate(
                     **inputs.to(model.device),
                     generation_config=config,
                     seed=seeds,
                     tokenizer=tokenizer,
-                    **length_option,
+                    **own,
                 )
             decoded = tokenizer.batch_decode(sequences, skip_special_tokens=True)
             yield from zip(batch, decoded, strict=True)
             told.update(len(batch))
+
+
+def lengths_of(
+    config: MaskGitGenerationConfig, num_texts: int, num_samples: int
+) -> Iterator[int] | None:
+    """Give each sample the number of tokens that its text gets, in their order.
+
+    Args:
+        config: from `sampler_of`.
+        num_texts: how many texts there are.
+        num_samples: of each.
+
+    Returns:
+        None where nothing is named.
+
+    Raises:
+        ValueError: for several numbers that are not as many as the texts.
+    """
+    length: int | list[int] | None = config.max_new_tokens
+    if length is None:
+        return None
+    lengths = length if isinstance(length, list) else [length]
+    if len(lengths) not in (1, num_texts):
+        raise ValueError(
+            f"`max_new_tokens` has {len(lengths)} numbers for {num_texts} texts; give one for all, "
+            "or one per text."
+        )
+    of_texts = lengths if len(lengths) > 1 else lengths * num_texts
+    return iter([n for n in of_texts for _ in range(num_samples)])
 
 
 def sampler_of(model: MaskGitForMaskedLM, options: GenerateArguments) -> MaskGitGenerationConfig:

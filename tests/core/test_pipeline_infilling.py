@@ -15,6 +15,7 @@ from hf_maskgit.core.generation_maskgit import MaskGitGenerationOutput
 from hf_maskgit.core.pipeline_infilling import holds_blank
 from tests.support.tiny import bert_config, tiny_model, tokenizer_for
 from tests.support.tiny_tokenizers import SENTENCES, TOKENIZERS, byte_level_tokenizer, model_for
+from tests.support.tiny_training import trained_on
 
 pipeline = functools.partial(any_pipeline, device="cpu")  # also where there is a GPU
 
@@ -321,6 +322,23 @@ def test_the_likeliest_text_is_kept_and_of_equals_the_shortest(words, monkeypatc
     assert kept([20.0, 9.7, 7.3, 10.4]) == 3
     assert kept([20.0, 9.0, 7.3, 10.4]) == 2
     assert words.model.config.lengths is not None
+
+
+@pytest.mark.slow
+def test_the_likeliest_length_is_the_one_that_the_text_announces(tmp_path):
+    """Texts of a word that says how many follow, so many of another, and a last one."""
+    texts = [" ".join([f"w{10 + n}", *["w1"] * n, "w30"]) for n in (1, 2, 3, 4, 5)] * 20
+    model = trained_on(tmp_path, texts, max_length=10, max_steps=400)
+    assert model.config.lengths == {str(n + 2): 20 for n in (1, 2, 3, 4, 5)}
+    pipe = pipeline("infilling", model=model, tokenizer=tokenizer_for("bert"))
+    for number in (1, 2, 3, 4, 5):
+        text = f"w{10 + number} {{blank:1-5}} w30"
+        found = pipe(text, length="likeliest", num_return_sequences=3, seed=number)
+        expected = " ".join([f"w{10 + number}", *["w1"] * number, "w30"])
+        assert [one["infilled_text"] for one in found] == [expected] * 3
+    # of the others either says nothing: evenly, and by what training saw, which is even, too
+    drawn = pipe("w13 {blank} w30", length="sampled", num_return_sequences=200, seed=0)
+    assert {len(one["spans"][0]["token_ids"]) for one in drawn} == {1, 2, 3, 4, 5}
 
 
 def test_options_may_be_set_once(words):

@@ -43,6 +43,18 @@ def test_a_sample_does_not_depend_on_the_batch_it_was_written_in(saved, tmp_path
     assert other != alone
 
 
+def test_every_text_may_have_a_number_of_new_tokens_of_its_own(saved, capsys):
+    texts = ("--text", "w1 w2", "w3", "w4 [MASK]", "--num_samples", "2")
+    options = ("--model", saved, *texts, "--options", '{"suppress_tokens": [3]}')
+    for batch_size in ("1", "4", "32"):
+        lines = lines_of(capsys, *options, "--batch_size", batch_size, "--max_new_tokens", *"351")
+        assert [len(line.split()) for line in lines] == [5, 5, 6, 6, 3, 3]
+    lines = lines_of(capsys, *options, "--max_new_tokens", "2")
+    assert [len(line.split()) for line in lines] == [4, 4, 3, 3, 4, 4]
+    with pytest.raises(ValueError, match="`max_new_tokens` has 2 numbers for 3 texts; give one"):
+        lines_of(capsys, *options, "--max_new_tokens", "2", "5")
+
+
 def test_json_lines_tell_how_each_text_came_about(saved, tmp_path):
     file = tmp_path / "out.jsonl"
     options = ["--model", saved, "--output_format", "jsonl", "--output_file", str(file)]

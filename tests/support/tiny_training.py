@@ -72,6 +72,37 @@ def write_inputs(folder: Path, num_texts: int = 200, **changes: Any) -> list[str
     ]
 
 
+def trained_on(folder: Path, texts: list[str], **options: Any) -> MaskGitForMaskedLM:
+    """A generator that the training script made of a tiny encoder and these texts, 100 an update.
+
+    Args:
+        folder: for all its files.
+        texts: of the words of `word_tokenizer`.
+        **options: of the script.
+    """
+    from scripts.train import main  # it imports the hub, which others here have no use for
+
+    word_tokenizer().save_pretrained(folder / "tokenizer")
+    dropouts = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    fresh_encoder_config(**dropouts).save_pretrained(folder / "encoder")
+    (folder / "texts.txt").write_text("\n".join(texts))
+    asked = {
+        "encoder": folder / "encoder",
+        "from_scratch": True,
+        "tokenizer": folder / "tokenizer",
+        "dataset": folder / "texts.txt",
+        "output_dir": folder / "run",
+        "use_cpu": True,
+        "per_device_batch_size": 100,
+        "learning_rate": 3e-3,
+        "corruption_prob": 0,
+        "checkpoint_every": 10_000,
+        "log_every": 100,
+    }
+    main(words({**asked, **options}))
+    return MaskGitForMaskedLM.from_pretrained(folder / "run").eval()
+
+
 def words(options: Mapping[str, Any]) -> list[str]:
     """Options as words of a command line."""
     return [f"--{name}={value}" for name, value in options.items()]

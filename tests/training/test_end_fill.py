@@ -9,13 +9,12 @@ from datasets import Dataset, IterableDataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_maskgit import DataCollatorForMaskGit, MaskGitForMaskedLM
+from hf_maskgit import DataCollatorForMaskGit
 from hf_maskgit.training.arguments import DataArguments
 from hf_maskgit.training.end_fill import fill_and_tell, fill_ends, filled_example
 from hf_maskgit.training.lengths import text_lengths
-from scripts.train import main
 from tests.support.tiny import tiny_config, word_tokenizer
-from tests.support.tiny_training import fresh_encoder_config, words
+from tests.support.tiny_training import trained_on
 
 CLS, SEP = 2, 3
 ROWS = [{"input_ids": [CLS, *[7] * n, SEP], "example_id": n} for n in (1, 2, 4, 5, 9)]
@@ -96,41 +95,14 @@ def test_the_log_says_how_many_were_filled(caplog):
 SHARES = {1: 0.5, 3: 0.3, 6: 0.2}
 
 
-def train_on_lengths(folder, *options):
-    word_tokenizer().save_pretrained(folder / "tokenizer")
-    fresh_encoder_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).save_pretrained(
-        folder / "encoder"
-    )
-    texts = [" ".join(["w1"] * n) for n, share in SHARES.items() for _ in range(round(100 * share))]
-    (folder / "texts.txt").write_text("\n".join(texts))
-    main(
-        [
-            *("--encoder", str(folder / "encoder"), "--from_scratch"),
-            *("--tokenizer", str(folder / "tokenizer"), "--dataset", str(folder / "texts.txt")),
-            *("--output_dir", str(folder / "run"), "--max_length", "10", *options),
-            *words(
-                {
-                    "use_cpu": True,
-                    "max_steps": 250,
-                    "per_device_batch_size": 100,
-                    "learning_rate": 3e-3,
-                    "corruption_prob": 0,
-                    "checkpoint_every": 1000,
-                    "log_every": 100,
-                }
-            ),
-        ]
-    )
-    return MaskGitForMaskedLM.from_pretrained(folder / "run").eval()
-
-
 @pytest.mark.slow
 def test_a_model_trained_with_it_ends_its_texts_where_the_data_do(tmp_path):
     """The network learns the law but for a per cent or two, so the bound is on the distance.
 
     0.05 of total variation, which 2,000 texts of the right law exceed once in a million times.
     """
-    model = train_on_lengths(tmp_path, "--end_fill", "10")
+    texts = [" ".join(["w1"] * n) for n, share in SHARES.items() for _ in range(round(100 * share))]
+    model = trained_on(tmp_path, texts, max_length=10, end_fill=10, max_steps=250)
     assert model.config.end_fill == 10
     assert model.config.lengths == {"1": 50, "3": 30, "6": 20}
     assert model.config.trained_length == 10
