@@ -41,13 +41,7 @@ from hf_maskgit.hub.card import write_model_card
 from hf_maskgit.hub.push import Push, check_access, check_metadata, open_repository, publish
 from hf_maskgit.hub.training_card import describe
 from hf_maskgit.training.arguments import DataArguments, ModelArguments, TrainArguments
-from hf_maskgit.training.building import (
-    Data,
-    load_data,
-    load_model,
-    load_tokenizer,
-    make_accelerator,
-)
+from hf_maskgit.training.building import load_model, load_tokenizer, make_accelerator
 from hf_maskgit.training.checkpoints import (
     BEST_FOLDER,
     check_output_dir,
@@ -57,6 +51,7 @@ from hf_maskgit.training.checkpoints import (
     how_to_go_on,
 )
 from hf_maskgit.training.curves import draw_own_curves
+from hf_maskgit.training.data import Data, check_together, load_data
 from hf_maskgit.training.dry_run import plan_of
 from hf_maskgit.training.loop import TrainingLoop
 from hf_maskgit.training.metrics import write_metrics
@@ -85,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     model_options, data_options, options = parse_options(
         (ModelArguments, DataArguments, TrainArguments), argv, "Train a masked-diffusion generator."
     )
+    check_together(model_options, data_options, options)
 
     # Where: an output folder that no other run uses, and the devices
     resume, output_dir = options.resume_from_checkpoint, Path(options.output_dir)

@@ -92,7 +92,7 @@ def describe(
     log = loop.log.path
     lines = list(read_lines(log)) if log.is_file() else []
     # Held-out texts are a data set of their own, or a split or a part of the one trained on.
-    held_out = data_options.eval_dataset or data_options.dataset
+    held_out = data_options.eval_dataset or " + ".join(data_options.dataset)
     pretrained = not model_options.from_scratch and on_the_hub(model_options.encoder)
     weights = " with random weights" if model_options.from_scratch else ""
     return GeneratorCard(
@@ -103,12 +103,11 @@ def describe(
         license=options.license,
         license_note=_NO_LICENSE if options.license is None else _OWN_LICENSE % options.license,
         language=options.language or [],
-        training_data=f"{loop.progress.setting['training_examples']:,} examples of "
-        f"`{public_name(data_options.dataset)}`, split `{data_options.train_split}`.",
+        training_data=training_data(loop.progress.setting["training_examples"], data_options),
         unknown_share=read,
         training=settings_of(loop, model_options, data_options, options)
         | {"tokens seen": totals(lines)["tokens"]},
-        datasets=[data_options.dataset] if on_the_hub(data_options.dataset) else [],
+        datasets=[name for name in data_options.dataset if on_the_hub(name)],
         held_out_data=f"{public_name(held_out)}, held out",
         held_out_dataset=held_out if on_the_hub(held_out) else None,
         held_out_unknown_share=held_out_read,
@@ -121,6 +120,23 @@ def describe(
         sampling=sampling_of(model.generation_config, length),
         limits=[f"It has seen texts of at most {data_options.max_length} tokens."],
     )
+
+
+def training_data(num_examples: int | None, data_options: DataArguments) -> str:
+    """Say what a model learned from.
+
+    Args:
+        num_examples: of all data sets together; None of a stream.
+        data_options: name the data sets.
+    """
+    what = "A stream" if num_examples is None else f"{num_examples:,} examples"
+    given = data_options.dataset_probs
+    weights: list[Any] = list(given) if given else [None for _ in data_options.dataset]
+    names = [
+        f"`{public_name(name)}`" + ("" if weight is None else f" (weight {weight:g})")
+        for name, weight in zip(data_options.dataset, weights, strict=True)
+    ]
+    return f"{what} of {' and '.join(names)}, split `{data_options.train_split}`."
 
 
 def sampling_of(stored: MaskGitGenerationConfig, length: int | None = None) -> str:

@@ -5,9 +5,10 @@ from typing import Any, Literal, TypeVar
 
 from ..core.configuration_maskgit import MaskGitConfig
 from ..core.masking import Masking
-from ..core.options import Option, check, options_of
-from ..core.unknown_tokens import Tolerance, checked_limit
+from ..core.options import check, options_of
 from ..evaluation.bound import Estimation, check_num_samples
+from .data_arguments import DataArguments as DataArguments
+from .declaring import option_of, words_of
 from .learning_rates import LEARNING_RATES
 from .optimisation import OptimisationArguments
 from .recipes import option, required
@@ -16,23 +17,11 @@ from .time_samplers import TIME_SAMPLERS
 T = TypeVar("T")
 
 
-def _words(declared: Option) -> dict[str, Any]:
-    """Say to argparse which words an option can be; {} leaves that to its type."""
-    words = [choice for choice in declared.choices if choice is not None]
-    return {"choices": words} if words else {}
-
-
-def _option_of(source: type, name: str) -> Any:
-    """Declare an option as the library declares it, default and all."""
-    declared = options_of(source)[name]
-    return option(declared.default, declared.description, **_words(declared))
-
-
 def _left_out(name: str) -> Any:
     """Declare an option of `MaskGitConfig` that is the checkpoint's where it is not given."""
     declared = options_of(MaskGitConfig)[name]
     default = f"Default: as in the checkpoint, else {declared.default!r}."
-    return option(None, f"{declared.description} {default}", **_words(declared))
+    return option(None, f"{declared.description} {default}", **words_of(declared))
 
 
 def _with_masking(arguments: type[T]) -> type[T]:
@@ -120,69 +109,6 @@ class ModelArguments:
 
 
 @dataclass
-class DataArguments:
-    """What it learns from, and what it is judged by."""
-
-    dataset: str = required(
-        "Texts: a name on the Hub, a folder written by save_to_disk, or a text (one text per "
-        "line), JSON, CSV, TSV or Parquet file; 'part-*.txt' stands for several files."
-    )
-    dataset_config: str | None = option(None, "Configuration of a data set of the Hub.")
-    train_split: str = option("train", "Split to learn from; slices such as 'train[:10%]' work.")
-    eval_dataset: str | None = option(
-        None,
-        "Other data set to evaluate on, given like `dataset`; split `eval_split`, else 'train'.",
-    )
-    eval_split: str | None = option(None, "Split to evaluate on.")
-    validation_fraction: float | None = option(
-        None, "Share of the training texts, between 0 and 1, to hold out and evaluate on instead."
-    )
-    eval_examples: int = option(
-        512, "Held-out examples to evaluate on, spread evenly; the same ones every time."
-    )
-    text_column: str = option("text", "Column that holds the texts.")
-    max_length: int = option(512, "Longest example, in tokens, special tokens included.")
-    pack: bool = option(
-        False,
-        "Join the texts and cut blocks of `max_length` tokens (nothing is lost), instead of one "
-        "example per text (what exceeds `max_length` is cut off and counted).",
-    )
-    end_fill: int | None = option(
-        None,
-        "Fill texts with ends of text up to this many tokens, special tokens included (at most "
-        "`max_length`), so that the model learns where a text ends and generate(num_tokens="
-        "'window') ends by itself.",
-    )
-    drop_empty_texts: bool = option(False, "Drop texts without any token instead of refusing them.")
-    max_unknown_share: float = _option_of(Tolerance, "max_unknown_share")
-    num_proc: int | None = option(None, "Processes that tokenise. Default: only this one.")
-    num_workers: int = option(
-        0, "Processes per device that prepare batches; 0 uses the training one."
-    )
-
-    def __post_init__(self) -> None:
-        """Check ranges and what excludes each other."""
-        _at_least(self, 1, "eval_examples", "max_length", "num_proc")
-        _at_least(self, 0, "num_workers")
-        if self.end_fill is not None and (self.pack or self.end_fill > self.max_length):
-            raise ValueError(
-                "`end_fill` fills examples of one text each, of `max_length` tokens at most: got "
-                f"end_fill={self.end_fill} with max_length={self.max_length} and pack={self.pack}. "
-                "Packed texts are closed by an end of text already."
-            )
-        checked_limit(self.max_unknown_share)
-        if self.validation_fraction is not None and (self.eval_split or self.eval_dataset):
-            raise ValueError(
-                "`validation_fraction` holds out training texts; `eval_split` and `eval_dataset` "
-                "name others. Give one or the other."
-            )
-        if self.validation_fraction is not None and not 0 < self.validation_fraction < 1:
-            raise ValueError(
-                f"`validation_fraction` must lie between 0 and 1, got {self.validation_fraction}."
-            )
-
-
-@dataclass
 class TrainArguments(OptimisationArguments):
     """How it is trained; an update is one step of the optimizer. The base class has more."""
 
@@ -207,6 +133,11 @@ class TrainArguments(OptimisationArguments):
     seed: int = option(0, "Seed of weights, data order, masks and dropout; at least 0.")
     num_train_epochs: float = option(3.0, "Passes over the examples; the last may be a part.")
     max_steps: int | None = option(None, "Number of updates, instead of `num_train_epochs`.")
+    group_by_length: bool = option(
+        False,
+        "Put examples of about one length into one update, so that little of a batch is padding; "
+        "each epoch they are grouped anew.",
+    )
     per_device_batch_size: int = option(32, "Examples per device and forward pass.")
     gradient_accumulation_steps: int = option(
         1,
@@ -223,7 +154,7 @@ class TrainArguments(OptimisationArguments):
     warmup_steps: float = option(
         0.05, "Updates of linear warm-up; a value below 1 is a share of all updates."
     )
-    choice: str = _option_of(Masking, "choice")
+    choice: str = option_of(Masking, "choice")
     time_sampler: str = option(
         "uniform",
         "How the times of an update are drawn: 'uniform', spread evenly over the schedule; or "
@@ -257,7 +188,7 @@ class TrainArguments(OptimisationArguments):
     )
     eval_every: int = option(500, "Updates between two evaluations; there is one more at the end.")
     eval_batch_size: int = option(32, "Examples per device and forward pass of an evaluation.")
-    eval_samples: int = _option_of(Estimation, "num_samples")
+    eval_samples: int = option_of(Estimation, "num_samples")
     eval_texts: int = option(
         3,
         "Texts that the model writes at every evaluation, for each of `eval_prompts`; 0 for none.",

@@ -1,7 +1,7 @@
-"""From options to the things a run needs: tokenizer, model, examples, accelerator."""
+"""From options to the things a run needs: tokenizer, model, accelerator."""
 
 import logging
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -21,18 +21,8 @@ from ..core.encoder_loading import load_critic, load_encoder
 from ..core.masking import maskable_positions
 from ..core.modeling_maskgit import MaskGitForMaskedLM
 from ..core.special_tokens import rows_needed
-from .arguments import DataArguments, ModelArguments, TrainArguments
-from .end_fill import fill_and_tell
-from .examples import (
-    DataReport,
-    check_max_length,
-    evenly_spaced,
-    frame_texts,
-    hold_out,
-    tokenize_texts,
-)
+from .arguments import ModelArguments, TrainArguments
 from .recipes import json_object
-from .sources import load_texts
 from .trackers import check_tracker
 
 logger = logging.getLogger(__name__)
@@ -226,86 +216,6 @@ def encoder_config(
         )
     sizes = {"vocab_size": needed, "pad_token_id": tokenizer.pad_token_id}
     return make(source, **load, **{**sizes, **settings})
-
-
-def load_examples(
-    options: DataArguments, tokenizer: PreTrainedTokenizerBase, max_positions: int | None, seed: int
-) -> tuple[Dataset, Dataset | None]:
-    """Prepare the examples to learn from and, where held-out texts are named, those to evaluate on.
-
-    Raises:
-        ValueError: when `max_length` is beyond the encoder's positions, and for every fault of the
-            data that loading and preparing it name.
-    """
-    data = load_data(options, tokenizer, max_positions, seed)
-    return data.train, data.held_out
-
-
-class Data(NamedTuple):
-    """Prepared examples, and what became of the texts.
-
-    Attributes:
-        train: examples to learn from.
-        held_out: those to evaluate on, where texts for it are named.
-        train_report: of all texts to learn from.
-        held_out_report: of all held-out texts.
-    """
-
-    train: Dataset
-    held_out: Dataset | None
-    train_report: DataReport
-    held_out_report: DataReport | None
-
-
-def load_data(
-    options: DataArguments, tokenizer: PreTrainedTokenizerBase, max_positions: int | None, seed: int
-) -> Data:
-    """Prepare examples as `load_examples` does, which see, and report on the texts."""
-    check_max_length(options.max_length, max_positions)
-    texts = load_texts(options.dataset, options.dataset_config, options.train_split)
-    train, held_out = _tokenize(texts, options, tokenizer), None
-    if options.validation_fraction is not None:
-        # split only now, so that a faulty text was named by its row in the data set
-        train, held_out = hold_out(train, options.validation_fraction, seed)
-    elif options.eval_dataset is not None:
-        texts = load_texts(options.eval_dataset, split=options.eval_split or "train")
-        held_out = _tokenize(texts, options, tokenizer)
-    elif options.eval_split is not None:
-        texts = load_texts(options.dataset, options.dataset_config, options.eval_split)
-        held_out = _tokenize(texts, options, tokenizer)
-    else:
-        logger.warning(
-            "No held-out texts: nothing will be evaluated. Name `eval_split` or `eval_dataset`, or "
-            "set `validation_fraction`."
-        )
-    train, train_report = _frame("Training", train, options, tokenizer)
-    if held_out is None:
-        return Data(train, None, train_report, None)
-    held_out, report = _frame("Held-out", held_out, options, tokenizer)
-    return Data(train, evenly_spaced(held_out, options.eval_examples), train_report, report)
-
-
-def _tokenize(
-    texts: Dataset, options: DataArguments, tokenizer: PreTrainedTokenizerBase
-) -> Dataset:
-    return tokenize_texts(
-        texts,
-        tokenizer,
-        options.text_column,
-        options.drop_empty_texts,
-        options.num_proc,
-        options.max_unknown_share,
-    )
-
-
-def _frame(
-    what: str, bodies: Dataset, options: DataArguments, tokenizer: PreTrainedTokenizerBase
-) -> tuple[Dataset, DataReport]:
-    examples, report = frame_texts(
-        bodies, tokenizer, max_length=options.max_length, pack=options.pack
-    )
-    logger.info("%s data: %s", what, report)
-    return fill_and_tell(what, examples, tokenizer, options.end_fill), report
 
 
 @torch.no_grad()

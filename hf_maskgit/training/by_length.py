@@ -10,9 +10,9 @@ from transformers import PreTrainedTokenizerBase
 from ..core.modeling_maskgit import MaskGitForMaskedLM
 from .arguments import TrainArguments
 from .building import make_accelerator
-from .examples import batches_of_one_length
 from .loop import TrainingLoop
-from .passes import UpdateOrder
+from .orders import batches_of_one_length
+from .passes import UpdateBatches, UpdateOrder
 
 
 def train_by_length(
@@ -39,6 +39,7 @@ def train_by_length(
     loop = TrainingLoop(make_accelerator(options), model, tokenizer, examples, None, options)
     batches = batches_of_one_length(examples, options.per_device_batch_size, options.seed)
     rows = torch.tensor(batches)
+    assert isinstance(loop.batches, UpdateBatches)
     loop.batches.order = UpdateOrder(lambda epoch: rows)
     loop.run()
     loop.save_model(model_folder)

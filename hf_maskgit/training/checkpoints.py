@@ -73,8 +73,8 @@ class Progress:
     evaluation_due: bool = False
     time_moments: Moments | None = None
 
-    def advance(self, epoch_updates: int) -> None:
-        """Count one more update."""
+    def advance(self, epoch_updates: int | None) -> None:
+        """Count one more update; None is a stream, whose passes are its own affair."""
         self.step += 1
         self.updates_in_epoch += 1
         if self.updates_in_epoch == epoch_updates:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..evaluation.progress import duration
-from .building import Data
+from .data import Data
 from .cost import Memory, memory_of
 from .loop import TrainingLoop
 from .run_files import bytes_of_run
@@ -33,7 +33,7 @@ class Plan:
         device: kind of device of each process.
         processes: how many.
         texts, examples, held_out: texts to learn from, the examples made of them, and those that it
-            would be measured on.
+            would be measured on; None of a stream, for what is counted in all texts.
         tokens_per_epoch: of all examples, framing included.
         updates: of the whole run.
         epochs: passes over the examples.
@@ -51,12 +51,12 @@ class Plan:
 
     device: str
     processes: int
-    texts: int
-    examples: int
+    texts: int | None
+    examples: int | None
     held_out: int
-    tokens_per_epoch: int
+    tokens_per_epoch: int | None
     updates: int
-    epochs: float
+    epochs: float | None
     examples_per_update: int
     tokens_per_update: float
     padding_share: float
@@ -81,14 +81,12 @@ class Plan:
 
     def lines(self) -> list[str]:
         """Say it, a line per subject."""
-        memory, mean = self.memory, self.tokens_per_epoch / self.examples
+        memory = self.memory
         peak = "" if self.peak is None else f" Measured at its peak: {_size(self.peak)}."
         rows = {
-            "data": f"{self.texts:,} texts, {self.examples:,} examples of {mean:.1f} tokens on "
-            f"average, {self.tokens_per_epoch:,} tokens per epoch; {self.held_out:,} examples held "
-            "out",
+            "data": f"{self._data()}; {self.held_out:,} examples held out",
             "updates": f"{self.updates:,} of {self.examples_per_update:,} examples on "
-            f"{self.processes} x {self.device}: {self.epochs:.3g} epochs, about "
+            f"{self.processes} x {self.device}: {self._epochs()}about "
             f"{self.tokens_per_update:,.0f} maskable tokens per update and "
             f"{self.updates * self.tokens_per_update:.3g} in all",
             "padding": f"{self.padding_share:.1%} of the positions, in {TIMED} updates",
@@ -105,6 +103,18 @@ class Plan:
         }
         return [f"{name:<8} {said}" for name, said in rows.items()]
 
+    def _data(self) -> str:
+        if self.texts is None or not self.examples or self.tokens_per_epoch is None:
+            return "a stream, whose texts nobody has counted"
+        return (
+            f"{self.texts:,} texts, {self.examples:,} examples of "
+            f"{self.tokens_per_epoch / self.examples:.1f} tokens on average, "
+            f"{self.tokens_per_epoch:,} tokens per epoch"
+        )
+
+    def _epochs(self) -> str:
+        return "" if self.epochs is None else f"{self.epochs:.3g} epochs, "
+
 
 def plan_of(loop: TrainingLoop, data: Data) -> Plan:
     """Take a few updates in memory, and say what the whole run would be.
@@ -116,7 +126,7 @@ def plan_of(loop: TrainingLoop, data: Data) -> Plan:
     Raises:
         ValueError, NotFiniteError: as the run would.
     """
-    accelerator, options = loop.accelerator, loop.options
+    accelerator, options, report = loop.accelerator, loop.options, data.train_report
     plain = accelerator.unwrap_model(loop.model)
     measured = _measure(loop)
     parameters = sum(p.numel() for p in plain.parameters())
@@ -126,12 +136,12 @@ def plan_of(loop: TrainingLoop, data: Data) -> Plan:
     return Plan(
         device=accelerator.device.type,
         processes=accelerator.num_processes,
-        texts=data.train_report.texts,
-        examples=data.train_report.examples,
+        texts=None if report is None else report.texts,
+        examples=None if report is None else report.examples,
         held_out=0 if data.held_out is None else len(data.held_out),
-        tokens_per_epoch=data.train_report.tokens,
+        tokens_per_epoch=None if report is None else report.tokens,
         updates=loop.num_updates,
-        epochs=loop.num_updates / loop.epoch_updates,
+        epochs=loop.num_updates / loop.epoch_updates if loop.epoch_updates else None,
         examples_per_update=loop.progress.setting["examples_per_update"],
         tokens_per_update=statistics.fmean(measured.tokens),
         padding_share=measured.padding / measured.positions,

@@ -12,7 +12,8 @@ along with the text; what stands behind the first end is cut off.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 from datasets import Dataset, IterableDataset
@@ -54,20 +55,32 @@ def fill_ends(examples: Examples, tokenizer: PreTrainedTokenizerBase, window: in
     Raises:
         ValueError: for a tokenizer that ends no text, or a window without room for a text.
     """
-    fields = tokenizer_fields(tokenizer)
-    check_window(window, fields)
+    fill_one = filler_of(tokenizer, window)
     columns = getattr(examples, "column_names", None) or []
     known = [name for name in FILLERS if name in columns] if columns else list(FILLERS)
-    suffix_ids, end = fields["suffix_ids"], int(fields["eos_token_id"])
 
     def fill(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         rows = [dict(zip(batch, row, strict=True)) for row in zip(*batch.values(), strict=True)]
-        filled = [filled_example(row, window, end, suffix_ids) for row in rows]
+        filled = [fill_one(row) for row in rows]
         return {name: [row[name] for row in filled] for name in known if name in batch}
 
     told = {"desc": "Filling with ends of text"}
     described: dict[str, Any] = told if isinstance(examples, Dataset) else {}
     return examples.map(fill, batched=True, **described)
+
+
+def filler_of(
+    tokenizer: PreTrainedTokenizerBase, window: int
+) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """Return what fills one example with ends of text; see `fill_ends`, also for the errors."""
+    fields = tokenizer_fields(tokenizer)
+    check_window(window, fields)
+    return partial(
+        filled_example,
+        window=window,
+        end=int(fields["eos_token_id"]),
+        suffix_ids=fields["suffix_ids"],
+    )
 
 
 def filled_example(

@@ -11,7 +11,6 @@ import logging
 import signal
 import time
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,6 +25,7 @@ from ..evaluation.progress import ProgressBar
 from .adapters import add_adapters
 from .arguments import TrainArguments
 from .averages import WeightAverages
+from .batching import batches_of, check_times
 from .checkpoints import BEST_FOLDER, Progress, read_progress, save_checkpoint
 from .collator import DataCollatorForMaskGit
 from .evaluations import Evaluations
@@ -33,7 +33,6 @@ from .finiteness import NotFiniteError
 from .freezing import freeze_left_out, freeze_named
 from .lengths import note_length_of
 from .optimizer import make_optimizer, set_schedule
-from .passes import UpdateBatches, UpdateOrder, UpdateShares, shuffled_updates
 from .run_facts import Facts, facts_of, what_changed
 from .run_files import FolderGoneError, told_if_it_fails
 from .run_log import RunLog
@@ -41,7 +40,8 @@ from .run_state import RunState
 from .saving import load_finished, save_finished
 from .skipping import left_out
 from .stopping import StopSignals
-from .time_samplers import TIME_SAMPLERS, remember
+from .streams import StreamedExamples
+from .time_samplers import remember
 from .updates import (
     Update,
     examples_per_update,
@@ -61,8 +61,8 @@ class TrainingLoop:
         accelerator: from `make_accelerator`.
         model: in float32; prepared here.
         tokenizer: the one the model was made with.
-        train_examples: columns `input_ids` and `example_id`.
-        eval_examples: the same, or None for no evaluation.
+        train_examples: columns `input_ids` and `example_id`, or a stream.
+        eval_examples: a data set of these, or None for no evaluation.
         options: how to train.
         num_workers: processes that prepare batches.
         facts: what else shapes the run and must be the same when it is resumed, by name.
@@ -84,7 +84,7 @@ class TrainingLoop:
         accelerator: Accelerator,
         model: MaskGitForMaskedLM,
         tokenizer: PreTrainedTokenizerBase,
-        train_examples: Dataset,
+        train_examples: Dataset | StreamedExamples,
         eval_examples: Dataset | None,
         options: TrainArguments,
         num_workers: int = 0,
@@ -103,7 +103,7 @@ class TrainingLoop:
             options.gradient_accumulation_steps,
             options.per_device_batch_size,
         )
-        self.epoch_updates = updates_per_epoch(len(train_examples), update_size)
+        self.epoch_updates = updates_per_epoch(train_examples.num_rows, update_size)
         self.num_updates = total_updates(
             options.num_train_epochs, self.epoch_updates, options.max_steps
         )
@@ -119,7 +119,17 @@ class TrainingLoop:
         )
         note_length_of(model.config, train_examples)
         self.progress = Progress({**shaped_by, **(facts or {})})
-        self.batches = self._batches_of(model, train_examples, update_size, num_workers)
+        self.collator = DataCollatorForMaskGit.from_config(
+            model.config,
+            tokenizer,
+            choice=options.choice,
+            seed=options.seed,
+            count_unknown=False,  # by words, when the texts were tokenised
+        )
+        check_times(options.time_sampler, model.config.use_simple_mdlm_loss_weight)
+        self.batches = batches_of(
+            train_examples, self.collator, accelerator, options, update_size, num_workers
+        )
         if options.gradient_checkpointing:
             model.activation_checkpointing_enable()
         optimizer, scheduler = make_optimizer(model, options, self.num_updates)
@@ -134,30 +144,6 @@ class TrainingLoop:
             accelerator, self.model, tokenizer, eval_examples, options, self.progress
         )
 
-    def _batches_of(
-        self, model: MaskGitForMaskedLM, examples: Dataset, update_size: int, num_workers: int
-    ) -> UpdateBatches:
-        accelerator, seed = self.accelerator, self.options.seed
-        times = TIME_SAMPLERS[self.options.time_sampler]
-        if times.adapts and not model.config.use_simple_mdlm_loss_weight:
-            raise ValueError(
-                f"time_sampler={self.options.time_sampler!r} corrects by the weight of each loss "
-                "how often its time is drawn, and the model's use_simple_mdlm_loss_weight=False "
-                "weighs all alike: it would learn something else. Use time_sampler='uniform', or "
-                "set `use_simple_mdlm_loss_weight`."
-            )
-        self.collator = DataCollatorForMaskGit.from_config(
-            model.config,
-            self.tokenizer,
-            choice=self.options.choice,
-            seed=seed,
-            count_unknown=False,  # by words, when the texts were tokenised
-        )
-        processes = accelerator.process_index, accelerator.num_processes
-        shares = UpdateShares(examples, self.collator, *processes)
-        order = UpdateOrder(partial(shuffled_updates, len(examples), update_size, seed))
-        return UpdateBatches(shares, order, accelerator.device, num_workers, times)
-
     def resume(self, checkpoint: Path) -> None:
         """Go on from a whole checkpoint; later lines of the log are forgotten.
 
@@ -170,6 +156,7 @@ class TrainingLoop:
         key = (self.options.seed, self.progress.step) if "num_processes" in changed else None
         sums = self._state.read(checkpoint, new_streams=key)
         self._window.load_state_dict(sums, self.accelerator.device)
+        self.batches.read(checkpoint)
         set_schedule(self.scheduler, self.progress.step)
         if changed:
             logger.warning("Going on from %s with %s", checkpoint.name, what_changed(changed))
@@ -314,6 +301,10 @@ class TrainingLoop:
                 self.stop.received = int(signal.SIGTERM)
         return asked
 
+    def _write_state(self, folder: Path) -> None:
+        self._state.write(folder, self._window.state_dict())
+        self.batches.write(folder)
+
     def _save_checkpoint(self) -> None:
         options = self.options
         save_checkpoint(
@@ -321,7 +312,7 @@ class TrainingLoop:
             options.output_dir,
             self.progress,
             options.keep_checkpoints,
-            lambda folder: self._state.write(folder, self._window.state_dict()),
+            self._write_state,
         )
 
     def _due(self, every: int) -> bool:

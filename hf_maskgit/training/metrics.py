@@ -34,7 +34,7 @@ def write_metrics(loop: TrainingLoop, folder: Path) -> dict[str, Any]:
     parameters = list(accelerator.unwrap_model(loop.model).parameters())
     found = {
         "updates": loop.progress.step,
-        "epochs": loop.progress.step / loop.epoch_updates,
+        "epochs": loop.progress.step / loop.epoch_updates if loop.epoch_updates else None,
         "examples": loop.progress.step * loop.progress.setting["examples_per_update"],
         **totals(list(read_lines(folder / LOG_NAME))),
         "parameters": sum(p.numel() for p in parameters),

@@ -8,6 +8,7 @@ nothing is said between processes, and what an update holds does not depend on h
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,23 +26,6 @@ from .updates import WithExampleIds
 def kept_random_state(device: torch.device) -> AbstractContextManager[None]:
     """Leave torch's global generators as they were: dropout must not notice what happens inside."""
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
-
-
-def shuffled_updates(num_examples: int, update_size: int, seed: int, epoch: int) -> Tensor:
-    """Shuffle the examples of an epoch and cut them into updates.
-
-    Args:
-        num_examples: how many there are.
-        update_size: examples of one update; those that fill none are left out of this epoch.
-        seed: of the run.
-        epoch: passes before this one.
-
-    Returns:
-        (updates, update_size) long, the rows of the examples.
-    """
-    generator = torch.Generator().manual_seed(seed + epoch)
-    order = torch.randperm(num_examples, generator=generator)
-    return order[: num_examples // update_size * update_size].view(-1, update_size)
 
 
 class UpdateOrder(Sampler[list[int]]):
@@ -151,3 +135,9 @@ class UpdateBatches:
                 schedule = self.time_sampler.schedule(progress.time_moments)
                 batch = self.shares.collator.mask(drawn, schedule)
                 yield {name: tensor.to(self.device) for name, tensor in batch.items()}
+
+    def write(self, folder: Path) -> None:
+        """Write nothing into a checkpoint: its progress tells all."""
+
+    def read(self, folder: Path) -> None:
+        """Read nothing from a checkpoint."""

@@ -155,6 +155,7 @@ def recipe_words(recipe: Mapping[str, Any], option_types: Sequence[type]) -> lis
             raise ValueError(_unknown_option(name, option_types))
         if value is None and known[name].default is None:
             continue
+        value = _spelled(value, known[name].metadata)
         if value is None or (isinstance(value, bool) and bool not in _types(known[name].type)):
             raise ValueError(
                 f"The recipe's `{name}` reads as {value!r} in YAML, which this option does not "
@@ -345,6 +346,14 @@ def _refused_by_us(error: BaseException, main: Callable[[], object]) -> bool:
     """Tell whether a `raise` of this library or of the script stands at an error's origin."""
     places = Path(__file__).resolve().parents[1], Path(inspect.getfile(main)).resolve().parent
     return raised_in(error, *places)
+
+
+def _spelled(value: Any, declared: Mapping[str, Any]) -> Any:
+    """Take what YAML made a truth value for the word: `no`, and what the option alone means."""
+    words = {False: "no"} if "no" in declared.get("choices", ()) else {}
+    if "const" in declared:
+        words[True] = declared["const"]
+    return words.get(value, value) if isinstance(value, bool) else value
 
 
 def _types(annotation: Any) -> tuple[Any, ...]:

@@ -16,6 +16,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from ..core.configuration_maskgit import MaskGitConfig
 from .arguments import DataArguments, ModelArguments, TrainArguments
+from .streams import StreamedExamples
 
 Facts = dict[str, Any]
 
@@ -42,6 +43,7 @@ _TRAINING = (
     "warmup_steps",
     "decay_steps",
     "min_lr_rate",
+    "group_by_length",
     "per_device_batch_size",
     "gradient_accumulation_steps",
     "gradient_checkpointing",
@@ -50,6 +52,8 @@ _TRAINING = (
     "eval_every",
     "eval_samples",
 )
+_DATA = ("max_length", "pack", "too_long", "validation_fraction", "dataset_probs")
+_STREAM = ("streaming", "stream_lanes", "shuffle_buffer")  # which say nothing of anything else
 _PARTS = ("self_cond", "self_cond_train_prob", "token_critic", "critic_loss_weight")
 # Of an encoder's configuration: where it came from and who wrote it, which no update depends on.
 _NO_SETTINGS = {"transformers_version", "_name_or_path", "dtype", "torch_dtype", "architectures"}
@@ -67,7 +71,7 @@ def facts_of(
     accelerator: Accelerator,
     config: MaskGitConfig,
     tokenizer: PreTrainedTokenizerBase,
-    train_examples: Dataset,
+    train_examples: Dataset | StreamedExamples,
     eval_examples: Dataset | None,
     options: TrainArguments,
     num_updates: int,
@@ -93,7 +97,7 @@ def facts_of(
     facts = {
         "num_processes": accelerator.num_processes,
         "examples_per_update": update_size,
-        "training_examples": len(train_examples),
+        "training_examples": train_examples.num_rows,
         **{name: getattr(options, name) for name in _TRAINING},
         "num_updates": num_updates,
         "mixed_precision": accelerator.mixed_precision,
@@ -112,16 +116,18 @@ def facts_of(
 
 def facts_of_options(model_options: ModelArguments, data_options: DataArguments) -> Facts:
     """Gather the options that a loop does not see: where its model and its examples came from."""
+    streamed = _STREAM if data_options.streaming else ()
     return {
+        **{name: getattr(data_options, name) for name in streamed},
         "encoder": model_options.encoder,
-        "max_length": data_options.max_length,
-        "pack": data_options.pack,
-        "validation_fraction": data_options.validation_fraction,
+        **{name: getattr(data_options, name) for name in _DATA},
     }
 
 
-def data_checksum(examples: Dataset) -> str:
-    """Hash the contents of every column, in the order of the rows."""
+def data_checksum(examples: Dataset | StreamedExamples) -> str:
+    """Hash the contents of every column, in the order of the rows; of a stream what tells it."""
+    if isinstance(examples, StreamedExamples):
+        return examples.checksum()
     found = hashlib.sha256()
     rows = examples.with_format("arrow")
     for name in sorted(examples.column_names):

@@ -1,19 +1,27 @@
 """Where texts come from: the Hub, a folder of `save_to_disk`, or local files."""
 
-import codecs
-import glob
 import os
 from pathlib import Path
 from typing import Any
 
 from datasets import (
-    Dataset,
     DatasetDict,
     get_dataset_split_names,
     load_dataset,
     load_from_disk,
 )
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+
+from .files import (
+    COMPRESSIONS,
+    files_of_folder,
+    first_not_utf8,
+    guessed_encoding,
+    line_of_row,
+    local_files,
+    malformed_line,
+    suffix_of,
+)
 
 # What `load_dataset` calls the reader of each kind of local file, and what it has to be told.
 _READERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -25,45 +33,70 @@ _READERS: dict[str, tuple[str, dict[str, Any]]] = {
     ".tsv": ("csv", {"delimiter": "\t"}),
     ".parquet": ("parquet", {}),
 }
-_COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+_SHARDS = 64  # that a data set from `save_to_disk` is streamed in, where it has as many rows
 
 
-def load_texts(dataset: str, config: str | None = None, split: str = "train") -> Dataset:
+def load_texts(
+    dataset: str, config: str | None = None, split: str = "train", streaming: bool = False
+) -> Any:
     """Load one split of a data set, wherever it lies.
 
     Args:
-        dataset: a name on the Hub, a folder written by `save_to_disk`, or a local text, JSON, JSON
-            Lines, CSV, TSV or Parquet file, compressed or not; `*` stands for several files. Such a
-            file may also be an address, "https://..." or "hf://...".
+        dataset: a name on the Hub, a folder written by `save_to_disk`, a folder of files of one
+            kind, or a local text, JSON, JSON Lines, CSV, TSV or Parquet file, compressed or not;
+            `*` stands for several files. Such a file may also be an address, "https://..." or
+            "hf://...".
         config: configuration of a data set of the Hub.
-        split: its split, slices such as "train[:1%]" included; a local file is all "train".
+        split: its split, slices such as "train[:1%]" included; local files are all "train", unless
+            those in a folder are called after splits.
+        streaming: do not load it, but read it as it is wanted.
+
+    Returns:
+        A `Dataset`, or an `IterableDataset` where it streams.
 
     Raises:
         ValueError: for a split that is not there, a data set without rows, and files that cannot be
             read as what their names say.
         FileNotFoundError: for a local file or a data set that is not there.
     """
-    suffix = _suffix(dataset)
-    if suffix in _READERS:
+    suffix = suffix_of(dataset)
+    if streaming and "[" in split:
+        raise ValueError(
+            f"A stream is read from its beginning, so the slice {split!r} cannot be taken; name "
+            "the whole split, or load the data set without `streaming`."
+        )
+    if suffix in _READERS and not os.path.isdir(dataset):
+        files: Any = dataset
         if "://" not in dataset:
-            _check_files(dataset)
-        reader, options = _READERS[suffix]
-        texts = _load_split(dataset, split, reader, data_files=dataset, **options)
+            files = local_files(dataset)
+            if not any(os.path.getsize(file) for file in files):
+                raise _empty(dataset, split)
+        texts = _load_files(dataset, split, suffix, files, streaming)
     elif _is_saved(dataset):
         splits = _saved_splits(dataset)
         if split not in splits:
             raise _missing_split(dataset, split, f"its splits are {sorted(splits)}")
         texts = splits[split]
+        if streaming:
+            texts = texts.to_iterable_dataset(min(_SHARDS, max(1, len(texts))))
     elif os.path.isfile(dataset):
         raise ValueError(
             f"The file {dataset!r} is of no known kind; choose from {', '.join(_READERS)}, "
-            f"compressed with {', '.join(_COMPRESSIONS)} or not."
+            f"compressed with {', '.join(COMPRESSIONS)} or not."
         )
+    elif os.path.isdir(dataset) and (by_split := files_of_folder(dataset, tuple(_READERS))):
+        (suffix,) = {suffix_of(file) for files in by_split.values() for file in files}
+        texts = _load_files(dataset, split, suffix, by_split, streaming)
     else:
-        texts = _load_split(dataset, split, dataset, name=config)
-    if len(texts) == 0:
+        texts = _load_split(dataset, split, dataset, name=config, streaming=streaming)
+    if not streaming and len(texts) == 0:
         raise _empty(dataset, split)
     return texts
+
+
+def _load_files(dataset: str, split: str, suffix: str, files: Any, streaming: bool) -> Any:
+    reader, options = _READERS[suffix]
+    return _load_split(dataset, split, reader, data_files=files, streaming=streaming, **options)
 
 
 def only_split(dataset: str, config: str | None = None) -> str:
@@ -76,10 +109,13 @@ def only_split(dataset: str, config: str | None = None) -> str:
     Raises:
         ValueError: when there are several; it lists them.
     """
-    if _suffix(dataset) in _READERS or os.path.isfile(dataset):
+    in_files = suffix_of(dataset) in _READERS and not os.path.isdir(dataset)
+    if in_files or os.path.isfile(dataset):
         return "train"
     if _is_saved(dataset):
         names = sorted(map(str, _saved_splits(dataset)))
+    elif os.path.isdir(dataset) and (by_split := files_of_folder(dataset, tuple(_READERS))):
+        names = list(by_split)
     else:
         names = get_dataset_split_names(dataset, config)
     if len(names) != 1:
@@ -88,15 +124,6 @@ def only_split(dataset: str, config: str | None = None) -> str:
             "with `split`."
         )
     return names[0]
-
-
-def _suffix(dataset: str) -> str:
-    """Return the ending that tells the kind of a local file, "" where there is none.
-
-    "verses.txt.gz" is ".txt": what it is compressed with is found out when it is read.
-    """
-    suffixes = [s for s in Path(dataset).suffixes if s not in _COMPRESSIONS]
-    return suffixes[-1] if suffixes else ""
 
 
 def _is_saved(dataset: str) -> bool:
@@ -108,22 +135,16 @@ def _saved_splits(dataset: str) -> DatasetDict:
     return saved if isinstance(saved, DatasetDict) else DatasetDict({"train": saved})
 
 
-def _check_files(pattern: str) -> None:
-    files = glob.glob(pattern)
-    if not files:
-        raise FileNotFoundError(
-            f"There is no file {pattern!r}; check the path and the working directory."
-        )
-    if not any(os.path.getsize(file) for file in files):
-        raise _empty(pattern, "train")
-
-
-def _load_split(dataset: str, split: str, path: str, **options: Any) -> Dataset:
+def _load_split(
+    dataset: str, split: str, path: str, *, streaming: bool = False, **options: Any
+) -> Any:
+    if streaming:
+        options["streaming"] = True
     try:
         return load_dataset(path, split=split, **options)
     except ValueError as error:
         # datasets has no error classes of its own for these two
-        if "Unknown split" in str(error):
+        if "Unknown split" in str(error) or "Bad split" in str(error):
             raise _missing_split(dataset, split, str(error)) from error
         if "corresponds to no data" in str(error):
             raise _empty(dataset, split) from error
@@ -144,40 +165,43 @@ def _unreadable(dataset: str, error: BaseException) -> ValueError:
     cause = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
+    files = files_within(dataset)
     if isinstance(cause, UnicodeDecodeError):
-        file = _first_not_utf8(dataset)
+        file = first_not_utf8(files) or dataset
         return ValueError(
             f"{file!r} is not UTF-8 ({cause.reason}, byte {cause.object[cause.start]:#04x}); texts "
-            f"are read as UTF-8. Convert it first, for example with: iconv -f {_encoding(file)} "
-            "-t utf-8"
+            f"are read as UTF-8. Convert it first, for example with: iconv -f "
+            f"{guessed_encoding(file)} -t utf-8"
         )
+    where = malformed_line(files)
     return ValueError(
         f"{dataset!r} cannot be read as what its name says ({type(cause).__name__}: {cause}). "
-        "Check that it is whole and of that kind."
+        + (f"{where} Mend it." if where else "Check that it is whole and of that kind.")
     )
 
 
-def _encoding(file: str) -> str:
-    """Guess for an example what a file's encoding is: two of them begin with a mark of theirs."""
+def files_within(dataset: str) -> list[str]:
+    """List the local files of a data set; none where it lies elsewhere."""
     try:
-        with open(file, "rb") as content:
-            start = content.read(2)
-    except OSError:  # it has no name of its own, or has gone
-        return "latin1"
-    return "utf-16" if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "latin1"
+        if os.path.isdir(dataset):
+            found = files_of_folder(dataset, tuple(_READERS))
+            return [file for files in found.values() for file in files]
+        return local_files(dataset)
+    except (OSError, ValueError):
+        return []
 
 
-def _first_not_utf8(pattern: str) -> str:
-    """Name the file of several whose bytes are no UTF-8; compressed ones cannot be looked into."""
-    for file in glob.glob(pattern):
-        if Path(file).suffix in _READERS:
-            try:
-                with open(file, encoding="utf-8") as lines:
-                    for _ in lines:
-                        pass
-            except UnicodeDecodeError:
-                return file
-    return pattern
+def place_of_row(dataset: str, row: int) -> str | None:
+    """Say in which file and line of a data set of local files a row stands.
+
+    Args:
+        dataset: as for `load_texts`; all of its split "train".
+        row: its number, counted from 0.
+
+    Returns:
+        "line 12 of 'a.txt'", or None where there are no such files.
+    """
+    return line_of_row(files_within(dataset), row)
 
 
 def _empty(dataset: str, split: str) -> ValueError:

@@ -33,12 +33,14 @@ def examples_per_update(
     return num_processes * gradient_accumulation_steps * per_device_batch_size
 
 
-def updates_per_epoch(num_examples: int, update_size: int) -> int:
-    """Count the whole updates in one pass over the examples.
+def updates_per_epoch(num_examples: int | None, update_size: int) -> int | None:
+    """Count the whole updates in one pass over the examples; None where nobody knows their number.
 
     Raises:
         ValueError: when the examples do not fill one update.
     """
+    if num_examples is None:
+        return None
     if num_examples < update_size:
         raise ValueError(
             f"There are {num_examples} training examples, too few for one update of "
@@ -48,9 +50,20 @@ def updates_per_epoch(num_examples: int, update_size: int) -> int:
     return num_examples // update_size
 
 
-def total_updates(num_train_epochs: float, epoch_updates: int, max_steps: int | None) -> int:
-    """Count the updates of a run: `max_steps` where given, else those of the epochs, at least 1."""
-    return max_steps if max_steps is not None else max(1, round(num_train_epochs * epoch_updates))
+def total_updates(num_train_epochs: float, epoch_updates: int | None, max_steps: int | None) -> int:
+    """Count the updates of a run: `max_steps` where given, else those of the epochs, at least 1.
+
+    Raises:
+        ValueError: when there are neither `max_steps` nor epochs.
+    """
+    if max_steps is not None:
+        return max_steps
+    if epoch_updates is None:
+        raise ValueError(
+            "A stream has no epochs that could be counted, so `streaming` needs `max_steps`, the "
+            "number of updates."
+        )
+    return max(1, round(num_train_epochs * epoch_updates))
 
 
 def backward_factor(num_processes: int, gradient_accumulation_steps: int) -> int:

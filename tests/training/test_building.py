@@ -11,13 +11,12 @@ from hf_maskgit import DataCollatorForMaskGit
 from hf_maskgit.training.arguments import DataArguments, ModelArguments, TrainArguments
 from hf_maskgit.training.building import (
     encoder_config,
-    load_data,
-    load_examples,
     load_model,
     load_tokenizer,
     make_accelerator,
     start_from_frequencies,
 )
+from hf_maskgit.training.data import load_data, load_examples
 from hf_maskgit.training.examples import prepare_examples
 from hf_maskgit.training.sources import load_texts
 from tests.support.drawn_tokenizers import Table

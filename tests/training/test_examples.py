@@ -10,13 +10,13 @@ import torch
 from datasets import Dataset, DatasetDict, IterableDataset
 
 from hf_maskgit.training.examples import (
-    batches_of_one_length,
     evenly_spaced,
     hold_out,
     hold_out_groups,
-    pack_bodies,
     prepare_examples,
 )
+from hf_maskgit.training.framing import pack_bodies
+from hf_maskgit.training.orders import batches_of_one_length
 from hf_maskgit.training.sources import load_texts, only_split
 from tests.support.oracles import word_piece_tokenizer
 from tests.support.tiny import WORDS, protein_tokenizer, word_tokenizer

@@ -8,7 +8,8 @@ from accelerate.data_loader import SeedableRandomSampler
 
 from hf_maskgit import DataCollatorForMaskGit
 from hf_maskgit.training.checkpoints import Progress
-from hf_maskgit.training.passes import UpdateBatches, UpdateOrder, UpdateShares, shuffled_updates
+from hf_maskgit.training.orders import shuffled_updates
+from hf_maskgit.training.passes import UpdateBatches, UpdateOrder, UpdateShares
 from tests.support.tiny import word_tokenizer
 from tests.support.tiny_training import examples
 
