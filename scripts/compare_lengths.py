@@ -19,9 +19,9 @@ from hf_maskgit.core.decoding_lengths import NUM_TOKENS
 from hf_maskgit.evaluation import LengthDistance, length_distance, written_lengths
 from hf_maskgit.evaluation.progress import ProgressBar
 from hf_maskgit.hub.loading import load_generator
-from hf_maskgit.training.examples import tokenize_texts
 from hf_maskgit.training.recipes import check_least, option, parse_options, required, run_program
 from hf_maskgit.training.sources import load_texts, only_split
+from hf_maskgit.training.tokenising import Form, tokenize_texts
 
 from .compare_samplers import read_samplers
 
@@ -91,7 +91,7 @@ def real_lengths(
     """Measure the real texts, as training would have cut them."""
     split = options.split or only_split(options.dataset, None)
     texts = load_texts(options.dataset, None, split)
-    bodies = tokenize_texts(texts, tokenizer, options.text_column, drop_empty_texts=True)
+    bodies = tokenize_texts(texts, tokenizer, Form(options.text_column), drop_empty_texts=True)
     longest = options.max_length or model.config.end_fill
     framing = len(model.config.prefix_ids or []) + len(model.config.suffix_ids or [])
     lengths: list[int] = bodies["num_tokens"][:]

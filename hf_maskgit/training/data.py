@@ -94,7 +94,9 @@ def load_data(
         # texts are mixed, which may take one twice.
         parts = [hold_out(source, options.validation_fraction, seed) for source in sources]
         bodies = [train for train, _ in parts]
-        held_out, held_out_report = _evaluated([held for _, held in parts], options, tokenizer, framing)
+        held_out, held_out_report = _evaluated(
+            [held for _, held in parts], options, tokenizer, framing
+        )
     else:
         bodies = sources
         held_out, held_out_report = _held_out(options, tokenizer, framing)

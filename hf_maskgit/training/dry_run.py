@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from ..evaluation.progress import duration
-from .data import Data
 from .cost import Memory, memory_of
+from .data import Data
 from .loop import TrainingLoop
 from .run_files import bytes_of_run
 from .updates import micro_batches

@@ -236,7 +236,6 @@ _RECORDS: Mapping[str, Callable[[str], Iterator[int]]] = {
 
 def _json_fault(file: str) -> tuple[int, str] | None:
     """Find the first line that is no JSON."""
-    columns: dict[str, str] = {}
     for number, line in enumerate(_lines(file), 1):
         if number == 1 and line.lstrip().startswith("["):
             return None
@@ -248,19 +247,7 @@ def _json_fault(file: str) -> tuple[int, str] | None:
             return number, f"is no JSON object ({error})"
         if not isinstance(value, dict):
             return number, f"holds {type(value).__name__}, not an object such as {{'text': '...'}}"
-        for name, entry in value.items():
-            kind = _kind(entry)
-            if kind and columns.setdefault(name, kind) != kind:
-                return number, f"has {kind} in {name!r}, where lines before have {columns[name]}"
     return None
-
-
-def _kind(entry: Any) -> str | None:
-    """Name what a column of a table must have in every row alike; None stands for anything."""
-    if entry is None:
-        return None
-    numbers = {bool: "true or false", int: "a number", float: "a number", str: "a text"}
-    return numbers.get(type(entry), "an object" if isinstance(entry, dict) else "a list")
 
 
 def _csv_fault(file: str) -> tuple[int, str] | None:

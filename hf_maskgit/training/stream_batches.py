@@ -193,6 +193,7 @@ def joined(parts: list[dict[str, Tensor]], pad_token_id: int) -> dict[str, Tenso
         One batch (B, L), the same however many parts it came in.
     """
     width = max(part["input_ids"].shape[1] for part in parts)
+
     def widened(name: str, tensor: Tensor) -> Tensor:
         per_token = tensor.ndim > 1 and name != "coins"
         missing = width - tensor.shape[1] if per_token else 0

@@ -44,10 +44,21 @@ def test_saved_options_read_back_equal(tmp_path):
     assert parse_options(TYPES, [str(tmp_path / "saved.yaml")]) == options
     model, data, training = options
     assert (model.revision, training.output_dir, training.mixed_precision) == ("1e3", "yes", "no")
-    assert (data.pack, training.learning_rate) == (True, 1e-5)
+    assert (data.pack, training.learning_rate) == ("joined", 1e-5)
     defaults = parse_options(TYPES, NEEDED)
     save_recipe(tmp_path / "saved.yaml", *defaults)
     assert parse_options(TYPES, [str(tmp_path / "saved.yaml")]) == defaults
+
+
+@pytest.mark.parametrize(
+    ("line", "pack"), [("true", "joined"), ("false", "no"), ("no", "no"), ("joined", "joined")]
+)
+def test_a_recipe_may_say_whether_to_pack_or_how(tmp_path, line, pack):
+    """As recipes of earlier releases do; and YAML reads `no` as false."""
+    path = recipe(tmp_path, f"encoder: bert\ndataset: [a, b]\noutput_dir: b\npack: {line}")
+    _, data, _ = parse_options(TYPES, [path])
+    assert (data.pack, data.dataset) == (pack, ["a", "b"])
+    assert DataArguments("a", pack=pack == "joined").pack == pack
 
 
 def test_the_command_line_wins_over_the_recipe_and_the_recipe_over_defaults(tmp_path):
@@ -56,12 +67,17 @@ def test_the_command_line_wins_over_the_recipe_and_the_recipe_over_defaults(tmp_
         "encoder: bert\ndataset: a\noutput_dir: b\nlearning_rate: 3e-4\npack: true\nseed: 5",
     )
     _, data, training = parse_options(
-        TYPES, [path, "--learning_rate", "1e-4", "--pack", "false", "--dataset=c"]
+        TYPES, [path, "--learning_rate", "1e-4", "--pack", "no", "--dataset=c"]
     )
-    assert (training.learning_rate, training.seed, data.pack, data.dataset) == (1e-4, 5, False, "c")
+    assert (training.learning_rate, training.seed, data.pack, data.dataset) == (
+        1e-4,
+        5,
+        "no",
+        ["c"],
+    )
     assert training.weight_decay == TrainArguments(output_dir="b").weight_decay
     _, data, training = parse_options(TYPES, [path])
-    assert (training.learning_rate, data.pack) == (3e-4, True)  # YAML reads 3e-4 as a word
+    assert (training.learning_rate, data.pack) == (3e-4, "joined")  # YAML reads 3e-4 as a word
 
 
 def test_a_recipe_may_be_json_and_hold_a_mapping(tmp_path):

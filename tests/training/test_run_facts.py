@@ -186,7 +186,7 @@ def test_a_refused_resume_changes_nothing_and_an_allowed_one_goes_on(tmp_path, c
     texts = (tmp_path / "texts.txt").read_text()
     for change, said in (
         (["--max_length=32"], "max_length = 16, this run has 32"),
-        (["--pack"], "pack = False, this run has True"),
+        (["--pack"], "pack = no, this run has joined"),
         (["--validation_fraction=0.2"], "validation_fraction = None, this run has 0.2"),
     ):
         with pytest.raises(ValueError, match=said):
@@ -212,6 +212,11 @@ def test_options_that_a_loop_does_not_see():
     assert found == {
         "encoder": "bert",
         "max_length": 9,
-        "pack": False,
+        "pack": "no",
+        "too_long": "cut",
         "validation_fraction": None,
+        "dataset_probs": None,
     }
+    streamed = DataArguments("texts.txt", streaming=True, stream_lanes=4)
+    found = facts_of_options(ModelArguments("bert"), streamed)
+    assert (found["streaming"], found["stream_lanes"], found["shuffle_buffer"]) == (True, 4, 1000)

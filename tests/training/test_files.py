@@ -1,0 +1,134 @@
+"""Local files: folders, and where in a file a row or a fault stands."""
+
+import bz2
+import gzip
+import json
+import lzma
+
+import datasets
+import pytest
+from datasets import Dataset
+
+from hf_maskgit.training.data import load_examples
+from hf_maskgit.training.data_arguments import DataArguments
+from hf_maskgit.training.files import line_of_row
+from hf_maskgit.training.sources import load_texts, only_split
+from tests.support.tiny import word_tokenizer
+
+OPENERS = {"": open, ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+
+
+def write(path, rows):
+    """Rows of one column `text` as the file's name says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    compressed = path.suffix if path.suffix in OPENERS else ""
+    kind = path.suffixes[-2] if compressed else path.suffix
+    if kind == ".parquet":
+        Dataset.from_dict({"text": rows}).to_parquet(path)
+        return
+    with OPENERS[compressed](path, "wt") as file:
+        if kind == ".txt":
+            file.write("\n".join(rows))
+        elif kind == ".jsonl":
+            file.write("\n\n".join(json.dumps({"text": row}) for row in rows))
+        else:
+            quoted = '"' + '"\n"'.join(rows) + '"'
+            file.write(f"text\n{quoted}\n")
+
+
+def faults_of(dataset):
+    options = DataArguments(dataset=str(dataset), max_length=16)
+    with pytest.raises(ValueError, match="contains the mask token") as told:
+        load_examples(options, word_tokenizer(), None, seed=0)
+    return str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("a.txt", "line 3"),
+        ("a.txt.gz", "line 3"),
+        ("a.txt.bz2", "line 3"),
+        ("a.jsonl", "line 5"),  # an empty line between two rows
+        ("a.jsonl.xz", "line 5"),
+        ("a.csv", "line 5"),  # behind the header and a text of two lines
+        ("a.tsv", "line 5"),
+        ("a.parquet", "row 2"),
+    ],
+)
+def test_a_faulty_row_is_named_by_its_file_and_line(tmp_path, name, line):
+    """It is row 4 of all; two rows stand in the file before."""
+    rows = ["w1", "w2\nw3" if line == "line 5" and "json" not in name else "w2", "w4 [MASK]"]
+    write(tmp_path / name, rows)
+    before = tmp_path / ("0" + name)
+    write(before, ["w1", "w2"])
+    said = faults_of(tmp_path / f"*{name}")
+    assert said.endswith(f"It is {line} of '{tmp_path / name}'.")
+    assert "row 4 contains the mask token" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("a.jsonl", '{"text": "a"}\n\n{"text": b}\n', "Line 3 of '.*a.jsonl' is no JSON object"),
+        ("a.jsonl", '{"text": "a"}\n["a"]\n', r"Line 2 of '.*' holds list, not an object"),
+        ("a.csv", "text\na\nb,c\n", "Line 3 of '.*a.csv' has 2 fields, and the header 1"),
+    ],
+)
+def test_a_malformed_line_is_named(tmp_path, name, content, sentence):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=sentence):
+        load_texts(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".xz"])
+def test_an_encoding_inside_a_compressed_file_is_named_by_the_file(tmp_path, suffix):
+    with OPENERS[suffix](tmp_path / f"b.txt{suffix}", "wb") as file:
+        file.write("\xe9 b\n".encode("latin1"))
+    with OPENERS[suffix](tmp_path / f"a.txt{suffix}", "wb") as file:
+        file.write(b"a b\n")
+    with pytest.raises(ValueError, match=rf"b.txt\{suffix}' is not UTF-8 .*0xe9.*-f latin1"):
+        load_texts(str(tmp_path / f"*.txt{suffix}"))
+
+
+def test_a_folder_is_read_with_all_folders_in_it(tmp_path):
+    write(tmp_path / "texts" / "b.txt.gz", ["from b"])
+    write(tmp_path / "texts" / "sub" / "a.txt", ["from a"])
+    write(tmp_path / "texts" / ".hidden.txt", ["hidden"])
+    (tmp_path / "texts" / "notes.md").write_text("no text")
+    assert sorted(load_texts(str(tmp_path / "texts"))["text"]) == ["from a", "from b"]
+    stream = load_texts(str(tmp_path / "texts"), streaming=True)
+    assert stream.num_shards == 2
+    assert sorted(row["text"] for row in stream) == ["from a", "from b"]
+    assert only_split(str(tmp_path / "texts")) == "train"
+    write(tmp_path / "texts" / "c.csv", ["from c"])
+    with pytest.raises(ValueError, match=r"several kinds \(1 .csv, 2 .txt\).*texts/\*\*/\*.csv'"):
+        load_texts(str(tmp_path / "texts"))
+    assert load_texts(str(tmp_path / "texts/**/*.csv"))["text"][:] == ["from c"]
+
+
+def test_files_of_a_folder_that_belong_to_no_split_are_not_left_out_silently(tmp_path):
+    write(tmp_path / "train.txt", ["a"])
+    write(tmp_path / "other.txt", ["b"])
+    with pytest.raises(ValueError, match=r"\(train\) and others that belong to none, .*other.txt"):
+        load_texts(str(tmp_path))
+
+
+def test_what_has_no_lines_has_no_place(tmp_path):
+    (tmp_path / "a.json").write_text('[{"text": "a"}]')
+    assert line_of_row([str(tmp_path / "a.json")], 0) is None
+    write(tmp_path / "a.txt", ["a"])
+    assert line_of_row([str(tmp_path / "a.txt")], 5) is None
+    (tmp_path / "b.txt.zst").write_bytes(b"")
+    assert line_of_row([str(tmp_path / "b.txt.zst")], 0) is None
+
+
+def test_a_slice_cannot_be_streamed(tmp_path):
+    write(tmp_path / "a.txt", ["a"])
+    with pytest.raises(ValueError, match=r"the slice 'train\[:1\]' cannot be taken"):
+        load_texts(str(tmp_path / "a.txt"), split="train[:1]", streaming=True)
