@@ -4,7 +4,9 @@ from functools import partial
 
 from accelerate import Accelerator
 from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
 
+from ..core.configuration_maskgit import MaskGitConfig
 from .arguments import TrainArguments
 from .collator import DataCollatorForMaskGit
 from .orders import grouped_updates, lengths_of, shuffled_updates
@@ -48,6 +50,29 @@ def batches_of(
     else:
         updates_of = partial(shuffled_updates, len(examples), update_size, options.seed)
     return UpdateBatches(shares, UpdateOrder(updates_of), accelerator.device, num_workers, times)
+
+
+def collator_of(
+    config: MaskGitConfig, tokenizer: PreTrainedTokenizerBase, options: TrainArguments
+) -> DataCollatorForMaskGit:
+    """Make the collator of a run.
+
+    Args:
+        config: of the model.
+        tokenizer: the model's.
+        options: how to train.
+
+    Raises:
+        ValueError: for times that do not go with the weights of the loss.
+    """
+    check_times(options.time_sampler, config.use_simple_mdlm_loss_weight)
+    return DataCollatorForMaskGit.from_config(
+        config,
+        tokenizer,
+        choice=options.choice,
+        seed=options.seed,
+        count_unknown=False,  # by words, when the texts were tokenised
+    )
 
 
 def check_not_grouped(group_by_length: bool) -> None:

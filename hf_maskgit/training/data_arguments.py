@@ -22,8 +22,8 @@ class DataArguments:
     )
     dataset_probs: list[float] | None = option(
         None,
-        "Of several data sets, how likely a text comes from each, relative to the others: '3 1' is "
-        "three to one. Default: every text of all of them once.",
+        "Weight of each of several data sets, in texts, relative to the others: '3 1' draws three "
+        "of four from the first. Default: every text of all of them once.",
     )
     dataset_stop: Stop = option(
         "first_exhausted",

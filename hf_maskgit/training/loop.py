@@ -25,9 +25,8 @@ from ..evaluation.progress import ProgressBar
 from .adapters import add_adapters
 from .arguments import TrainArguments
 from .averages import WeightAverages
-from .batching import batches_of, check_times
+from .batching import batches_of, collator_of
 from .checkpoints import BEST_FOLDER, Progress, read_progress, save_checkpoint
-from .collator import DataCollatorForMaskGit
 from .evaluations import Evaluations
 from .finiteness import NotFiniteError
 from .freezing import freeze_left_out, freeze_named
@@ -119,14 +118,7 @@ class TrainingLoop:
         )
         note_length_of(model.config, train_examples)
         self.progress = Progress({**shaped_by, **(facts or {})})
-        self.collator = DataCollatorForMaskGit.from_config(
-            model.config,
-            tokenizer,
-            choice=options.choice,
-            seed=options.seed,
-            count_unknown=False,  # by words, when the texts were tokenised
-        )
-        check_times(options.time_sampler, model.config.use_simple_mdlm_loss_weight)
+        self.collator = collator_of(model.config, tokenizer, options)
         self.batches = batches_of(
             train_examples, self.collator, accelerator, options, update_size, num_workers
         )

@@ -26,7 +26,7 @@ _NAMES = {
     "messages_column": "conversation_column chat_column messages",
     "dataset_probs": "data_mixture mixture_weights probabilities dataset_weights",
     "shuffle_buffer": "buffer_size shuffle_buffer_size",
-    "group_by_length": "length_grouped train_sampling_strategy",
+    "group_by_length": "length_grouped length_grouped_batches",
     "max_length": "block_size max_seq_length max_seq_len seq_length seq_len sequence_length "
     "model_max_length context_length max_len",
     "pack": "packing group_texts wrap",
