@@ -105,21 +105,27 @@ def test_the_picture_that_the_card_shows_is_sent_if_it_is_one(tmp_path, no_proce
         license="mit",
     )
 
-    def sent(name):
-        staged = tmp_path / name
-        staged.mkdir()
-        return {path.name for path in stage(Push(folder=here, repo_id="me/verses"), staged)}
-
-    picture = here / "curves.png"
+    push = Push(folder=here, repo_id="me/verses")
+    picture, staged = here / "curves.png", tmp_path / "staged"
     picture.write_bytes(hub._PNG + b"rest")
-    write_model_card(here, card)
-    assert "curves.png" not in sent("not shown")
     write_model_card(here, replace(card, curves="curves.png"))
-    assert "curves.png" in sent("shown")
-    assert (tmp_path / "shown" / "curves.png").read_bytes() == picture.read_bytes()
+    staged.mkdir()
+    assert staged / "curves.png" in stage(push, staged)
+    assert (staged / "curves.png").read_bytes() == picture.read_bytes()
+
+    def is_sent():
+        (staged / "curves.png").unlink(missing_ok=True)
+        hub._stage_curves(push, staged)
+        return (staged / "curves.png").exists()
+
+    assert is_sent()
+    write_model_card(staged, card)
+    assert not is_sent(), "the card does not show it"
+    write_model_card(staged, replace(card, curves="curves.png"))
+    assert is_sent()
     picture.write_bytes(b"no picture")
-    assert "curves.png" not in sent("no picture")
+    assert not is_sent()
     picture.unlink()
-    assert "curves.png" not in sent("gone")
+    assert not is_sent()
     picture.symlink_to(secret)
-    assert "curves.png" not in sent("elsewhere")
+    assert not is_sent(), "it lies elsewhere"

@@ -43,6 +43,7 @@ def planned(tmp_path, monkeypatch):
     return plan
 
 
+@pytest.mark.slow
 def test_it_says_what_the_run_then_does(planned, tmp_path, capsys):
     options = {"max_steps": 16, "validation_fraction": 0.1, "ema_decay": 0.9}  # 2 epochs
     options["checkpoint_every"] = 16

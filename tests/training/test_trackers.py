@@ -50,6 +50,7 @@ def test_tensorboard_gets_numbers_texts_and_options(run):
     assert 'language: \'["en", "de"]\'' in stored.read_text()
 
 
+@pytest.mark.slow
 def test_weights_and_biases_gets_them_offline(run, tmp_path):
     wandb = pytest.importorskip("wandb")
     folder = run("wandb", "--max_steps=3")
@@ -61,6 +62,7 @@ def test_weights_and_biases_gets_them_offline(run, tmp_path):
     assert [json.loads(path.read_text())["data"] for path in tables] == [written]
 
 
+@pytest.mark.slow
 def test_trackio_gets_them_in_a_folder(run, tmp_path):
     pytest.importorskip("trackio")
     from trackio.sqlite_storage import SQLiteStorage
@@ -77,6 +79,7 @@ def texts_of(folder):
     return list(read_lines(folder / SAMPLES_NAME))
 
 
+@pytest.mark.slow
 def test_all_that_are_installed_are_told(run):
     folder = run("all", "--max_steps=1")
     assert list((folder / "hf_maskgit").glob("events.*"))
