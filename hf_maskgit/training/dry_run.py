@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from ..evaluation.progress import duration
 from .cost import Memory, memory_of
@@ -147,7 +148,14 @@ def plan_of(loop: TrainingLoop, data: Data) -> Plan:
         padding_share=measured.padding / measured.positions,
         parameters=parameters,
         trained=trained,
-        memory=memory_of(parameters, trained, averages=averages, activations=measured.kept.most),
+        memory=memory_of(
+            parameters,
+            trained,
+            averages=averages,
+            activations=measured.kept.most,
+            devices=accelerator.num_processes,
+            how="FSDP2" if accelerator.is_fsdp2 else "DDP",
+        ),
         peak=measured.peak,
         disk=bytes_of_run(plain, coming, 2, averages),
         free=shutil.disk_usage(_existing(Path(options.output_dir))).free,
@@ -172,7 +180,7 @@ class KeptBytes:
         self.most = 0
         self._now = 0
         self._uses: dict[int, int] = {}
-        tensors = (*model.parameters(), *model.buffers())
+        tensors = (_here(tensor) for tensor in (*model.parameters(), *model.buffers()))
         self._weights = {tensor.untyped_storage().data_ptr() for tensor in tensors}
 
     @contextmanager
@@ -183,7 +191,7 @@ class KeptBytes:
 
     def note(self, tensor: Tensor, change: int) -> None:
         """Count one use more of a tensor's memory, or one less."""
-        memory = tensor.untyped_storage()
+        memory = _here(tensor).untyped_storage()
         key, before = memory.data_ptr(), self._uses.get(memory.data_ptr(), 0)
         if key in self._weights:
             return
@@ -242,6 +250,11 @@ def _measure(loop: TrainingLoop) -> _Measured:
     with found.kept.counted():  # by itself: counting takes time
         loop.take_update(next(batches))
     return found
+
+
+def _here(tensor: Tensor) -> Tensor:
+    """Return what of a tensor lies in this process: all, or its shard."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def _existing(path: Path) -> Path:
