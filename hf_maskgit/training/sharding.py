@@ -1,0 +1,162 @@
+"""FSDP2: weights, gradients and averages lie in shards, one per process, and a layer is whole only
+while it works.
+
+Accelerate decides whether to shard (`accelerate launch --use_fsdp --fsdp_version 2`); what is
+sharded is decided here, because an LM head that is tied to the embeddings, weight and bias, has to
+stay in one group with them. Files of a run hold whole tensors, so that a checkpoint of a sharded
+run is one like any other.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate import Accelerator, FullyShardedDataParallelPlugin
+from accelerate.state import PartialState
+from accelerate.utils import DistributedType
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+_FORMATS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def check_engine(accelerator: Accelerator) -> None:
+    """Refuse a way to split a model that no checkpoint can be written of without pickles.
+
+    Raises:
+        ValueError: naming those that can.
+    """
+    kind = accelerator.distributed_type.value
+    if kind in ("DEEPSPEED", "MEGATRON_LM", "XLA") or (kind == "FSDP" and not accelerator.is_fsdp2):
+        name = "the first version of FSDP" if kind == "FSDP" else kind
+        raise ValueError(
+            f"Accelerate is set up for {name}, and a checkpoint of such a run cannot be written "
+            "without pickles. Train with whole copies of the model, one per process (MULTI_GPU, "
+            "MULTI_CPU), or with its weights in shards by FSDP2 (--use_fsdp --fsdp_version 2)."
+        )
+
+
+def shard_on_cpus(accelerator: Accelerator) -> None:
+    """Let several CPU processes shard as well where that is asked for, which Accelerate leaves out.
+
+    It reads the same settings for them and then makes whole copies without a word.
+    """
+    asked = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    if asked and accelerator.distributed_type == DistributedType.MULTI_CPU:
+        accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
+        for state in (PartialState._shared_state, accelerator.state.__dict__):
+            state["distributed_type"] = DistributedType.FSDP
+
+
+def shard(accelerator: Accelerator, model: nn.Module) -> None:
+    """Shard a model, if that is asked for; before its optimizer is made.
+
+    Each layer of an encoder is a group of its own, and all else together one more.
+
+    Args:
+        accelerator: says whether, and how.
+        model: the same weights in every process; changed in place.
+    """
+    if not accelerator.is_fsdp2:
+        return
+    plugin, device = accelerator.state.fsdp_plugin, accelerator.device
+    kind = _FORMATS[accelerator.mixed_precision]
+    # Only weights are cast: a loss weight such as 127/3 would be rounded, and the loss with it.
+    policy = MixedPrecisionPolicy(
+        param_dtype=kind,
+        reduce_dtype=None if kind is None else torch.float32,
+        cast_forward_inputs=False,
+    )
+    how: dict[str, Any] = {
+        "mesh": init_device_mesh(device.type, (accelerator.num_processes,)),
+        "mp_policy": policy,
+        "offload_policy": plugin.cpu_offload,
+    }
+    model.to(device)
+    for layer in layers_of(model):
+        fully_shard(layer, **how, reshard_after_forward=plugin.reshard_after_forward)
+    fully_shard(model, **how)
+
+
+def layers_of(model: nn.Module) -> list[nn.Module]:
+    """Return the layers of the encoders in a model: the entries of its outermost module lists."""
+    if isinstance(model, nn.ModuleList):
+        return [entry for entry in model if any(True for _ in entry.parameters())]
+    return [layer for part in model.children() for layer in layers_of(part)]
+
+
+@contextmanager
+def whole_weights(model: nn.Module) -> Iterator[None]:
+    """Have all weights whole for a while, so that a process may work with the model on its own.
+
+    Passes over a sharded model wait for each other, and processes that measure shares of texts, or
+    one that writes a text, do not make equally many. All processes enter and leave together.
+
+    Args:
+        model: sharded, or not.
+    """
+    groups = [part for part in model.modules() if isinstance(part, FSDPModule)]
+    for group in groups:
+        group.set_reshard_after_forward(False, recurse=False)
+        group.unshard()
+    try:
+        yield
+    finally:
+        for group in groups:
+            group.reshard()
+            group.set_reshard_after_forward(group is not model, recurse=False)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a tensor whole, without its gradient; of a shard, every process must ask."""
+    tensor = tensor.detach()
+    return tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Tell whether this process holds only a part of a tensor."""
+    return isinstance(tensor, DTensor)
+
+
+def as_part_of(tensor: Tensor, values: Tensor) -> Tensor:
+    """Return whole values as a tensor like another one: of a shard, this process's part of them.
+
+    Args:
+        tensor: of the same shape, with the device, the format and the shards wanted.
+        values: whole.
+    """
+    values = values.to(tensor.device, tensor.dtype)
+    if not isinstance(tensor, DTensor):
+        return values
+    return distribute_tensor(values, tensor.device_mesh, tensor.placements, src_data_rank=None)
+
+
+def whole_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return what `state_dict` does, whole; tied weights are one tensor here too.
+
+    Args:
+        model: sharded, or not.
+    """
+    found: dict[Any, Tensor] = {}
+    state: dict[str, Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+        place = (local.data_ptr(), local.shape, local.dtype) if local.numel() else name
+        if place not in found:
+            found[place] = whole(tensor)
+        state[name] = found[place]
+    return state
+
+
+def untied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Leave out what a state holds a second time, under the name that comes later.
+
+    Args:
+        state: from `whole_state`.
+    """
+    names = {id(tensor): name for name, tensor in reversed(state.items())}
+    return {name: tensor.contiguous() for name, tensor in state.items() if names[id(tensor)] == name}
