@@ -71,6 +71,7 @@ from hf_maskgit.training.run_files import (
     told_if_it_fails,
 )
 from hf_maskgit.training.run_lock import RunLock
+from hf_maskgit.training.sharding import whole_weights
 from hf_maskgit.training.stopping import RunStopped, StopSignals
 from hf_maskgit.training.trackers import start_trackers
 
@@ -180,13 +181,14 @@ def train(
 
     # Keep
     loop.save_model(output_dir)
-    if accelerator.is_main_process:
-        write_metrics(loop, output_dir)
-        draw(output_dir)
-        reports = data.train_report, data.held_out_report
-        with loop.published_weights():  # its samples are the saved model's
+    # the card's samples are the saved model's
+    with loop.published_weights(), whole_weights(accelerator.unwrap_model(loop.model)):
+        if accelerator.is_main_process:
+            write_metrics(loop, output_dir)
+            draw(output_dir)
+            reports = data.train_report, data.held_out_report
             card = describe(loop, model_options, data_options, options, reports)
-        write_model_card(output_dir, card)
+            write_model_card(output_dir, card)
 
 
 def prepare_folder(

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .finiteness import check_finite
+from .sharding import as_part_of, is_sharded, whole
 
 AVERAGES_FILE = "averages.safetensors"
 
@@ -70,23 +71,34 @@ class WeightAverages:
     @contextmanager
     def in_place_of_weights(self) -> Iterator[None]:
         """Let the model have the averages as its weights for a while; then its own, to the bit."""
-        own = {name: weight.data for name, weight in self._weights.items()}
+        own = {name: _taken_out(weight) for name, weight in self._weights.items()}
         try:
             for name, weight in self._weights.items():
-                weight.data = self.values[name].to(weight.dtype)
+                _put_in(weight, self.values[name].to(weight.dtype))
             yield
         finally:
             for name, weight in self._weights.items():
-                weight.data = own[name]
+                _put_in(weight, own[name])
 
-    def write(self, folder: Path) -> None:
+    def tensors(self, keep: bool) -> dict[str, Tensor]:
+        """Return them whole, where they are kept; of shards, every process must ask.
+
+        Args:
+            keep: whether this process is to have them.
+        """
+        return {name: whole(value, keep).contiguous() for name, value in self.values.items()}
+
+    def write(self, folder: Path, tensors: dict[str, Tensor]) -> None:
         """Write them into a checkpoint.
+
+        Args:
+            folder: is there.
+            tensors: from `tensors`.
 
         Raises:
             NotFiniteError: where they hold nan or infinite numbers.
         """
-        check_finite("averages of the weights", self.values.items())
-        tensors = {name: average.contiguous() for name, average in self.values.items()}
+        check_finite("averages of the weights", tensors.items())
         path = str(folder / AVERAGES_FILE)
         save_file(tensors, path, metadata={"num_updates": str(self.num_updates)})
 
@@ -110,4 +122,18 @@ class WeightAverages:
             )
         self.num_updates = num_updates
         for name, average in self.values.items():
-            average.copy_(found[name])
+            average.copy_(as_part_of(average, found[name]))
+
+
+def _taken_out(weight: Tensor) -> Tensor:
+    """Return a weight's values, to be put back."""
+    # The memory of a shard is what the layers are gathered from, so that it stays where it is.
+    return weight.detach().clone() if is_sharded(weight) else weight.data
+
+
+@torch.no_grad()
+def _put_in(weight: Tensor, values: Tensor) -> None:
+    if is_sharded(weight):
+        weight.copy_(values)
+    else:
+        weight.data = values

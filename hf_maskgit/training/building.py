@@ -23,6 +23,7 @@ from ..core.modeling_maskgit import MaskGitForMaskedLM
 from ..core.special_tokens import rows_needed
 from .arguments import ModelArguments, TrainArguments
 from .recipes import json_object
+from .sharding import shard_on_cpus
 from .trackers import check_tracker
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ def make_accelerator(options: TrainArguments) -> Accelerator:
         ValueError: for a tracker that is not installed.
     """
     check_tracker(options.log_with)
-    return Accelerator(
+    accelerator = Accelerator(
         cpu=options.use_cpu,
         mixed_precision=options.mixed_precision,
         log_with=options.log_with,
@@ -46,6 +47,8 @@ def make_accelerator(options: TrainArguments) -> Accelerator:
             DistributedDataParallelKwargs(find_unused_parameters=options.find_unused_parameters)
         ],
     )
+    shard_on_cpus(accelerator)
+    return accelerator
 
 
 def load_tokenizer(options: ModelArguments) -> PreTrainedTokenizerBase:

@@ -13,6 +13,7 @@ from ..evaluation.critic import CriticAuroc
 from ..evaluation.texts import SampleText, TextWriter
 from .arguments import TrainArguments
 from .checkpoints import Progress
+from .sharding import whole_weights
 from .stopping import StopSignals
 from .watching import evaluate_bound, evaluate_critic
 
@@ -78,6 +79,10 @@ class Evaluations:
         examples, options = self.examples, self.options
 
         def work() -> None:
+            with whole_weights(self.accelerator.unwrap_model(self.model)):
+                measure()
+
+        def measure() -> None:
             if self._writer is not None:  # in every process: sharded weights need them all
                 texts.extend(self._writer.write(self.accelerator.unwrap_model(self.model)))
             if examples is None:

@@ -8,6 +8,8 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
+from .sharding import whole, whole_state
+
 # What to do about numbers that are none, after a sentence about them.
 CALMER = """Lower `learning_rate`, lengthen the warm-up, or use bf16 instead of fp16, and go on \
 from the last checkpoint."""
@@ -79,11 +81,12 @@ def check_update(
     scaler = accelerator.scaler
     # In fp16 a gradient overflows now and then: the scaler then leaves the step out.
     overflows = scaler is not None and scaler.get_scale() >= _LOWEST_SCALE
+    norm = whole(norm).to(total)
     values = torch.stack([total.float(), norm.float()]).tolist()  # waits for the device once
     if math.isfinite(values[0]) and (overflows or math.isfinite(values[1])):
         return
     what = "norm of the gradient" if math.isfinite(values[0]) else "loss"
-    weights = not_finite(model.state_dict().items())
+    weights = not_finite(whole_state(model).items())
     before = f" The weights {weights[0]!r} were no numbers before it." if weights else ""
     error = NotFiniteError(
         f"the {what} is {values[0] if what == 'loss' else values[1]}, so no step was taken and "

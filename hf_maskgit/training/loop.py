@@ -37,6 +37,7 @@ from .run_files import FolderGoneError, told_if_it_fails
 from .run_log import RunLog
 from .run_state import RunState
 from .saving import load_finished, save_finished
+from .sharding import check_engine, shard
 from .skipping import left_out
 from .stopping import StopSignals
 from .streams import StreamedExamples
@@ -90,6 +91,7 @@ class TrainingLoop:
         facts: Facts | None = None,
     ) -> None:
         self.accelerator, self.tokenizer, self.options = accelerator, tokenizer, options
+        check_engine(accelerator)
         self.stop: StopSignals | None = None
         self._window = Window()
         self.log = RunLog(accelerator, Path(options.output_dir))
@@ -124,6 +126,7 @@ class TrainingLoop:
         )
         if options.gradient_checkpointing:
             model.activation_checkpointing_enable()
+        shard(accelerator, model)
         optimizer, scheduler = make_optimizer(model, options, self.num_updates)
         # No loader: Accelerate would share out what each process takes its share of already.
         self.model, self.optimizer, self.scheduler = accelerator.prepare(

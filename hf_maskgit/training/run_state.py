@@ -22,13 +22,14 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_model, save_file, save_model
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..core.noise import mix
 from .averages import AVERAGES_FILE, WeightAverages
 from .finiteness import check_finite
 from .run_files import read_json, write_json
+from .sharding import as_part_of, fill_state, is_sharded, untied, whole, whole_state
 
 MODEL_FILE = "model.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -50,9 +51,6 @@ class RunState:
         model: as it was prepared.
         optimizer: as it was prepared.
         averages: of the weights; None keeps none.
-
-    Raises:
-        ValueError: for processes that each hold a part of the weights.
     """
 
     def __init__(
@@ -62,13 +60,6 @@ class RunState:
         optimizer: Any,
         averages: WeightAverages | None = None,
     ) -> None:
-        kind = accelerator.distributed_type.value
-        if kind in ("FSDP", "DEEPSPEED", "MEGATRON_LM", "XLA"):
-            raise ValueError(
-                f"Accelerate is set up for {kind}, where no process holds all weights, and a "
-                "checkpoint of such a run cannot be written without pickles. Train with whole "
-                "copies of the model, one per process (MULTI_GPU or MULTI_CPU)."
-            )
         self.accelerator, self.optimizer, self.averages = accelerator, optimizer, averages
         self.model: nn.Module = accelerator.unwrap_model(model)
         names = {id(parameter): name for name, parameter in self.model.named_parameters()}
@@ -89,12 +80,18 @@ class RunState:
         Raises:
             NotFiniteError: for weights, or an optimizer, that no run can go on from.
         """
-        if self.accelerator.is_main_process:
-            check_finite("weights", self.model.state_dict().items())
-            self._write_optimizer(folder / OPTIMIZER_FILE)
-            save_model(self.model, str(folder / MODEL_FILE))
+        keep = self.accelerator.is_main_process
+        weights = untied(whole_state(self.model, keep))
+        optimizer = self._optimizer_tensors(keep)
+        averages = {} if self.averages is None else self.averages.tensors(keep)
+        if keep:
+            check_finite("weights", weights.items())
+            check_finite("averages of the optimizer", optimizer.items())
+            trained = {"trained": json.dumps(self._trained)}
+            save_file(optimizer, str(folder / OPTIMIZER_FILE), metadata=trained)
+            save_file(weights, str(folder / MODEL_FILE), metadata={"format": "pt"})
             if self.averages is not None:
-                self.averages.write(folder)
+                self.averages.write(folder, averages)
             if self.accelerator.scaler is not None:
                 write_json(folder / SCALER_FILE, self.accelerator.scaler.state_dict())
         own = folder / random_states_file(self.accelerator.process_index)
@@ -137,15 +134,13 @@ class RunState:
             raise ValueError(_no_states(own, error)) from error
         return sums
 
-    def _write_optimizer(self, path: Path) -> None:
+    def _optimizer_tensors(self, keep: bool) -> dict[str, Tensor]:
         state = self.optimizer.state_dict()["state"]
-        tensors = {
-            f"{key}:{name}": value.detach().contiguous()
+        return {
+            f"{key}:{name}": whole(value, keep).contiguous()
             for i, name in enumerate(self._trained)
             for key, value in state.get(i, {}).items()
         }
-        check_finite("averages of the optimizer", tensors.items())
-        save_file(tensors, str(path), metadata={"trained": json.dumps(self._trained)})
 
     def _read_optimizer(self, path: Path) -> None:
         try:
@@ -170,21 +165,23 @@ class RunState:
                     f"{str(path)!r} holds {full_name!r} of shape {tuple(tensor.shape)}, which fits "
                     "no weight of this run's model."
                 )
-            state.setdefault(numbers[name], {})[key] = tensor
+            sharded = is_sharded(parameters[name]) and tensor.shape == parameters[name].shape
+            value = as_part_of(parameters[name], tensor) if sharded else tensor
+            state.setdefault(numbers[name], {})[key] = value
         # Rates, decays and their kin are this run's; they were compared before.
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
 
     def _read_model(self, path: Path) -> None:
         try:
-            missing, unknown = load_model(self.model, str(path), strict=False)
+            missing, unknown = fill_state(self.model, load_file(str(path)))
         except (OSError, SafetensorError, RuntimeError) as error:
             words = " ".join(str(error).split())
             raise ValueError(f"{str(path)!r} holds other weights: {words}") from error
         if missing or unknown:
             raise ValueError(
-                f"{str(path)!r} holds other weights than this run's model: it lacks "
-                f"{sorted(missing)} and has {sorted(unknown)} beside them."
+                f"{str(path)!r} holds other weights than this run's model: it lacks {missing} and "
+                f"has {unknown} beside them."
             )
 
 

@@ -2,15 +2,17 @@
 
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from ..core.modeling_maskgit import MaskGitForMaskedLM
 from .adapters import has_adapters, merged, read_adapter, write_adapter
 from .finiteness import check_finite
 from .run_files import UNFINISHED, in_every_process, move_files, told_if_it_fails
+from .sharding import as_part_of, whole_state
 
 
 def save_finished(
@@ -31,7 +33,8 @@ def save_finished(
         NotFiniteError: when weights are nan or infinite; what is in the folder stays.
         RuntimeError: when it cannot be written.
     """
-    plain, own = accelerator.unwrap_model(model), accelerator.get_state_dict(model)
+    plain = accelerator.unwrap_model(model)
+    own = whole_state(plain, accelerator.is_main_process)
     weights = merged(plain, own)
 
     def write() -> None:
@@ -51,6 +54,7 @@ def save_finished(
     accelerator.wait_for_everyone()
 
 
+@torch.no_grad()
 def load_finished(accelerator: Accelerator, model: nn.Module, folder: Path) -> None:
     """Give a model the weights that `save_finished` wrote; every process must call this.
 
@@ -65,6 +69,7 @@ def load_finished(accelerator: Accelerator, model: nn.Module, folder: Path) -> N
         RuntimeError: when they cannot be read.
     """
     plain = accelerator.unwrap_model(model)
+    known: dict[str, Tensor] = {}
 
     def read() -> None:
         if not accelerator.is_main_process:
@@ -78,11 +83,13 @@ def load_finished(accelerator: Accelerator, model: nn.Module, folder: Path) -> N
                 "last checkpoint without `load_best_model_at_end` to have the last one."
             ) from error
         # The weights below adapters do not learn: they are as they were.
-        names = plain.state_dict().keys()
-        known = {name: tensor for name, tensor in {**found, **adapters}.items() if name in names}
-        plain.load_state_dict(known, strict=False)
+        known.update({**found, **adapters})
 
     in_every_process(accelerator, read)
-    if accelerator.num_processes > 1:
-        for tensor in plain.state_dict().values():
-            tensor.copy_(broadcast(tensor))
+    for name, tensor in plain.state_dict().items():
+        if accelerator.is_main_process:
+            value = known.get(name, tensor).to(accelerator.device, tensor.dtype)
+        else:
+            value = torch.empty(tensor.shape, dtype=tensor.dtype, device=accelerator.device)
+        value = broadcast(value) if accelerator.num_processes > 1 else value
+        tensor.copy_(as_part_of(tensor, value))

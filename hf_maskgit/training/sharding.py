@@ -1,13 +1,13 @@
-"""FSDP2: weights, gradients and averages lie in shards, one per process, and a layer is whole only
-while it works.
+"""FSDP2: weights, gradients and averages in shards, one per process.
 
-Accelerate decides whether to shard (`accelerate launch --use_fsdp --fsdp_version 2`); what is
-sharded is decided here, because an LM head that is tied to the embeddings, weight and bias, has to
-stay in one group with them. Files of a run hold whole tensors, so that a checkpoint of a sharded
-run is one like any other.
+A layer is whole only while it works. Accelerate decides whether to shard (`accelerate launch
+--use_fsdp --fsdp_version 2`); what is sharded is decided here, because an LM head that is tied to
+the embeddings, weight and bias, has to stay in one group with them. Files of a run hold whole
+tensors, so that a checkpoint of a sharded run is one like any other.
 """
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+
+from .adapters import has_adapters
 
 _FORMATS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -60,9 +62,18 @@ def shard(accelerator: Accelerator, model: nn.Module) -> None:
     Args:
         accelerator: says whether, and how.
         model: the same weights in every process; changed in place.
+
+    Raises:
+        ValueError: for a model with adapters.
     """
     if not accelerator.is_fsdp2:
         return
+    if has_adapters(model):
+        raise ValueError(
+            "`lora_r` and FSDP do not go together: adapters are small, and what they are added to "
+            "does not learn. Train with whole copies of the model (without --use_fsdp), or without "
+            "`lora_r`."
+        )
     plugin, device = accelerator.state.fsdp_plugin, accelerator.device
     kind = _FORMATS[accelerator.mixed_precision]
     # Only weights are cast: a loss weight such as 127/3 would be rounded, and the loss with it.
@@ -76,6 +87,8 @@ def shard(accelerator: Accelerator, model: nn.Module) -> None:
         "mp_policy": policy,
         "offload_policy": plugin.cpu_offload,
     }
+    # It warns of operations in place on what a pass returns; there are none.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     model.to(device)
     for layer in layers_of(model):
         fully_shard(layer, **how, reshard_after_forward=plugin.reshard_after_forward)
@@ -111,10 +124,18 @@ def whole_weights(model: nn.Module) -> Iterator[None]:
             group.set_reshard_after_forward(group is not model, recurse=False)
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """Return a tensor whole, without its gradient; of a shard, every process must ask."""
+def whole(tensor: Tensor, keep: bool = True) -> Tensor:
+    """Return a tensor whole, without its gradient.
+
+    Args:
+        tensor: of a shard, every process must ask.
+        keep: whether this process is to have it; the others get nothing instead of a shard.
+    """
     tensor = tensor.detach()
-    return tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
+    if not isinstance(tensor, DTensor):
+        return tensor
+    gathered = tensor.full_tensor()
+    return gathered.cpu() if keep else gathered.new_empty(0)
 
 
 def is_sharded(tensor: Tensor) -> bool:
@@ -135,21 +156,58 @@ def as_part_of(tensor: Tensor, values: Tensor) -> Tensor:
     return distribute_tensor(values, tensor.device_mesh, tensor.placements, src_data_rank=None)
 
 
-def whole_state(model: nn.Module) -> dict[str, Tensor]:
+def whole_state(model: nn.Module, keep: bool = True) -> dict[str, Tensor]:
     """Return what `state_dict` does, whole; tied weights are one tensor here too.
 
     Args:
         model: sharded, or not.
+        keep: see `whole`.
     """
-    found: dict[Any, Tensor] = {}
-    state: dict[str, Tensor] = {}
-    for name, tensor in model.state_dict().items():
+    state = model.state_dict()
+    found = {names[0]: whole(state[names[0]], keep) for names in _tied(state)}
+    one_of = {name: names[0] for names in _tied(state) for name in names}
+    return {name: found[one_of[name]] for name in state}
+
+
+@torch.no_grad()
+def fill_state(model: nn.Module, values: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
+    """Give a model other weights.
+
+    Args:
+        model: sharded, or not; untouched where a name does not fit.
+        values: whole, by the names of its `state_dict`, tied ones by any one of theirs.
+
+    Returns:
+        The names that are missing, and those that are unknown.
+
+    Raises:
+        RuntimeError: for a tensor of another shape.
+    """
+    state = model.state_dict()
+    tied = _tied(state)
+    missing = [names[0] for names in tied if not values.keys() & set(names)]
+    unknown = sorted(values.keys() - state.keys())
+    if missing or unknown:
+        return missing, unknown
+    for name in values:
+        if values[name].shape != state[name].shape:
+            raise RuntimeError(
+                f"{name!r} has the shape {tuple(values[name].shape)}, and this run's model "
+                f"{tuple(state[name].shape)}"
+            )
+    for name in values:
+        state[name].copy_(as_part_of(state[name], values[name]))
+    return missing, unknown
+
+
+def _tied(state: Mapping[str, Tensor]) -> list[list[str]]:
+    """Group the names of a `state_dict` by the memory that they name."""
+    groups: dict[Any, list[str]] = {}
+    for name, tensor in state.items():
         local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
         place = (local.data_ptr(), local.shape, local.dtype) if local.numel() else name
-        if place not in found:
-            found[place] = whole(tensor)
-        state[name] = found[place]
-    return state
+        groups.setdefault(place, []).append(name)
+    return list(groups.values())
 
 
 def untied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -158,5 +216,7 @@ def untied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Args:
         state: from `whole_state`.
     """
-    names = {id(tensor): name for name, tensor in reversed(state.items())}
-    return {name: tensor.contiguous() for name, tensor in state.items() if names[id(tensor)] == name}
+    first: dict[int, str] = {}
+    for name, tensor in state.items():
+        first.setdefault(id(tensor), name)
+    return {name: state[name].contiguous() for name in first.values()}

@@ -1,10 +1,7 @@
 """Resuming: a run that was interrupted or killed goes on to the same weights, to the bit."""
 
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,7 +15,7 @@ import hf_maskgit.training.loop as training
 from hf_maskgit import DataCollatorForMaskGit, MaskGitForMaskedLM
 from hf_maskgit.training.examples import prepare_examples
 from scripts.train import main
-from tests.support.project import ROOT
+from tests.support.launches import launched, processes_of, run
 from tests.support.tiny import word_tokenizer
 from tests.support.tiny_training import (
     SMALL,
@@ -108,19 +105,6 @@ main()
 """
 
 
-def run(*command):
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, *map(str, command)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.returncode, done.stderr
-
-
 @pytest.mark.slow
 def test_a_killed_process_resumes_to_the_same_weights(tmp_path):
     inputs = run_inputs(tmp_path)
@@ -183,20 +167,6 @@ SMOOTH = {**SMALL, "adam_epsilon": 1e-3}
 ALONE = {"per_device_batch_size": 8, "gradient_accumulation_steps": 1}
 IN_TWO_PIECES = {"per_device_batch_size": 4, "gradient_accumulation_steps": 2}
 IN_TWO_PIECES_EACH = {"per_device_batch_size": 2, "gradient_accumulation_steps": 2}
-
-
-def launched(*arguments):
-    """Train with two processes under Accelerate's launcher, which talk through gloo."""
-    launch = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2")
-    launch = (*launch, "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no")
-    code, errors = run(*launch, "scripts/train.py", *arguments)
-    assert code == 0, errors
-    return errors
-
-
-def processes_of(checkpoint):
-    """How many wrote it: each its random states."""
-    return len(list(checkpoint.glob("random_states_*.safetensors")))
 
 
 def assert_same_run(one, other):

@@ -9,8 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from hf_maskgit.training.building import make_accelerator
-from hf_maskgit.training.run_state import MODEL_FILE, OPTIMIZER_FILE, RunState, random_states_file
+from hf_maskgit.training.run_state import MODEL_FILE, OPTIMIZER_FILE, random_states_file
 from hf_maskgit.training.watching import Window
 from tests.support.tiny_training import assert_same_weights, loop_of
 
@@ -168,13 +167,6 @@ def test_sums_that_cannot_be_read_are_named_whoever_wrote_them(loop, written):
     rewrite(written / random_states_file(0), lambda t, m: m.update(numbers="{}"))
     with pytest.raises(ValueError, match=r"random_states_0.safetensors' holds no random states"):
         loop._state.read(written, new_streams=(0, 3))
-
-
-def test_weights_in_parts_are_refused_before_the_run(loop, monkeypatch):
-    accelerator = make_accelerator(loop.options)
-    monkeypatch.setattr(type(accelerator), "distributed_type", type("", (), {"value": "FSDP"}))
-    with pytest.raises(ValueError, match="set up for FSDP, where no process holds all weights"):
-        RunState(accelerator, loop.model, loop.optimizer)
 
 
 def test_the_sums_for_the_log_come_back_to_the_bit():

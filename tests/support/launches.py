@@ -1,0 +1,41 @@
+"""Programs in processes of their own, alone or two of them that train together."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.support.project import ROOT
+
+_TWO = ("-m", "accelerate.commands.launch", "--num_processes=2", "--num_machines=1")
+_PLAIN = ("--mixed_precision=no", "--dynamo_backend=no")
+# How the weights of two processes lie: whole in each, or a shard in each.
+WHOLE = ("--multi_gpu",)
+SHARDED = ("--use_fsdp", "--fsdp_version=2")
+
+
+def run(*command: Any) -> tuple[int, str]:
+    """Run Python with these words; return its exit code and what it wrote to stderr."""
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
+def launched(*arguments: Any, weights: tuple[str, ...] = WHOLE) -> str:
+    """Train with two processes under Accelerate's launcher, which talk through gloo."""
+    code, errors = run(*_TWO, *weights, *_PLAIN, "scripts/train.py", *arguments)
+    assert code == 0, errors
+    return errors
+
+
+def processes_of(checkpoint: Path) -> int:
+    """How many wrote it: each its random states."""
+    return len(list(checkpoint.glob("random_states_*.safetensors")))
