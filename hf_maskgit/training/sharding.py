@@ -192,7 +192,7 @@ def fill_state(model: nn.Module, values: Mapping[str, Tensor]) -> tuple[list[str
     for name in values:
         if values[name].shape != state[name].shape:
             raise RuntimeError(
-                f"{name!r} has the shape {tuple(values[name].shape)}, and this run's model "
+                f"size mismatch for {name}: {tuple(values[name].shape)}, and in this run's model "
                 f"{tuple(state[name].shape)}"
             )
     for name in values:
