@@ -10,9 +10,8 @@
     # options from a recipe; the command line wins
     accelerate launch scripts/train.py scripts/recipes/verses.yaml --learning_rate 5e-5
 
-    # go on exactly where a run was interrupted
-    accelerate launch scripts/train.py runs/verses/training_options.yaml \
-        --resume_from_checkpoint latest
+    # killed? The same command goes on exactly where it was interrupted, and so does
+    accelerate launch scripts/train.py runs/verses/training_options.yaml
 
     # a new encoder instead of a pretrained one
     python scripts/train.py --encoder bert --from_scratch --tokenizer bert-base-uncased \
@@ -41,13 +40,12 @@ from hf_maskgit.hub.card import write_model_card
 from hf_maskgit.hub.push import Push, check_access, check_metadata, open_repository, publish
 from hf_maskgit.hub.training_card import describe
 from hf_maskgit.training.arguments import DataArguments, ModelArguments, TrainArguments
+from hf_maskgit.training.beginning import Beginning, where_to_begin
 from hf_maskgit.training.building import load_model, load_tokenizer, make_accelerator
 from hf_maskgit.training.checkpoints import (
     BEST_FOLDER,
-    check_output_dir,
     checkpoints,
     clear_run,
-    find_checkpoint,
     how_to_go_on,
 )
 from hf_maskgit.training.curves import draw_own_curves
@@ -84,11 +82,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_together(model_options, data_options, options)
 
     # Where: an output folder that no other run uses, and the devices
-    resume, output_dir = options.resume_from_checkpoint, Path(options.output_dir)
-    check_output_dir(output_dir, resume=resume is not None, overwrite=options.overwrite_output_dir)
-    checkpoint = find_checkpoint(resume, output_dir) if resume is not None else None
+    output_dir = Path(options.output_dir)
+    resumed, overwrite = options.resume_from_checkpoint, options.overwrite_output_dir
+    beginning = where_to_begin(output_dir, resumed, overwrite)
     accelerator = make_accelerator(options)
     set_up_logging(accelerator.is_main_process)
+    if beginning.reason is not None:
+        logging.getLogger("hf_maskgit").info(beginning.reason)
     if options.dry_run:
         loop, data = prepare(accelerator, model_options, data_options, options)
         plan = plan_of(loop, data)  # by all processes
@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 to_the_end.enter_context(RunLock(output_dir))
 
         in_every_process(accelerator, lock)
-        train(accelerator, model_options, data_options, options, checkpoint)
+        train(accelerator, model_options, data_options, options, beginning)
     accelerator.end_training()
     if options.push_to_hub and accelerator.is_main_process:
         # after the end: the other processes would run into a time limit waiting for a long upload
@@ -153,7 +153,7 @@ def train(
     model_options: ModelArguments,
     data_options: DataArguments,
     options: TrainArguments,
-    checkpoint: Path | None,
+    beginning: Beginning,
 ) -> None:
     """Train, and leave model, tokenizer and card in `output_dir`.
 
@@ -162,13 +162,16 @@ def train(
         model_options: what is trained.
         data_options: on what.
         options: how.
-        checkpoint: to go on from, whole; None begins anew.
+        beginning: from `where_to_begin`.
     """
     loop, data = prepare(accelerator, model_options, data_options, options)
-    if checkpoint is not None:
-        loop.resume(checkpoint)  # before anything is written: it may be refused
+    if beginning.checkpoint is not None:
+        loop.resume(beginning.checkpoint)  # before anything is written: it may be refused
     output_dir = Path(options.output_dir)
-    in_every_process(accelerator, lambda: prepare_folder(loop, model_options, data_options))
+    in_every_process(
+        accelerator,
+        lambda: prepare_folder(loop, model_options, data_options, clears=beginning.clears),
+    )
     told = given_options(model_options, data_options, options)
     start_trackers(accelerator, output_dir, told, loop.progress.step)
     with StopSignals(accelerator.is_main_process) as stop:
@@ -176,7 +179,7 @@ def train(
         try:
             loop.run()
         except KeyboardInterrupt as interrupt:
-            said = how_to_go_on(output_dir, RECIPE_NAME)
+            said = how_to_go_on(output_dir)
             raise RunStopped(said, stop.received or signal.SIGINT) from interrupt
 
     # Keep
@@ -192,14 +195,14 @@ def train(
 
 
 def prepare_folder(
-    loop: TrainingLoop, model_options: ModelArguments, data_options: DataArguments
+    loop: TrainingLoop, model_options: ModelArguments, data_options: DataArguments, *, clears: bool
 ) -> None:
     """Replace a former run where that is wanted, see that there is room, and write the recipe."""
     options, left = loop.options, loop.num_updates - loop.progress.step
     if not loop.accelerator.is_main_process:
         return
     output_dir = Path(options.output_dir)
-    if options.overwrite_output_dir:
+    if clears:
         clear_run(output_dir)
     best_so_far = loop.progress.best_nats, loop.progress.best_auroc
     if best_so_far != (None, None) and not (output_dir / BEST_FOLDER).is_dir():

@@ -123,7 +123,8 @@ class TrainArguments(OptimisationArguments):
     )
     resume_from_checkpoint: str | None = option(
         None,
-        "Checkpoint folder to go on from, or 'latest' for the newest whole one in `output_dir`.",
+        "Checkpoint folder to go on from, or 'latest' for the newest whole one in `output_dir`. "
+        "Default: an interrupted run in `output_dir` goes on from its newest, any other begins.",
     )
     allow_changes: list[str] | None = option(
         None,

@@ -32,7 +32,6 @@ from .run_files import (
     told_if_it_fails,
     write_json,
 )
-from .run_lock import LOCK_NAME
 from .run_log import CURVES_NAME, LOG_NAME, METRICS_NAME, SAMPLES_NAME
 from .time_samplers import Moments, are_moments
 from .trackers import ID_NAME
@@ -208,42 +207,21 @@ def read_progress(checkpoint: Path) -> dict[str, Any]:
     return state
 
 
-def how_to_go_on(output_dir: str | Path, recipe_name: str) -> str:
+def how_to_go_on(output_dir: str | Path) -> str:
     """Say what is left of an interrupted run, and how to go on with it.
 
     Args:
         output_dir: folder of the run.
-        recipe_name: name in it of the recipe with the run's options.
     """
     newest = next((p for p in reversed(checkpoints(output_dir)) if fault_of(p) is None), None)
     if newest is None:
         return (
-            f"Interrupted before the first checkpoint in {str(output_dir)!r}; to start anew there, "
-            "add `overwrite_output_dir`."
+            f"Interrupted before the first checkpoint in {str(output_dir)!r}; the same command "
+            "begins anew."
         )
     return (
-        f"Interrupted. The newest checkpoint is {str(newest)!r}; to go on from it, start the "
-        f"script as before with these options: {Path(output_dir) / recipe_name} "
-        "--resume_from_checkpoint latest"
+        f"Interrupted. The newest checkpoint is {str(newest)!r}; the same command goes on from it."
     )
-
-
-def check_output_dir(output_dir: str | Path, *, resume: bool, overwrite: bool) -> None:
-    """Refuse to write over another run.
-
-    Raises:
-        ValueError: when the folder holds anything and neither resuming nor overwriting is wanted.
-    """
-    path = Path(output_dir)
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"`output_dir` {str(path)!r} is a file; name a folder.")
-    # the lock of a run that was killed is nobody's
-    others = (p for p in path.iterdir() if p.name != LOCK_NAME) if path.is_dir() else ()
-    if any(others) and not (resume or overwrite):
-        raise ValueError(
-            f"`output_dir` {str(path)!r} is not empty. Name another folder, go on with "
-            "resume_from_checkpoint=latest, or replace its run with overwrite_output_dir."
-        )
 
 
 def clear_run(output_dir: str | Path) -> None:

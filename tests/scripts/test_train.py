@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import torch
@@ -111,20 +110,15 @@ def test_ctrl_c_in_a_training_says_how_to_go_on(tmp_path, monkeypatch):
 
     monkeypatch.setattr(TrainingLoop, "run", interrupted)
     options = [*write_inputs(tmp_path), "--use_cpu", "--output_dir"]
-    with pytest.raises(KeyboardInterrupt, match="before the first checkpoint in '.*one'; to st"):
+    with pytest.raises(KeyboardInterrupt, match="before the first checkpoint in '.*one'; the s"):
         train.main([*options, str(tmp_path / "one"), "--max_steps=1"])
-    with pytest.raises(
-        KeyboardInterrupt, match="'.*checkpoint-1'; to go on .* these options: "
-    ) as e:
+    with pytest.raises(KeyboardInterrupt, match="'.*checkpoint-1'; the same command goes on from"):
         train.main([*options, str(tmp_path / "two"), "--max_steps=2"])
-    recipe, *words = str(e.value).split("these options: ")[1].split()
-    assert Path(recipe).is_file()
-    assert words == ["--resume_from_checkpoint", "latest"]
 
 
 def test_a_folder_in_use_is_refused_before_any_work(trained, monkeypatch):
     monkeypatch.setattr(train, "make_accelerator", lambda _: pytest.fail("work was started"))
-    with pytest.raises(ValueError, match="is not empty. Name another folder"):
+    with pytest.raises(ValueError, match="holds a finished run. Name another folder"):
         train.main([str(trained / "training_options.yaml")])
 
 
@@ -164,7 +158,7 @@ def test_a_refused_program_says_one_sentence(launch, trained):
         check=False,
     )
     assert done.returncode == 1
-    assert f"error: `output_dir` {str(trained)!r} is not empty. Name another" in done.stderr
+    assert f"error: `output_dir` {str(trained)!r} holds a finished run. Name" in done.stderr
     assert "Traceback" not in done.stderr
 
 

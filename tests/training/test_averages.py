@@ -195,12 +195,12 @@ def test_averages_that_do_not_fit_are_refused(tmp_path):
     save_file({"weight": torch.ones(2, 2)}, str(tmp_path / AVERAGES_FILE))
     with pytest.raises(ValueError, match="holds no averages of weights"):
         kept.read(tmp_path)
-    kept.write(tmp_path)
+    kept.write(tmp_path, kept.tensors(keep=True))
     with pytest.raises(ValueError, match="holds the averages of other weights than this run trai"):
         WeightAverages(nn.Linear(2, 3), DECAY).read(tmp_path)
     kept.values["bias"][0] = torch.nan
     with pytest.raises(NotFiniteError, match="The averages of the weights 'bias' hold nan or inf"):
-        kept.write(tmp_path)
+        kept.write(tmp_path, kept.tensors(keep=True))
 
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0, float("nan")])

@@ -7,7 +7,6 @@ import pytest
 
 from hf_maskgit.training.checkpoints import (
     Progress,
-    check_output_dir,
     checkpoints,
     clear_run,
     fault_of,
@@ -16,7 +15,6 @@ from hf_maskgit.training.checkpoints import (
     read_progress,
     save_checkpoint,
 )
-from hf_maskgit.training.run_lock import LOCK_NAME
 
 ALONE = SimpleNamespace(is_main_process=True, num_processes=1, wait_for_everyone=lambda: None)
 
@@ -58,15 +56,14 @@ def test_a_checkpoint_that_was_not_finished_is_not_one(tmp_path):
 
 
 def test_an_interrupted_run_says_where_it_stands(tmp_path):
-    assert how_to_go_on(tmp_path, "options.yaml") == (
-        f"Interrupted before the first checkpoint in '{tmp_path}'; to start anew there, add "
-        "`overwrite_output_dir`."
+    assert how_to_go_on(tmp_path) == (
+        f"Interrupted before the first checkpoint in '{tmp_path}'; the same command begins anew."
     )
     for step in (9, 10):
         save(tmp_path, step)
-    said = how_to_go_on(tmp_path, "options.yaml")
+    said = how_to_go_on(tmp_path)
     assert f"newest checkpoint is '{tmp_path / 'checkpoint-10'}'" in said
-    assert said.endswith(f"{tmp_path / 'options.yaml'} --resume_from_checkpoint latest")
+    assert said.endswith("the same command goes on from it.")
 
 
 def test_a_checkpoint_is_found_by_its_path(tmp_path):
@@ -85,18 +82,6 @@ def test_going_back_behind_later_checkpoints_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"holds checkpoint-10, later than checkpoint-5"):
         find_checkpoint(str(early), tmp_path)
     assert find_checkpoint(str(early), tmp_path / "elsewhere") == early
-
-
-def test_a_folder_with_another_run_is_refused_unless_named_on_purpose(tmp_path):
-    check_output_dir(tmp_path / "new", resume=False, overwrite=False)
-    check_output_dir(tmp_path, resume=False, overwrite=False)
-    (tmp_path / "model.safetensors").write_text("weights")
-    with pytest.raises(ValueError, match="is not empty. Name another folder"):
-        check_output_dir(tmp_path, resume=False, overwrite=False)
-    check_output_dir(tmp_path, resume=True, overwrite=False)
-    check_output_dir(tmp_path, resume=False, overwrite=True)
-    with pytest.raises(ValueError, match="is a file; name a folder"):
-        check_output_dir(tmp_path / "model.safetensors", resume=False, overwrite=True)
 
 
 def test_overwriting_removes_the_old_run_and_nothing_else(tmp_path):
@@ -153,7 +138,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path, caplog):
         find_checkpoint(str(tmp_path / "checkpoint-15"), tmp_path)
     # what nobody can resume from is no other future
     assert find_checkpoint(str(tmp_path / "checkpoint-5"), tmp_path).name == "checkpoint-5"
-    assert "checkpoint-5'; to go on" in how_to_go_on(tmp_path, "options.yaml")
+    assert "checkpoint-5'; the same command goes on" in how_to_go_on(tmp_path)
     (tmp_path / "checkpoint-5" / "state.json").unlink()
     with pytest.raises(ValueError, match=r"No checkpoint in .* is whole \(checkpoint-15: .*-5: "):
         find_checkpoint("latest", tmp_path)
@@ -184,11 +169,6 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_others(tmp_path, error):
 def test_a_folder_that_was_removed_is_noticed(tmp_path):
     with pytest.raises(RuntimeError, match=r"gone' was removed while the run went on"):
         save_checkpoint(ALONE, tmp_path / "gone", Progress({}, step=1), 1, write_one_file)
-
-
-def test_the_lock_of_a_killed_run_is_no_run(tmp_path):
-    (tmp_path / LOCK_NAME).write_text("process 1 on host")
-    check_output_dir(tmp_path, resume=False, overwrite=False)
 
 
 @pytest.mark.parametrize(
