@@ -43,6 +43,7 @@ from hf_maskgit.training.recipes import (
     run_program,
 )
 from hf_maskgit.training.sources import load_texts, only_split
+from hf_maskgit.training.tokenising import Form
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,14 @@ class EvaluateArguments:
     )
     dataset_config: str | None = option(None, "Configuration on the Hub.")
     text_column: str = option("text", "Column that holds the texts.")
+    prompt_column: str | None = option(
+        None, "Column of what is given, where rows are prompts with completions to judge."
+    )
+    completion_column: str | None = option(None, "Column of the completions.")
+    messages_column: str | None = option(
+        None, "Column of conversations, of which what the assistant says is judged."
+    )
+    ids_column: str | None = option(None, "Column of lists of token ids, which need no tokenizer.")
     max_length: int | None = option(
         None,
         "Longest example in tokens, special tokens included. "
@@ -128,7 +137,13 @@ def load_examples(
     examples, report = prepare_examples(
         load_texts(options.dataset, options.dataset_config, options.split),
         tokenizer,
-        text_column=options.text_column,
+        form=Form(
+            options.text_column,
+            options.prompt_column,
+            options.completion_column,
+            options.messages_column,
+            options.ids_column,
+        ),
         max_length=options.max_length,
         pack=options.pack,
         drop_empty_texts=options.drop_empty_texts,

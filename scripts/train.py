@@ -41,7 +41,7 @@ from hf_maskgit.hub.push import Push, check_access, check_metadata, open_reposit
 from hf_maskgit.hub.training_card import describe
 from hf_maskgit.training.arguments import DataArguments, ModelArguments, TrainArguments
 from hf_maskgit.training.beginning import Beginning, where_to_begin
-from hf_maskgit.training.building import load_model, load_tokenizer, make_accelerator
+from hf_maskgit.training.building import load_model, make_accelerator
 from hf_maskgit.training.checkpoints import (
     BEST_FOLDER,
     checkpoints,
@@ -49,7 +49,7 @@ from hf_maskgit.training.checkpoints import (
     how_to_go_on,
 )
 from hf_maskgit.training.curves import draw_own_curves
-from hf_maskgit.training.data import Data, check_together, load_data
+from hf_maskgit.training.data import Data, check_together, load_data, tokenizer_for
 from hf_maskgit.training.dry_run import plan_of
 from hf_maskgit.training.loop import TrainingLoop
 from hf_maskgit.training.metrics import write_metrics
@@ -128,7 +128,7 @@ def prepare(
     """
     # What: the same weights in every process, and data tokenised once
     set_seed(options.seed)
-    tokenizer = load_tokenizer(model_options)
+    tokenizer = tokenizer_for(model_options, data_options)
     model = load_model(model_options, tokenizer)
     with accelerator.main_process_first():
         data = load_data(data_options, tokenizer, model.max_positions, options.seed)

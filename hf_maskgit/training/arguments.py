@@ -85,11 +85,6 @@ class ModelArguments:
         # Said here already, because the configuration is built only once the encoder is loaded.
         for name, value in self.maskgit_overrides.items():
             check(name, value, options_of(MaskGitConfig)[name])
-        if self.from_scratch and self.tokenizer is None:
-            raise ValueError(
-                "`from_scratch` builds a new encoder and needs `tokenizer`, which decides its "
-                "vocabulary."
-            )
         if self.encoder_overrides and not self.from_scratch:
             raise ValueError(
                 "`encoder_overrides` changes the encoder's shape, which pretrained weights do not "

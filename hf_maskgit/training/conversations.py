@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import render_jinja_template
 
 # How a template marks what the assistant writes, with or without trimmed blanks.
 _GENERATION = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
@@ -66,17 +67,25 @@ class ConversationReader:
         encoded = self.tokenizer(
             [text], add_special_tokens=False, return_offsets_mapping=True, verbose=False
         )
-        if self._marks:
-            made: Any = self.tokenizer.apply_chat_template(
-                turns, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
-            )
-            return text, encoded, list(made["assistant_masks"])
-        spans = self._spans(turns, text)
+        spans = self._marked(turns) if self._marks else self._spans(turns, text)
         maskable = [
             int(any(first <= start < end <= last for first, last in spans))
             for start, end in encoded["offset_mapping"][0]
         ]
         return text, encoded, maskable
+
+    def _marked(self, turns: list[dict[str, str]]) -> list[tuple[int, int]]:
+        """Ask the template where the assistant's turns begin and end."""
+        # Its mask of tokens runs on to the end of the text behind a turn that ends with a space
+        # (transformers 5.23); so only the characters are asked for.
+        special: Any = self.tokenizer.special_tokens_map
+        found: Any = render_jinja_template(
+            [turns],
+            chat_template=self.tokenizer.get_chat_template(),
+            return_assistant_tokens_mask=True,
+            **special,
+        )
+        return [(int(first), int(last)) for first, last in found[1][0]]
 
     def _spans(self, turns: list[dict[str, str]], text: str) -> list[tuple[int, int]]:
         """Find where in a text the assistant's turns begin and end."""

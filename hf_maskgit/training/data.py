@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .arguments import DataArguments, ModelArguments, TrainArguments
 from .batching import check_not_grouped
+from .building import load_tokenizer
 from .end_fill import fill_and_tell, filler_of
 from .examples import (
     DataReport,
@@ -19,6 +20,7 @@ from .examples import (
     hold_out,
 )
 from .framing import Framing, framing_of
+from .ids import ids_tokenizer
 from .mixtures import mixed
 from .sources import load_texts, place_of_row
 from .streams import StreamedExamples, StreamSource
@@ -52,9 +54,29 @@ def check_together(
     Raises:
         ValueError: naming them.
     """
+    if data_options.ids_column is not None and model_options.tokenizer is not None:
+        raise ValueError(
+            "`ids_column` holds token ids, which need no tokenizer; leave `tokenizer` out, or name "
+            "a column of texts with `text_column`."
+        )
+    names_vocabulary = model_options.tokenizer or data_options.ids_column
+    if model_options.from_scratch and not names_vocabulary:
+        raise ValueError(
+            "`from_scratch` builds a new encoder and needs `tokenizer`, which decides its "
+            "vocabulary; data of ids needs `ids_column` and `vocab_size` instead."
+        )
     if data_options.streaming:
         total_updates(options.num_train_epochs, None, options.max_steps)
         check_not_grouped(options.group_by_length)
+
+
+def tokenizer_for(
+    model_options: ModelArguments, data_options: DataArguments
+) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of the texts; ids get one whose words are numbers."""
+    if data_options.vocab_size is not None:
+        return ids_tokenizer(data_options.vocab_size)
+    return load_tokenizer(model_options)
 
 
 def load_examples(

@@ -52,6 +52,8 @@ def test_measuring_says_what_was_cut_and_left_out(saved, tmp_path):
         "cut_tokens": 8,
         "words": 28,
         "unknown_words": 0,
+        "sources": {},
+        "filled": None,
     }
     assert figures["unknown_share"] == 0
     assert figures["measured_examples"] == 3

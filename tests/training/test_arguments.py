@@ -127,7 +127,6 @@ def test_faulty_recipes_are_named(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--from_scratch"], "`from_scratch` builds a new encoder and needs `tokenizer`"),
         (["--encoder_overrides={}"], "add `from_scratch` or leave it out"),
         (["--schedule=square"], "invalid choice: 'square'"),
         (["--lr_scheduler_type=step"], "invalid choice: 'step'"),
