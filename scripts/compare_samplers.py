@@ -74,10 +74,13 @@ class CompareArguments:
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Compare, print a table, and return the figures."""
     (options,) = parse_options((CompareArguments,), argv, DESCRIPTION)
+    samplers = SAMPLERS if options.samplers is None else read_samplers(options.samplers)
+    if any("steps" in sampler for sampler in samplers):
+        raise ValueError("`steps` of the samplers is what --passes says; leave it out there.")
     asked = [
         {**sampler, "steps": steps}
         for steps in options.passes or (8, 18, 32)
-        for sampler in read_samplers(options.samplers)
+        for sampler in samplers
     ]
     texts = read_texts(options)
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
@@ -101,14 +104,12 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     return found
 
 
-def read_samplers(given: str | None) -> list[dict[str, Any]]:
-    """Return the options of every sampler.
+def read_samplers(given: str) -> list[dict[str, Any]]:
+    """Return the options of every sampler, from the JSON of the command line.
 
     Raises:
         ValueError: for what is no JSON list of objects.
     """
-    if given is None:
-        return SAMPLERS
     try:
         samplers = json.loads(given)
     except json.JSONDecodeError as error:
@@ -118,8 +119,6 @@ def read_samplers(given: str | None) -> list[dict[str, Any]]:
             "--samplers must be a JSON list of objects such as "
             f'\'[{{"order": "random"}}]\', got {given}.'
         )
-    if any("steps" in sampler for sampler in samplers):
-        raise ValueError("`steps` of the samplers is what --passes says; leave it out there.")
     return samplers
 
 

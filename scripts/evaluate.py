@@ -33,6 +33,7 @@ from hf_maskgit.evaluation import NelboOutput, critic_auroc, evaluate_nelbo, mas
 from hf_maskgit.evaluation.batches import check_mask_rates
 from hf_maskgit.evaluation.bound import Estimation, check_num_samples
 from hf_maskgit.hub.loading import load_generator
+from hf_maskgit.training.end_fill import fill_ends
 from hf_maskgit.training.examples import check_max_length, evenly_spaced, prepare_examples
 from hf_maskgit.training.recipes import (
     check_least,
@@ -115,6 +116,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         allow_missing_weights=options.allow_missing_weights,
     )
     examples, data = load_examples(options, tokenizer, model.max_positions)
+    window = None if options.pack else model.config.end_fill
+    if window is not None:  # as it was trained: a bound on the text together with its end
+        examples = fill_ends(examples, tokenizer, window)
+    data["end_fill"] = window
     with counted_before():  # while they were tokenised
         found = measure(model, tokenizer, examples, options)
     figures = {**asdict(options), **data, **found}

@@ -37,6 +37,24 @@ def test_measuring_agrees_with_the_library(saved, tmp_path, capsys):
     assert again["nats_per_token"] == figures["nats_per_token"]
 
 
+def test_a_model_that_ends_its_texts_is_measured_with_their_ends(saved, tmp_path, capsys):
+    """Texts of 3 and 5 words in a window of 8 tokens, 2 of which frame it: 6 to judge in each."""
+    model = MaskGitForMaskedLM.from_pretrained(saved)
+    model.config.end_fill = 8
+    model.save_pretrained(tmp_path / "model")
+    word_tokenizer().save_pretrained(tmp_path / "model")
+    (tmp_path / "texts.txt").write_text("w1 w2 w3\nw1 w2 w3 w4 w5")
+    options = ["--dataset", str(tmp_path / "texts.txt"), "--num_samples", "4"]
+    figures = {
+        folder: evaluate.main(["--model", str(folder), *options])
+        for folder in (saved, tmp_path / "model")
+    }
+    assert [found["end_fill"] for found in figures.values()] == [None, 8]
+    assert [found["maskable_tokens"] for found in figures.values()] == [8, 12]
+    packed = evaluate.main(["--model", str(tmp_path / "model"), *options, "--pack"])
+    assert packed["end_fill"] is None
+
+
 def test_measuring_says_what_was_cut_and_left_out(saved, tmp_path):
     (tmp_path / "texts.txt").write_text("\n".join(["w1 w2 w3 w4 w5", "", "w1 w2"] * 4))
     options = ["--model", saved, "--dataset", str(tmp_path / "texts.txt"), "--split", "train"]
