@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     beginning = where_to_begin(output_dir, resumed, overwrite)
     accelerator = make_accelerator(options)
     set_up_logging(accelerator.is_main_process)
-    if beginning.reason is not None:
+    if beginning.reason is not None and not options.dry_run:
         logging.getLogger("hf_maskgit").info(beginning.reason)
     if options.dry_run:
         loop, data = prepare(accelerator, model_options, data_options, options)

@@ -116,6 +116,16 @@ def test_what_is_kept_is_counted_once_and_forgotten():
     assert not any(count._uses.values())
 
 
+def test_what_an_interrupted_run_left_stays_as_it_is(planned, tmp_path, caplog):
+    (tmp_path / "run").mkdir()
+    recipe = tmp_path / "run" / "training_options.yaml"
+    recipe.write_text("left: there")
+    assert planned("--dry_run", max_steps=1).updates == 1
+    assert recipe.read_text() == "left: there"
+    assert [path.name for path in recipe.parent.iterdir()] == [recipe.name]
+    assert "begins anew" not in caplog.text
+
+
 def test_gradient_checkpointing_keeps_less(planned):
     one, other = (
         planned("--dry_run", max_steps=1, gradient_checkpointing=on) for on in (False, True)
