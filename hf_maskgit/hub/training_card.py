@@ -21,6 +21,7 @@ from ..training.examples import DataReport
 from ..training.loop import TrainingLoop
 from ..training.metrics import totals
 from ..training.run_log import CURVES_NAME, read_lines
+from ..training.weighting import WEIGHTINGS
 from .card import GeneratorCard, own_examples
 
 # What somebody needs who wants to train such a model again; the rest is in training_options.yaml.
@@ -231,6 +232,7 @@ def learning_settings(
         **{name.replace("_", " "): getattr(options, name) for name in _SETTINGS},
         **{name.replace("_", " "): value for name, value in config.masking_options().items()},
         **parts_on_the_card(config, options.train),
+        **weighting_on_the_card(options),
     }
 
 
@@ -244,6 +246,14 @@ def parts_on_the_card(config: MaskGitConfig, train: str) -> dict[str, Any]:
         parts["weight of the critic's loss"] = config.critic_loss_weight
         parts["trained part"] = train
     return parts
+
+
+def weighting_on_the_card(options: TrainArguments) -> dict[str, Any]:
+    """Say how losses were weighed, where that was not by the bound."""
+    weighting = WEIGHTINGS[options.loss_weighting]
+    told = f"{options.loss_weighting}: {weighting.told}; the loss of training is no bound"
+    band = {} if options.clip_weights is None else {"clip weights": options.clip_weights}
+    return {} if weighting.is_bound else {"loss weighting": told, **band}
 
 
 def on_the_hub(name: str) -> bool:

@@ -13,6 +13,7 @@ from .learning_rates import LEARNING_RATES
 from .optimisation import OptimisationArguments
 from .recipes import option, required
 from .time_samplers import TIME_SAMPLERS
+from .weighting import WEIGHTINGS
 
 T = TypeVar("T")
 
@@ -256,7 +257,13 @@ class TrainArguments(OptimisationArguments):
                 "`allow_changes` says what may differ from the checkpoint that is resumed; add "
                 "`resume_from_checkpoint`, or leave it out."
             )
-        if TIME_SAMPLERS[self.time_sampler].adapts and self.train == "critic":
+        adapts = TIME_SAMPLERS[self.time_sampler].adapts
+        if adapts and not WEIGHTINGS[self.loss_weighting].is_bound:
+            raise ValueError(
+                f"time_sampler={self.time_sampler!r} corrects the weights of the bound, and "
+                f"loss_weighting={self.loss_weighting!r} takes others; leave one of the two out."
+            )
+        if adapts and self.train == "critic":
             raise ValueError(
                 f"time_sampler={self.time_sampler!r} follows the loss of the denoiser, which does "
                 "not learn with train='critic'; leave one of the two out."

@@ -50,6 +50,7 @@ from .updates import (
     updates_per_epoch,
 )
 from .watching import Window
+from .weighting import weigher_of
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +120,7 @@ class TrainingLoop:
             update_size,
         )
         note_length_of(model.config, train_examples)
+        self._weigher = weigher_of(model.config, options.loss_weighting, options.clip_weights)
         self.progress = Progress({**shaped_by, **(facts or {})})
         self.collator = collator_of(model.config, tokenizer, options)
         self.batches = batches_of(
@@ -268,6 +270,7 @@ class TrainingLoop:
                 self.options.max_grad_norm,
                 self.options.train,
                 self.batches.time_sampler.measure,
+                self._weigher,
             )
         except NotFiniteError as error:
             return left_out(error, progress, self.options.on_nonfinite)

@@ -5,6 +5,7 @@ from typing import Literal
 
 from .learning_rates import DEFAULTS, check_learning_rates
 from .recipes import option
+from .weighting import WEIGHTINGS, check_weighting
 
 
 @dataclass(kw_only=True)
@@ -44,6 +45,19 @@ class OptimisationArguments:
         "Decay per update of an exponential moving average of the weights, such as 0.999, in "
         "float32: it is what evaluations measure and what is saved as the model. Update n counts "
         "with min(ema_decay, (1 + n) / (10 + n)). 0 keeps none.",
+    )
+    loss_weighting: str = option(
+        "bound",
+        "How the losses of tokens are weighed: "
+        + "; ".join(f"'{name}' {row.told}" for name, row in WEIGHTINGS.items())
+        + ". With all but 'bound' the loss of training is no bound on the likelihood; what "
+        "evaluations measure is.",
+        choices=list(WEIGHTINGS),
+    )
+    clip_weights: list[float] | None = option(
+        None,
+        "Lowest and highest weight with loss_weighting 'clipped'. Where k of n tokens are masked "
+        "under the linear schedule, the weight of the bound is n / k.",
     )
     patience: int | None = option(
         None,
@@ -101,6 +115,7 @@ class OptimisationArguments:
             raise ValueError(f"`layer_decay` must lie in (0, 1], got {self.layer_decay}.")
         if self.lora_alpha is not None and not self.lora_alpha > 0:
             raise ValueError(f"`lora_alpha` must be greater than 0, got {self.lora_alpha}.")
+        check_weighting(self.loss_weighting, self.clip_weights, train)
         check_learning_rates(lr_scheduler_type, self.learning_rate_options)
         for name in ("alpha", "dropout", "target_modules", "modules_to_save"):
             if getattr(self, f"lora_{name}") is not None and not self.lora_r:

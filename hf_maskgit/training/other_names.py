@@ -57,6 +57,8 @@ _NAMES = {
     "lora_modules_to_save": "modules_to_save",
     "patience": "early_stopping_patience early_stopping early_stop_patience",
     "load_best_model_at_end": "load_best_at_end load_best_model",
+    "loss_weighting": "loss_weight_type weighting loss_weight path_weight",
+    "clip_weights": "clip_range clip_search sampling_eps_min sampling_eps_max",
     "ema_decay": "ema ema_beta ema_rate use_ema",
     "mixed_precision bf16": "bf16",
     "mixed_precision fp16": "fp16 amp half",

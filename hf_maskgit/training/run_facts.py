@@ -49,6 +49,8 @@ _TRAINING = (
     "gradient_checkpointing",
     "time_sampler",
     "patience",
+    "loss_weighting",
+    "clip_weights",
     "eval_every",
     "eval_samples",
 )

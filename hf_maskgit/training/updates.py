@@ -24,6 +24,7 @@ from torch.optim import Optimizer
 
 from ..core.losses import IGNORED_LABEL
 from .finiteness import NotFiniteError, check_update
+from .weighting import BY_THE_BOUND, Weigher
 
 
 def examples_per_update(
@@ -156,6 +157,7 @@ def take_update(
     max_grad_norm: float,
     train: str = "both",
     measure: Measure | None = None,
+    weigher: Weigher = BY_THE_BOUND,
 ) -> Update:
     """Take one optimizer step on one whole update.
 
@@ -174,6 +176,7 @@ def take_update(
         train: "both", "denoiser" or "critic", whose loss is taken.
         measure: something about each micro-batch and the cross-entropies (N,) at its chosen
             positions, to be summed.
+        weigher: how the losses of its tokens are weighed.
 
     Raises:
         ValueError: when the update has no maskable token.
@@ -196,18 +199,18 @@ def take_update(
         is_last = i == len(pieces) - 1
         ids = piece.pop("example_id", None)
         with nullcontext() if is_last else accelerator.no_sync(model):
+            weigher.weigh(piece)
             output = model(
                 **piece, num_items_in_batch=count, train=train, output_nll=measure is not None
             )
-            accelerator.backward(output.loss * factor)
-        seen.append((ids, output.loss.detach()))
+            parts = weigher.losses(piece, output, count)
+            accelerator.backward(parts["loss"] * factor)
+        seen.append((ids, parts["loss"].detach()))
         if measure is not None:
             found = measure(piece, output.nll)
             measured = found if measured is None else measured + found
-        for name in ("loss", "denoiser_loss", "critic_loss"):
-            part = getattr(output, name)
-            if part is not None:
-                losses[name] = losses.get(name, 0) + part.detach()
+        for name, part in parts.items():
+            losses[name] = losses.get(name, 0) + part.detach()
     if "critic_loss" not in losses:
         del losses["denoiser_loss"]  # it is the loss
     # 3.
