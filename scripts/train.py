@@ -36,6 +36,7 @@ from pathlib import Path
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
+from hf_maskgit.core.trained_length import note_length
 from hf_maskgit.hub.card import write_model_card
 from hf_maskgit.hub.push import Push, check_access, check_metadata, open_repository, publish
 from hf_maskgit.hub.training_card import describe
@@ -132,6 +133,8 @@ def prepare(
     model = load_model(model_options, tokenizer)
     with accelerator.main_process_first():
         data = load_data(data_options, tokenizer, model.max_positions, options.seed)
+    if data_options.streaming:  # no text is longer, and nobody looks for the longest
+        note_length(model.config, data_options.max_length)
     model.config.end_fill = data_options.end_fill  # what this training shows of ends
 
     set_seed(options.seed, device_specific=True)  # dropout differs between processes

@@ -1,5 +1,6 @@
 """The training script: what a run leaves, and what is refused before it begins."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -19,7 +20,13 @@ from hf_maskgit.training.loop import TrainingLoop
 from hf_maskgit.training.recipes import parse_options
 from scripts import train
 from tests.support.project import ROOT
-from tests.support.tiny_training import assert_same_weights, log_lines, write_inputs
+from tests.support.tiny_training import (
+    SMALL,
+    assert_same_weights,
+    log_lines,
+    words,
+    write_inputs,
+)
 
 pytestmark = pytest.mark.usefixtures("_fresh_accelerate", "_nobody_is_logged_in")
 
@@ -72,6 +79,14 @@ def test_the_saved_options_give_the_same_weights_again(trained, tmp_path):
     assert samples[0] == samples[1]
     options = [yaml.safe_load((run / recipe.name).read_text()) for run in (trained, again)]
     assert {**options[0], "output_dir": str(again)} == options[1]
+
+
+def test_what_learned_from_a_stream_writes_no_longer_than_what_it_may_have_seen(tmp_path):
+    options = {"output_dir": tmp_path / "run", **SMALL, "max_steps": 2, "eval_texts": 3}
+    train.main([*write_inputs(tmp_path), *words({**options, "streaming": True})])
+    assert MaskGitForMaskedLM.from_pretrained(tmp_path / "run").config.trained_length == 16
+    texts = (tmp_path / "run" / "samples.jsonl").read_text().splitlines()
+    assert all(len(json.loads(line)["text"].split()) <= 14 for line in texts)
 
 
 def test_the_card_states_the_bound_and_no_text_of_the_data(trained):
@@ -148,9 +163,9 @@ def test_a_run_killed_after_its_last_checkpoint_is_completed(trained, tmp_path, 
 def test_a_refused_program_says_one_sentence(launch, trained):
     """The launcher adds a traceback of its own, unless it is told to be quiet."""
     quiet = ["--quiet"] if launch else []
-    words = [*launch, *quiet, "scripts/train.py", str(trained / "training_options.yaml")]
+    program = [*launch, *quiet, "scripts/train.py", str(trained / "training_options.yaml")]
     done = subprocess.run(
-        [sys.executable, *words],
+        [sys.executable, *program],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -163,16 +178,16 @@ def test_a_refused_program_says_one_sentence(launch, trained):
 
 
 def test_training_asks_for_a_token_before_it_begins(tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "load_tokenizer", lambda _: pytest.fail("work was started"))
-    words = [*write_inputs(tmp_path), "--output_dir", str(tmp_path / "run"), "--use_cpu"]
+    monkeypatch.setattr(train, "prepare", lambda *_: pytest.fail("work was started"))
+    asked = [*write_inputs(tmp_path), "--output_dir", str(tmp_path / "run"), "--use_cpu"]
     with pytest.raises(HubError, match="no token to push with"):
-        train.main([*words, "--push_to_hub"])
+        train.main([*asked, "--push_to_hub"])
     assert not (tmp_path / "run").exists()
 
 
 def test_where_to_push_without_a_push_is_a_mistake(capsys):
     options = ["--encoder", "x", "--dataset", "y", "--output_dir", "z"]
-    for words in (["--hub_model_id", "me/verses"], ["--hub_private_repo"]):
+    for asked in (["--hub_model_id", "me/verses"], ["--hub_private_repo"]):
         with pytest.raises(SystemExit):
-            train.main([*options, *words])
+            train.main([*options, *asked])
         assert "say where to push; add `push_to_hub`, or leave them" in capsys.readouterr().err
