@@ -54,6 +54,7 @@ from hf_maskgit.training.data import Data, check_together, load_data, tokenizer_
 from hf_maskgit.training.dry_run import plan_of
 from hf_maskgit.training.loop import TrainingLoop
 from hf_maskgit.training.metrics import write_metrics
+from hf_maskgit.training.packed_documents import check_separates
 from hf_maskgit.training.recipes import (
     RECIPE_NAME,
     given_options,
@@ -131,6 +132,8 @@ def prepare(
     set_seed(options.seed)
     tokenizer = tokenizer_for(model_options, data_options)
     model = load_model(model_options, tokenizer)
+    if data_options.pack == "separate":
+        check_separates(model)
     with accelerator.main_process_first():
         data = load_data(data_options, tokenizer, model.max_positions, options.seed)
     if data_options.streaming:  # no text is longer, and nobody looks for the longest

@@ -43,6 +43,15 @@ PADDING_LEAKS = {
     "yoso": "its attention counts padding among the tokens",
 }
 
+# Types whose attention takes a mask of pairs of tokens, so that documents of a row can be kept
+# apart; and those that want one for each of two kinds of layer.
+SEPARATES_DOCUMENTS = frozenset(
+    "albert bert big_bird camembert data2vec-text distilbert electra ernie esmc eurobert gte ibert "
+    "jina_embeddings_v3 megatron-bert mpnet nomic_bert rembert roberta roberta-prelayernorm "
+    "roc_bert roformer squeezebert xlm-roberta xlm-roberta-xl xmod".split()
+)
+SEPARATES_IN_WINDOWS = frozenset({"modernbert"})
+
 # Parameters that predict no token, by type; "" stands for all types. Without a gradient, they would
 # stop training on several processes at its second update.
 UNUSED_PARAMETERS = {
@@ -194,13 +203,27 @@ def freeze_unused_parameters(encoder: PreTrainedModel) -> None:
 def max_positions(denoiser: PreTrainedModel) -> int | None:
     """Return the longest text in tokens that the encoder takes; None when it sets no limit."""
     limits = [getattr(denoiser.config.get_text_config(), "max_position_embeddings", None)]
+    table = _position_embeddings(denoiser)
+    if table is not None:
+        limits.append(len(cast(Tensor, table.weight)) - first_position(denoiser))
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def first_position(denoiser: PreTrainedModel) -> int:
+    """Return the position of a text's first token: 0, but for RoBERTa and its kin.
+
+    These count positions from behind the padding id.
+    """
+    table = _position_embeddings(denoiser)
+    padding = None if table is None else cast(int | None, table.padding_idx)
+    return 0 if padding is None else padding + 1
+
+
+def _position_embeddings(denoiser: PreTrainedModel) -> nn.Module | None:
     for name, module in denoiser.base_model.named_modules():
         if name.split(".")[-1] == "position_embeddings" and hasattr(module, "padding_idx"):
-            # RoBERTa and its kin count positions from behind the padding id.
-            offset = 0 if module.padding_idx is None else cast(int, module.padding_idx) + 1
-            limits.append(len(cast(Tensor, module.weight)) - offset)
-            break
-    return min((limit for limit in limits if limit is not None), default=None)
+            return module
+    return None
 
 
 def min_positions(config: PreTrainedConfig) -> int:

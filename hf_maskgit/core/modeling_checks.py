@@ -131,7 +131,9 @@ def check_inputs(config: MaskGitConfig, own: dict[str, Any], others: dict[str, A
             check_mask("attention_mask", mask)
         return
     # A mask of pairs of tokens, or one that counts a prefix too, tells of padding in its own way.
-    own_way = "past_key_values" in others or (isinstance(mask, Tensor) and mask.ndim == 4)
+    # ModernBERT takes a dictionary of such masks.
+    own_way = "past_key_values" in others or isinstance(mask, dict)
+    own_way = own_way or (isinstance(mask, Tensor) and mask.ndim == 4)
     check_rows(config, ids, torch.ones_like(ids) if own_way else mask, own["token_type_ids"])
 
 

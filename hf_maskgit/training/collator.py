@@ -175,10 +175,11 @@ class DataCollatorForMaskGit:
 
         Args:
             features: one dict per example with `input_ids` (ints), and where wanted
-                `attention_mask`, `token_type_ids`, `example_id` (int) and `maskable` (0 where a
-                token is a fixed prompt). `labels`, -100 where a token is fixed and the token itself
-                elsewhere, say the same as `maskable`. `time_stratum`, a pair (which, of how many),
-                in all of them or in none: see `strata`.
+                `attention_mask`, `token_type_ids`, `document_ids` (of texts packed into one,
+                counted from 1), `example_id` (int) and `maskable` (0 where a token is fixed, such
+                as a prompt). `labels`, -100 where a token is fixed and the token itself elsewhere,
+                say the same as `maskable`. `time_stratum`, a pair (which, of how many), in all of
+                them or in none: see `strata`.
 
         Returns:
             `input_ids` (B, L) long, corrupted; `attention_mask` (B, L) long; `labels` (B, L) long,
@@ -267,6 +268,8 @@ class DataCollatorForMaskGit:
 
     def _pad(self, features: Sequence[dict[str, Any]]) -> tuple[dict[str, Tensor], Tensor]:
         absent = {"input_ids": 0, "attention_mask": 1, "maskable": 1}
+        if any("document_ids" in feature for feature in features):
+            absent["document_ids"] = 1
         if any("token_type_ids" in feature for feature in features):
             absent["token_type_ids"] = self.tokenizer.pad_token_type_id
         alone = padding_alone(self.tokenizer, self._token_ids)

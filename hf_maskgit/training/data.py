@@ -104,8 +104,10 @@ def load_data(
         too_long=options.too_long,
         pack=options.pack,
     )
+    # Held-out texts are measured one by one, as every measure takes them.
+    alone = replace(framing, pack="no") if framing.pack == "separate" else framing
     if options.streaming:
-        held_out, held_out_report = _held_out(options, tokenizer, framing)
+        held_out, held_out_report = _held_out(options, tokenizer, alone)
         return Data(_stream(options, tokenizer, framing, seed), held_out, None, held_out_report)
     sources = [
         _tokenize(name, config, options.train_split, options, tokenizer)
@@ -121,7 +123,7 @@ def load_data(
         )
     else:
         bodies = sources
-        held_out, held_out_report = _held_out(options, tokenizer, framing)
+        held_out, held_out_report = _held_out(options, tokenizer, alone)
     train, counts = mixed(bodies, options.dataset_probs, seed, options.dataset_stop)
     examples, report = frame_texts_of(train, options, framing)
     examples = fill_and_tell("Training", examples, tokenizer, options.end_fill)

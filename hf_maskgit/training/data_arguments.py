@@ -85,7 +85,8 @@ class DataArguments:
         "no",
         "How blocks of `max_length` tokens are filled: 'no', one example per text; 'joined', the "
         "texts one after another, cut wherever a block is full, and attending to each other "
-        "(--pack alone means this).",
+        "(--pack alone means this); 'separate', whole texts side by side, each of which sees "
+        "itself alone, where the encoder allows it.",
         choices=list(PACKINGS),
         nargs="?",
         const="joined",

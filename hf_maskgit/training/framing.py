@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from ..core.special_tokens import tokenizer_fields
 from .tokenising import FaultyRowError, Form
 
+_OPEN_BLOCKS = 64  # that a text is still put into
 BATCH = 1000  # texts that are packed together; the last block of each such stream is shorter
 
 # A part of a body: ids, and 0 at each that is given; None where none is.
@@ -218,10 +219,42 @@ def _join(bodies: Mapping[str, Sequence[Any]], framing: Framing) -> dict[str, li
     return _columns([_framed((block, None), framing) for block in blocks])
 
 
+def _pack(bodies: Mapping[str, Sequence[Any]], framing: Framing) -> dict[str, list[Any]]:
+    """Put whole framed texts side by side: each into the first block that has room for it."""
+    blocks: list[list[Part]] = []
+    room: list[int] = []
+    for ids, maskable in _parts(bodies, framing):
+        # Told here, as only the outermost framing of a block is found by its ids.
+        part = _framed((ids, [1] * len(ids) if maskable is None else maskable), framing)
+        size = len(part[0])
+        recent = range(max(0, len(blocks) - _OPEN_BLOCKS), len(blocks))
+        place = next((number for number in recent if room[number] >= size), None)
+        if place is None:
+            place = len(blocks)
+            blocks.append([])
+            room.append(framing.max_length)
+        blocks[place].append(part)
+        room[place] -= size
+    made = _columns(
+        [
+            (
+                [i for ids, _ in block for i in ids],
+                [free for _, maskable in block for free in maskable or ()],
+            )
+            for block in blocks
+        ]
+    )
+    made["document_ids"] = [
+        [number for number, (ids, _) in enumerate(block, 1) for _ in ids] for block in blocks
+    ]
+    return made
+
+
 # How examples are filled.
 _PACKINGS: dict[str, Callable[[Mapping[str, Sequence[Any]], Framing], dict[str, list[Any]]]] = {
     "no": _frame,
     "joined": _join,
+    "separate": _pack,
 }
 PACKINGS = tuple(_PACKINGS)
 

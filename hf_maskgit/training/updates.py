@@ -24,6 +24,7 @@ from torch.optim import Optimizer
 
 from ..core.losses import IGNORED_LABEL
 from .finiteness import NotFiniteError, check_update
+from .packed_documents import document_arguments
 from .weighting import BY_THE_BOUND, Weigher
 
 
@@ -198,6 +199,10 @@ def take_update(
     for i, piece in enumerate(pieces):
         is_last = i == len(pieces) - 1
         ids = piece.pop("example_id", None)
+        documents = piece.pop("document_ids", None)
+        if documents is not None:
+            denoiser = accelerator.unwrap_model(model).denoiser
+            piece.update(document_arguments(denoiser, documents))
         with nullcontext() if is_last else accelerator.no_sync(model):
             weigher.weigh(piece)
             output = model(
