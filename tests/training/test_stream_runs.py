@@ -156,3 +156,12 @@ def test_a_run_on_a_mixture_of_streams_is_the_same_on_two_processes(tmp_path):
         *("per_device_batch_size", "gradient_accumulation_steps"),
     )
     assert_same_run(grown, alone)
+
+
+def test_a_run_on_a_stream_is_planned_without_counting_its_texts(tmp_path, caplog, capsys):
+    caplog.set_level("INFO")
+    options = {**STREAM, "output_dir": tmp_path / "run", "dry_run": "true"}
+    main([*stream_inputs(tmp_path), *words(options)])
+    said = caplog.text + capsys.readouterr().out
+    assert "a stream, whose texts nobody has counted; 10 examples held out" in said
+    assert not (tmp_path / "run").exists()
