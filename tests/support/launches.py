@@ -8,11 +8,10 @@ from typing import Any
 
 from tests.support.project import ROOT
 
-_TWO = ("-m", "accelerate.commands.launch", "--num_processes=2", "--num_machines=1")
-_PLAIN = ("--mixed_precision=no", "--dynamo_backend=no")
+CONFIGURATIONS = "scripts/accelerate_configs"  # from the root of the checkout
+_TWO = ("-m", "accelerate.commands.launch", "--num_processes=2", "--mixed_precision=no")
 # How the weights of two processes lie: whole in each, or a shard in each.
-WHOLE = ("--multi_gpu",)
-SHARDED = ("--use_fsdp", "--fsdp_version=2")
+WHOLE, SHARDED = f"{CONFIGURATIONS}/cpu.yaml", f"{CONFIGURATIONS}/fsdp2.yaml"
 
 
 def run(*command: Any) -> tuple[int, str]:
@@ -29,9 +28,9 @@ def run(*command: Any) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
-def launched(*arguments: Any, weights: tuple[str, ...] = WHOLE) -> str:
+def launched(*arguments: Any, weights: str = WHOLE) -> str:
     """Train with two processes under Accelerate's launcher, which talk through gloo."""
-    code, errors = run(*_TWO, *weights, *_PLAIN, "scripts/train.py", *arguments)
+    code, errors = run(*_TWO, f"--config_file={weights}", "scripts/train.py", *arguments)
     assert code == 0, errors
     return errors
 
