@@ -27,6 +27,7 @@ from .arguments import TrainArguments
 from .averages import WeightAverages
 from .batching import batches_of, collator_of
 from .checkpoints import BEST_FOLDER, Progress, read_progress, save_checkpoint
+from .compiling import compile_in_place
 from .evaluations import Evaluations
 from .finiteness import NotFiniteError
 from .freezing import freeze_left_out, freeze_named
@@ -135,6 +136,9 @@ class TrainingLoop:
             model, optimizer, scheduler
         )
         plain = accelerator.unwrap_model(self.model)
+        if options.torch_compile:
+            backend = options.torch_compile_backend or "inductor"
+            compile_in_place(plain, backend, accelerator.device)
         self.averages = WeightAverages(plain, options.ema_decay) if options.ema_decay else None
         self._state = RunState(accelerator, self.model, self.optimizer, self.averages)
         self.evaluations = Evaluations(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from .compiling import check_backend
 from .learning_rates import DEFAULTS, check_learning_rates
 from .recipes import option
 from .weighting import WEIGHTINGS, check_weighting
@@ -58,6 +59,12 @@ class OptimisationArguments:
         None,
         "Lowest and highest weight with loss_weighting 'clipped'. Where k of n tokens are masked "
         "under the linear schedule, the weight of the bound is n / k.",
+    )
+    torch_compile: bool = option(
+        False, "Compile the passes of the model by `torch.compile`, for texts of any length."
+    )
+    torch_compile_backend: str | None = option(
+        None, "Compiler of `torch_compile`, as torch names it. Default: 'inductor'."
     )
     patience: int | None = option(
         None,
@@ -115,6 +122,13 @@ class OptimisationArguments:
             raise ValueError(f"`layer_decay` must lie in (0, 1], got {self.layer_decay}.")
         if self.lora_alpha is not None and not self.lora_alpha > 0:
             raise ValueError(f"`lora_alpha` must be greater than 0, got {self.lora_alpha}.")
+        if self.torch_compile_backend is not None:
+            if not self.torch_compile:
+                raise ValueError(
+                    "`torch_compile_backend` names a compiler; set `torch_compile`, or leave it "
+                    "out."
+                )
+            check_backend(self.torch_compile_backend)
         check_weighting(self.loss_weighting, self.clip_weights, train)
         check_learning_rates(lr_scheduler_type, self.learning_rate_options)
         for name in ("alpha", "dropout", "target_modules", "modules_to_save"):

@@ -59,6 +59,8 @@ _NAMES = {
     "load_best_model_at_end": "load_best_at_end load_best_model",
     "loss_weighting": "loss_weight_type weighting loss_weight path_weight",
     "clip_weights": "clip_range clip_search sampling_eps_min sampling_eps_max",
+    "torch_compile": "compile use_compile compile_model",
+    "torch_compile_backend": "dynamo_backend compile_backend torchdynamo",
     "ema_decay": "ema ema_beta ema_rate use_ema",
     "mixed_precision bf16": "bf16",
     "mixed_precision fp16": "fp16 amp half",

@@ -47,6 +47,8 @@ _TRAINING = (
     "per_device_batch_size",
     "gradient_accumulation_steps",
     "gradient_checkpointing",
+    "torch_compile",
+    "torch_compile_backend",
     "time_sampler",
     "patience",
     "loss_weighting",
