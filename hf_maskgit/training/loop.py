@@ -135,15 +135,18 @@ class TrainingLoop:
         self.model, self.optimizer, self.scheduler = accelerator.prepare(
             model, optimizer, scheduler
         )
-        plain = accelerator.unwrap_model(self.model)
-        if options.torch_compile:
-            backend = options.torch_compile_backend or "inductor"
-            compile_in_place(plain, backend, accelerator.device)
+        plain = self._compiled(accelerator.unwrap_model(self.model))
         self.averages = WeightAverages(plain, options.ema_decay) if options.ema_decay else None
         self._state = RunState(accelerator, self.model, self.optimizer, self.averages)
         self.evaluations = Evaluations(
             accelerator, self.model, tokenizer, eval_examples, options, self.progress
         )
+
+    def _compiled(self, model: MaskGitForMaskedLM) -> MaskGitForMaskedLM:
+        if self.options.torch_compile:
+            backend = self.options.torch_compile_backend or "inductor"
+            compile_in_place(model, backend, self.accelerator.device)
+        return model
 
     def resume(self, checkpoint: Path) -> None:
         """Go on from a whole checkpoint; later lines of the log are forgotten.
