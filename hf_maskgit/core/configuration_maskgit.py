@@ -246,6 +246,11 @@ class MaskGitConfig(PreTrainedConfig):
             if self.unassigned_token_ids is not None:
                 self.unassigned_token_ids = [i for i in self.unassigned_token_ids if i < num_tokens]
 
+    @property
+    def weighs_by_time(self) -> bool:
+        """Whether each loss weighs what the bound asks for its time, so that weights differ."""
+        return self.use_simple_mdlm_loss_weight
+
     def masking_options(self) -> dict[str, Any]:
         """Return the options of `Masking` that a checkpoint stores, by name."""
         stored = options_of(MaskGitConfig)

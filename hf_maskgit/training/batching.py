@@ -65,7 +65,7 @@ def collator_of(
     Raises:
         ValueError: for times that do not go with the weights of the loss.
     """
-    check_times(options.time_sampler, config.use_simple_mdlm_loss_weight)
+    check_times(options.time_sampler, config.weighs_by_time)
     return DataCollatorForMaskGit.from_config(
         config,
         tokenizer,
@@ -89,7 +89,7 @@ def check_times(time_sampler: str, weighs_by_time: bool) -> None:
 
     Args:
         time_sampler: a key of `TIME_SAMPLERS`.
-        weighs_by_time: the model's `use_simple_mdlm_loss_weight`.
+        weighs_by_time: the model's.
 
     Raises:
         ValueError: naming both.

@@ -145,7 +145,7 @@ def weigher_of(
         ValueError: for weights to limit that are all 1.
     """
     weighting = WEIGHTINGS[name]
-    if weighting.clips and not config.use_simple_mdlm_loss_weight:
+    if weighting.clips and not config.weighs_by_time:
         raise ValueError(
             "loss_weighting='clipped' limits weights, and with use_simple_mdlm_loss_weight=False "
             "all of them are 1; leave one of the two out."

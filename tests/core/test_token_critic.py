@@ -11,7 +11,7 @@ from hf_maskgit import DataCollatorForMaskGit, MaskGitForMaskedLM
 from hf_maskgit.core import token_critic
 from hf_maskgit.core.token_critic import critic_cross_entropy, fill_in
 from hf_maskgit.evaluation import CriticAuroc, critic_auroc
-from hf_maskgit.training.updates import freeze_left_out
+from hf_maskgit.training.freezing import freeze_left_out
 from tests.support.support_matrix import tiny_encoder_config, tiny_generator
 from tests.support.tiny import bert_config, encoder_config, tiny_config, tiny_model, word_tokenizer
 from tests.support.tiny_training import repeated_symbols

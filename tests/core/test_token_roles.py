@@ -11,7 +11,7 @@ from transformers import pipeline
 
 from hf_maskgit import DataCollatorForMaskGit, MaskGitConfig, MaskGitForMaskedLM
 from hf_maskgit.core.special_tokens import tokenizer_fields
-from hf_maskgit.training.examples import pack_bodies
+from hf_maskgit.training.framing import pack_bodies
 from tests.support.drawn_tokenizers import Table, tables
 from tests.support.tiny import TableModel, bert_config
 

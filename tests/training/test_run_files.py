@@ -86,7 +86,7 @@ def test_a_disk_that_will_be_full_is_refused_before_the_run(tmp_path, monkeypatc
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [(run_state, "save_model"), (run_state, "save_file"), (checkpoints, "write_manifest")],
+    [(run_state, "save_file"), (checkpoints, "write_json"), (checkpoints, "write_manifest")],
 )
 def test_a_disk_that_is_full_costs_no_whole_checkpoint(tmp_path, monkeypatch, module, name):
     run = loop_of(tmp_path / "run", checkpoint_every=2)
