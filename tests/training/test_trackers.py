@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 
 import pytest
 
@@ -98,6 +99,9 @@ def test_a_run_that_goes_on_is_the_same_run_to_its_trackers(run, monkeypatch):
         patched.setattr(training, "take_update", fails_at_the_fifth)
         with pytest.raises(KeyboardInterrupt):
             run("tensorboard")
+    # TensorBoard reads its files by name: the second that each began in, and only then which of the
+    # process it was, as text ("10" before "9").
+    time.sleep(1 - time.time() % 1)
     folder = run("tensorboard", "--resume_from_checkpoint=latest")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
