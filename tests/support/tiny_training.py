@@ -2,6 +2,7 @@
 
 import functools
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,15 @@ def loop_of(
     arguments = TrainArguments(output_dir=str(folder), **{**SMALL, **training_options})
     accelerator = make_accelerator(arguments)
     return TrainingLoop(accelerator, model, word_tokenizer(), examples(), eval_examples, arguments)
+
+
+def begin_another_second() -> None:
+    """Wait until two runs' files of TensorBoard are read in the order they were begun in.
+
+    It reads them by name: the second that each began in, and only then which of the process it was,
+    as text ("10" before "9").
+    """
+    time.sleep(1 - time.time() % 1)
 
 
 def log_lines(folder: Path) -> list[dict[str, float]]:

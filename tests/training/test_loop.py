@@ -19,6 +19,7 @@ from tests.support.tiny import word_tokenizer
 from tests.support.tiny_training import (
     SMALL,
     assert_same_weights,
+    begin_another_second,
     examples,
     fresh_model,
     log_lines,
@@ -206,6 +207,7 @@ def test_a_tracker_is_told_each_step_once_when_a_run_goes_on(tmp_path, monkeypat
     options = {"output_dir": run, **SMALL, "log_with": "tensorboard", "checkpoint_every": 3}
     with pytest.raises(KeyboardInterrupt):
         main([*inputs, *words(options)])
+    begin_another_second()
     main([str(run / "training_options.yaml"), "--resume_from_checkpoint=latest"])
     events = EventAccumulator(str(run / "hf_maskgit")).Reload().Scalars("loss")
     assert {event.step: event.value for event in events} == pytest.approx(log_of(run))

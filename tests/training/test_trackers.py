@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 
 import pytest
 
@@ -10,7 +9,7 @@ from hf_maskgit.training import loop as training
 from hf_maskgit.training.run_log import SAMPLES_NAME, read_lines
 from hf_maskgit.training.trackers import ID_NAME, plain_values
 from scripts.train import main
-from tests.support.tiny_training import SMALL, log_of, words, write_inputs
+from tests.support.tiny_training import SMALL, begin_another_second, log_of, words, write_inputs
 
 pytestmark = pytest.mark.usefixtures("_fresh_accelerate")
 SAMPLED = {**SMALL, "eval_texts": 2, "eval_every": 3, "checkpoint_every": 3}
@@ -99,9 +98,7 @@ def test_a_run_that_goes_on_is_the_same_run_to_its_trackers(run, monkeypatch):
         patched.setattr(training, "take_update", fails_at_the_fifth)
         with pytest.raises(KeyboardInterrupt):
             run("tensorboard")
-    # TensorBoard reads its files by name: the second that each began in, and only then which of the
-    # process it was, as text ("10" before "9").
-    time.sleep(1 - time.time() % 1)
+    begin_another_second()
     folder = run("tensorboard", "--resume_from_checkpoint=latest")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
