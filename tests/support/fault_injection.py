@@ -53,7 +53,7 @@ OPTIONS = {
     "checkpoint_every": 2,
 }
 _CHECKPOINTS = (2, 4, 6, 8, 10)
-_WRITING = 0.03  # seconds from the beginning of a checkpoint, in which it is about to be whole
+_WRITING = 0.006  # seconds: about as long as it takes to write one
 _UPDATE = 8  # examples, on however many processes
 _TIMES = ("seconds", "tokens_per_second")  # of a line of the log; all else repeats
 _GRACE = 3.0  # seconds between a launcher's SIGTERM and its SIGKILL
