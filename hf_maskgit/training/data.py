@@ -119,7 +119,7 @@ def load_data(
         parts = [hold_out(source, options.validation_fraction, seed) for source in sources]
         bodies = [train for train, _ in parts]
         held_out, held_out_report = _evaluated(
-            [held for _, held in parts], options, tokenizer, framing
+            [held for _, held in parts], options, tokenizer, alone
         )
     else:
         bodies = sources

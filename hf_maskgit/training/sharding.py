@@ -24,6 +24,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from .adapters import has_adapters
 
 _FORMATS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+_RESHARDS = "reshards_after_forward"  # of a layer; what is around the layers stays whole until then
 
 
 def check_engine(accelerator: Accelerator) -> None:
@@ -92,6 +93,7 @@ def shard(accelerator: Accelerator, model: nn.Module) -> None:
     model.to(device)
     for layer in layers_of(model):
         fully_shard(layer, **how, reshard_after_forward=plugin.reshard_after_forward)
+        setattr(layer, _RESHARDS, plugin.reshard_after_forward)
     fully_shard(model, **how)
 
 
@@ -121,7 +123,7 @@ def whole_weights(model: nn.Module) -> Iterator[None]:
     finally:
         for group in groups:
             group.reshard()
-            group.set_reshard_after_forward(group is not model, recurse=False)
+            group.set_reshard_after_forward(getattr(group, _RESHARDS, False), recurse=False)
 
 
 def whole(tensor: Tensor, keep: bool = True) -> Tensor:
@@ -164,9 +166,10 @@ def whole_state(model: nn.Module, keep: bool = True) -> dict[str, Tensor]:
         keep: see `whole`.
     """
     state = model.state_dict()
-    found = {names[0]: whole(state[names[0]], keep) for names in _tied(state)}
-    one_of = {name: names[0] for names in _tied(state) for name in names}
-    return {name: found[one_of[name]] for name in state}
+    found = {}
+    for names in _tied(state):
+        found.update(dict.fromkeys(names, whole(state[names[0]], keep)))
+    return {name: found[name] for name in state}
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,7 +32,8 @@ def spread_by_masked_share(batch: Mapping[str, Tensor], nll: Tensor) -> Tensor:
     """Measure by how much the losses of texts vary, by the share of each that is masked.
 
     Args:
-        batch: `masked_positions` (B, L) bool, at least one in each row; `labels` (B, L) long.
+        batch: `masked_positions` (B, L) bool; `labels` (B, L) long. A row without a masked token,
+            as choice='bernoulli' makes some, has no loss and does not count.
         nll: (N,) the cross-entropy at each chosen position, in nats.
 
     Returns:
@@ -41,7 +43,9 @@ def spread_by_masked_share(batch: Mapping[str, Tensor], nll: Tensor) -> Tensor:
     chosen = batch["masked_positions"]
     masked, maskable = chosen.sum(1), (batch["labels"] != IGNORED_LABEL).sum(1)
     summed = torch.zeros(len(chosen), dtype=torch.float64, device=nll.device)
-    loss = summed.index_add_(0, chosen.nonzero()[:, 0], nll.double()) / masked  # (B,)
+    summed.index_add_(0, chosen.nonzero()[:, 0], nll.double())
+    counts = masked > 0
+    masked, maskable, loss = masked[counts], maskable[counts], (summed / masked)[counts]
     # k of n stands for the stretch (k - 1)/n ... k/n
     bins = ((masked - 0.5) / maskable * _BINS).long()
     weight = maskable.double().square()
@@ -72,7 +76,8 @@ def density_of(moments: Moments | None) -> Tensor:
         return even
     mean = first[known] / weight[known]
     variance = second[known] / weight[known] - mean.square()
-    deviation = _between(variance.clamp_min(0).sqrt(), known)
+    found = np.interp(range(_BINS), known, variance.clamp_min(0).sqrt())  # level outside
+    deviation = torch.from_numpy(found)
     if not float(deviation.sum()) > 0:
         return even
     return _UNIFORM_SHARE + (1 - _UNIFORM_SHARE) * deviation / deviation.mean()
@@ -102,14 +107,6 @@ def are_moments(moments: Any) -> bool:
         and all(isinstance(number, float) and 0 <= number < float("inf") for number in row)
         for row in rows
     )
-
-
-def _between(values: Tensor, places: Tensor) -> Tensor:
-    """Fill (16,) from values (M,) at rising places, straight lines between them, level outside."""
-    knots = torch.cat([places[:1] - 1, places, places[-1:] + 1])
-    ends = torch.cat([values[:1], values, values[-1:]])
-    knots[0], knots[-1] = -1, _BINS
-    return _straight(knots.double(), ends)(torch.arange(_BINS, dtype=torch.float64))
 
 
 def _straight(at: Tensor, to: Tensor) -> Callable[[Tensor], Tensor]:

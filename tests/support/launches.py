@@ -10,6 +10,7 @@ from tests.support.project import ROOT
 
 CONFIGURATIONS = "scripts/accelerate_configs"  # from the root of the checkout
 _TWO = ("-m", "accelerate.commands.launch", "--num_processes=2", "--mixed_precision=no")
+_ANY_PORT = "--main_process_port=0"  # a free one: tests run side by side
 # How the weights of two processes lie: whole in each, or a shard in each.
 WHOLE, SHARDED = f"{CONFIGURATIONS}/cpu.yaml", f"{CONFIGURATIONS}/fsdp2.yaml"
 
@@ -30,7 +31,7 @@ def run(*command: Any) -> tuple[int, str]:
 
 def launched(*arguments: Any, weights: str = WHOLE) -> str:
     """Train with two processes under Accelerate's launcher, which talk through gloo."""
-    code, errors = run(*_TWO, f"--config_file={weights}", "scripts/train.py", *arguments)
+    code, errors = run(*_TWO, _ANY_PORT, f"--config_file={weights}", "scripts/train.py", *arguments)
     assert code == 0, errors
     return errors
 

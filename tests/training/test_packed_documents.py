@@ -8,6 +8,8 @@ from datasets import Dataset
 from hf_maskgit import MaskGitForMaskedLM
 from hf_maskgit.core.encoder_kinds import SEPARATES_DOCUMENTS, SEPARATES_IN_WINDOWS
 from hf_maskgit.training import loop
+from hf_maskgit.training.data import load_data
+from hf_maskgit.training.data_arguments import DataArguments
 from hf_maskgit.training.examples import prepare_examples
 from hf_maskgit.training.packed_documents import check_separates, document_arguments
 from scripts.train import main
@@ -130,6 +132,17 @@ def test_a_run_on_separate_documents_has_the_loss_of_the_documents_alone(tmp_pat
         main([*inputs[:-2], *words(options)])
     assert log_of(tmp_path / "r")[1] == pytest.approx(steps[0], rel=1e-5)
     assert log_of(tmp_path / "r", "eval_nats_per_token")
+
+
+def test_held_out_texts_are_measured_one_by_one_however_they_are_named(tmp_path):
+    texts = [f"w{i} w{i + 1}" for i in range(20)]
+    for name, lines in (("train.txt", texts), ("held.txt", texts[:4])):
+        (tmp_path / name).write_text("\n".join(lines))
+    common = {"dataset": [str(tmp_path / "train.txt")], "max_length": 32, "pack": "separate"}
+    for named in ({"validation_fraction": 0.2}, {"eval_dataset": str(tmp_path / "held.txt")}):
+        data = load_data(DataArguments(**common, **named), word_tokenizer(), 64, 0)
+        assert [len(ids) for ids in data.held_out["input_ids"]] == [4] * 4
+        assert max(len(ids) for ids in data.train["input_ids"]) > 4
 
 
 def loss_of_documents(model, batch):

@@ -83,6 +83,18 @@ def test_what_is_measured_is_the_obvious_sum_over_texts():
     assert found.numpy() == pytest.approx(expected)
 
 
+def test_a_text_without_a_masked_token_is_not_measured():
+    """As choice='bernoulli' makes some: no loss, and no number that is none."""
+    labels = torch.full((3, 8), 5)
+    chosen = torch.zeros(3, 8, dtype=torch.bool)
+    chosen[0, :2] = chosen[2, 3] = True
+    both = spread_by_masked_share({"masked_positions": chosen, "labels": labels}, torch.ones(3))
+    rows = torch.tensor([0, 2])
+    alone = {"masked_positions": chosen[rows], "labels": labels[rows]}
+    assert torch.equal(both, spread_by_masked_share(alone, torch.ones(3)))
+    assert bool(both.isfinite().all())
+
+
 def test_what_is_remembered_fades():
     first, second = torch.rand(4, BINS).double(), torch.rand(4, BINS).double()
     found = remember(remember(None, first), second)
