@@ -124,7 +124,8 @@ class Masking:
         Args:
             input_ids: (B, L) long, the true tokens.
             chosen: (B, L) bool.
-            coins: (B, 2) float64 in [0, 1), one draw per example for kept, one for random tokens.
+            coins: (B, L, 2) float64 in [0, 1), one draw for kept and one for random tokens, each
+                the same at all tokens of a text.
             uniforms: (B, L, 2) float64 in [0, 1): what a position shows, and which random token.
             mask_token_id: the id of the mask.
             ordinary_ids: (V,) long, the ids a random token is drawn from.
@@ -137,8 +138,8 @@ class Masking:
         #     0 ... 0.15 keeps the token, 0.15 ... 0.25 shows a random one, 0.25 ... 1 the mask;
         # a coin that fell the other way leaves its stretch empty and moves the others down.
         switched_on = (coins < self.corruption_prob).double()
-        keep_below = switched_on[:, :1] * self.no_replace_prob
-        random_below = keep_below + switched_on[:, 1:] * self.random_token_prob
+        keep_below = switched_on[..., 0] * self.no_replace_prob
+        random_below = keep_below + switched_on[..., 1] * self.random_token_prob
         kind, place = uniforms.unbind(-1)
         random_ids = ordinary_ids[(place * len(ordinary_ids)).long()]
         shown = torch.full_like(input_ids, mask_token_id)
@@ -223,13 +224,14 @@ def exact_count_weights(counts: Tensor, num_maskable: Tensor, schedule: Schedule
     return 1 / (k * probability)
 
 
-def stratified_times(strata: Tensor, offsets: Tensor, num_strata: int) -> Tensor:
+def stratified_times(strata: Tensor, offsets: Tensor, num_strata: int | Tensor) -> Tensor:
     """Spread one time per example evenly over (0, 1], one in each stratum of the whole update.
 
     Args:
         strata: (B,) long, all different, in 0..num_strata-1: the stratum of each example.
         offsets: (B,) float64 in [0, 1), place within the stratum.
-        num_strata: how many examples the whole update has, of which these may be a part.
+        num_strata: how many examples the whole update has, of which these may be a part; (B,) long
+            where they are of different wholes.
 
     Returns:
         (B,) float64 in (0, 1].

@@ -29,11 +29,11 @@ from ..core.special_tokens import (
     tokenizer_fields,
 )
 from ..core.unknown_tokens import RunningCount, Tolerance
+from .document_rows import DocumentRows
+from .example_noise import example_noise
 from .strata import ranks, strata_given
 
 _WIDEST = 65_536  # tokens that a padded length is rounded up to
-_SCALARS_PER_EXAMPLE = 4  # stratum, offset in the stratum, two corruption coins
-_UNIFORMS_PER_POSITION = 3  # choice, kind of corruption, random token
 _NOISE = ("maskable", "times", "coins", "uniforms")  # of what is drawn, all that masking uses up
 
 
@@ -184,8 +184,8 @@ class DataCollatorForMaskGit:
         Returns:
             `input_ids` (B, L) long, corrupted; `attention_mask` (B, L) long; `labels` (B, L) long,
             the true ids, -100 where not maskable; `masked_positions` (B, L) bool, the chosen
-            positions; `loss_weights` (B, L) float32, 0 where not chosen; `token_type_ids` when
-            given.
+            positions; `loss_weights` (B, L) float32, 0 where not chosen; `token_type_ids` and
+            `document_ids` when given. Each document has a time of its own.
 
         Raises:
             ValueError: for an example with the literal mask token, without a maskable position, or
@@ -202,8 +202,9 @@ class DataCollatorForMaskGit:
 
         Returns:
             `input_ids` (B, L) long, the true ones; `attention_mask` (B, L) long; `maskable` (B, L)
-            bool; `times` (B,) float64 in (0, 1]; `coins` (B, 2) and `uniforms` (B, L, 3) float64 in
-            [0, 1), 0 at padding; `token_type_ids` when given.
+            bool; `times` (B, L) float64 in (0, 1] and `coins` (B, L, 2) float64 in [0, 1), both the
+            same at all tokens of a document; `uniforms` (B, L, 3) float64 in [0, 1); all of these 0
+            at padding; `token_type_ids` and `document_ids` when given.
 
         Raises:
             ValueError: as a call.
@@ -217,22 +218,32 @@ class DataCollatorForMaskGit:
             if "example_id" in feature:
                 check_whole("example_id", feature["example_id"])
         batch, maskable = self._pad(features)
-        self._check(features, batch["input_ids"], batch["attention_mask"], maskable)
+        documents = _documents(batch)
+        self._check(features, batch["input_ids"], documents, maskable)
         if self._unknown is not None:
             self._unknown.add(batch["input_ids"], batch["attention_mask"])
-        scalars, uniforms = self._noise(features, batch["attention_mask"])
+        real = batch["attention_mask"].bool()
+        noise = example_noise(features, documents, real, self.seed, self.epoch)
         strata, num_strata = strata_given(features) or (
             # With 2 processes of 2 examples each, process 0 has the strata 0 and 2 of 4, process 1
             # the strata 1 and 3.
-            ranks(scalars[:, 0]) * self.num_processes + self.process_index,
+            ranks(noise.stratum) * self.num_processes + self.process_index,
             len(features) * self.num_processes,
+        )
+        times = stratified_times(strata, noise.offset, num_strata)
+        # Strata again: each of the documents of an example has one of its own, and the example's
+        # time is where in it. An update of 8 examples of 4 documents so has 32 strata in all; and
+        # the time of a text that is the only one is that of the example.
+        num_documents = torch.bincount(documents.row, minlength=len(features))
+        times = stratified_times(
+            noise.places, 1 - times[documents.row], num_documents[documents.row]
         )
         return {
             **batch,
             "maskable": maskable,
-            "times": stratified_times(strata, scalars[:, 1], num_strata),
-            "coins": scalars[:, 2:],
-            "uniforms": uniforms,
+            "times": documents.spread(times),
+            "coins": documents.spread(noise.coins),
+            "uniforms": noise.uniforms,
         }
 
     def mask(
@@ -250,7 +261,13 @@ class DataCollatorForMaskGit:
         masking = self.masking if schedule is None else replace(self.masking, schedule=schedule)
         rest = {name: tensor for name, tensor in drawn.items() if name not in _NOISE}
         maskable, uniforms = drawn["maskable"], drawn["uniforms"]
-        chosen, weights = masking.choose(drawn["times"], maskable, uniforms[..., 0])
+        documents = _documents(drawn)
+        chosen, weights = masking.choose(
+            documents.gather(drawn["times"]),
+            documents.split(maskable),
+            documents.split(uniforms[..., 0]),
+        )
+        chosen, weights = documents.join(chosen), documents.spread(weights)
         return {
             **rest,
             "input_ids": masking.corrupt(
@@ -263,7 +280,7 @@ class DataCollatorForMaskGit:
             ),
             "labels": drawn["input_ids"].masked_fill(~maskable, IGNORED_LABEL),
             "masked_positions": chosen,
-            "loss_weights": (weights[:, None] * chosen).float(),
+            "loss_weights": (weights * chosen).float(),
         }
 
     def _pad(self, features: Sequence[dict[str, Any]]) -> tuple[dict[str, Tensor], Tensor]:
@@ -311,38 +328,24 @@ class DataCollatorForMaskGit:
         self,
         features: Sequence[dict[str, Any]],
         input_ids: Tensor,
-        attention_mask: Tensor,
+        documents: DocumentRows,
         maskable: Tensor,
     ) -> None:
-        literal = ((input_ids == self.tokenizer.mask_token_id) & attention_mask.bool()).any(1)
-        empty = ~maskable.any(1)
+        literal = documents.split(input_ids == self.tokenizer.mask_token_id).any(1)
+        empty = ~documents.split(maskable).any(1)
         for bad, what in (
             (literal, f"contains the literal mask token {self.tokenizer.mask_token!r}"),
             (empty, "has no maskable position: only framing, padding or fixed prompt"),
         ):
             if bool(bad.any()):
-                row = int(bad.nonzero()[0])
+                row = int(documents.row[bad][0])
                 name = _name(features[row], row)
                 raise ValueError(f"{name} {what}; it cannot be trained on. Drop or change it.")
 
-    def _noise(
-        self, features: Sequence[dict[str, Any]], attention_mask: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Draw each example's uniforms: (B, 4) and (B, L, 3), float64, 0 at padding."""
-        scalars = torch.empty(len(features), _SCALARS_PER_EXAMPLE, dtype=torch.float64)
-        uniforms = torch.zeros(*attention_mask.shape, _UNIFORMS_PER_POSITION, dtype=torch.float64)
-        for row, feature in enumerate(features):
-            generator = None
-            if "example_id" in feature:
-                generator = keyed_generator(self.seed, self.epoch, int(feature["example_id"]))
-            # As many draws as the example has tokens, so that padding, which its neighbours decide,
-            # shifts none of them: an example alone and in a batch gets the same masks.
-            real = attention_mask[row].bool()
-            size = _SCALARS_PER_EXAMPLE + _UNIFORMS_PER_POSITION * int(real.sum())
-            drawn = torch.rand(size, generator=generator, dtype=torch.float64)
-            scalars[row] = drawn[:_SCALARS_PER_EXAMPLE]
-            uniforms[row, real] = drawn[_SCALARS_PER_EXAMPLE:].view(-1, _UNIFORMS_PER_POSITION)
-        return scalars, uniforms
+
+def _documents(batch: Mapping[str, Tensor]) -> DocumentRows:
+    """Find the documents of a batch; where nothing tells them, each row is one."""
+    return DocumentRows(batch.get("document_ids", batch["attention_mask"]))
 
 
 def _name(feature: dict[str, Any], row: int) -> str:

@@ -195,11 +195,10 @@ def joined(parts: list[dict[str, Tensor]], pad_token_id: int) -> dict[str, Tenso
     width = max(part["input_ids"].shape[1] for part in parts)
 
     def widened(name: str, tensor: Tensor) -> Tensor:
-        per_token = tensor.ndim > 1 and name != "coins"
-        missing = width - tensor.shape[1] if per_token else 0
+        missing = width - tensor.shape[1] if tensor.ndim > 1 else 0
         if not missing:
             return tensor
-        # (b, l) or (b, l, 3): the second dimension is the one that grows
+        # (b, l) or (b, l, n): the second dimension is the one that grows
         sides = [0, 0] * (tensor.ndim - 2) + [0, missing]
         return pad(tensor, sides, value=pad_token_id if name == "input_ids" else 0)
 

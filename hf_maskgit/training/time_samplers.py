@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..core.losses import IGNORED_LABEL
 from ..core.schedules import Schedule
+from .document_rows import DocumentRows
 
 _BINS = 16  # of the share of a text that is masked
 _MEMORY = 0.99  # of what was measured, left after one more update: the last hundred count
@@ -32,23 +33,27 @@ def spread_by_masked_share(batch: Mapping[str, Tensor], nll: Tensor) -> Tensor:
     """Measure by how much the losses of texts vary, by the share of each that is masked.
 
     Args:
-        batch: `masked_positions` (B, L) bool; `labels` (B, L) long. A row without a masked token,
-            as choice='bernoulli' makes some, has no loss and does not count.
+        batch: `masked_positions` (B, L) bool; `labels` (B, L) long; `document_ids` where rows are
+            packed. A text without a masked token, as choice='bernoulli' makes some, has no loss and
+            does not count.
         nll: (N,) the cross-entropy at each chosen position, in nats.
 
     Returns:
         (4, 16) float64, sums over the texts of each bin: how many, and of 1, loss and loss squared
         weighted by the square of a text's length, as it enters the variance of an update.
     """
-    chosen = batch["masked_positions"]
-    masked, maskable = chosen.sum(1), (batch["labels"] != IGNORED_LABEL).sum(1)
+    chosen, maskable = batch["masked_positions"], batch["labels"] != IGNORED_LABEL
+    if "document_ids" in batch:
+        documents = DocumentRows(batch["document_ids"])
+        chosen, maskable = documents.split(chosen), documents.split(maskable)
     summed = torch.zeros(len(chosen), dtype=torch.float64, device=nll.device)
     summed.index_add_(0, chosen.nonzero()[:, 0], nll.double())
+    masked = chosen.sum(1)
     counts = masked > 0
-    masked, maskable, loss = masked[counts], maskable[counts], (summed / masked)[counts]
+    masked, size, loss = masked[counts], maskable.sum(1)[counts], (summed / masked)[counts]
     # k of n stands for the stretch (k - 1)/n ... k/n
-    bins = ((masked - 0.5) / maskable * _BINS).long()
-    weight = maskable.double().square()
+    bins = ((masked - 0.5) / size * _BINS).long()
+    weight = size.double().square()
     rows = torch.stack([torch.ones_like(loss), weight, weight * loss, weight * loss.square()])
     return torch.zeros(4, _BINS, dtype=torch.float64, device=nll.device).index_add_(1, bins, rows)
 

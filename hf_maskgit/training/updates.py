@@ -198,19 +198,15 @@ def take_update(
     seen: list[tuple[Tensor | None, Tensor]] = []  # ids and loss of each piece
     for i, piece in enumerate(pieces):
         is_last = i == len(pieces) - 1
-        ids = piece.pop("example_id", None)
-        documents = piece.pop("document_ids", None)
-        if documents is not None:
-            denoiser = accelerator.unwrap_model(model).denoiser
-            piece.update(document_arguments(denoiser, documents))
+        weigher.weigh(piece)
+        given = _model_inputs(accelerator.unwrap_model(model), piece)
         with nullcontext() if is_last else accelerator.no_sync(model):
-            weigher.weigh(piece)
             output = model(
-                **piece, num_items_in_batch=count, train=train, output_nll=measure is not None
+                **given, num_items_in_batch=count, train=train, output_nll=measure is not None
             )
             parts = weigher.losses(piece, output, count)
             accelerator.backward(parts["loss"] * factor)
-        seen.append((ids, parts["loss"].detach()))
+        seen.append((piece.get("example_id"), parts["loss"].detach()))
         if measure is not None:
             found = measure(piece, output.nll)
             measured = found if measured is None else measured + found
@@ -228,6 +224,15 @@ def take_update(
     optimizer.step()
     optimizer.zero_grad()
     return Update(num_tokens=count, measured=measured, **losses)
+
+
+def _model_inputs(model: Any, piece: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Leave out what a model does not take, and tell it of documents what it does."""
+    apart = ("example_id", "document_ids")
+    given: dict[str, Any] = {name: part for name, part in piece.items() if name not in apart}
+    if "document_ids" in piece:
+        given.update(document_arguments(model.denoiser, piece["document_ids"]))
+    return given
 
 
 def _forget(accelerator: Accelerator, optimizer: Optimizer, was_clipped: bool) -> None:
