@@ -17,7 +17,7 @@ from hf_maskgit.training.cost import (
     seconds_for,
     tokens_per_second,
 )
-from tests.support.pages import write
+from tests.support.pages import write_all
 from tests.support.project import ROOT
 
 PAGE = ROOT / "docs" / "cost.md"
@@ -88,10 +88,7 @@ def tables() -> dict[str, str]:
 
 def main(page: Path = PAGE) -> None:
     """Write the tables into the page."""
-    text = page.read_text(encoding="utf-8")
-    for name, content in tables().items():
-        text = write(text, name, content)
-    page.write_text(text, encoding="utf-8")
+    write_all(page, tables())
 
 
 if __name__ == "__main__":

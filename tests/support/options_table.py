@@ -14,7 +14,7 @@ from hf_maskgit.core.masking import Masking
 from hf_maskgit.core.options import Option, options_of
 from hf_maskgit.core.sampler import Sampler
 from hf_maskgit.core.sampler_choices import readers_of
-from tests.support.pages import write
+from tests.support.pages import write_all
 from tests.support.project import ROOT
 
 PAGE = ROOT / "docs" / "options.md"
@@ -54,10 +54,7 @@ def tables() -> dict[str, str]:
 
 def main(page: Path = PAGE) -> None:
     """Write the tables into the page."""
-    text = page.read_text(encoding="utf-8")
-    for name, content in tables().items():
-        text = write(text, name, content)
-    page.write_text(text, encoding="utf-8")
+    write_all(page, tables())
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from tests.support.oracles_sampling import (
     total_variation,
     total_variation_of_noise,
 )
-from tests.support.pages import write
+from tests.support.pages import write_all
 from tests.support.project import ROOT
 from tests.support.sampler_runs import run
 
@@ -220,10 +220,7 @@ def main() -> None:
     parser.add_argument("--lists", action="store_true", help="leave the measurements as they are")
     torch.set_num_threads(1)
     tables = lists() if parser.parse_args().lists else {**lists(), **measurements()}
-    page = PAGE.read_text(encoding="utf-8")
-    for name, content in tables.items():
-        page = write(page, name, content)
-    PAGE.write_text(page, encoding="utf-8")
+    write_all(PAGE, tables)
 
 
 if __name__ == "__main__":

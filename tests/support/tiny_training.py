@@ -3,11 +3,13 @@
 import functools
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from accelerate.utils import set_seed
 from datasets import Dataset
@@ -15,6 +17,7 @@ from torch import Tensor
 from transformers import BertConfig, BertForMaskedLM
 
 from hf_maskgit import MaskGitForMaskedLM
+from hf_maskgit.training import loop
 from hf_maskgit.training.arguments import TrainArguments
 from hf_maskgit.training.building import make_accelerator
 from hf_maskgit.training.examples import prepare_examples
@@ -123,6 +126,38 @@ def loop_of(
     arguments = TrainArguments(output_dir=str(folder), **{**SMALL, **training_options})
     accelerator = make_accelerator(arguments)
     return TrainingLoop(accelerator, model, word_tokenizer(), examples(), eval_examples, arguments)
+
+
+def interrupt() -> None:
+    """Do as Ctrl-C does without a handler."""
+    raise KeyboardInterrupt
+
+
+def at_call(
+    patch: pytest.MonkeyPatch,
+    number: int,
+    act: Callable[[], Any] = interrupt,
+    name: str = "take_update",
+    module: ModuleType = loop,
+) -> None:
+    """Have something happen as a function of a module begins for the n-th time.
+
+    Args:
+        patch: for how long.
+        number: n, counted from 1.
+        act: what happens.
+        name: of the function.
+        module: where it is looked up.
+    """
+    function, calls = getattr(module, name), []
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == number:
+            act()
+        return function(*arguments, **options)
+
+    patch.setattr(module, name, watched)
 
 
 def begin_another_second() -> None:

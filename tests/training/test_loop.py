@@ -19,6 +19,7 @@ from tests.support.tiny import word_tokenizer
 from tests.support.tiny_training import (
     SMALL,
     assert_same_weights,
+    at_call,
     begin_another_second,
     examples,
     fresh_model,
@@ -195,15 +196,7 @@ def test_a_tracker_is_told_each_step_once_when_a_run_goes_on(tmp_path, monkeypat
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     inputs, run = write_inputs(tmp_path, num_texts=20), tmp_path / "run"
-    take_update, calls = training.take_update, []
-
-    def fails_at_the_sixth(*arguments):
-        calls.append(1)
-        if len(calls) == 6:
-            raise KeyboardInterrupt
-        return take_update(*arguments)
-
-    monkeypatch.setattr(training, "take_update", fails_at_the_sixth)
+    at_call(monkeypatch, 6)
     options = {"output_dir": run, **SMALL, "log_with": "tensorboard", "checkpoint_every": 3}
     with pytest.raises(KeyboardInterrupt):
         main([*inputs, *words(options)])

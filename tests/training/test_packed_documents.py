@@ -4,14 +4,17 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from scipy import stats
 
-from hf_maskgit import MaskGitForMaskedLM
+from hf_maskgit import DataCollatorForMaskGit, MaskGitForMaskedLM
 from hf_maskgit.core.encoder_kinds import SEPARATES_DOCUMENTS, SEPARATES_IN_WINDOWS
 from hf_maskgit.training import loop
 from hf_maskgit.training.data import load_data
 from hf_maskgit.training.data_arguments import DataArguments
+from hf_maskgit.training.document_rows import DocumentRows
 from hf_maskgit.training.examples import prepare_examples
 from hf_maskgit.training.packed_documents import check_separates, document_arguments
+from hf_maskgit.training.time_samplers import spread_by_masked_share
 from scripts.train import main
 from tests.support.support_matrix import tiny_generator, tokenizer_of
 from tests.support.tiny import WORDS, tiny_model, word_tokenizer
@@ -132,6 +135,92 @@ def test_a_run_on_separate_documents_has_the_loss_of_the_documents_alone(tmp_pat
         main([*inputs[:-2], *words(options)])
     assert log_of(tmp_path / "r")[1] == pytest.approx(steps[0], rel=1e-5)
     assert log_of(tmp_path / "r", "eval_nats_per_token")
+
+
+def block(sizes, number=0):
+    """An example of framed texts of ordinary words, which number them as `--pack separate` does."""
+    frame, word = word_tokenizer()("").input_ids, word_tokenizer()("w0").input_ids[1]
+    texts = [[frame[0], *range(word, word + size), frame[1]] for size in sizes]
+    return {
+        "input_ids": [i for text in texts for i in text],
+        "maskable": [int(i not in frame) for text in texts for i in text],
+        "document_ids": [n for n, text in enumerate(texts, 1) for _ in text],
+        "example_id": number,
+    }
+
+
+@pytest.mark.parametrize("choice", ["exact_count", "bernoulli"])
+def test_a_document_is_masked_as_the_text_alone_with_its_draws(choice):
+    sizes = [[3, 9, 5], [12], [2, 1]]
+    collator = DataCollatorForMaskGit(word_tokenizer(), "cosine", choice=choice)
+    drawn = collator.draw([block(row, number) for number, row in enumerate(sizes)])
+    packed = collator.mask(drawn)
+    for row, of_row in enumerate(sizes):
+        for number in range(1, len(of_row) + 1):
+            own = drawn["document_ids"][row] == number
+            names = ("input_ids", "attention_mask", "maskable", "times", "coins", "uniforms")
+            alone = collator.mask({name: drawn[name][row, own][None] for name in names})
+            for name, expected in alone.items():
+                assert torch.equal(packed[name][row, own], expected[0]), name
+            assert drawn["times"][row, own].unique().numel() == 1
+    assert not packed["masked_positions"][packed["document_ids"] == 0].any()
+
+
+def test_the_documents_of_an_update_have_one_time_in_each_stratum():
+    """8 examples of 4 documents: 32 strata, whichever process has which of the examples."""
+    collator = DataCollatorForMaskGit(word_tokenizer())
+    features = [block([3, 2, 4, 5], number) for number in range(8)]
+    for feature, stratum in zip(features, collator.strata(range(8)), strict=True):
+        feature["time_stratum"] = stratum, 8
+    whole = collator.draw(features)
+    times = DocumentRows(whole["document_ids"]).gather(whole["times"])
+    assert sorted((32 * times).ceil().int().tolist()) == list(range(1, 33))
+    share = collator.draw(features[::2])
+    assert torch.equal(share["times"], whole["times"][::2])
+
+
+def test_the_time_of_a_document_is_uniform_wherever_it_stands():
+    """1,000 examples without common strata; a false alarm at 1e-6 for each of three places."""
+    collator = DataCollatorForMaskGit(word_tokenizer())
+    drawn = [collator.draw([block([1, 2, 1], number)]) for number in range(1000)]
+    for number in (1, 2, 3):
+        times = [float(one["times"][one["document_ids"] == number][0]) for one in drawn]
+        assert stats.kstest(times, "uniform").pvalue > 1e-6
+        coins = torch.stack([one["coins"][one["document_ids"] == number][0] for one in drawn])
+        assert min(stats.kstest(coins[:, i].numpy(), "uniform").pvalue for i in (0, 1)) > 1e-6
+
+
+def test_a_text_that_is_the_only_document_has_the_draws_of_the_text_alone():
+    collator = DataCollatorForMaskGit(word_tokenizer())
+    packed = [block([size], number) for number, size in enumerate((3, 9, 5))]
+    alone = [{name: row[name] for name in ("input_ids", "example_id")} for row in packed]
+    one, other = collator(packed), collator(alone)
+    assert one.pop("document_ids").shape == one["input_ids"].shape
+    assert all(torch.equal(one[name], other[name]) for name in other)
+
+
+def test_a_document_without_anything_to_learn_is_refused_as_a_text_alone_is():
+    bad = block([3, 2], 7)
+    bad["maskable"] = [
+        free and number == 1
+        for free, number in zip(bad["maskable"], bad["document_ids"], strict=True)
+    ]
+    with pytest.raises(ValueError, match="Example 7 has no maskable position"):
+        DataCollatorForMaskGit(word_tokenizer())([block([4]), bad])
+
+
+def test_the_losses_of_documents_are_told_apart_where_times_follow_them():
+    collator = DataCollatorForMaskGit(word_tokenizer())
+    packed = collator([block([3, 9, 5]), block([12], 1)])
+    nll = torch.rand(int(packed["masked_positions"].sum()))
+    rows = DocumentRows(packed["document_ids"])
+    alone = {
+        "masked_positions": rows.split(packed["masked_positions"]),
+        "labels": rows.split(packed["labels"] + 100) - 100,
+    }
+    found = spread_by_masked_share(packed, nll)
+    assert torch.equal(found, spread_by_masked_share(alone, nll))
+    assert found[0].sum() == 4
 
 
 def test_held_out_texts_are_measured_one_by_one_however_they_are_named(tmp_path):

@@ -11,7 +11,6 @@ from datasets import Dataset
 from safetensors.torch import load_file
 from torch.optim import AdamW
 
-import hf_maskgit.training.loop as training
 from hf_maskgit import DataCollatorForMaskGit, MaskGitForMaskedLM
 from hf_maskgit.training.examples import prepare_examples
 from scripts.train import main
@@ -20,6 +19,7 @@ from tests.support.tiny import word_tokenizer
 from tests.support.tiny_training import (
     SMALL,
     assert_same_weights,
+    at_call,
     fresh_model,
     log_of,
     words,
@@ -52,16 +52,7 @@ def test_a_run_interrupted_within_an_epoch_resumes_to_the_same_weights(tmp_path,
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     main([*inputs, *words({"output_dir": whole, **RUN})])
 
-    calls = []
-    take_update = training.take_update
-
-    def fails_at_the_eleventh(*arguments):
-        calls.append(1)
-        if len(calls) == 11:
-            raise KeyboardInterrupt
-        return take_update(*arguments)
-
-    monkeypatch.setattr(training, "take_update", fails_at_the_eleventh)
+    at_call(monkeypatch, 11)
     with pytest.raises(KeyboardInterrupt):
         main([*inputs, *words({"output_dir": broken, **RUN})])
     assert sorted(path.name for path in broken.glob("checkpoint-*")) == [
@@ -91,16 +82,10 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
 
 
 KILLED = """
-import os, signal
-import hf_maskgit.training.loop as training
+import os, pytest, signal
 from scripts.train import main
-take_update, calls = training.take_update, []
-def killed_at_the_eleventh(*arguments):
-    calls.append(1)
-    if len(calls) == 11:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return take_update(*arguments)
-training.take_update = killed_at_the_eleventh
+from tests.support.tiny_training import at_call
+at_call(pytest.MonkeyPatch(), 11, lambda: os.kill(os.getpid(), signal.SIGKILL))
 main()
 """
 
@@ -121,17 +106,12 @@ def test_a_killed_process_resumes_to_the_same_weights(tmp_path):
 
 
 STOPPED = """
-import os, signal
-import hf_maskgit.training.loop as training
+import os, pytest, signal
 from hf_maskgit.training.recipes import run_program
 from scripts.train import main
-take_update, calls = training.take_update, []
-def stopped_at_the_third(*arguments):
-    calls.append(1)
-    if len(calls) == 3 and os.environ["RANK"] == "0":
-        signal.raise_signal(signal.SIGTERM)
-    return take_update(*arguments)
-training.take_update = stopped_at_the_third
+from tests.support.tiny_training import at_call
+if os.environ["RANK"] == "0":
+    at_call(pytest.MonkeyPatch(), 3, lambda: signal.raise_signal(signal.SIGTERM))
 run_program(main)
 """
 
@@ -277,15 +257,7 @@ def test_critic_and_self_conditioning_resume_to_the_same_weights(tmp_path, monke
     inputs = write_inputs(tmp_path, num_texts=40)
     options = {**SMALL, "token_critic": "self", "self_cond": "true", "checkpoint_every": 2}
     main([*inputs, *words({**options, "output_dir": tmp_path / "whole"})])
-    take_update, calls = training.take_update, []
-
-    def fails_at_the_fourth(*arguments):
-        calls.append(1)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return take_update(*arguments)
-
-    monkeypatch.setattr(training, "take_update", fails_at_the_fourth)
+    at_call(monkeypatch, 4)
     broken = tmp_path / "broken"
     with pytest.raises(KeyboardInterrupt):
         main([*inputs, *words({**options, "output_dir": broken})])

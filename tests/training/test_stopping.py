@@ -11,6 +11,7 @@ from hf_maskgit.training.stopping import RunStopped, StopSignals
 from scripts.train import main
 from tests.support.tiny_training import (
     SMALL,
+    at_call,
     examples,
     log_lines,
     log_of,
@@ -26,15 +27,7 @@ RUN = {**SMALL, "validation_fraction": 0.1, "log_every": 4, "eval_every": 3}
 def signal_in_call(monkeypatch, name, number, signum):
     """Send this process a signal within a function of the loop's, in its n-th call."""
     module = training if hasattr(training, name) else evaluations
-    function, calls = getattr(module, name), []
-
-    def interrupted(*arguments, **options):
-        calls.append(1)
-        if len(calls) == number:
-            signal.raise_signal(signum)
-        return function(*arguments, **options)
-
-    monkeypatch.setattr(module, name, interrupted)
+    at_call(monkeypatch, number, lambda: signal.raise_signal(signum), name, module)
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import hf_maskgit.training.loop as training
 from scripts.train import main
 from tests.support.tiny_training import (
     SMALL,
     assert_same_weights,
+    at_call,
     log_of,
     repeated_symbols,
     words,
@@ -62,15 +62,7 @@ def test_a_run_on_a_stream_goes_on_exactly_with_workers_or_without(tmp_path, mon
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     main([*inputs, *words({**STREAM, "output_dir": whole})])
     assert "A stream of `part-*.jsonl`" in (whole / "README.md").read_text()
-    take_update, calls = training.take_update, []
-
-    def fails_at_the_eleventh(*arguments):
-        calls.append(1)
-        if len(calls) == 11:
-            raise KeyboardInterrupt
-        return take_update(*arguments)
-
-    monkeypatch.setattr(training, "take_update", fails_at_the_eleventh)
+    at_call(monkeypatch, 11)
     with pytest.raises(KeyboardInterrupt):
         main([*inputs, *words({**STREAM, "output_dir": broken, "num_workers": 2})])
     torch.manual_seed(99)

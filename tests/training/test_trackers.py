@@ -5,11 +5,17 @@ import os
 
 import pytest
 
-from hf_maskgit.training import loop as training
 from hf_maskgit.training.run_log import SAMPLES_NAME, read_lines
 from hf_maskgit.training.trackers import ID_NAME, plain_values
 from scripts.train import main
-from tests.support.tiny_training import SMALL, begin_another_second, log_of, words, write_inputs
+from tests.support.tiny_training import (
+    SMALL,
+    at_call,
+    begin_another_second,
+    log_of,
+    words,
+    write_inputs,
+)
 
 pytestmark = pytest.mark.usefixtures("_fresh_accelerate")
 SAMPLED = {**SMALL, "eval_texts": 2, "eval_every": 3, "checkpoint_every": 3}
@@ -86,16 +92,8 @@ def test_all_that_are_installed_are_told(run):
 
 
 def test_a_run_that_goes_on_is_the_same_run_to_its_trackers(run, monkeypatch):
-    take_update, calls = training.take_update, []
-
-    def fails_at_the_fifth(*arguments):
-        calls.append(1)
-        if len(calls) == 5:
-            raise KeyboardInterrupt
-        return take_update(*arguments)
-
     with monkeypatch.context() as patched:
-        patched.setattr(training, "take_update", fails_at_the_fifth)
+        at_call(patched, 5)
         with pytest.raises(KeyboardInterrupt):
             run("tensorboard")
     begin_another_second()
