@@ -24,6 +24,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from hf_maskgit import MaskGitForMaskedLM, MaskGitGenerationConfig
+from hf_maskgit.core.decoding_cache import CacheOptions
 from hf_maskgit.core.generation_config_maskgit import OPTIONS, Request
 from hf_maskgit.core.noise import mix
 from hf_maskgit.core.pipeline_infilling import check_no_blank
@@ -46,7 +47,7 @@ from hf_maskgit.training.recipes import (
 
 # The options of `generate` that words of the command line can say, but for those that this script
 # says otherwise.
-TYPES = get_type_hints(Sampler) | get_type_hints(Request)
+TYPES = get_type_hints(Sampler) | get_type_hints(Request) | get_type_hints(CacheOptions)
 SAID_OTHERWISE = ("num_return_sequences", "return_dict_in_generate", "output_history")
 DECODING = {
     name: kind | None

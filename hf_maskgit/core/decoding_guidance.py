@@ -3,7 +3,7 @@
 Letters: R rows, L length of the text, M length of the other text, V vocabulary, N positions.
 """
 
-from typing import Protocol
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -13,17 +13,16 @@ from .decoding_turn import LogitsFn
 from .losses import at_least_float32
 from .special_tokens import special_ids
 
-
-class Denoiser(Reader, Protocol):
-    """What guidance asks of a model besides: `MaskGitGenerationMixin` has it."""
-
-    def logits_fn(self, real: Tensor, token_type_ids: Tensor | None) -> LogitsFn:
-        """Return the denoiser of rows (R, L) whose tokens are `real`, with a memory of its own."""
+# make(real (R, L), token types (R, L) or None, block of each position (R, L)): the denoiser of rows
+# whose tokens are `real`, with a memory of its own.
+MakeDenoiser = Callable[[Tensor, Tensor | None, Tensor], LogitsFn]
 
 
 def denoiser_of(
-    model: Denoiser,
+    model: Reader,
+    make: MakeDenoiser,
     prompts: Prompts,
+    block: Tensor,
     scale: float | None,
     negative_prompt_ids: Tensor | None,
     negative_prompt_attention_mask: Tensor | None,
@@ -31,8 +30,10 @@ def denoiser_of(
     """Return what `fill_masks` asks for logits: the denoiser, guided where that is asked for.
 
     Args:
-        model: gives the denoisers.
+        model: which reads the negative prompts.
+        make: makes its denoisers.
         prompts: the R rows that are decoded.
+        block: (R, L) long, which block each position belongs to.
         scale: w, see `guided`; None and 1 ask for none.
         negative_prompt_ids: (.., Q) long, the prompts to push away from; None pushes away from the
             text with its prompt masked.
@@ -42,7 +43,7 @@ def denoiser_of(
         ValueError: for negative prompts that cannot be read, do not fit, or have no scale.
     """
     rows = prompts.rows
-    denoise = model.logits_fn(rows.real, prompts.token_type_ids)
+    denoise = make(rows.real, prompts.token_type_ids, block)
     if scale is None or scale == 1:
         if negative_prompt_ids is not None:
             raise ValueError(
@@ -55,15 +56,15 @@ def denoiser_of(
         special = torch.tensor(sorted(frame), dtype=torch.long, device=rows.text.device)
         prompt = rows.real & ~rows.masked & ~torch.isin(rows.text, special)
         # A denoiser of its own, since each remembers its own previous pass.
-        unconditional = model.logits_fn(rows.real, prompts.token_type_ids)
+        unconditional = make(rows.real, prompts.token_type_ids, block)
         other = without_prompt(unconditional, prompt, mask_token_id_of(model.config))
     else:
         others = pack_negative_prompts(
             model, prompts, negative_prompt_ids, negative_prompt_attention_mask
         )
-        other = with_other_prompt(
-            model.logits_fn(others.real, None), rows.masked, others.text, others.masked
-        )
+        theirs = torch.full_like(others.text, -1).masked_scatter(others.masked, block[rows.masked])
+        unconditional = make(others.real, None, theirs)
+        other = with_other_prompt(unconditional, rows.masked, others.text, others.masked)
     return guided(denoise, other, scale)
 
 

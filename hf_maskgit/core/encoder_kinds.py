@@ -10,14 +10,10 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.utils import logging
-
-logger = logging.get_logger(__name__)
 
 # Why a type cannot work at all, as the end of a sentence about it.
 REFUSED = {
@@ -51,6 +47,14 @@ SEPARATES_DOCUMENTS = frozenset(
     "roc_bert roformer squeezebert xlm-roberta xlm-roberta-xl xmod".split()
 )
 SEPARATES_IN_WINDOWS = frozenset({"modernbert"})
+
+# Types whose attention goes through the interface of transformers, and whose other parts treat each
+# token by itself (MobileBERT's embeddings read the neighbours): a pass can compute a few positions.
+CACHES_ATTENTION = frozenset(
+    "albert bert camembert data2vec-text distilbert electra ernie esm esmc eurobert gte "
+    "jina_embeddings_v3 layoutlm modernbert modernvbert neomme nomic_bert roberta "
+    "roberta-prelayernorm roc_bert ultrabert ultravbert xlm-roberta xlm-roberta-xl xmod".split()
+)
 
 # Parameters that predict no token, by type; "" stands for all types. Without a gradient, they would
 # stop training on several processes at its second update.
@@ -150,26 +154,6 @@ def check_encoder(config: PreTrainedConfig) -> None:
     )
     if fault:
         raise ValueError(fault)
-
-
-def adapt_to_generation(denoiser: PreTrainedModel, mask_token_id: int) -> None:
-    """Change settings with which a pretrained encoder cannot fill masks, without changing it else.
-
-    Args:
-        denoiser: changed in place.
-        mask_token_id: id of its mask token.
-    """
-    if getattr(denoiser.config, "token_dropout", False):
-        _switch_off_token_dropout(denoiser, mask_token_id)
-    if getattr(denoiser.config, "attention_type", None) == "block_sparse":
-        logger.warning(
-            "%s attends in full from now on, at a cost that grows with the square of the length: "
-            "with sparse attention a text's prediction would depend on the texts beside it.",
-            type(denoiser).__name__,
-        )
-        # Both: the configuration is what is saved, the modules are what runs.
-        denoiser.config.attention_type = "original_full"
-        cast(Any, denoiser.base_model).set_attention_type("original_full")
 
 
 def repair_dtype(denoiser: PreTrainedModel) -> None:
@@ -378,21 +362,3 @@ def hidden_size(encoder: PreTrainedConfig) -> int:
     """Return the width of an encoder's last hidden state."""
     text: Any = encoder.get_text_config()
     return int(text.hidden_size)
-
-
-def _switch_off_token_dropout(denoiser: PreTrainedModel, mask_token_id: int) -> None:
-    """Keep ESM's view of the mask without its scaling by the share of masks in the text.
-
-    With `token_dropout` ESM embeds the mask as zero and divides by the share of visible tokens,
-    which has no value for a fully masked text. At the mask rate of its pretraining the scale is 1;
-    so the mask's embedding becomes zero and the scaling is switched off.
-    """
-    # Modules read the setting when they were built; the configuration alone reaches none of them.
-    denoiser.config.token_dropout = False
-    module: Any
-    for module in denoiser.modules():
-        if hasattr(module, "token_dropout"):
-            module.token_dropout = False
-    embeddings = cast(nn.Embedding, denoiser.get_input_embeddings())
-    with torch.no_grad():
-        embeddings.weight[mask_token_id] = 0.0

@@ -8,6 +8,7 @@ import copy
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
+import torch
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -22,7 +23,7 @@ from transformers.utils import logging
 from .argument_checks import check_is_tokenizer, check_source
 from .checkpoint_places import check_place, load_tokenizer, source_options
 from .configuration_maskgit import MaskGitConfig, own_fields
-from .encoder_kinds import adapt_to_generation, is_unused, refusal
+from .encoder_kinds import is_unused, refusal
 from .modeling_checks import keyword_advice
 from .options import check, options_of
 from .special_tokens import tokenizer_fields
@@ -81,7 +82,7 @@ def generator_from(
         _check_tokenizer_fits(tokenizer, fields["num_token_ids"], denoiser)
     judge = critic_beside(critic, denoiser, fields, options)
     config = MaskGitConfig(text_config=denoiser.config, **fields)
-    adapt_to_generation(denoiser, cast(int, config.mask_token_id))
+    _adapt_to_generation(denoiser, cast(int, config.mask_token_id))
     config.text_config = denoiser.config  # one object, so that resizing keeps both in step
     for loaded in [denoiser] if judge is None else [denoiser, judge]:
         module: Any
@@ -263,7 +264,7 @@ def critic_beside(
         )
     if critic is None:  # the same start, from which the two learn different things
         judge = copy.deepcopy(judge)
-    adapt_to_generation(judge, fields["mask_token_id"])
+    _adapt_to_generation(judge, fields["mask_token_id"])
     check_critic(judge.config, denoiser.config)
     fields["token_critic"], fields["critic_config"] = "separate", judge.config
     return judge
@@ -344,3 +345,41 @@ def _start_as_identity(denoiser: PreTrainedModel, names: list[str]) -> None:
         # Others widen or narrow, or are biases and norms: these start as transformers makes them.
         if weight.ndim == 2 and weight.shape[0] == weight.shape[1]:
             nn.init.eye_(weight)
+
+
+def _adapt_to_generation(denoiser: PreTrainedModel, mask_token_id: int) -> None:
+    """Change settings with which a pretrained encoder cannot fill masks, without changing it else.
+
+    Args:
+        denoiser: changed in place.
+        mask_token_id: id of its mask token.
+    """
+    if getattr(denoiser.config, "token_dropout", False):
+        _switch_off_token_dropout(denoiser, mask_token_id)
+    if getattr(denoiser.config, "attention_type", None) == "block_sparse":
+        logger.warning(
+            "%s attends in full from now on, at a cost that grows with the square of the length: "
+            "with sparse attention a text's prediction would depend on the texts beside it.",
+            type(denoiser).__name__,
+        )
+        # Both: the configuration is what is saved, the modules are what runs.
+        denoiser.config.attention_type = "original_full"
+        cast(Any, denoiser.base_model).set_attention_type("original_full")
+
+
+def _switch_off_token_dropout(denoiser: PreTrainedModel, mask_token_id: int) -> None:
+    """Keep ESM's view of the mask without its scaling by the share of masks in the text.
+
+    With `token_dropout` ESM embeds the mask as zero and divides by the share of visible tokens,
+    which has no value for a fully masked text. At the mask rate of its pretraining the scale is 1;
+    so the mask's embedding becomes zero and the scaling is switched off.
+    """
+    # Modules read the setting when they were built; the configuration alone reaches none of them.
+    denoiser.config.token_dropout = False
+    module: Any
+    for module in denoiser.modules():
+        if hasattr(module, "token_dropout"):
+            module.token_dropout = False
+    embeddings = cast(nn.Embedding, denoiser.get_input_embeddings())
+    with torch.no_grad():
+        embeddings.weight[mask_token_id] = 0.0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import GenerationConfig
 
 from .checkpoint_files import read_json_object
+from .decoding_cache import CacheOptions
 from .decoding_lengths import NUM_TOKENS
 from .options import Option, check, option, option_of, options_of
 from .sampler import Sampler
@@ -118,7 +119,9 @@ class Request:
 # Every option of `generate` by name; those that pick a row of a table may have its names.
 OPTIONS: dict[str, Option] = {
     name: described(name, declared) if name in TABLES else declared
-    for name, declared in (options_of(Request) | options_of(Sampler)).items()
+    for name, declared in (
+        options_of(Request) | options_of(Sampler) | options_of(CacheOptions)
+    ).items()
 }
 # An order, a pace or a remasking that nobody sets follows from the other two.
 DEFAULTS: dict[str, Any] = {
@@ -132,7 +135,6 @@ _INSTEAD = {
     "min_length": "suppress the end of text with `suppress_tokens`",
     "min_new_tokens": "suppress the end of text with `suppress_tokens`",
     "num_beams": "take the best of `num_return_sequences`",
-    "use_cache": "leave it out: every pass reads the whole text",
     "inputs": "give `input_ids`",
     "no_repeat_ngram_size": "use `repetition_penalty`",
 }

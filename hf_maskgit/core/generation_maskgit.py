@@ -9,6 +9,7 @@ Letters: B rows, P prompt columns, n new tokens, L length, V vocabulary, N maske
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from transformers.utils import ModelOutput, logging
 from .checkpoint_files import stored_options
 from .configuration_maskgit import MaskGitConfig
 from .decoding import Filled, StepCallback, fill_masks
+from .decoding_cache import cache_of, make_denoiser
 from .decoding_constraints import AllowedTokens, asked_processors, asked_warpers, start_state
 from .decoding_guidance import denoiser_of
 from .decoding_layout import PackedRows
@@ -31,7 +33,7 @@ from .decoding_prompts import (
     pack_prompts,
 )
 from .decoding_stops import StopRules
-from .decoding_turn import CriticFn, LogitsFn
+from .decoding_turn import CriticFn
 from .encoder_pass import warn_of_dropout
 from .generation_config_maskgit import (
     DEFAULTS,
@@ -44,7 +46,6 @@ from .sampler import Sampler
 from .sampler_choices import check_blocks, without_effect
 from .sampler_orders import ORDERS
 from .schedules import Schedule, get_schedule
-from .self_conditioning import Memory
 
 logger = logging.get_logger(__name__)
 
@@ -195,14 +196,10 @@ class MaskGitGenerationMixin:
         check_blocks(sampler, int(rows.masked.sum(1).max()))
         stops = StopRules(sampler, rows.new, options.stop_strings, tokenizer, stopping_criteria)
         stops.check(rows.most_new, rows.can_end, options.pad_token_id)
-        denoise = denoiser_of(
-            self,
-            prompts,
-            options.guidance_scale,
-            negative_prompt_ids,
-            negative_prompt_attention_mask,
-        )
         state = start_state(rows, sampler, allowed_token_ids, vocab_size)
+        make = partial(make_denoiser, self, options=cache_of(self, options))
+        negative = (negative_prompt_ids, negative_prompt_attention_mask)
+        denoise = denoiser_of(self, make, prompts, state.block, options.guidance_scale, *negative)
         observer = Observer(prompts, sampler, stops, vocab_size, callback_on_step_end, streamer)
         if options.output_history:
             observer.keep_history()
@@ -262,7 +259,7 @@ class MaskGitGenerationMixin:
                 self.generation_config = stored
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
-        """Return the arguments of a denoiser pass as they come: there is no cache to account for.
+        """Return the arguments of a denoiser pass as they come; a cache accounts for itself.
 
         PEFT looks for this method when an adapter's task is "CAUSAL_LM".
 
@@ -318,26 +315,6 @@ class MaskGitGenerationMixin:
                 "(MaskGitConfig(token_critic='self') or 'separate') or choose another."
             )
         return options
-
-    def logits_fn(self, real: Tensor, token_type_ids: Tensor | None) -> LogitsFn:
-        """Return the denoiser of the packed rows (R, L) whose tokens are `real`, as a callable.
-
-        With self-conditioning it remembers each row's previous pass.
-        """
-        memory = Memory(real) if self.config.self_cond else None
-
-        def logits_fn(rows: Tensor, text: Tensor, positions: Tensor) -> Tensor:
-            types = {} if token_type_ids is None else {"token_type_ids": token_type_ids[rows]}
-            inputs = self.prepare_inputs_for_generation(
-                text, attention_mask=real[rows].long(), masked_positions=positions, **types
-            )
-            if memory is None:
-                return self(**inputs).logits
-            output = self(**inputs, **memory.recall(rows), output_last_hidden_state=True)
-            memory.keep(rows, output.last_hidden_state)
-            return output.logits
-
-        return logits_fn
 
     def _critic_fn(self, real: Tensor, token_type_ids: Tensor | None) -> CriticFn:
         def critic_fn(rows: Tensor, text: Tensor, positions: Tensor) -> Tensor:

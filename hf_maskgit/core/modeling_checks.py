@@ -24,7 +24,7 @@ logger = logging.get_logger(__name__)
 
 # Keywords of old tutorials, and what became of them.
 _NO_LONGER = {
-    "use_cache": "there is no cache between passes, each reads the whole text: leave it out",
+    "use_cache": "it is an option of `generate` and of `generation_config`: leave it out",
     "resume_download": "transformers has given it up, downloads are always resumed: leave it out",
     "from_tf": "transformers has given up TensorFlow: leave it out",
     "from_flax": "transformers has given up Flax: leave it out",

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from .decoding_cache import REFRESHES
 from .options import Option
 from .sampler import Sampler
 from .sampler_orders import ORDERS, Order
@@ -107,7 +108,7 @@ def check_blocks(sampler: Sampler, most: int) -> None:
 
 def readers_of(name: str) -> tuple[str, list[str]] | None:
     """Return the choice that an option belongs to, and its values that read it; None for any."""
-    for choice, table in TABLES.items():
+    for choice, table in {**TABLES, "cache_refresh": REFRESHES}.items():
         readers = [value for value, row in table.items() if name in row.reads]
         if readers:
             return choice, readers

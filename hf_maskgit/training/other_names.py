@@ -88,6 +88,8 @@ _NAMES = {
     "num_samples": "num_return_sequences n_samples num_texts",
     "max_new_tokens": "length max_length gen_length num_tokens max_tokens",
     "block_length": "block_size stride_length",
+    "cache_refresh_interval": "gen_interval_steps",
+    "use_cache": "dual_cache",
     "schedule": "noise noise_schedule mask_schedule scheduler",
     "order": "remasking",
     "guidance_scale": "cfg cfg_scale",

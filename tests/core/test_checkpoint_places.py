@@ -85,7 +85,7 @@ def test_a_tokenizer_of_another_name_has_no_part_in_the_encoders_revision(encode
 # --- keywords ------------------------------------------------------------------------------------
 
 ADVICE = {
-    "use_cache": "there is no cache between passes",
+    "use_cache": "it is an option of `generate` and of `generation_config`: leave it out",
     "resume_download": "downloads are always resumed: leave it out",
     "hidden_dropout_prob": r"option of the encoder: set it as config.text_config.hidden_dropout_p",
     "dtpye": "neither MaskGitConfig nor transformers has an option of that name",

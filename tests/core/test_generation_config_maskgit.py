@@ -158,6 +158,10 @@ EVERY_OPTION = {
     "remdm_t_off": 0.1,
     "remdm_alpha_on": 0.8,
     "p2_eta": 2.0,
+    "use_cache": True,
+    "cache_refresh": "adaptive",
+    "cache_refresh_interval": 5,
+    "cache_drift": 0.2,
 }
 
 
@@ -348,6 +352,10 @@ WRONG_OPTIONS = [
     ({"remask": "always"}, "Unknown remask 'always'; choose from 'never', 'confidence', 'critic'"),
     ({"p2_planner": "judge"}, "Unknown p2_planner 'judge'; choose from 'self', 'critic'"),
     ({"block_length": 0}, "`block_length` must be an integer of at least 1, got 0"),
+    ({"use_cache": "yes"}, "`use_cache` must be True or False, got 'yes'"),
+    ({"cache_refresh": "never"}, "Unknown cache_refresh 'never'; choose from 'interval', 'adaptiv"),
+    ({"cache_refresh_interval": 0}, "`cache_refresh_interval` must be an integer of at least 1, g"),
+    ({"cache_drift": 1.5}, r"`cache_drift` must lie in \[0, 1\], got 1.5"),
     ({"noise_level_scale": -1}, "`noise_level_scale` must be at least 0, got -1"),
     ({"repetition_penalty": 0}, "`repetition_penalty` must be greater than 0, got 0"),
     ({"guidance_scale": -0.5}, "`guidance_scale` must be at least 0, got -0.5"),

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from hf_maskgit import MaskGitGenerationConfig
+from hf_maskgit.core.decoding_cache import REFRESHES
 from hf_maskgit.core.generation_config_maskgit import DEFAULTS, OPTIONS
 from hf_maskgit.core.options import options_of
 from hf_maskgit.core.sampler import Sampler
@@ -30,6 +31,8 @@ READ_BY = {
     "p2_eta": ("remask", ["p2"]),
     "p2_planner": ("remask", ["p2"]),
     "noise_level_scale": ("order", ["critic"]),
+    "cache_refresh_interval": ("cache_refresh", ["interval"]),
+    "cache_drift": ("cache_refresh", ["adaptive"]),
 }
 REMDM = ["remdm_cap", "remdm_rescale", "remdm_conf", "remdm_loop"]
 DRAWING = {"order": ["random"], "pace": ["ancestral", "first_hitting"], "remask": REMDM}
@@ -47,7 +50,7 @@ def test_a_choice_draws_if_its_row_says_so(choice):
 
 
 def test_rows_speak_of_options_that_there_are():
-    for table in TABLES.values():
+    for table in (*TABLES.values(), REFRESHES):
         for row in table.values():
             assert set(row.reads) <= set(OPTIONS)
             assert getattr(row, "noise", None) in {None, *OPTIONS}
@@ -89,6 +92,7 @@ NEW_ROW = """
 PROGRAM = """
 import json, logging
 import hf_maskgit
+from hf_maskgit.core.decoding_cache import REFRESHES
 from hf_maskgit.core.generation_config_maskgit import OPTIONS
 from tests.support.tiny import tiny_model
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hf_maskgit import MaskGitConfig
+from hf_maskgit.core.decoding_cache import CacheOptions
 from hf_maskgit.core.generation_config_maskgit import OPTIONS, Request
 from hf_maskgit.core.masking import Masking
 from hf_maskgit.core.options import Option, options_of
@@ -47,6 +48,7 @@ def tables() -> dict[str, str]:
     return {
         "request": table({name: OPTIONS[name] for name in options_of(Request)}),
         "sampler": table({name: OPTIONS[name] for name in options_of(Sampler)}),
+        "cache": table({name: OPTIONS[name] for name in options_of(CacheOptions)}),
         "masking": table(masking),
         "parts": table(parts),
     }

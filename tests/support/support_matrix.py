@@ -28,8 +28,14 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from hf_maskgit import DataCollatorForMaskGit, MaskGitConfig, MaskGitForMaskedLM, nelbo
-from hf_maskgit.core.encoder_kinds import PADDING_LEAKS, UNUSED_PARAMETERS, refusal
+from hf_maskgit.core.encoder_kinds import (
+    CACHES_ATTENTION,
+    PADDING_LEAKS,
+    UNUSED_PARAMETERS,
+    refusal,
+)
 from hf_maskgit.core.special_tokens import tokenizer_fields
+from tests.support.cache_laws import caches, check_cache
 from tests.support.project import ROOT
 from tests.support.tiny import WIDE, randomise_vectors, roberta_tokenizer, word_tokenizer
 
@@ -103,6 +109,7 @@ class Row:
     kind: str
     support: str
     attention: str = ""
+    attention_cache: str = ""
     gradient_checkpointing: str = ""
     bfloat16: str = ""
     resize: str = ""
@@ -456,6 +463,14 @@ def check_critics(kind: str) -> None:
             torch.testing.assert_close(loaded.score_tokens(*padded), scores, atol=1e-5, rtol=1e-5)
 
 
+def check_attention_cache(kind: str) -> None:
+    """The library's word on whether a pass can compute a few positions is right."""
+    if kind in CACHES_ATTENTION:
+        check_cache(tiny_generator(kind), _rows(kind))
+    else:
+        assert not caches(tiny_generator(kind), _rows(kind)), "it could have one"
+
+
 CHECKS: tuple[Callable[[str], None], ...] = (
     check_forward,
     check_context_counts,
@@ -474,6 +489,7 @@ CHECKS: tuple[Callable[[str], None], ...] = (
     check_gradient_checkpointing,
     check_self_conditioning,
     check_critics,
+    check_attention_cache,
 )
 
 
@@ -561,6 +577,7 @@ def row_of(kind: str) -> Row:
         kind,
         "without padding" if kind in PADDING_LEAKS else "yes",
         "sdpa" if model.denoiser._supports_sdpa else "eager",
+        _yes(kind in CACHES_ATTENTION),
         _yes(model.supports_gradient_checkpointing),
         _yes(computes_in_bfloat16(kind)),
         _yes(can_be_resized(kind)),
@@ -579,9 +596,9 @@ def _yes(value: bool) -> str:
 def table(rows: list[Row]) -> str:
     head = (
         f"Checked with transformers {transformers.__version__}.\n\n"
-        "| type | supported | attention | gradient checkpointing | bfloat16 | resize "
-        "| self-conditioning | notes |\n"
-        "|---|---|---|---|---|---|---|---|"
+        "| type | supported | attention | attention cache | gradient checkpointing | bfloat16 "
+        "| resize | self-conditioning | notes |\n"
+        "|---|---|---|---|---|---|---|---|---|"
     )
     return "\n".join([head, *map(str, rows)])
 
