@@ -38,6 +38,8 @@ class EncoderPass:
         previous_hidden_states: (B, L, H) of the pass before, for self-conditioning.
         has_previous: (B,) bool, rows that had one; None is all.
         keeps_hidden_state: leave the encoder's last hidden state in `last_hidden_state`.
+        holds_head_back: leave what the head would run on, (N, H), in `held_back`, and run it on no
+            position.
         edge: how the texts come to the left edge; None where they stand there. All else is in the
             caller's columns.
     """
@@ -46,8 +48,10 @@ class EncoderPass:
     previous_hidden_states: Tensor | None = None
     has_previous: Tensor | None = None
     keeps_hidden_state: bool = False
+    holds_head_back: bool = False
     edge: LeftEdge | None = None
     last_hidden_state: Tensor | None = None
+    held_back: Tensor | None = None
     _rows_and_columns: tuple[Tensor, ...] | None = field(init=False)  # of the head's positions
 
     def __post_init__(self) -> None:
@@ -330,7 +334,10 @@ def _gather_hidden_states(body: nn.Module, args: Any, output: Any) -> Any:
         this_pass.last_hidden_state = states
     # One text of N tokens: a head treats all tokens alike and need not know whose they are.
     if this_pass._rows_and_columns is not None:
-        output[next(iter(output.keys()))] = states[this_pass._rows_and_columns].unsqueeze(0)
+        chosen = states[this_pass._rows_and_columns]
+        if this_pass.holds_head_back:
+            this_pass.held_back, chosen = chosen, chosen[:0]
+        output[next(iter(output.keys()))] = chosen.unsqueeze(0)
     return output
 
 

@@ -9,6 +9,7 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokeni
 
 from .argument_checks import check_whole
 from .causal_lm import check_left_to_right
+from .chunked_head import can_chunk, chunked_losses
 from .configuration_maskgit import MaskGitConfig
 from .encoder_kinds import (
     check_encoder,
@@ -169,6 +170,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         train: str = "both",
         critic_temperature: float | None = None,
         output_nll: bool = False,
+        output_logits: bool = True,
         output_last_hidden_state: bool = False,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
@@ -207,6 +209,8 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
             critic_temperature: of the tokens that the critic learns to judge; None draws one per
                 text, uniform in (0, 1].
             output_nll: return `nll`, which needs labels.
+            output_logits: False leaves `logits` out. With labels, head and loss then run in chunks
+                of positions wherever they can, and the logits are never whole in memory.
             output_last_hidden_state: return `last_hidden_state`.
             output_hidden_states: ask the encoder for its hidden states.
             output_attentions: ask the encoder for its attention maps.
@@ -229,7 +233,8 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         check_looking_back(self.self_conditioning, arguments, *looks_back)
         check_judging(self.critic_head, arguments, train, critic_temperature, targets is not None)
         positions = masked_positions if targets is None else targets.chosen
-        this_pass = EncoderPass(positions, *looks_back[:2], output_last_hidden_state)
+        in_chunks = targets is not None and not output_logits and self._can_chunk(train)
+        this_pass = EncoderPass(positions, *looks_back[:2], output_last_hidden_state, in_chunks)
         this_pass.edge = LeftEdge.of(self, own)  # behind it, in one graph with the pass
 
         # 2. Look back on a pass before this one, where the model has self-conditioning.
@@ -255,17 +260,25 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
 
         # 4. Take the losses of denoiser and critic.
         how = (train, critic_temperature, output_nll)
-        losses = take_losses(self, {**own, **kwargs}, logits, targets, *how)
+        if targets is not None and this_pass.held_back is not None:
+            losses = chunked_losses(self.denoiser, this_pass.held_back, targets, output_nll)
+        else:
+            losses = take_losses(self, {**own, **kwargs}, logits, targets, *how)
 
         # 5. Pack what was asked for.
         result = MaskGitOutput(
             **losses,
-            logits=logits,
+            logits=logits if output_logits else None,
             last_hidden_state=this_pass.last_hidden_state,
             hidden_states=output.get("hidden_states"),
             attentions=output.get("attentions"),
         )
         return result if _or(return_dict, self.config.return_dict) else result.to_tuple()
+
+    def _can_chunk(self, train: str) -> bool:
+        """Tell whether nobody needs whole logits: a critic that learns is shown draws of them."""
+        judges = self.critic_head is not None and train != "denoiser"
+        return not judges and can_chunk(self.denoiser)
 
     def _share_that_looks_back(self, self_condition: bool | None, has_labels: bool) -> float:
         """Return the probability with which a text gets a pass to look back on; see `forward`."""

@@ -202,7 +202,11 @@ def take_update(
         given = _model_inputs(accelerator.unwrap_model(model), piece)
         with nullcontext() if is_last else accelerator.no_sync(model):
             output = model(
-                **given, num_items_in_batch=count, train=train, output_nll=measure is not None
+                **given,
+                num_items_in_batch=count,
+                train=train,
+                output_nll=measure is not None,
+                output_logits=weigher.weighting.follows_confidence,
             )
             parts = weigher.losses(piece, output, count)
             accelerator.backward(parts["loss"] * factor)

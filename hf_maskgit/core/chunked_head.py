@@ -1,0 +1,174 @@
+"""The LM head and its cross-entropy in chunks of positions: logits (N, V) are never whole.
+
+The logits are the largest tensor of a training pass, and with their gradient they are there twice.
+Here a chunk of positions goes through the head, gives its losses and its gradients, and is
+forgotten before the next one: what grows with the vocabulary is one chunk, however many positions
+there are. Gradients are taken in the forward pass, so that nothing is computed twice; the backward
+pass scales them. The sums are those of the whole pass, added in another order.
+
+The head is that of any encoder: its own `forward`, with the body replaced by one that returns the
+hidden states it is given.
+
+Letters: N chosen positions, H width of the hidden states, V vocabulary.
+"""
+
+import copy
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+
+from .losses import at_least_float32, cross_entropy, weighted_sum
+from .modeling_checks import Targets
+
+# Logits of a chunk, by whether they lie on a CPU: a chunk reads all of the head's weights, so it is
+# worth more rows than a block of the cross-entropy, and never few.
+_CHUNK_ELEMENTS = {True: 2**22, False: 2**25}
+_LEAST_ROWS = 256
+
+
+class Held(Protocol):
+    """What `chunked_losses` asks of a pass whose head was held back."""
+
+    held_back: Tensor | None
+
+
+class _States(BaseModelOutput):
+    """Hidden states, and nothing of what else a kind of encoder may return with them."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+
+class _Given(nn.Module):
+    """Stands for the body of an encoder: returns hidden states, and has its attributes."""
+
+    def __init__(self, body: nn.Module, states: Tensor) -> None:
+        super().__init__()
+        # not as modules of its own: the head's parameters are what is left of the denoiser's
+        self.__dict__["body"], self.__dict__["states"] = body, states
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["body"], name)
+
+    def forward(self, *arguments: Any, **keywords: Any) -> BaseModelOutput:
+        return _States(last_hidden_state=self.__dict__["states"])
+
+
+def can_chunk(denoiser: PreTrainedModel) -> bool:
+    """Tell whether the head of a denoiser can be run by itself, now.
+
+    Not under a compiler, which makes chunks of its own; not in float16, whose gradients need the
+    loss's scale from the beginning; not where an engine holds the weights only while a module works
+    (DeepSpeed's third stage).
+    """
+    device = denoiser.device.type
+    autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
+    return not (
+        torch.compiler.is_compiling()
+        or torch.float16 in (denoiser.dtype, autocast)
+        or any(hasattr(parameter, "ds_id") for parameter in denoiser.parameters())
+    )
+
+
+def head_parameters(denoiser: PreTrainedModel) -> list[nn.Parameter]:
+    """Return what of a denoiser its head may learn: all outside the body, and the embeddings."""
+    head = _head(denoiser, torch.empty(0))
+    parameters = [*head.parameters(), *denoiser.get_input_embeddings().parameters()]
+    return [parameter for parameter in dict.fromkeys(parameters) if parameter.requires_grad]
+
+
+def run_head(denoiser: PreTrainedModel, states: Tensor) -> Tensor:
+    """Return the logits (n, V) of hidden states (n, H), by the denoiser's own `forward`."""
+    head = _head(denoiser, states.unsqueeze(0))
+    # The class's: what wraps the instance's wraps a whole pass.
+    nothing = torch.zeros((1, len(states)), dtype=torch.long, device=states.device)
+    output = type(head).forward(head, input_ids=nothing, return_dict=True)
+    logits: Tensor = output.logits
+    return logits.squeeze(0)
+
+
+def _head(denoiser: PreTrainedModel, states: Tensor) -> PreTrainedModel:
+    """Return a denoiser of the same modules, but for the body."""
+    head = copy.copy(denoiser)
+    body = _Given(denoiser.base_model, states)
+    head.__dict__["_modules"] = {**denoiser._modules, denoiser.base_model_prefix: body}
+    return head
+
+
+def chunked_losses(
+    denoiser: PreTrainedModel, states: Tensor, targets: Targets, output_nll: bool
+) -> dict[str, Tensor]:
+    """Return the denoiser's losses of `MaskGitOutput` by name, as `take_losses` does.
+
+    Args:
+        denoiser: whose head is run.
+        states: (N, H), hidden states at the chosen positions.
+        targets: what they should have been.
+        output_nll: whether `nll` is among them.
+    """
+    labels = targets.labels[targets.chosen]
+    of_loss = (targets.weights, targets.forbidden)
+    total, nll = _ChunkedLoss.apply(denoiser, states, labels, *of_loss, *head_parameters(denoiser))
+    loss = total / targets.count
+    return {"loss": loss, "denoiser_loss": loss, **({"nll": nll} if output_nll else {})}
+
+
+class _ChunkedLoss(torch.autograd.Function):
+    """The weighted sum of the cross-entropies, and each (N,) without a gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        denoiser: PreTrainedModel,
+        states: Tensor,
+        labels: Tensor,
+        weights: Tensor | None,
+        forbidden: Tensor,
+        *parameters: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        needs = ctx.needs_input_grad[1], *ctx.needs_input_grad[5:]
+        wanted = [parameter for parameter, need in zip(parameters, needs[1:], strict=True) if need]
+        sums = [torch.zeros_like(at_least_float32(parameter)) for parameter in wanted]
+        slope = torch.zeros_like(states) if needs[0] else None
+        exact = torch.float64 if states.dtype == torch.float64 else torch.float32
+        total = torch.zeros((), dtype=exact, device=states.device)
+        nll = torch.zeros(len(labels), dtype=exact, device=states.device)
+        elements = _CHUNK_ELEMENTS[states.device.type == "cpu"]
+        rows = max(_LEAST_ROWS, elements // denoiser.config.get_text_config().vocab_size)
+        for start in range(0, len(labels), rows):
+            chunk = slice(start, start + rows)
+            with torch.set_grad_enabled(any(needs)):
+                part = states[chunk].detach().requires_grad_(needs[0])
+                logits = run_head(denoiser, part)
+                of_chunk = cross_entropy(logits, labels[chunk], forbidden)
+                loss = weighted_sum(of_chunk, None if weights is None else weights[chunk])
+            total += loss.detach()
+            nll[chunk] = of_chunk.detach()
+            if not any(needs):
+                continue
+            asked = [*([part] if needs[0] else []), *wanted]
+            found = list(torch.autograd.grad(loss, asked, allow_unused=True))
+            if slope is not None:
+                slope[chunk] = found.pop(0)
+            for so_far, more in zip(sums, found, strict=True):
+                if more is not None:
+                    so_far += more
+        gradients = iter([*([] if slope is None else [slope]), *sums])
+        ctx.save_for_backward(*(next(gradients) if need else None for need in needs))
+        ctx.dtypes = [tensor.dtype for tensor in (states, *parameters)]
+        ctx.mark_non_differentiable(nll)
+        return total, nll
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, total_gradient: Tensor, nll_gradient: Tensor) -> tuple[Any, ...]:
+        of_states, *of_parameters = (
+            None if saved is None else (saved * total_gradient.to(saved.dtype)).to(dtype)
+            for saved, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        )
+        return (None, of_states, None, None, None, *of_parameters)

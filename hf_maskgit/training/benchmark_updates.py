@@ -1,0 +1,158 @@
+"""What is compared of training: one update here, and one of a plain masked-LM loop.
+
+The plain step is what a loop over `AutoModelForMaskedLM` does: the LM head at every position, the
+model's own loss of the labels that are hidden, the gradient clipped, AdamW. Ours is `take_update`.
+Both have the same weights, the same texts with the same tokens hidden, half of them on average, and
+the same fused optimizer. With `HALF` the forward pass is under autocast in bfloat16, weights and
+optimizer in float32.
+
+Letters: B batch, L length.
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from typing import Any, NamedTuple
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import AdamW
+
+from ..core.losses import IGNORED_LABEL
+from ..core.modeling_maskgit import MaskGitForMaskedLM
+from ..evaluation.benchmark_generation import BERT, HALF, Sizes, build_model, mask_token_id
+from ..evaluation.benchmark_rounds import Contestant, counted_passes, measure
+from ..evaluation.progress import ProgressBar
+from .updates import take_update
+
+_MAX_GRAD_NORM, _LEARNING_RATE = 1.0, 1e-4
+
+
+class Cell(NamedTuple):
+    """One shape of model and update.
+
+    Attributes:
+        name: of the shape.
+        sizes: of it; `steps` is 1.
+        works: of `WORKS`, perhaps with `HALF` behind, the floor first.
+    """
+
+    name: str
+    sizes: Sizes
+    works: tuple[str, ...]
+
+
+Step = Callable[[MaskGitForMaskedLM, AdamW, dict[str, Tensor]], Tensor]
+
+
+def plain_step(model: MaskGitForMaskedLM, optimizer: AdamW, batch: Mapping[str, Tensor]) -> Tensor:
+    """Take a step of a plain masked-LM loop, and return its loss."""
+    labels = batch["labels"].masked_fill(~batch["masked_positions"], IGNORED_LABEL)
+    output = model.denoiser(
+        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels
+    )
+    output.loss.backward()
+    clip_grad_norm_(model.parameters(), _MAX_GRAD_NORM)
+    optimizer.step()
+    optimizer.zero_grad()
+    return output.loss.detach()
+
+
+def our_step(model: MaskGitForMaskedLM, optimizer: AdamW, batch: dict[str, Tensor]) -> Tensor:
+    """Take an update of ours on the same batch, and return its loss."""
+    accelerator = Accelerator(cpu=batch["input_ids"].device.type == "cpu")
+    rows = len(batch["input_ids"])
+    return take_update(accelerator, model, optimizer, batch, rows, _MAX_GRAD_NORM).loss
+
+
+FLOOR, OURS = "plain masked-LM step", "update"
+WORKS: dict[str, Step] = {FLOOR: plain_step, OURS: our_step}
+ALL = (FLOOR, OURS, FLOOR + HALF, OURS + HALF)
+_BASE = replace(BERT, steps=1)
+CELLS = (
+    Cell("training, 32 x 48", replace(_BASE, batch_size=32, length=48), ALL),
+    Cell("training, 16 x 256", replace(_BASE, batch_size=16, length=256), ALL),
+)
+QUICK_CELLS = (Cell("training, 8 x 48", replace(_BASE, batch_size=8, length=48), ALL),)
+
+
+def make_batch(sizes: Sizes, device: torch.device) -> dict[str, Tensor]:
+    """Make texts of random tokens, a share (i + 1/2) / B of the i-th hidden, as the collator does.
+
+    Returns:
+        `input_ids`, `labels`, `masked_positions`, `loss_weights` and `attention_mask`, all (B, L).
+    """
+    generator = torch.Generator().manual_seed(0)
+    rows, length = sizes.batch_size, sizes.length
+    mask_id = mask_token_id(sizes)
+    labels = torch.randint(sizes.vocab_size - 1, (rows, length), generator=generator)
+    labels += labels >= mask_id  # any id but the mask
+    share = (torch.arange(rows)[:, None] + 0.5) / rows
+    rank = torch.rand(rows, length, generator=generator).argsort(1)
+    chosen = rank < (share * length).ceil()
+    batch = {
+        "input_ids": labels.masked_fill(chosen, mask_id),
+        "labels": labels,
+        "masked_positions": chosen,
+        "loss_weights": chosen / share,
+        "attention_mask": torch.ones_like(labels),
+    }
+    return {name: tensor.to(device) for name, tensor in batch.items()}
+
+
+def measure_cell(cell: Cell, rounds: int, device: torch.device) -> dict[str, Any]:
+    """Measure the updates of a cell in turn.
+
+    Args:
+        cell: its shape and works.
+        rounds: timed.
+        device: where.
+
+    Returns:
+        Sizes and timings, as JSON takes them; memory is beyond weights and the optimizer's state.
+
+    Raises:
+        RuntimeError: for an update whose loss is no number, or with more than one pass.
+    """
+    contestants = contestants_of(cell, device)
+    with ProgressBar(cell.name, rounds * len(contestants), "update") as told:
+        timings = measure(contestants, rounds, device, told=told)
+    return {"name": cell.name, "sizes": asdict(cell.sizes), "works": [t.as_dict() for t in timings]}
+
+
+def contestants_of(cell: Cell, device: torch.device) -> list[Contestant]:
+    """Build the model of a cell, and each work on a copy of it."""
+    torch.manual_seed(0)
+    model = build_model(cell.sizes, device).train()
+    batch = make_batch(cell.sizes, device)
+    return [_contestant(name, copy.deepcopy(model), batch) for name in cell.works]
+
+
+def _contestant(name: str, model: MaskGitForMaskedLM, batch: dict[str, Tensor]) -> Contestant:
+    half, step = name.endswith(HALF), WORKS[name.removesuffix(HALF)]
+    optimizer = AdamW(model.parameters(), lr=_LEARNING_RATE, fused=True)
+    if half:  # as Accelerate does, which has one precision for a whole process
+        autocast = torch.autocast(batch["labels"].device.type, torch.bfloat16)
+        parts: tuple[Any, ...] = (model, model.denoiser)
+        for module in parts:
+            module.forward = autocast(module.forward)
+
+    def run() -> Tensor:
+        return step(model, optimizer, dict(batch))
+
+    def check() -> dict[str, float]:
+        learned = next(model.get_input_embeddings().parameters())
+        before = learned.detach().clone()
+        with counted_passes(model.denoiser.base_model) as rows:
+            loss = float(run())
+        moved = not torch.equal(learned, before)
+        if len(rows) != 1 or not moved or not loss < float("inf"):
+            raise RuntimeError(
+                f"{name!r} was to learn in one pass; it made {len(rows)}, its loss is {loss:.3g}, "
+                f"and its weights have{'' if moved else ' not'} moved."
+            )
+        return {"passes": len(rows), "rows": sum(rows)}
+
+    return Contestant(name, run, FLOOR, check)

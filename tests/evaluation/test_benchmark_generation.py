@@ -1,0 +1,155 @@
+"""What generation is compared with really does that work, on the same weights."""
+
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from hf_maskgit.evaluation import benchmark_generation as generation
+from hf_maskgit.evaluation.benchmark_generation import (
+    CELLS,
+    ENCODERS,
+    FEW,
+    FLOOR,
+    GROWTHS,
+    HALF,
+    QUICK_CELLS,
+    QUICK_GROWTHS,
+    WORKS,
+    Cell,
+    Growth,
+    Sizes,
+    Work,
+    build_model,
+    check_peers,
+    contestants_of,
+    in_half,
+    mask_token_id,
+    measure_cell,
+    measure_growth,
+    without_peers,
+)
+from hf_maskgit.evaluation.benchmark_peers import llada_style, wrapper_of_x_transformers
+
+CPU = torch.device("cpu")
+TINY = Sizes("bert", 1, 16, 2, 16, 40, batch_size=3, length=10, steps=4)
+EVERY = (*WORKS, *in_half(tuple(WORKS)))
+
+
+@pytest.fixture(scope="module")
+def found():
+    return measure_cell(Cell("tiny", TINY, EVERY), 2, CPU)
+
+
+def test_every_work_fills_all_masks_in_as_many_passes_of_the_encoder(found):
+    assert [one["name"] for one in found["works"]] == list(EVERY)
+    for one in found["works"]:
+        assert one["passes"] == TINY.steps
+        assert one["rows"] == TINY.steps * TINY.batch_size
+        assert one["filled"] == (0 if one["name"].startswith(FLOOR) else 1)
+        assert len(one["seconds"]) == 2
+        assert min(one["seconds"]) > 0
+        assert one["peak_bytes"] > 0
+        assert one["floor"] == (FLOOR + HALF if one["name"].endswith(HALF) else FLOOR)
+
+
+def test_works_leave_the_model_as_it_is(found):
+    """x-transformers' wrapper puts what it wraps into training mode behind `generate`."""
+    one, *others = contestants_of(Cell("tiny", TINY, EVERY), CPU)
+    before = one.work()
+    for other in others:
+        other.check()
+    assert torch.equal(one.work(), before)
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_every_kind_of_encoder_can_be_compared(kind):
+    sizes = replace(TINY, encoder=kind, vocab_size=33)
+    found = measure_cell(Cell(kind, sizes, FEW), 1, CPU, counts_bytes=False)
+    assert [one["passes"] for one in found["works"]] == [4, 4, 4, 4]
+
+
+def test_the_peers_see_the_texts_that_they_fill_and_ask_for_every_position():
+    """Half of what is masked is filled in each of two passes; the head is asked everywhere."""
+    sizes = replace(TINY, steps=2)
+    model = build_model(sizes, CPU)
+    masked = torch.full((3, 10), mask_token_id(sizes))
+    for fill in (
+        lambda: llada_style(model, masked, 2),
+        lambda: wrapper_of_x_transformers(model, 10, 2).generate(3, filter_thres=None),
+    ):
+        seen = []
+
+        def note(module, arguments, given, output, seen=seen):
+            seen.append((given["input_ids"].clone(), output.logits))
+
+        handle = model.denoiser.register_forward_hook(note, with_kwargs=True)
+        text = fill()
+        handle.remove()
+        assert [logits.shape for _, logits in seen] == [(3, 10, 40)] * 2
+        first, second = (ids == mask_token_id(sizes) for ids, _ in seen)
+        assert first.all()
+        assert second.sum(1).tolist() == [5, 5, 5]
+        kept = ~second
+        assert torch.equal(text[kept], seen[1][0][kept])  # what was revealed stays
+
+
+def test_llada_style_draws_from_the_model_s_own_law():
+    """One position, one pass: frequencies of 4,000 draws within 5 standard errors of the softmax.
+
+    40 tokens: a false alarm with odds below 3e-5.
+    """
+    sizes = replace(TINY, batch_size=4000, length=1, steps=1)
+    model = build_model(sizes, CPU)
+    with torch.no_grad():
+        model.denoiser.get_output_embeddings().weight.mul_(40)
+    masked = torch.full((4000, 1), mask_token_id(sizes))
+    with torch.no_grad():
+        logits = model.denoiser(input_ids=masked[:1]).logits[0, 0].double()
+    logits[mask_token_id(sizes)] = -torch.inf
+    law = logits.softmax(-1)
+    torch.manual_seed(0)
+    drawn = llada_style(model, masked, 1).flatten().bincount(minlength=40) / 4000
+    assert ((drawn - law).abs() <= 5 * (law * (1 - law) / 4000).sqrt() + 1e-3).all()
+    assert law.max() > 2 / 40  # the law is not flat
+
+
+def test_a_work_that_leaves_a_mask_or_another_shape_is_refused(monkeypatch):
+    for name, work in (("lazy", lambda ids: ids), ("short", lambda ids: ids[:, 1:] * 0)):
+        monkeypatch.setitem(WORKS, name, Work(lambda model, sizes, work=work: work))
+        with pytest.raises(RuntimeError, match=f"'{name}' was to fill .3, 10. masks and returned"):
+            measure_cell(Cell("tiny", TINY, (FLOOR, name)), 1, CPU)
+
+
+def test_growth_is_fitted_over_every_value():
+    found = measure_growth(Growth("steps", (1, 2, 4), TINY, (FLOOR, "generate")), 1, CPU)
+    assert found["values"] == [1, 2, 4]
+    for one in found["works"]:
+        assert len(one["seconds_quartiles"]) == 3
+        assert one["exponent_std_error"] >= 0
+        assert -1 < one["exponent"] < 3
+
+
+def test_cells_name_works_that_exist_each_beside_its_floor():
+    for cell in (*CELLS, *QUICK_CELLS, *GROWTHS, *QUICK_GROWTHS):
+        assert {name.removesuffix(HALF) for name in cell.works} <= set(WORKS)
+        assert FLOOR in cell.works
+        assert FLOOR + HALF in cell.works or not any(n.endswith(HALF) for n in cell.works)
+        assert all(not WORKS[name.removesuffix(HALF)].is_peer for name in without_peers(cell.works))
+    grown = {growth.over: growth.values for growth in GROWTHS}
+    assert {"length", "vocab_size", "batch_size", "steps"} == set(grown)
+
+
+def test_a_missing_package_is_named_before_anything_is_measured(monkeypatch):
+    monkeypatch.setitem(sys.modules, "x_transformers", None)  # as if it were not installed
+    with pytest.raises(
+        RuntimeError, match=r"x-transformers.*pip install 'hf_maskgit\[benchmark\]'"
+    ):
+        check_peers(CELLS)
+    check_peers([cell._replace(works=without_peers(cell.works)) for cell in CELLS])
+
+
+def test_names_under_autocast_are_those_of_works():
+    assert in_half(("a", "b")) == ("a, bf16", "b, bf16")
+    assert tuple(n for n in FEW if WORKS[n].is_peer) == generation.PEERS

@@ -1,0 +1,69 @@
+"""The script that measures speed: its tables, its files, what it refuses."""
+
+import json
+import sys
+
+import pytest
+
+from hf_maskgit.evaluation import benchmark_generation as generation
+from hf_maskgit.evaluation.benchmark_generation import FEW, Cell, Growth, Sizes
+from hf_maskgit.training import benchmark_updates as training
+from scripts import benchmark
+
+TINY = Sizes("bert", 1, 16, 2, 16, 40, batch_size=2, length=8, steps=2)
+
+
+@pytest.fixture(autouse=True)
+def tiny_cells(monkeypatch):
+    monkeypatch.setattr(generation, "QUICK_CELLS", (Cell("small", TINY, FEW),))
+    monkeypatch.setattr(generation, "QUICK_GROWTHS", (Growth("length", (4, 8), TINY, FEW),))
+    monkeypatch.setattr(training, "QUICK_CELLS", (training.Cell("learns", TINY, training.ALL),))
+
+
+def test_it_measures_prints_and_writes(tmp_path, capsys):
+    output, picture = tmp_path / "speed.json", tmp_path / "speed.png"
+    words = ["--quick", "--output_file", str(output), "--plot_file", str(picture)]
+    found = benchmark.main(words)
+    assert json.loads(output.read_text()) == found
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out
+    for name in ("small", "learns", "length 4 to 8", *FEW, *training.ALL):
+        assert name in printed
+    assert found["machine"]["cores"] >= 1
+    assert found["machine"]["processor"]
+    assert set(found["packages"]) == {"hf_maskgit", "torch", "transformers", "Python"}
+    assert found["quick"]
+    assert found["rounds"] == 2
+
+
+def test_one_cell_without_peers(monkeypatch):
+    monkeypatch.setitem(sys.modules, "x_transformers", None)
+    words = ["--quick", "--cells", "small", "--no_peers", "--rounds", "1"]
+    found = benchmark.main(words)
+    assert [one["name"] for one in found["generation"][0]["works"]] == list(FEW[:2])
+    assert (found["growth"], found["training"]) == ([], [])
+    with pytest.raises(RuntimeError, match=r"x-transformers.*--no_peers"):
+        benchmark.main(["--quick"])
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--cells", "big"], "There is no cell 'big'; `cells` may name small, learns, growth."),
+        (["--rounds", "0"], "`rounds` must be at least 1, got 0."),
+        (["--device", "tpu"], "`device` must be cpu or cuda, got 'tpu'."),
+        (["--output_file", "nowhere/a.json"], "There is no folder 'nowhere'"),
+        (["--plot_file", "nowhere/a.png"], "There is no folder 'nowhere'"),
+    ],
+)
+def test_mistakes_are_sentences(words, sentence, capsys):
+    with pytest.raises((SystemExit, ValueError)) as refused:
+        benchmark.main(["--quick", *words])
+    assert sentence in str(refused.value) + capsys.readouterr().err
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr(benchmark.torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit):
+        benchmark.main(["--quick", "--device", "cuda"])
+    assert "`device` is cuda, and torch finds no GPU" in capsys.readouterr().err
