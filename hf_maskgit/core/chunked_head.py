@@ -13,7 +13,7 @@ Letters: N chosen positions, H width of the hidden states, V vocabulary.
 """
 
 import copy
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,12 +28,6 @@ from .modeling_checks import Targets
 # worth more rows than a block of the cross-entropy, and never few.
 _CHUNK_ELEMENTS = {True: 2**22, False: 2**25}
 _LEAST_ROWS = 256
-
-
-class Held(Protocol):
-    """What `chunked_losses` asks of a pass whose head was held back."""
-
-    held_back: Tensor | None
 
 
 class _States(BaseModelOutput):

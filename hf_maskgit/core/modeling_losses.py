@@ -5,6 +5,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from .chunked_head import chunked_losses
 from .configuration_maskgit import MaskGitConfig
 from .losses import cross_entropy, weighted_sum
 from .modeling_checks import Targets
@@ -15,6 +16,7 @@ class Judging(Protocol):
     """What the losses ask of a generator."""
 
     config: MaskGitConfig
+    denoiser: Any
     critic_head: nn.Linear | None
 
     def suspicion(self, arguments: dict[str, Any], positions: Tensor) -> Tensor:
@@ -29,6 +31,7 @@ def take_losses(
     train: str,
     critic_temperature: float | None,
     output_nll: bool,
+    held_back: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Return the losses of `MaskGitOutput` by name, each divided by the update's count.
 
@@ -40,9 +43,12 @@ def take_losses(
         train: "both", "denoiser" or "critic".
         critic_temperature: of the tokens that the critic judges.
         output_nll: whether `nll` is among them.
+        held_back: (N, H), hidden states that the head has not been run on: it is now, in chunks.
     """
     if targets is None:
         return {}
+    if held_back is not None:
+        return chunked_losses(model.denoiser, held_back, targets, output_nll)
     nll = cross_entropy(logits, targets.labels[targets.chosen], targets.forbidden)
     denoiser_loss = weighted_sum(nll, targets.weights) / targets.count
     losses = {"nll": nll.detach()} if output_nll else {}

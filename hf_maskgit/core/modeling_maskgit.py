@@ -9,7 +9,7 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokeni
 
 from .argument_checks import check_whole
 from .causal_lm import check_left_to_right
-from .chunked_head import can_chunk, chunked_losses
+from .chunked_head import can_chunk
 from .configuration_maskgit import MaskGitConfig
 from .encoder_kinds import (
     check_encoder,
@@ -245,10 +245,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
             )
 
         # 3. Predict at the chosen positions; the LM head runs nowhere else.
-        details = {
-            "output_hidden_states": _or(output_hidden_states, self.config.output_hidden_states),
-            "output_attentions": _or(output_attentions, self.config.output_attentions),
-        }
+        details = self._details(output_hidden_states, output_attentions)
         if positions is None and not any((output_last_hidden_state, *details.values())):
             check_left_to_right(self.config, input_ids, self.taken_for_causal_lm)
         # Nothing of the denoiser's own pass is kept for a gradient that nobody will ask for.
@@ -259,11 +256,8 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
             )
 
         # 4. Take the losses of denoiser and critic.
-        how = (train, critic_temperature, output_nll)
-        if targets is not None and this_pass.held_back is not None:
-            losses = chunked_losses(self.denoiser, this_pass.held_back, targets, output_nll)
-        else:
-            losses = take_losses(self, {**own, **kwargs}, logits, targets, *how)
+        how = (train, critic_temperature, output_nll, this_pass.held_back)
+        losses = take_losses(self, {**own, **kwargs}, logits, targets, *how)
 
         # 5. Pack what was asked for.
         result = MaskGitOutput(
@@ -274,6 +268,12 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
             attentions=output.get("attentions"),
         )
         return result if _or(return_dict, self.config.return_dict) else result.to_tuple()
+
+    def _details(self, hidden_states: bool | None, attentions: bool | None) -> dict[str, bool]:
+        return {
+            "output_hidden_states": _or(hidden_states, self.config.output_hidden_states),
+            "output_attentions": _or(attentions, self.config.output_attentions),
+        }
 
     def _can_chunk(self, train: str) -> bool:
         """Tell whether nobody needs whole logits: a critic that learns is shown draws of them."""
