@@ -52,6 +52,7 @@ from hf_maskgit.training.checkpoints import (
 from hf_maskgit.training.curves import draw_own_curves
 from hf_maskgit.training.data import Data, check_together, load_data, tokenizer_for
 from hf_maskgit.training.dry_run import plan_of
+from hf_maskgit.training.engines import engine_of
 from hf_maskgit.training.loop import TrainingLoop
 from hf_maskgit.training.metrics import write_metrics
 from hf_maskgit.training.packed_documents import check_separates
@@ -71,7 +72,6 @@ from hf_maskgit.training.run_files import (
     told_if_it_fails,
 )
 from hf_maskgit.training.run_lock import RunLock
-from hf_maskgit.training.sharding import whole_weights
 from hf_maskgit.training.stopping import RunStopped, StopSignals
 from hf_maskgit.training.trackers import start_trackers
 
@@ -191,7 +191,8 @@ def train(
     # Keep
     loop.save_model(output_dir)
     # the card's samples are the saved model's
-    with loop.published_weights(), whole_weights(accelerator.unwrap_model(loop.model)):
+    whole_weights = engine_of(accelerator).whole_weights(accelerator.unwrap_model(loop.model))
+    with loop.published_weights(), whole_weights:
         if accelerator.is_main_process:
             write_metrics(loop, output_dir)
             draw(output_dir)

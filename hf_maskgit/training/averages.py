@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .finiteness import check_finite
-from .sharding import as_part_of, is_sharded, whole
+from .shards import as_part_of, held, is_sharded, shape_of, whole
 
 AVERAGES_FILE = "averages.safetensors"
 
@@ -55,7 +55,7 @@ class WeightAverages:
         self.num_updates = 0
         for name, weight in self._weights.items():
             kind = torch.promote_types(weight.dtype, torch.float32)
-            self.values[name] = weight.detach().to(kind, copy=True)
+            self.values[name] = held(weight).to(kind, copy=True)
 
     @torch.no_grad()
     def update(self) -> None:
@@ -63,7 +63,7 @@ class WeightAverages:
         self.num_updates += 1
         averages = list(self.values.values())
         weights = [
-            self._weights[name].detach().to(average.dtype) for name, average in self.values.items()
+            held(self._weights[name]).to(average.dtype) for name, average in self.values.items()
         ]
         share = 1 - decay_after(self.num_updates, self.ema_decay)
         torch._foreach_lerp_(averages, weights, share)
@@ -86,7 +86,10 @@ class WeightAverages:
         Args:
             keep: whether this process is to have them.
         """
-        return {name: whole(value, keep).contiguous() for name, value in self.values.items()}
+        return {
+            name: whole(self._weights[name], keep, value).contiguous()
+            for name, value in self.values.items()
+        }
 
     def write(self, folder: Path, tensors: dict[str, Tensor]) -> None:
         """Write them into a checkpoint.
@@ -116,24 +119,24 @@ class WeightAverages:
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise ValueError(f"{str(path)!r} holds no averages of weights ({error}).") from error
         shapes = {name: tensor.shape for name, tensor in found.items()}
-        if shapes != {name: average.shape for name, average in self.values.items()}:
+        if shapes != {name: shape_of(weight) for name, weight in self._weights.items()}:
             raise ValueError(
                 f"{str(path)!r} holds the averages of other weights than this run trains."
             )
         self.num_updates = num_updates
         for name, average in self.values.items():
-            average.copy_(as_part_of(average, found[name]))
+            average.copy_(as_part_of(self._weights[name], found[name]))
 
 
 def _taken_out(weight: Tensor) -> Tensor:
     """Return a weight's values, to be put back."""
     # The memory of a shard is what the layers are gathered from, so that it stays where it is.
-    return weight.detach().clone() if is_sharded(weight) else weight.data
+    return held(weight).clone() if is_sharded(weight) else weight.data
 
 
 @torch.no_grad()
 def _put_in(weight: Tensor, values: Tensor) -> None:
     if is_sharded(weight):
-        weight.copy_(values)
+        held(weight).copy_(values)
     else:
         weight.data = values

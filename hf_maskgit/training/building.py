@@ -22,6 +22,8 @@ from ..core.masking import maskable_positions
 from ..core.modeling_maskgit import MaskGitForMaskedLM
 from ..core.special_tokens import rows_needed
 from .arguments import ModelArguments, TrainArguments
+from .deepspeed_engine import asked_for_deepspeed, plain_processes
+from .engines import engine_of
 from .recipes import json_object
 from .sharding import shard_on_cpus
 from .trackers import check_tracker
@@ -33,21 +35,26 @@ def make_accelerator(options: TrainArguments) -> Accelerator:
     """Set up devices, number format and trackers.
 
     Raises:
-        ValueError: for a tracker that is not installed.
+        ValueError: for a tracker that is not installed, and for an engine that this library cannot
+            train with.
     """
     check_tracker(options.log_with)
-    accelerator = Accelerator(
-        cpu=options.use_cpu,
-        mixed_precision=options.mixed_precision,
-        log_with=options.log_with,
-        project_dir=options.output_dir,
-        # one call of the scheduler is one update, on however many processes
-        step_scheduler_with_optimizer=False,
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(find_unused_parameters=options.find_unused_parameters)
-        ],
-    )
+    # The launcher tells processes that there is no GPU, unless they are to use DeepSpeed.
+    without_gpu = asked_for_deepspeed() and not torch.accelerator.is_available()
+    with plain_processes():
+        accelerator = Accelerator(
+            cpu=options.use_cpu or without_gpu,
+            mixed_precision=options.mixed_precision,
+            log_with=options.log_with,
+            project_dir=options.output_dir,
+            # one call of the scheduler is one update, on however many processes
+            step_scheduler_with_optimizer=False,
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(find_unused_parameters=options.find_unused_parameters)
+            ],
+        )
     shard_on_cpus(accelerator)
+    engine_of(accelerator).check(accelerator, options)
     return accelerator
 
 

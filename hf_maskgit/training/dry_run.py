@@ -19,8 +19,10 @@ from torch.distributed.tensor import DTensor
 from ..evaluation.progress import duration
 from .cost import Memory, memory_of
 from .data import Data
+from .engines import engine_of
 from .loop import TrainingLoop
 from .run_files import bytes_of_run
+from .shards import held, size_of
 from .updates import micro_batches
 
 WARM_UP, TIMED = 1, 3  # updates: the first one also builds what the others find
@@ -130,8 +132,8 @@ def plan_of(loop: TrainingLoop, data: Data) -> Plan:
     accelerator, options, report = loop.accelerator, loop.options, data.train_report
     plain = accelerator.unwrap_model(loop.model)
     measured = _measure(loop)
-    parameters = sum(p.numel() for p in plain.parameters())
-    trained = sum(p.numel() for p in plain.parameters() if p.requires_grad)
+    parameters = sum(size_of(p) for p in plain.parameters())
+    trained = sum(size_of(p) for p in plain.parameters() if p.requires_grad)
     averages = loop.averages is not None
     coming = min(options.keep_checkpoints + 1, -(-loop.num_updates // options.checkpoint_every))
     return Plan(
@@ -154,7 +156,7 @@ def plan_of(loop: TrainingLoop, data: Data) -> Plan:
             averages=averages,
             activations=measured.kept.most,
             devices=accelerator.num_processes,
-            how="FSDP2" if accelerator.is_fsdp2 else "DDP",
+            how=engine_of(accelerator).layout(accelerator),
         ),
         peak=measured.peak,
         disk=bytes_of_run(plain, coming, 2, averages),
@@ -254,7 +256,8 @@ def _measure(loop: TrainingLoop) -> _Measured:
 
 def _here(tensor: Tensor) -> Tensor:
     """Return what of a tensor lies in this process: all, or its shard."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    part = held(tensor)
+    return part.to_local() if isinstance(part, DTensor) else part
 
 
 def _existing(path: Path) -> Path:

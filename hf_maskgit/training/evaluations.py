@@ -13,7 +13,7 @@ from ..evaluation.critic import CriticAuroc
 from ..evaluation.texts import SampleText, TextWriter
 from .arguments import TrainArguments
 from .checkpoints import Progress
-from .sharding import whole_weights
+from .engines import engine_of
 from .stopping import StopSignals
 from .watching import evaluate_bound, evaluate_critic
 
@@ -79,7 +79,8 @@ class Evaluations:
         examples, options = self.examples, self.options
 
         def work() -> None:
-            with whole_weights(self.accelerator.unwrap_model(self.model)):
+            plain = self.accelerator.unwrap_model(self.model)
+            with engine_of(self.accelerator).whole_weights(plain):
                 measure()
 
         def measure() -> None:

@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from .sharding import whole, whole_state
+from .shards import whole, whole_state
 
 # What to do about numbers that are none, after a sentence about them.
 CALMER = """Lower `learning_rate`, lengthen the warm-up, or use bf16 instead of fp16, and go on \

@@ -28,6 +28,7 @@ from .averages import WeightAverages
 from .batching import batches_of, collator_of
 from .checkpoints import BEST_FOLDER, Progress, read_progress, save_checkpoint
 from .compiling import compile_in_place
+from .engines import engine_of
 from .evaluations import Evaluations
 from .finiteness import NotFiniteError
 from .freezing import freeze_left_out, freeze_named
@@ -38,7 +39,6 @@ from .run_files import FolderGoneError, told_if_it_fails
 from .run_log import RunLog
 from .run_state import RunState
 from .saving import load_finished, save_finished
-from .sharding import check_engine, shard
 from .skipping import left_out
 from .stopping import StopSignals
 from .streams import StreamedExamples
@@ -93,7 +93,7 @@ class TrainingLoop:
         facts: Facts | None = None,
     ) -> None:
         self.accelerator, self.tokenizer, self.options = accelerator, tokenizer, options
-        check_engine(accelerator)
+        engine = engine_of(accelerator)
         self.stop: StopSignals | None = None
         self._window = Window()
         self.log = RunLog(accelerator, Path(options.output_dir))
@@ -129,11 +129,10 @@ class TrainingLoop:
         )
         if options.gradient_checkpointing:
             model.activation_checkpointing_enable()
-        shard(accelerator, model)
+        engine.shard(accelerator, model)
         optimizer, scheduler = make_optimizer(model, options, self.num_updates)
-        # No loader: Accelerate would share out what each process takes its share of already.
-        self.model, self.optimizer, self.scheduler = accelerator.prepare(
-            model, optimizer, scheduler
+        self.model, self.optimizer, self.scheduler = engine.prepare(
+            accelerator, model, optimizer, scheduler, options
         )
         plain = self._compiled(accelerator.unwrap_model(self.model))
         self.averages = WeightAverages(plain, options.ema_decay) if options.ema_decay else None

@@ -11,6 +11,7 @@ from typing import Any
 from .loop import TrainingLoop
 from .run_files import replace_text, told_if_it_fails
 from .run_log import LOG_NAME, METRICS_NAME, read_lines
+from .shards import size_of
 from .versions import commit_of, installed_versions
 
 _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "numpy", "safetensors")
@@ -37,8 +38,8 @@ def write_metrics(loop: TrainingLoop, folder: Path) -> dict[str, Any]:
         "epochs": loop.progress.step / loop.epoch_updates if loop.epoch_updates else None,
         "examples": loop.progress.step * loop.progress.setting["examples_per_update"],
         **totals(list(read_lines(folder / LOG_NAME))),
-        "parameters": sum(p.numel() for p in parameters),
-        "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+        "parameters": sum(size_of(p) for p in parameters),
+        "trained_parameters": sum(size_of(p) for p in parameters if p.requires_grad),
         "processes": accelerator.num_processes,
         "device": accelerator.device.type,
         "mixed_precision": accelerator.mixed_precision,

@@ -13,6 +13,8 @@ from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from torch import nn
 
+from .shards import size_of
+
 T = TypeVar("T")
 UNFINISHED = ".partial"  # ending of what is being written
 _BYTES_PER_WEIGHT = 4  # weights and both averages of AdamW are float32
@@ -127,8 +129,8 @@ def bytes_of_run(
         num_models: finished models beside them.
         averages: whether averages of the weights are kept too.
     """
-    weights = sum(p.numel() for p in model.parameters())
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    weights = sum(size_of(p) for p in model.parameters())
+    trained = sum(size_of(p) for p in model.parameters() if p.requires_grad)
     per_weight = 3 if averages else 2
     total = num_checkpoints * (weights + per_weight * trained) + num_models * weights
     return _BYTES_PER_WEIGHT * total

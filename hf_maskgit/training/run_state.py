@@ -29,7 +29,8 @@ from ..core.noise import mix
 from .averages import AVERAGES_FILE, WeightAverages
 from .finiteness import check_finite
 from .run_files import read_json, write_json
-from .sharding import as_part_of, fill_state, is_sharded, untied, whole, whole_state
+from .engines import engine_of
+from .shards import fill_state, shape_of, untied, whole_state
 
 MODEL_FILE = "model.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -62,13 +63,9 @@ class RunState:
     ) -> None:
         self.accelerator, self.optimizer, self.averages = accelerator, optimizer, averages
         self.model: nn.Module = accelerator.unwrap_model(model)
+        self._prepared, self._engine = model, engine_of(accelerator)
         names = {id(parameter): name for name, parameter in self.model.named_parameters()}
-        # In the optimizer's own order, which numbers its state.
-        self._trained = [
-            names[id(parameter)]
-            for group in optimizer.param_groups
-            for parameter in group["params"]
-        ]
+        self._trained = [names[id(parameter)] for parameter in self._engine.trained(optimizer)]
 
     def write(self, folder: Path, sums: dict[str, Any]) -> None:
         """Write this process's part; the main one writes what all have in common.
@@ -113,6 +110,7 @@ class RunState:
         """
         self._read_optimizer(folder / OPTIMIZER_FILE)
         self._read_model(folder / MODEL_FILE)
+        self._engine.weights_changed(self._prepared)
         if self.averages is not None:
             if (folder / AVERAGES_FILE).exists():
                 self.averages.read(folder)
@@ -135,11 +133,11 @@ class RunState:
         return sums
 
     def _optimizer_tensors(self, keep: bool) -> dict[str, Tensor]:
-        state = self.optimizer.state_dict()["state"]
+        states = self._engine.optimizer_state(self.optimizer, keep)
         return {
-            f"{key}:{name}": whole(value, keep).contiguous()
-            for i, name in enumerate(self._trained)
-            for key, value in state.get(i, {}).items()
+            f"{key}:{name}": value.contiguous()
+            for name, state in zip(self._trained, states, strict=True)
+            for key, value in state.items()
         }
 
     def _read_optimizer(self, path: Path) -> None:
@@ -155,22 +153,17 @@ class RunState:
                 "weights; use the same `train` and `freeze`, which say what learns, or start "
                 "a new run from its model."
             )
-        state: dict[int, dict[str, Tensor]] = {}
-        numbers = {name: i for i, name in enumerate(self._trained)}
+        states: dict[str, dict[str, Tensor]] = {name: {} for name in self._trained}
         parameters = dict(self.model.named_parameters())
         for full_name, tensor in tensors.items():
             key, _, name = full_name.partition(":")
-            if name not in numbers or tensor.shape not in (parameters[name].shape, ()):
+            if name not in states or tensor.shape not in (shape_of(parameters[name]), ()):
                 raise ValueError(
                     f"{str(path)!r} holds {full_name!r} of shape {tuple(tensor.shape)}, which fits "
                     "no weight of this run's model."
                 )
-            sharded = is_sharded(parameters[name]) and tensor.shape == parameters[name].shape
-            value = as_part_of(parameters[name], tensor) if sharded else tensor
-            state.setdefault(numbers[name], {})[key] = value
-        # Rates, decays and their kin are this run's; they were compared before.
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+            states[name][key] = tensor
+        self._engine.set_optimizer_state(self.optimizer, list(states.values()))
 
     def _read_model(self, path: Path) -> None:
         try:

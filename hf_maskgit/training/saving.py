@@ -10,9 +10,10 @@ from transformers import PreTrainedTokenizerBase
 
 from ..core.modeling_maskgit import MaskGitForMaskedLM
 from .adapters import has_adapters, merged, read_adapter, write_adapter
+from .engines import engine_of
 from .finiteness import check_finite
 from .run_files import UNFINISHED, in_every_process, move_files, told_if_it_fails
-from .sharding import as_part_of, whole_state
+from .shards import as_part_of, held, shape_of, whole_state
 
 
 def save_finished(
@@ -86,10 +87,11 @@ def load_finished(accelerator: Accelerator, model: nn.Module, folder: Path) -> N
         known.update({**found, **adapters})
 
     in_every_process(accelerator, read)
-    for name, tensor in plain.state_dict().items():
+    for name, tensor in plain.state_dict(keep_vars=True).items():
         if accelerator.is_main_process:
-            value = known.get(name, tensor).to(accelerator.device, tensor.dtype)
+            value = known.get(name, held(tensor)).to(accelerator.device, tensor.dtype)
         else:
-            value = torch.empty(tensor.shape, dtype=tensor.dtype, device=accelerator.device)
+            value = torch.empty(shape_of(tensor), dtype=tensor.dtype, device=accelerator.device)
         value = broadcast(value) if accelerator.num_processes > 1 else value
-        tensor.copy_(as_part_of(tensor, value))
+        held(tensor).copy_(as_part_of(tensor, value))
+    engine_of(accelerator).weights_changed(model)

@@ -2,45 +2,41 @@
 
 A layer is whole only while it works. Accelerate decides whether to shard (`accelerate launch
 --use_fsdp --fsdp_version 2`); what is sharded is decided here, because an LM head that is tied to
-the embeddings, weight and bias, has to stay in one group with them. Files of a run hold whole
-tensors, so that a checkpoint of a sharded run is one like any other.
+the embeddings, weight and bias, has to stay in one group with them.
 """
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from accelerate import Accelerator, FullyShardedDataParallelPlugin
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from .adapters import has_adapters
+from .engine import Engine
 
 _FORMATS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 _RESHARDS = "reshards_after_forward"  # of a layer; what is around the layers stays whole until then
 
 
-def check_engine(accelerator: Accelerator) -> None:
-    """Refuse a way to split a model that no checkpoint can be written of without pickles.
+class FSDP2(Engine):
+    """Weights, gradients and averages in shards, by `shard` below."""
 
-    Raises:
-        ValueError: naming those that can.
-    """
-    kind = accelerator.distributed_type.value
-    if kind in ("DEEPSPEED", "MEGATRON_LM", "XLA") or (kind == "FSDP" and not accelerator.is_fsdp2):
-        name = "the first version of FSDP" if kind == "FSDP" else kind
-        raise ValueError(
-            f"Accelerate is set up for {name}, and a checkpoint of such a run cannot be written "
-            "without pickles. Train with whole copies of the model, one per process (MULTI_GPU, "
-            "MULTI_CPU), or with its weights in shards by FSDP2 (--use_fsdp --fsdp_version 2)."
-        )
+    def layout(self, accelerator: Accelerator) -> str:
+        return "FSDP2"
+
+    def shard(self, accelerator: Accelerator, model: nn.Module) -> None:
+        shard(accelerator, model)
+
+    def whole_weights(self, model: nn.Module) -> AbstractContextManager[None]:
+        return whole_weights(model)
 
 
 def shard_on_cpus(accelerator: Accelerator) -> None:
@@ -56,19 +52,17 @@ def shard_on_cpus(accelerator: Accelerator) -> None:
 
 
 def shard(accelerator: Accelerator, model: nn.Module) -> None:
-    """Shard a model, if that is asked for; before its optimizer is made.
+    """Shard a model, before its optimizer is made.
 
     Each layer of an encoder is a group of its own, and all else together one more.
 
     Args:
-        accelerator: says whether, and how.
+        accelerator: says how.
         model: the same weights in every process; changed in place.
 
     Raises:
         ValueError: for a model with adapters.
     """
-    if not accelerator.is_fsdp2:
-        return
     if has_adapters(model):
         raise ValueError(
             "`lora_r` and FSDP do not go together: adapters are small, and what they are added to "
@@ -124,102 +118,3 @@ def whole_weights(model: nn.Module) -> Iterator[None]:
         for group in groups:
             group.reshard()
             group.set_reshard_after_forward(getattr(group, _RESHARDS, False), recurse=False)
-
-
-def whole(tensor: Tensor, keep: bool = True) -> Tensor:
-    """Return a tensor whole, without its gradient.
-
-    Args:
-        tensor: of a shard, every process must ask.
-        keep: whether this process is to have it; the others get nothing instead of a shard.
-    """
-    tensor = tensor.detach()
-    if not isinstance(tensor, DTensor):
-        return tensor
-    gathered = tensor.full_tensor()
-    return gathered.cpu() if keep else gathered.new_empty(0)
-
-
-def is_sharded(tensor: Tensor) -> bool:
-    """Tell whether this process holds only a part of a tensor."""
-    return isinstance(tensor, DTensor)
-
-
-def as_part_of(tensor: Tensor, values: Tensor) -> Tensor:
-    """Return whole values as a tensor like another one: of a shard, this process's part of them.
-
-    Args:
-        tensor: of the same shape, with the device, the format and the shards wanted.
-        values: whole.
-    """
-    values = values.to(tensor.device, tensor.dtype)
-    if not isinstance(tensor, DTensor):
-        return values
-    return distribute_tensor(values, tensor.device_mesh, tensor.placements, src_data_rank=None)
-
-
-def whole_state(model: nn.Module, keep: bool = True) -> dict[str, Tensor]:
-    """Return what `state_dict` does, whole; tied weights are one tensor here too.
-
-    Args:
-        model: sharded, or not.
-        keep: see `whole`.
-    """
-    state = model.state_dict()
-    found = {}
-    for names in _tied(state):
-        found.update(dict.fromkeys(names, whole(state[names[0]], keep)))
-    return {name: found[name] for name in state}
-
-
-@torch.no_grad()
-def fill_state(model: nn.Module, values: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
-    """Give a model other weights.
-
-    Args:
-        model: sharded, or not; untouched where a name does not fit.
-        values: whole, by the names of its `state_dict`, tied ones by any one of theirs.
-
-    Returns:
-        The names that are missing, and those that are unknown.
-
-    Raises:
-        RuntimeError: for a tensor of another shape.
-    """
-    state = model.state_dict()
-    tied = _tied(state)
-    missing = [names[0] for names in tied if not values.keys() & set(names)]
-    unknown = sorted(values.keys() - state.keys())
-    if missing or unknown:
-        return missing, unknown
-    for name in values:
-        if values[name].shape != state[name].shape:
-            raise RuntimeError(
-                f"size mismatch for {name}: {tuple(values[name].shape)}, and in this run's model "
-                f"{tuple(state[name].shape)}"
-            )
-    for name in values:
-        state[name].copy_(as_part_of(state[name], values[name]))
-    return missing, unknown
-
-
-def _tied(state: Mapping[str, Tensor]) -> list[list[str]]:
-    """Group the names of a `state_dict` by the memory that they name."""
-    groups: dict[Any, list[str]] = {}
-    for name, tensor in state.items():
-        local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
-        place = (local.data_ptr(), local.shape, local.dtype) if local.numel() else name
-        groups.setdefault(place, []).append(name)
-    return list(groups.values())
-
-
-def untied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Leave out what a state holds a second time, under the name that comes later.
-
-    Args:
-        state: from `whole_state`.
-    """
-    first: dict[int, str] = {}
-    for name, tensor in state.items():
-        first.setdefault(id(tensor), name)
-    return {name: state[name].contiguous() for name in first.values()}

@@ -13,16 +13,15 @@ leaves out other examples in every epoch.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from ..core.losses import IGNORED_LABEL
+from .engines import engine_of
 from .finiteness import NotFiniteError, check_update
 from .packed_documents import document_arguments
 from .weighting import BY_THE_BOUND, Weigher
@@ -190,6 +189,7 @@ def take_update(
         raise ValueError(
             "No token of this update may be masked, so there is nothing to learn from it."
         )
+    engine = engine_of(accelerator)
     factor = backward_factor(accelerator.num_processes, accelerator.gradient_accumulation_steps)
     # 2.
     pieces = list(micro_batches(batch, micro_batch_size))
@@ -200,7 +200,7 @@ def take_update(
         is_last = i == len(pieces) - 1
         weigher.weigh(piece)
         given = _model_inputs(accelerator.unwrap_model(model), piece)
-        with nullcontext() if is_last else accelerator.no_sync(model):
+        with engine.passing(accelerator, model, is_last):
             output = model(
                 **given,
                 num_items_in_batch=count,
@@ -209,7 +209,7 @@ def take_update(
                 output_logits=weigher.weighting.follows_confidence,
             )
             parts = weigher.losses(piece, output, count)
-            accelerator.backward(parts["loss"] * factor)
+            engine.backward(accelerator, model, parts["loss"] * factor)
         seen.append((piece.get("example_id"), parts["loss"].detach()))
         if measure is not None:
             found = measure(piece, output.nll)
@@ -219,11 +219,11 @@ def take_update(
     if "critic_loss" not in losses:
         del losses["denoiser_loss"]  # it is the loss
     # 3.
-    norm = _gradient_norm(accelerator, model, max_grad_norm)
+    norm = engine.clip(accelerator, model, max_grad_norm)
     try:
         check_update(accelerator, model, losses["loss"], norm, seen)
     except NotFiniteError:
-        _forget(accelerator, optimizer, was_clipped=bool(max_grad_norm))
+        engine.forget(accelerator, optimizer, was_clipped=bool(max_grad_norm))
         raise
     optimizer.step()
     optimizer.zero_grad()
@@ -237,19 +237,3 @@ def _model_inputs(model: Any, piece: Mapping[str, Tensor]) -> dict[str, Any]:
     if "document_ids" in piece:
         given.update(document_arguments(model.denoiser, piece["document_ids"]))
     return given
-
-
-def _forget(accelerator: Accelerator, optimizer: Optimizer, was_clipped: bool) -> None:
-    """Forget the gradients, and let the scaler of fp16 know where it has seen them for clipping."""
-    if accelerator.scaler is not None and was_clipped:
-        accelerator.scaler.update()
-    optimizer.zero_grad()
-
-
-def _gradient_norm(accelerator: Accelerator, model: nn.Module, max_grad_norm: float) -> Tensor:
-    """Clip the gradient, unless `max_grad_norm` is 0, and return its norm before."""
-    if max_grad_norm:
-        norm = accelerator.clip_grad_norm_(model.parameters(), max_grad_norm)
-        assert norm is not None  # which it is for other kinds of processes than ours
-        return norm
-    return get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
