@@ -4,6 +4,8 @@ N parameters of which T learn, on D devices. Bytes per device:
 
     weights 4 N   gradients 4 T   AdamW 8 T   averages 4 T   each divided by D where it is sharded
 
+(12 T of AdamW where ZeRO-2 learns on a copy of its part of the weights)
+
 and activations beside them, which grow with the tokens of a forward pass. Operations per token of
 an update (forward once, backward twice as much; Kaplan et al., arXiv 2001.08361, appendix C, with
 the attention of length L over both directions):
@@ -40,6 +42,10 @@ SHARDED: dict[str, Collection[str]] = {
 }
 
 
+# Ways that keep a copy of the weights beside AdamW's averages, to learn on.
+_WITH_COPY = ("ZeRO-2",)
+
+
 @dataclass(frozen=True)
 class Memory:
     """Bytes on one device.
@@ -47,7 +53,7 @@ class Memory:
     Attributes:
         weights: in float32.
         gradients: of those that learn.
-        optimizer: both averages of AdamW.
+        optimizer: both averages of AdamW, and the weights once more with ZeRO-2.
         averages: of the weights, with `ema_decay`.
         activations: what the forward pass keeps for the backward pass.
     """
@@ -86,7 +92,7 @@ def memory_of(
     whole = {
         "weights": FLOAT32 * parameters,
         "gradients": FLOAT32 * trained,
-        "optimizer": _AVERAGES_OF_ADAMW * FLOAT32 * trained,
+        "optimizer": (_AVERAGES_OF_ADAMW + (how in _WITH_COPY)) * FLOAT32 * trained,
         "averages": FLOAT32 * trained * averages,
     }
     parts = {name: devices if name in SHARDED[how] else 1 for name in whole}

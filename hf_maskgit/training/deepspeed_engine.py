@@ -45,6 +45,7 @@ _OPTIONS = {
     "gradient_clipping": "max_grad_norm",
     "gradient_accumulation_steps": "gradient_accumulation_steps",
 }
+_UNNAMED = {"gradient_accumulation_steps": 1}  # by Accelerate, where a file does not name them
 _OFFLOADS = ("offload_optimizer", "offload_param")
 _NOT_SET = ("auto", None)
 
@@ -69,9 +70,11 @@ class ZeRO(Engine):
     """Gradients and optimizer in shards (ZeRO-2), or weights as well (ZeRO-3), by DeepSpeed."""
 
     def layout(self, accelerator: Accelerator) -> str:
+        """See `Engine`."""
         return f"ZeRO-{_settings()['zero_optimization']['stage']}"
 
     def check(self, accelerator: Accelerator, options: TrainArguments) -> None:
+        """See `Engine`."""
         if not is_deepspeed_available():
             raise ValueError(
                 "Accelerate is set up for DeepSpeed, which is not installed: pip install "
@@ -104,8 +107,9 @@ class ZeRO(Engine):
         scheduler: Any,
         options: TrainArguments,
     ) -> tuple[Any, Any, Any]:
+        """See `Engine`."""
         os.environ.setdefault("DS_ACCELERATOR", accelerator.device.type)
-        import deepspeed  # type: ignore[import-untyped, unused-ignore]
+        import deepspeed
 
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
         # It would compile a way to talk through memory, for minutes, where gloo does as well.
@@ -119,19 +123,23 @@ class ZeRO(Engine):
         return engine, kind(engine, zero, weights), scheduler
 
     def trained(self, optimizer: Any) -> list[nn.Parameter]:
+        """See `Engine`."""
         known = optimizer.weights if isinstance(optimizer, ZeroOptimizer) else None
         return super().trained(optimizer) if known is None else known
 
     def passing(
         self, accelerator: Accelerator, model: Any, is_last: bool
     ) -> AbstractContextManager[Any]:
+        """See `Engine`."""
         model.set_gradient_accumulation_boundary(is_last)
         return nullcontext()
 
     def backward(self, accelerator: Accelerator, model: Any, loss: Tensor) -> None:
+        """See `Engine`."""
         model.backward(loss / accelerator.gradient_accumulation_steps)
 
     def clip(self, accelerator: Accelerator, model: Any, max_grad_norm: float) -> Tensor:
+        """See `Engine`."""
         parts = [part for parts in model.optimizer.averaged_gradients.values() for part in parts]
         norm = accelerator.reduce(get_total_norm(parts).square(), "sum").sqrt()
         if max_grad_norm:
@@ -139,10 +147,12 @@ class ZeRO(Engine):
         return norm
 
     def optimizer_state(self, optimizer: Any, keep: bool) -> list[WeightState]:
+        """See `Engine`."""
         optimizer.link()
         return [optimizer.state_of(weight, keep) for weight in optimizer.weights]
 
     def set_optimizer_state(self, optimizer: Any, states: Sequence[WeightState]) -> None:
+        """See `Engine`."""
         optimizer.begin_state(*form_of(states))
         optimizer.link()
         for weight, state in zip(optimizer.weights, states, strict=True):
@@ -151,9 +161,11 @@ class ZeRO(Engine):
                     optimizer.set_state(weight, key, value)
 
     def whole_weights(self, model: nn.Module) -> AbstractContextManager[None]:
+        """See `Engine`."""
         return _whole_weights(model)
 
     def weights_changed(self, model: Any) -> None:
+        """See `Engine`."""
         model.optimizer.refresh_fp32_params()
 
 
@@ -188,9 +200,9 @@ class ZeroOptimizer:
     def state_of(self, weight: nn.Parameter, keep: bool) -> WeightState:
         """Return the state of a weight whole, in the processes that keep it; {} before a step."""
         state = self.zero.optimizer.state
-        first = next((state[part] for part in self._parts() if part in state), {})
+        parts = [part for part in self._parts() if part in state]
         found = {}
-        for key, value in first.items():
+        for key, value in state[parts[0]].items() if parts else ():
             own = value if key == _STEP else self._whole(weight, key)
             found[key] = own.clone().cpu() if keep else own.new_empty(0)
         return found
@@ -204,7 +216,9 @@ class ZeroOptimizer:
         """
         state = self.zero.optimizer.state
         state.clear()
-        for part in self._parts() if steps is not None else ():
+        if steps is None:
+            return
+        for part in self._parts():
             zeros = {key: torch.zeros_like(part, requires_grad=False) for key in keys}
             state[part] = {_STEP: steps.to(part.device, copy=True), **zeros}
 
@@ -224,11 +238,13 @@ class Zero2Optimizer(ZeroOptimizer):
     """Of ZeRO-2, where each process has its part of all weights in a row."""
 
     def link(self) -> None:
+        """See `ZeroOptimizer`."""
         if self.zero.optimizer.state:  # in the first step DeepSpeed does it for one group alone
             self.zero._hp_optimizer_states_linked = False
             self.zero._lazy_init_hp_params_optimizer_state()
 
     def set_state(self, weight: nn.Parameter, key: str, value: Tensor) -> None:
+        """See `ZeroOptimizer`."""
         from deepspeed.utils import safe_set_full_optimizer_state
 
         safe_set_full_optimizer_state(weight, value.to(weight.device), key)
@@ -246,10 +262,12 @@ class Zero3Optimizer(ZeroOptimizer):
     """Of ZeRO-3, where each process has its part of each weight."""
 
     def zero_grad(self) -> None:
+        """See `ZeroOptimizer`."""
         super().zero_grad()
         self.zero.parameter_offload.partition_all_parameters()  # as a step does first
 
     def set_state(self, weight: nn.Parameter, key: str, value: Tensor) -> None:
+        """See `ZeroOptimizer`."""
         from deepspeed.utils import safe_set_local_optimizer_state
 
         safe_set_local_optimizer_state(weight, as_part_of(weight, value), key)
@@ -299,10 +317,7 @@ def check_settings(settings: Mapping[str, Any], options: TrainArguments) -> None
             )
     for name, option in _OPTIONS.items():
         value, wanted = settings.get(name), getattr(options, option)
-        # Accelerate puts 1 into a file that does not name the steps
-        if value not in _NOT_SET and value != wanted and not (name != option and value == 0):
-            if name == option and value == 1:
-                continue
+        if value not in (*_NOT_SET, wanted, _UNNAMED.get(name)):
             raise ValueError(
                 f"DeepSpeed's `{name}` is {value} and `{option}` is {wanted}; leave the first out, "
                 "or make it 'auto'."
@@ -371,9 +386,8 @@ def _whole_weights(model: nn.Module) -> Iterator[None]:
     hooked = next(w._z3_optimizer for w in weights if hasattr(w, "_z3_optimizer")).parameter_offload
     hooked.partition_all_parameters()
     with ExitStack() as until_the_end, deepspeed.zero.GatheredParameters(weights):
-        for hooks in (hooked.forward_hooks, hooked.backward_hooks):
-            for hook in hooks:
-                hook.remove()
-            hooks.clear()
-        until_the_end.callback(hooked._register_deepspeed_module, hooked.module)
+        hooked._remove_module_hooks()
+        hooked.forward_hooks.clear()
+        hooked.backward_hooks.clear()
+        until_the_end.callback(hooked.setup_zero_stage3_hooks)
         yield

@@ -27,9 +27,9 @@ from torch import Tensor, nn
 
 from ..core.noise import mix
 from .averages import AVERAGES_FILE, WeightAverages
+from .engines import engine_of
 from .finiteness import check_finite
 from .run_files import read_json, write_json
-from .engines import engine_of
 from .shards import fill_state, shape_of, untied, whole_state
 
 MODEL_FILE = "model.safetensors"

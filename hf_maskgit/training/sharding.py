@@ -30,12 +30,15 @@ class FSDP2(Engine):
     """Weights, gradients and averages in shards, by `shard` below."""
 
     def layout(self, accelerator: Accelerator) -> str:
+        """See `Engine`."""
         return "FSDP2"
 
     def shard(self, accelerator: Accelerator, model: nn.Module) -> None:
+        """See `Engine`."""
         shard(accelerator, model)
 
     def whole_weights(self, model: nn.Module) -> AbstractContextManager[None]:
+        """See `Engine`."""
         return whole_weights(model)
 
 

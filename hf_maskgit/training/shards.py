@@ -66,7 +66,7 @@ def _joined(weight: Any, part: Tensor) -> Tensor:
     return parts[: size_of(weight)].view(shape_of(weight))
 
 
-def as_part_of(tensor: Tensor, values: Tensor) -> Tensor:
+def as_part_of(tensor: Any, values: Tensor) -> Tensor:
     """Return whole values as this process holds a tensor: of a shard, its part of them.
 
     Args:

@@ -12,6 +12,8 @@ STATED = {
     "multi_gpu": ("MULTI_GPU", 1, 8),
     "multi_node": ("MULTI_GPU", 2, 16),
     "fsdp2": ("FSDP", 1, 8),
+    "zero2": ("DEEPSPEED", 1, 8),
+    "zero3": ("DEEPSPEED", 1, 8),
 }
 
 
@@ -22,3 +24,4 @@ def test_accelerate_reads_a_configuration_as_it_is_meant(name):
     assert (found.distributed_type.value, found.num_machines, found.num_processes) == STATED[name]
     assert found.mixed_precision == "bf16"
     assert found.fsdp_config.get("fsdp_version") == (2 if name == "fsdp2" else None)
+    assert found.deepspeed_config.get("zero_stage") == {"zero2": 2, "zero3": 3}.get(name)

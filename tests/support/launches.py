@@ -13,12 +13,20 @@ _TWO = ("-m", "accelerate.commands.launch", "--num_processes=2", "--mixed_precis
 _ANY_PORT = "--main_process_port=0"  # a free one: tests run side by side
 # How the weights of two processes lie: whole in each, or a shard in each.
 WHOLE, SHARDED = f"{CONFIGURATIONS}/cpu.yaml", f"{CONFIGURATIONS}/fsdp2.yaml"
+# By DeepSpeed: gradients and optimizer in shards, or weights as well.
+ZERO = {stage: f"{CONFIGURATIONS}/zero{stage}.yaml" for stage in (2, 3)}
 
 
 def run(*command: Any) -> tuple[int, str]:
     """Run Python with these words; return its exit code and what it wrote to stderr."""
+    done = completed(*command)
+    return done.returncode, done.stderr
+
+
+def completed(*command: Any) -> subprocess.CompletedProcess[str]:
+    """Run Python with these words, and return what it did when it has ended."""
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, *map(str, command)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
@@ -26,12 +34,11 @@ def run(*command: Any) -> tuple[int, str]:
         text=True,
         check=False,
     )
-    return done.returncode, done.stderr
 
 
-def launched(*arguments: Any, weights: str = WHOLE) -> str:
+def launched(*arguments: Any, weights: str = WHOLE, program: str = "scripts/train.py") -> str:
     """Train with two processes under Accelerate's launcher, which talk through gloo."""
-    code, errors = run(*_TWO, _ANY_PORT, f"--config_file={weights}", "scripts/train.py", *arguments)
+    code, errors = run(*_TWO, _ANY_PORT, f"--config_file={weights}", program, *arguments)
     assert code == 0, errors
     return errors
 

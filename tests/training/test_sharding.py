@@ -6,67 +6,21 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_model
+from safetensors.torch import load_file
 from torch.distributed.fsdp import FSDPModule
 
 from hf_maskgit import MaskGitForMaskedLM
-from hf_maskgit.training.building import make_accelerator
-from hf_maskgit.training.sharding import (
-    check_engine,
-    fill_state,
-    layers_of,
-    shard,
-    untied,
-    whole_state,
-    whole_weights,
-)
+from hf_maskgit.training.sharding import layers_of, shard, whole_weights
 from scripts.train import main
 from tests.support.launches import SHARDED, launched, processes_of
+from tests.support.split_runs import RUN, STILL, assert_same_but_for_rounding
 from tests.support.tiny_training import (
-    SMALL,
     assert_same_weights,
     fresh_model,
     log_of,
-    loop_of,
     words,
     write_inputs,
 )
-
-
-def test_a_state_is_what_the_model_has_with_tied_weights_once(tmp_path):
-    model = fresh_model()
-    state = whole_state(model)
-    assert_same_weights(state, model.state_dict())
-    save_model(model, str(tmp_path / "oracle.safetensors"))
-    kept = untied(state)
-    assert len(kept) == len(load_file(tmp_path / "oracle.safetensors")) < len(state)
-    assert len({tensor.data_ptr() for tensor in kept.values()}) == len(kept)
-
-
-@pytest.mark.parametrize("by_which_name", [0, -1])
-def test_a_model_takes_over_a_state_by_either_name_of_tied_weights(by_which_name):
-    torch.manual_seed(0)
-    source, target = fresh_model(), fresh_model()
-    state = whole_state(source)
-    names = {id(tensor): [] for tensor in state.values()}
-    for name, tensor in state.items():
-        names[id(tensor)].append(name)
-    values = {each[by_which_name]: state[each[by_which_name]] for each in names.values()}
-    assert fill_state(target, values) == ([], [])
-    assert_same_weights(target.state_dict(), source.state_dict())
-
-
-def test_a_state_that_does_not_fit_changes_nothing():
-    model = fresh_model()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    values = {name: tensor + 1 for name, tensor in untied(whole_state(model)).items()}
-    first, *_, last = values
-    assert fill_state(model, {**values, "other": values[first]}) == ([], ["other"])
-    fewer = {name: tensor for name, tensor in values.items() if name != first}
-    assert fill_state(model, fewer) == ([first], [])
-    with pytest.raises(RuntimeError, match="size mismatch for"):
-        fill_state(model, {**values, last: values[last][..., None]})
-    assert_same_weights(model.state_dict(), before)
 
 
 def test_the_layers_are_those_of_every_encoder_in_the_model():
@@ -80,42 +34,12 @@ def test_weights_that_are_whole_stay_as_they_are():
         assert not any(isinstance(part, FSDPModule) for part in model.modules())
 
 
-@pytest.mark.usefixtures("_fresh_accelerate")
-@pytest.mark.parametrize(("kind", "named"), [("DEEPSPEED", "DEEPSPEED"), ("FSDP", "first version")])
-def test_other_engines_are_refused_before_the_run(tmp_path, monkeypatch, kind, named):
-    loop = loop_of(tmp_path / "run")
-    accelerator = make_accelerator(loop.options)
-    monkeypatch.setattr(type(accelerator), "distributed_type", type("", (), {"value": kind}))
-    with pytest.raises(ValueError, match=f"{named}.*without pickles"):
-        check_engine(accelerator)
-
-
 def test_adapters_in_shards_are_refused():
-    accelerator = SimpleNamespace(is_fsdp2=True)
+    accelerator = SimpleNamespace()
     model = fresh_model()
     model.peft_config = {}
     with pytest.raises(ValueError, match="`lora_r` and FSDP do not go together"):
         shard(accelerator, model)
-
-
-RUN = {
-    **SMALL,
-    "per_device_batch_size": 2,
-    "adam_epsilon": 1e-3,  # above rounding
-    "ema_decay": 0.9,
-    "validation_fraction": 0.2,
-    "eval_every": 3,
-    "checkpoint_every": 3,
-    "keep_checkpoints": 9,
-    "load_best_model_at_end": "true",
-}
-STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-
-
-def assert_same_but_for_rounding(one, other):
-    assert one.keys() == other.keys()
-    for name, tensor in one.items():
-        torch.testing.assert_close(tensor, other[name], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
