@@ -140,6 +140,7 @@ def read(blocks: list[Block], folder: Path, stranger: bool = False, **environmen
             **os.environ,
             "PATH": path,
             "CUDA_VISIBLE_DEVICES": "",
+            "DS_ACCELERATOR": "cpu",  # where it is installed, it would say what it finds
             "OMP_NUM_THREADS": "1",
             **environment,
         },
