@@ -174,19 +174,27 @@ def caching(
         active: the positions that the pass computes; None for all, which are then kept.
         watched: the positions whose attention is compared from pass to pass, where the store
             watches; in a partial pass the active ones.
+
+    Raises:
+        RuntimeError: for a pass that was none of the twin's.
     """
     watched = (active or watched) if store.watches else None
-    before, _THREAD.running = _THREAD.running, _Running(store, rows, active, watched)
+    running = _Running(store, rows, active, watched)
+    before, _THREAD.running = _THREAD.running, running
     try:
         yield
     finally:
         _THREAD.running = before
+    if running.number == 0:
+        raise RuntimeError("The pass ran no attention of the twin, so that nothing was kept.")
 
 
 def twin_of(model: Model) -> Model:
     """Return a model of the same weights, not copied, whose attention goes by `caching`."""
-    shared = [*model.parameters(), *model.buffers()]
-    twin = copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
+    shared: list[Any] = [*model.parameters(), *model.buffers()]
+    for module in model.modules():  # a hook may hold what it likes, such as a whole program
+        shared += [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    twin = copy.deepcopy(model, {id(one): one for one in shared})
     for module in twin.modules():
         if hasattr(module, "config"):
             cast(Any, module).config._attn_implementation = NAME
@@ -206,11 +214,12 @@ def why_no_twin(model: Any) -> str | None:
         return f"the attention of {kind!r} is not computed through the interface of transformers"
     if "prepare_inputs_for_generation" in vars(model):
         return "something else prepares its inputs, such as a learned prompt"
-    apart = any(
-        hasattr(module, "_hf_hook") or hasattr(module, "__deepcopy__") for module in model.modules()
-    )
+    modules = list(model.modules())
+    apart = any(hasattr(one, "_hf_hook") or hasattr(one, "__deepcopy__") for one in modules)
     if apart or any(hasattr(parameter, "ds_id") for parameter in model.parameters()):
         return "its weights are spread over devices or processes"
+    if any("forward" in vars(module) for module in modules):  # which runs the model, not its twin
+        return "the `forward` of a part of it was replaced, as a compiler may do"
     return None
 
 

@@ -109,6 +109,30 @@ def test_a_twin_runs_in_its_pass_alone():
         twin(text, masked_positions=text == 4)
 
 
+def test_a_pass_of_another_model_is_noticed():
+    text = torch.tensor([[2, 7, 4, 3]])
+    store = Store(torch.ones(1, 4, dtype=torch.bool))
+    with (
+        pytest.raises(RuntimeError, match="The pass ran no attention of the twin, so that nothing"),
+        caching(store, torch.arange(1), None),
+    ):
+        tiny_model()(text, masked_positions=text == 4)
+
+
+def test_a_twin_has_the_same_hooks():
+    class Program:
+        def __deepcopy__(self, memo):
+            raise AssertionError("copied")
+
+        def look(self, *_):
+            pass
+
+    model, program = tiny_model(), Program()
+    model.denoiser.register_forward_hook(program.look)
+    twin = twin_of(model)
+    assert list(twin.denoiser._forward_hooks.values())[-1].__self__ is program
+
+
 def test_a_mask_that_an_encoder_makes_itself():
     """One that hides padding is made anew; whatever else it says cannot be cut into rows."""
     real = torch.tensor([[True, True, False]])
@@ -127,6 +151,10 @@ def _partitioned(model):
     next(model.parameters()).ds_id = 0
 
 
+def _compiled(model):
+    model.denoiser.forward = model.denoiser.forward
+
+
 def _prompted(model):
     model.prepare_inputs_for_generation = dict
 
@@ -136,6 +164,7 @@ def _prompted(model):
     [
         (_offloaded, "its weights are spread over devices or processes"),
         (_partitioned, "its weights are spread over devices or processes"),
+        (_compiled, "the `forward` of a part of it was replaced, as a compiler may do"),
         (_prompted, "something else prepares its inputs, such as a learned prompt"),
     ],
 )
