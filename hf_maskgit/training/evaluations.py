@@ -63,7 +63,9 @@ class Evaluations:
         self._writer: TextWriter | None = None
         if options.eval_texts:
             asked = options.eval_prompts or (), options.eval_texts, options.seed
-            self._writer = TextWriter(accelerator.unwrap_model(model), tokenizer, *asked)
+            plain = accelerator.unwrap_model(model)
+            with engine_of(accelerator).whole_weights(plain):  # it looks how long a text may be
+                self._writer = TextWriter(plain, tokenizer, *asked)
 
     def measure(self, stop: StopSignals | None) -> bool:
         """Measure bound and critic, where there are examples, and let the model write.

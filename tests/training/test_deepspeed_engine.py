@@ -236,10 +236,11 @@ def test_an_update_without_numbers_is_left_out_as_with_whole_copies(tmp_path, co
 def test_a_run_by_deepspeed_in_bf16_learns(tmp_path, copies, stage):
     inputs, *_ = copies
     options = {**RUN, "max_steps": 30, "learning_rate": 3e-2, "mixed_precision": "bf16"}
-    options["gradient_checkpointing"] = "true"
+    options |= {"gradient_checkpointing": "true", "eval_texts": 1, "eval_every": 15}
     launched(*inputs, *words({**options, "output_dir": tmp_path / "run"}), weights=ZERO[stage])
     losses = log_of(tmp_path / "run")
     assert losses[30] < 0.9 * losses[1]
+    assert (tmp_path / "run" / "samples.jsonl").exists()
     weights = load_file(tmp_path / "run" / "model.safetensors")
     assert {weight.dtype for weight in weights.values()} == {torch.float32}
 
