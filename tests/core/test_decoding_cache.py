@@ -4,6 +4,7 @@ import contextlib
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 from hf_maskgit.core import decoding_cache
 from hf_maskgit.core.attention_cache import NAME
@@ -265,3 +266,14 @@ def test_token_types_and_closing_tokens_go_with_their_positions(monkeypatch):
     fast = model.generate(text, **options)
     monkeypatch.setattr(decoding_cache, "CachedDenoiser", SlowCachedDenoiser)
     assert torch.equal(fast, model.generate(text, **options))
+
+
+def test_adapters_go_with_the_twin():
+    """LoRA beside the weights writes what LoRA merged into them writes."""
+    torch.manual_seed(0)
+    lora = LoraConfig(target_modules=["query", "value"], init_lora_weights=False)
+    adapted = get_peft_model(tiny_model().double(), lora).double().eval()
+    options = {"input_ids": row_text(), "block_length": 6, "steps": 12, "seed": 0}
+    beside = adapted.generate(**options)
+    assert not torch.equal(beside, tiny_model().double().generate(**options))
+    assert torch.equal(beside, adapted.merge_and_unload().generate(**options))
