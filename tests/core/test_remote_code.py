@@ -66,6 +66,7 @@ causal = AutoModelForCausalLM.from_pretrained(folder, **trust)
 logits["causal"] = causal(input_ids=ids).logits
 found["options"] = model.generation_config.to_diff_dict()
 found["samples"] = model.generate(ids, max_new_tokens=5, seed=3).tolist()
+found["cached"] = model.generate(ids, max_new_tokens=6, use_cache=True, steps=6, seed=3).tolist()
 for task, (text, options) in told["pipelines"].items():
     pipe = pipeline(task, model=folder, device="cpu", **trust)
     found[task] = [type(pipe).__name__, pipe(text, **options)]
@@ -168,6 +169,8 @@ def check_stranger(tmp_path, kind, **options):
     for got in logits.values():
         torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
     assert found["samples"] == model.generate(ids, max_new_tokens=5, seed=3).tolist()
+    cached = model.generate(ids, max_new_tokens=6, use_cache=True, steps=6, seed=3)
+    assert found["cached"] == cached.tolist()
     classes = {
         "infilling": "InfillingPipeline",
         "text-generation": "MaskGitTextGenerationPipeline",
