@@ -44,6 +44,13 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs
 SLOW = {"`peft`", "`accelerate launch`", "`push_to_hub` and `revision`", "`torch.compile`"}
 STRANGER = "Loading without this package"  # runs where an import of it fails
 
+# What an import of the package must not bring with it, and what nobody of ours may ask for.
+UNWANTED = (
+    *("datasets", "matplotlib", "peft", "pandas", "pyarrow", "sklearn", "rich", "tensorboard"),
+    *("x_transformers", "torch._decomp.decompositions_for_jvp"),
+)
+UNASKED = ("accelerate", "scipy", *UNWANTED)
+
 # A process of its own for the pages, as a reader has one, and for each a folder and names of its
 # own. Told by JSON: the blocks, and where.
 # The first thing such a process does is to import the package, which is looked at on that occasion:
@@ -55,8 +62,9 @@ told = json.load(sys.stdin)
 plain_import, asked, brought = builtins.__import__, [], []
 
 def spy(name, globals=None, *rest, **options):
-    if name.split(".")[0] == "accelerate" and (globals or {}).get("__name__", "").startswith("hf_"):
-        asked.append(globals["__name__"])
+    ours = (globals or {}).get("__name__", "").startswith("hf_")
+    if name.split(".")[0] in told["unasked"] and ours:
+        asked.append((name, globals["__name__"]))
     return plain_import(name, globals, *rest, **options)
 
 if told["stranger"]:
@@ -65,7 +73,7 @@ else:
     builtins.__import__ = spy
     import hf_maskgit
     builtins.__import__ = plain_import
-    brought = sorted({"datasets"} & set(sys.modules))
+    brought = sorted(set(told["unwanted"]) & set(sys.modules))
 print("the pages begin", file=sys.stderr)
 printed, names = [], {}
 for block in told["blocks"]:
@@ -88,7 +96,7 @@ class Reading(NamedTuple):
     """What each block printed, and what importing the package did before."""
 
     printed: list[str]
-    asked: list[str]  # modules of ours that imported accelerate
+    asked: list[list[str]]  # what nobody may import yet, and the module of ours that did
     brought: list[str]  # the packages that nobody asked for
     said: str  # on stderr
 
@@ -130,6 +138,8 @@ def read(blocks: list[Block], folder: Path, stranger: bool = False, **environmen
     told = {
         "folder": str(folder),
         "stranger": stranger,
+        "unwanted": UNWANTED,
+        "unasked": UNASKED,
         "blocks": [block._asdict() for block in blocks],
     }
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
@@ -171,8 +181,12 @@ def reading(tmp_path_factory):
     return read(QUICK, tmp_path_factory.mktemp("pages"))
 
 
-def test_importing_the_package_imports_neither_datasets_nor_accelerate(reading):
-    """transformers itself imports accelerate, so for that one it matters who asked."""
+def test_importing_the_package_imports_what_it_needs_and_no_more(reading):
+    """transformers itself imports accelerate and SciPy; for these it matters who asked.
+
+    The last of the unwanted is what torch compiles before it differentiates in forward mode for the
+    first time: half of what the import took.
+    """
     assert (reading.brought, reading.asked) == ([], [])
     assert "registered" not in reading.said  # transformers tells of tasks that change hands
 

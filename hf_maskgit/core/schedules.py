@@ -211,7 +211,14 @@ def _cosine_inverse(rate: Tensor) -> Tensor:
     return torch.asin(rate) * (2 / math.pi)
 
 
+class _Own(Schedule):
+    """One of this library's, which its tests check: to differentiate takes torch long at first."""
+
+    def _check(self) -> None:
+        pass
+
+
 SCHEDULES: dict[str, Schedule] = {
-    "linear": Schedule(_linear, inverse=_linear, name="linear"),
-    "cosine": Schedule(_cosine, inverse=_cosine_inverse, name="cosine"),
+    "linear": _Own(_linear, inverse=_linear, name="linear"),
+    "cosine": _Own(_cosine, inverse=_cosine_inverse, name="cosine"),
 }

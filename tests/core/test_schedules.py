@@ -7,7 +7,7 @@ import torch
 from scipy.integrate import quad
 
 from hf_maskgit import get_schedule
-from hf_maskgit.core.schedules import Schedule
+from hf_maskgit.core.schedules import SCHEDULES, Schedule
 
 
 def bowl(t):
@@ -206,3 +206,11 @@ def test_a_wrong_inverse_is_refused():
         Schedule(lambda t: t, inverse=lambda rate: rate * torch.nan)
     right = Schedule(lambda t: t**2, inverse=torch.sqrt)
     assert right.inverse(torch.tensor(0.25)).item() == 0.5
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_the_library_s_own_schedules_pass_the_check_of_a_user_s(name):
+    """They are made without it when the package is imported, which would take long."""
+    own = SCHEDULES[name]
+    assert own.name == name
+    Schedule(own.mask_rate, inverse=own.inverse)
