@@ -17,6 +17,7 @@ def page_tables(found: Found) -> dict[str, str]:
         "generation": "\n\n".join(map(_cell, found["generation"])) or "Nothing was measured.",
         "growth": _growths(found["growth"]) if found["growth"] else "Nothing was measured.",
         "training": "\n\n".join(map(_cell, found["training"])) or "Nothing was measured.",
+        "profile": "\n\n".join(map(_profile, found["training"])) or "Nothing was measured.",
     }
 
 
@@ -129,6 +130,13 @@ def _cell(cell: Mapping[str, Any]) -> str:
         for one in cell["works"]
     ]
     return f"**{cell['name']}**: {_told(cell['sizes'])}\n\n{_table(head, rows)}"
+
+
+def _profile(cell: Mapping[str, Any]) -> str:
+    works = cell["profile"]
+    parts = list(dict.fromkeys(part for shares in works.values() for part in shares))
+    rows = [[part, *(f"{shares[part]:.0%}" for shares in works.values())] for part in parts]
+    return _table([f"{cell['name']}: share of the time", *works], rows)
 
 
 def _growths(growths: Sequence[Mapping[str, Any]]) -> str:

@@ -19,6 +19,8 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
 
 from ..core.losses import IGNORED_LABEL
 from ..core.modeling_maskgit import MaskGitForMaskedLM
@@ -119,7 +121,51 @@ def measure_cell(cell: Cell, rounds: int, device: torch.device) -> dict[str, Any
     contestants = contestants_of(cell, device)
     with ProgressBar(cell.name, rounds * len(contestants), "update") as told:
         timings = measure(contestants, rounds, device, told=told)
-    return {"name": cell.name, "sizes": asdict(cell.sizes), "works": [t.as_dict() for t in timings]}
+    return {
+        "name": cell.name,
+        "sizes": asdict(cell.sizes),
+        "works": [t.as_dict() for t in timings],
+        "profile": profile_cell(cell, device),
+    }
+
+
+# Parts of an update by the operations of torch that they are made of, and what is none of these.
+_PARTS = {
+    "matrix products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "attention"),
+    "loss": ("softmax", "aten::exp", "nll_loss", "aten::scatter", "aten::gather", "index_fill"),
+    "dropout": ("bernoulli", "dropout"),
+    "copies and zeros": ("aten::copy_", "aten::fill_", "aten::zero_", "aten::clone", "aten::cat"),
+    "optimizer and clipping": ("adam", "norm.", "_foreach"),
+}
+_REST = "all else"
+
+
+def profile_cell(cell: Cell, device: torch.device) -> dict[str, dict[str, float]]:
+    """Tell where the time of one update goes: shares of the operations' own time, by work and part.
+
+    Args:
+        cell: its shape and works.
+        device: where; of a GPU, the time of its kernels.
+    """
+    shares = {}
+    for one in contestants_of(cell, device):
+        one.work()
+        activity = ProfilerActivity.CUDA if device.type == "cuda" else ProfilerActivity.CPU
+        with profile(activities=[activity]) as profiled:
+            one.work()
+        times = dict.fromkeys((*_PARTS, _REST), 0.0)
+        for event in profiled.key_averages():
+            times[_part_of(event.key)] += (
+                event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
+            )
+        whole = sum(times.values())
+        shares[one.name] = {part: time / whole for part, time in times.items()}
+    return shares
+
+
+def _part_of(operation: str) -> str:
+    names = (part for part, words in _PARTS.items() if any(w in operation for w in words))
+    return next(names, _REST)
 
 
 def contestants_of(cell: Cell, device: torch.device) -> list[Contestant]:
@@ -145,7 +191,8 @@ def _contestant(name: str, model: MaskGitForMaskedLM, batch: dict[str, Tensor]) 
     def check() -> dict[str, float]:
         learned = next(model.get_input_embeddings().parameters())
         before = learned.detach().clone()
-        with counted_passes(model.denoiser.base_model) as rows:
+        counting = FlopCounterMode(display=False)
+        with counted_passes(model.denoiser.base_model) as rows, counting:
             loss = float(run())
         moved = not torch.equal(learned, before)
         if len(rows) != 1 or not moved or not loss < float("inf"):
@@ -153,6 +200,7 @@ def _contestant(name: str, model: MaskGitForMaskedLM, batch: dict[str, Tensor]) 
                 f"{name!r} was to learn in one pass; it made {len(rows)}, its loss is {loss:.3g}, "
                 f"and its weights have{'' if moved else ' not'} moved."
             )
-        return {"passes": len(rows), "rows": sum(rows)}
+        operations = counting.get_total_flops()
+        return {"passes": len(rows), "rows": sum(rows), "gigaoperations": operations / 1e9}
 
     return Contestant(name, run, FLOOR, check)

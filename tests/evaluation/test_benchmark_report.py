@@ -54,7 +54,14 @@ def figures():
             {"name": "two", "sizes": SIZES, "works": [work("bare", 1.0, peak=None)]},
         ],
         "growth": [{"over": "length", "values": [64, 2048], "sizes": SIZES, "works": [grown]}],
-        "training": [{"name": "three", "sizes": SIZES, "works": [work("update", 0.5)]}],
+        "training": [
+            {
+                "name": "three",
+                "sizes": SIZES,
+                "works": [work("update", 0.5)],
+                "profile": {"update": {"loss": 0.25, "all else": 0.75}},
+            }
+        ],
     }
 
 
@@ -67,6 +74,7 @@ def test_a_row_tells_median_quartiles_ratio_memory_and_facts():
     ]
     assert "| bare | 1.500 (1.000 to 2.000) | 1.25 (1.00 to 1.50) |  |" in tables["generation"]
     assert tables["growth"].splitlines()[2] == "| length 64 to 2,048 | 0.50 +- 0.12 |"
+    assert "| loss | 25% |" in tables["profile"]
     for word in ("2026-01-02", "abc", "A chip", "2 cores", "1 threads", "torch 2.0", "7 inter"):
         assert word in tables["machine"]
     assert "sign of life" not in tables["machine"]
@@ -82,7 +90,7 @@ def test_the_short_table_has_the_first_cells_alone():
 
 def test_what_was_not_measured_is_said():
     empty = {**figures(), "generation": [], "growth": [], "training": []}
-    assert whole_report(empty).count("Nothing was measured.") == 3
+    assert whole_report(empty).count("Nothing was measured.") == 4
     with pytest.raises(ValueError, match="There is nothing to draw: no cell was measured"):
         draw_report(empty, None)
 

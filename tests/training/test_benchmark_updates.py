@@ -29,6 +29,12 @@ def test_every_work_learns_in_one_pass():
         assert (one["passes"], one["rows"], one["floor"]) == (1, 4, FLOOR)
         assert one["peak_bytes"] > 0
         assert len(one["seconds"]) == 2
+        shares = found["profile"][one["name"]]
+        assert sum(shares.values()) == pytest.approx(1)
+        assert shares["matrix products"] > 0
+        assert shares["loss"] > 0
+    plain, ours = (one["gigaoperations"] for one in found["works"][:2])
+    assert ours < plain  # the head's, at hidden tokens alone
 
 
 def test_the_batch_hides_a_growing_share_of_each_text():
