@@ -180,9 +180,10 @@ def _contestant(name: str, model: MaskGitForMaskedLM, batch: dict[str, Tensor]) 
     half, step = name.endswith(HALF), WORKS[name.removesuffix(HALF)]
     optimizer = AdamW(model.parameters(), lr=_LEARNING_RATE, fused=True)
     if half:  # as Accelerate does, which has one precision for a whole process
-        autocast = torch.autocast(batch["labels"].device.type, torch.bfloat16)
         parts: tuple[Any, ...] = (model, model.denoiser)
         for module in parts:
+            # one each: entered twice, one of them would stay on behind both
+            autocast = torch.autocast(batch["labels"].device.type, torch.bfloat16)
             module.forward = autocast(module.forward)
 
     def run() -> Tensor:

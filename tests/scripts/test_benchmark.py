@@ -10,6 +10,7 @@ from hf_maskgit.evaluation.benchmark_generation import FEW, Cell, Growth, Sizes
 from hf_maskgit.training import benchmark_updates as training
 from scripts import benchmark
 
+pytestmark = pytest.mark.usefixtures("_fresh_accelerate")
 TINY = Sizes("bert", 1, 16, 2, 16, 40, batch_size=2, length=8, steps=2)
 
 

@@ -19,6 +19,7 @@ from hf_maskgit.training.benchmark_updates import (
 )
 
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("_fresh_accelerate")
 TINY = Sizes("bert", 1, 16, 2, 16, 40, batch_size=4, length=10, steps=1)
 
 
@@ -33,6 +34,7 @@ def test_every_work_learns_in_one_pass():
         assert sum(shares.values()) == pytest.approx(1)
         assert shares["matrix products"] > 0
         assert shares["loss"] > 0
+    assert not torch.is_autocast_enabled("cpu")  # or all that follow would be in bfloat16
     plain, ours = (one["gigaoperations"] for one in found["works"][:2])
     assert ours < plain  # the head's, at hidden tokens alone
 
