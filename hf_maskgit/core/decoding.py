@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .decoding_turn import CriticFn, DecodingState, LogitsFn, Pass, Turn
-from .noise import keyed_generator
+from .noise import keyed_uniforms, mixed, signed
 from .sampler import Sampler
 from .sampler_orders import Look
 from .sampler_paces import annealing, reveal_probability
@@ -134,6 +134,7 @@ def fill_masks(
         stop_fn: which rows need no further pass although they hold masks.
         on_step_end: called after every pass with its number, from 0, and all rows.
     """
+    keys = torch.tensor([signed(seed) for seed in seeds], device=state.text.device)
     planner = Planner(state, sampler)
     meter = _Meter(logits_fn, critic_fn, lengths)
     reveal_steps = torch.full_like(state.text, -1)
@@ -149,7 +150,7 @@ def fill_masks(
             rows,
             current,
             planner.plan(current, rows, step),
-            row_uniforms(seeds, lengths, rows, step, state.text.shape[1]),
+            row_uniforms(keys, lengths, rows, step, state.text.shape[1]),
             sampler,
             meter.scores,
         )
@@ -218,7 +219,7 @@ def reveal_step(
     """
     rules = rules_of(sampler)
     competes = rules.remask.competes
-    turn = Turn(logits_fn, rows, state, asked, uniforms, sampler, critic_fn)
+    turn = Turn(logits_fn, rows, state, asked, uniforms, sampler, critic_fn, competes)
     # 1. Who competes.
     positions = turn.here if competes else turn.here & state.masked
     # 2. The order looks.
@@ -240,21 +241,22 @@ def reveal_step(
     return after.remask(back, sampler.mask_token_id)
 
 
-def row_uniforms(
-    seeds: Sequence[int], lengths: Tensor, rows: Tensor, step: int, width: int
-) -> Tensor:
+def row_uniforms(seeds: Tensor, lengths: Tensor, rows: Tensor, step: int, width: int) -> Tensor:
     """Draw the noise of one pass, (R, L, 2) float64 in [0, 1), each row from a stream of its own.
 
-    Keyed by (row seed, pass) and as long as the row alone, so that neither the other rows of the
-    batch nor its padding change it.
+    Keyed by (row seed, pass) and counted from the first position, so that neither the other rows of
+    the batch nor its padding change it; 0 at padding.
+
+    Args:
+        seeds: (B,) long.
+        lengths: (B,) long, tokens of each row that are not padding.
+        rows: (R,) long, which rows.
+        step: passes before this one.
+        width: L.
     """
-    noise = torch.zeros(len(rows), width, 2, dtype=torch.float64)
-    row_lengths = lengths.tolist()
-    for i, row in enumerate(rows.tolist()):
-        generator = keyed_generator(seeds[row], step)
-        length = row_lengths[row]
-        noise[i, :length] = torch.rand(length, 2, generator=generator, dtype=torch.float64)
-    return noise.to(rows.device)
+    noise = keyed_uniforms(mixed(seeds[rows], step), 2 * width).view(len(rows), width, 2)
+    padding = torch.arange(width, device=rows.device) >= lengths[rows, None]
+    return noise.masked_fill(padding[..., None], 0.0)
 
 
 def _weighed(scores: Tensor, turn: Turn, positions: Tensor, rules: Rules) -> Tensor:
@@ -271,15 +273,23 @@ def _weighed(scores: Tensor, turn: Turn, positions: Tensor, rules: Rules) -> Ten
 
 def _write(turn: Turn, look: Look, chosen: Tensor, rules: Rules) -> DecodingState:
     """Write a token at each of the chosen masks (R, L) bool."""
+    wanted = turn.sampler.records_probabilities or rules.remask.keeps_probabilities
     if look.logits is not None:
-        # Of the masks that the order looked at, those that were chosen, in row-major order.
-        taken = chosen[cast(Tensor, look.masks)]
-        logits = look.logits[taken]
-        drawn = turn.draw(logits, chosen) if look.drawn is None else look.drawn[taken]
+        # Of the places that the order looked at, those that were chosen, in row-major order.
+        taken = chosen[cast(Tensor, look.known)]
+        given = None if look.drawn is None else look.drawn[taken]
+        if given is not None and not wanted:
+            return turn.state.reveal(chosen, given, None)
+        logits = look.logits.only(taken)
     elif bool(chosen.any()):  # chosen without a look, so that logits are computed here alone
-        logits = turn.logits(chosen)
-        drawn = turn.draw(logits, chosen)
+        logits, given = turn.logits(chosen), None
     else:
         return turn.state
-    wanted = turn.sampler.records_probabilities or rules.remask.keeps_probabilities
-    return turn.state.reveal(chosen, drawn, log_probability(logits, drawn) if wanted else None)
+    draw = turn.drawer(logits, chosen)
+
+    def read(block: Tensor, which: slice) -> tuple[Tensor, ...]:
+        drawn = draw(block, which) if given is None else given[which]
+        return (drawn, log_probability(block, drawn)) if wanted else (drawn,)
+
+    drawn, *kept = logits.read(read)
+    return turn.state.reveal(chosen, drawn, *kept)

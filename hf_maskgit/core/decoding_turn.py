@@ -10,8 +10,8 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
-from .finite import check_critic_scores, check_logits, check_processed, check_same_shape
-from .losses import forbid
+from .finite import check_critic_scores, check_processed, check_same_shape
+from .position_logits import PositionLogits
 from .sampler import Sampler
 from .sampler_scores import draw
 
@@ -101,7 +101,7 @@ class DecodingState:
         )
 
     def reveal(
-        self, positions: Tensor, tokens: Tensor, log_probabilities: Tensor | None
+        self, positions: Tensor, tokens: Tensor, log_probabilities: Tensor | None = None
     ) -> "DecodingState":
         """Write (N,) tokens at (R, L) bool positions."""
         kept = self.log_probabilities
@@ -157,6 +157,7 @@ class Turn:
             masks or the remasking of tokens.
         sampler: the options.
         critic_fn: the critic, where an order asks one.
+        tokens_compete: whether revealed tokens compete with masks for their places.
     """
 
     logits_fn: LogitsFn
@@ -166,6 +167,7 @@ class Turn:
     uniforms: Tensor
     sampler: Sampler
     critic_fn: CriticFn | None = None
+    tokens_compete: bool = False
 
     @property
     def here(self) -> Tensor:
@@ -177,15 +179,19 @@ class Turn:
         """One uniform (R, L) per position, for the order of masks or the remasking of tokens."""
         return self.uniforms[..., 1]
 
-    def logits(self, positions: Tensor) -> Tensor:
-        """Ask the denoiser: (N, V) at positions (R, L) bool, -inf at what cannot stand there.
-
-        Raises:
-            ValueError: for logits that are not finite.
-        """
-        logits = self._restrict(self.logits_fn(self.rows, self.state.text, positions), positions)
-        check_logits(logits)
-        return logits
+    def logits(self, positions: Tensor) -> PositionLogits:
+        """Ask the denoiser for its logits (N, V) at positions (R, L) bool."""
+        state, sampler = self.state, self.sampler
+        return PositionLogits(
+            self.logits_fn(self.rows, state.text, positions),
+            sampler.suppressed,
+            sampler.end_ids,
+            state.can_end[positions],
+            None if state.allowed is None else state.allowed[positions],
+            state.allowed_table,
+            # what a processor or warper of the user's makes of a part may differ
+            whole=sampler.changes_scores,
+        )
 
     def critic_scores(self, drawn: Tensor, positions: Tensor) -> Tensor:
         """Ask the critic: (N,) at positions (R, L) bool of the text with `drawn` at every mask.
@@ -198,59 +204,66 @@ class Turn:
         check_critic_scores(scores)
         return scores
 
-    def draw(self, logits: Tensor, positions: Tensor) -> Tensor:
-        """Draw one token at each position (R, L) bool, (N, V) -> (N,) long.
+    def drawer(
+        self, logits: PositionLogits, positions: Tensor
+    ) -> Callable[[Tensor, slice], Tensor]:
+        """Return what draws one token at each of some positions.
 
-        Raises:
-            ValueError: when a `logits_processor` leaves nothing to emit, or makes scores of nan.
+        Args:
+            logits: of the positions.
+            positions: (R, L) bool, N of them.
+
+        Returns:
+            A function of scores (n, V) and of which of the N they belong to, that returns (n,)
+            long. It raises a ValueError when a `logits_processor` leaves nothing to emit, or makes
+            scores of nan.
         """
         sampler = self.sampler
         rows = positions.nonzero()[:, 0]  # (N,) the row of each position
-        # Processors read a whole row per position: (N, L) is built for them alone.
-        whole = self.state.text[rows] if sampler.changes_scores else self.state.text[:0]
-        text = cast(torch.LongTensor, whole)
-        if sampler.processors:
-            logits = self._processed(logits, text, positions)
-        if not sampler.do_sample:
-            return logits.argmax(-1)
         uniforms = self.uniforms[..., 0][positions]
         scale = torch.ones_like(uniforms)
         if sampler.anneal_temperature:
             scale = self.asked.temperature_scale[rows]
-        largest = torch.finfo(logits.dtype).max  # beyond it, -inf divided would give nan
-        temperature = (sampler.temperature * scale).to(logits.dtype).clamp_max(largest)
+        temperature = sampler.temperature * scale
+        greedy = not sampler.do_sample or bool((temperature == 0).all())
+
+        def drawn(scores: Tensor, which: slice) -> Tensor:
+            # Processors read a whole row per position: (n, L) is built for them alone.
+            text = self.state.text[rows[which] if sampler.changes_scores else slice(0)]
+            if sampler.processors:
+                scores = self._processed(scores, cast(torch.LongTensor, text), logits, which)
+            if greedy:
+                return scores.argmax(-1)
+            return self._sampled(scores, text, uniforms[which], temperature[which])
+
+        return drawn
+
+    def _sampled(
+        self, scores: Tensor, text: Tensor, uniforms: Tensor, temperature: Tensor
+    ) -> Tensor:
+        largest = torch.finfo(scores.dtype).max  # beyond it, -inf divided would give nan
+        temperature = temperature.to(scores.dtype).clamp_max(largest)
         # At temperature 0 the likeliest token is taken; dividing by it would give nan.
         cold = temperature == 0
-        if bool(cold.all()):
-            return logits.argmax(-1)
         divisor = torch.where(cold, 1, temperature)[:, None]
-        warm = logits / divisor
-        if not bool(warm.amax(-1).isfinite().all()):
-            # It overflowed. Less the greatest of its row, which changes no probability, it cannot.
-            warm = (logits - logits.amax(-1, keepdim=True)) / divisor
-        if sampler.warpers:
-            warm = sampler.warpers(text, cast(torch.FloatTensor, warm))
-        drawn = draw(warm, uniforms)
-        return torch.where(cold, logits.argmax(-1), drawn) if bool(cold.any()) else drawn
+        # Less the greatest of its row, which changes no probability, no quotient overflows.
+        warm = (scores - scores.amax(-1, keepdim=True)) / divisor
+        if self.sampler.warpers:
+            asked = scores / divisor  # what a warper expects, unless it overflows
+            warm = asked if bool(asked.amax(-1).isfinite().all()) else warm
+            words = cast(torch.LongTensor, text)
+            warm = self.sampler.warpers(words, cast(torch.FloatTensor, warm))
+        return torch.where(cold, scores.argmax(-1), draw(warm, uniforms))
 
-    def _processed(self, logits: Tensor, text: torch.LongTensor, positions: Tensor) -> Tensor:
+    def _processed(
+        self, scores: Tensor, text: torch.LongTensor, logits: PositionLogits, which: slice
+    ) -> Tensor:
         # A processor may edit in place, and may bring back what the distribution excludes.
-        scores = cast(torch.FloatTensor, logits.clone())
+        given = scores
+        scores = scores.clone()
         for processor in self.sampler.processors:
-            scores = processor(text, scores)
-            check_same_shape("logits_processor", scores, logits)
-        logits = self._restrict(scores, positions)
-        check_processed(logits)
-        return logits
-
-    def _restrict(self, logits: Tensor, positions: Tensor) -> Tensor:
-        """Give -inf to every id that cannot stand at its position, (N, V) -> (N, V)."""
-        state = self.state
-        logits = forbid(logits, self.sampler.suppressed)
-        # An end of text with known tokens behind it would cut them off.
-        inside = (~state.can_end[positions]).nonzero()  # (I, 1) pairs with (E,) below: (I, E) cells
-        logits[inside, self.sampler.end_ids] = -torch.inf
-        if state.allowed is not None:
-            table = cast(Tensor, state.allowed_table)
-            logits = logits.masked_fill(~table[state.allowed[positions]], -torch.inf)
-        return logits
+            scores = processor(text, cast(torch.FloatTensor, scores))
+            check_same_shape("logits_processor", scores, given)
+        scores = logits.restrict(scores, which)
+        check_processed(scores)
+        return scores

@@ -21,7 +21,12 @@ def check_logits(logits: Tensor) -> None:
         ValueError: for nan or +inf, and for a position with -inf alone.
     """
     # One comparison per logit, of the seven or more that scoring and drawing take: nan wins it.
-    finite = logits.amax(-1).isfinite()
+    check_highest(logits.amax(-1))
+
+
+def check_highest(highest: Tensor) -> None:
+    """Do as `check_logits`, with the highest logit of each position, (N,)."""
+    finite = highest.isfinite()
     if not bool(finite.all()):
         raise ValueError(
             f"The denoiser's logits are not finite at {int((~finite).sum())} of {len(finite)} "

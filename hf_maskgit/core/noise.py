@@ -8,10 +8,15 @@ import numbers
 from collections.abc import Iterable, Sequence
 
 import torch
+from torch import Tensor
 
 from .argument_checks import check_generator
 
 _WORD = (1 << 64) - 1
+# Of splitmix64, as the signed integers with these bits.
+_GAMMA = 0x9E3779B97F4A7C15 - (1 << 64)
+_FIRST = 0xBF58476D1CE4E5B9 - (1 << 64)
+_SECOND = 0x94D049BB133111EB - (1 << 64)
 _MOST_TEXTS = 100_000  # all texts of a call are decoded side by side, each with memory of its own
 
 
@@ -24,6 +29,58 @@ def mix(*key: int) -> int:
         state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _WORD
         state ^= state >> 31
     return state >> 1  # torch's seeds are signed
+
+
+def mixed(*key: Tensor | int) -> Tensor:
+    """Do as `mix` with tensors of integers, element by element, where the tensors are.
+
+    Args:
+        *key: long tensors that broadcast, or integers of 64 bits; at least one tensor.
+
+    Returns:
+        Long, at least 0.
+    """
+    state = torch.tensor(len(key))
+    for part in key:
+        device = part.device if isinstance(part, Tensor) else state.device
+        state = _finalised(
+            state.to(device) + (part if isinstance(part, Tensor) else signed(part)) + _GAMMA
+        )
+    return _shifted(state, 1)
+
+
+def signed(number: int) -> int:
+    """Return the signed integer with the last 64 bits of any."""
+    return ((number & _WORD) ^ (1 << 63)) - (1 << 63)
+
+
+def keyed_uniforms(keys: Tensor, count: int) -> Tensor:
+    """Draw the first numbers of the streams of some keys: splitmix64, which a counter decides.
+
+    Nothing is carried from one number to the next, so that all streams are made at once, on any
+    device, and a longer draw begins as a shorter one.
+
+    Args:
+        keys: (R,) long, from `mixed`.
+        count: numbers per stream.
+
+    Returns:
+        (R, count) float64 in [0, 1), multiples of 2^-53.
+    """
+    place = torch.arange(1, count + 1, device=keys.device)
+    return _shifted(_finalised(keys[:, None] + place * _GAMMA), 11).double() * 2.0**-53
+
+
+def _finalised(state: Tensor) -> Tensor:
+    """Mix the bits of 64-bit integers (the finaliser of splitmix64); torch's products wrap."""
+    state = (state ^ _shifted(state, 30)) * _FIRST
+    state = (state ^ _shifted(state, 27)) * _SECOND
+    return state ^ _shifted(state, 31)
+
+
+def _shifted(state: Tensor, bits: int) -> Tensor:
+    """Shift to the right, with zeros coming in and not the sign."""
+    return (state >> bits) & ((1 << (64 - bits)) - 1)
 
 
 def keyed_generator(*key: int) -> torch.Generator:

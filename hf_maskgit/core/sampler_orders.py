@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .decoding_turn import Turn
+from .position_logits import PositionLogits
 from .sampler_scores import (
     PositionScore,
     log_probability,
@@ -29,14 +30,14 @@ class Look(NamedTuple):
 
     Attributes:
         scores: (R, L) float, highest first; what stands elsewhere means nothing.
-        masks: (R, L) bool, the masks whose logits are known; None where none were asked for.
-        logits: (N, V), theirs.
+        known: (R, L) bool, the N places whose logits are known; None where none were asked for.
+        logits: theirs.
         drawn: (N,) long, a token for each, where the order draws before it chooses.
     """
 
     scores: Tensor
-    masks: Tensor | None = None
-    logits: Tensor | None = None
+    known: Tensor | None = None
+    logits: PositionLogits | None = None
     drawn: Tensor | None = None
 
 
@@ -77,26 +78,31 @@ def _by_position(score: PositionScore) -> Callable[[Turn, Tensor], Look]:
     """
 
     def look(turn: Turn, places: Tensor) -> Look:
-        logits, masks = turn.logits(places), turn.state.masked & places
-        of_masks = logits[turn.state.masked[places]]
-        return Look(_with_tokens(turn, places, logits, score(of_masks)), masks, of_masks)
+        logits, standing = turn.logits(places), _standing(turn, places)
+        (scores,) = logits.read(lambda block, which: (standing(block, which, score(block)),))
+        return Look(placed(scores, places), places, logits)
 
     return look
 
 
 def _by_drawn_token(turn: Turn, places: Tensor) -> Look:
-    logits, masks = turn.logits(places), turn.state.masked & places
-    of_masks = logits[turn.state.masked[places]]
-    drawn = turn.draw(of_masks, masks)
-    scores = _with_tokens(turn, places, logits, log_probability(of_masks, drawn))
-    return Look(scores, masks, of_masks, drawn)
+    logits, standing = turn.logits(places), _standing(turn, places)
+    draw = turn.drawer(logits, places)
+
+    def read(block: Tensor, which: slice) -> tuple[Tensor, Tensor]:
+        drawn = draw(block, which)
+        return drawn, standing(block, which, log_probability(block, drawn))
+
+    drawn, scores = logits.read(read)
+    return Look(placed(scores, places), places, logits, drawn)
 
 
 def _by_critic(turn: Turn, places: Tensor) -> Look:
     # A critic reads a whole text, so a token is drawn at every mask, in all blocks.
     masks = turn.state.masked
     logits = turn.logits(masks)
-    drawn = turn.draw(logits, masks)
+    draw = turn.drawer(logits, masks)
+    (drawn,) = logits.read(lambda block, which: (draw(block, which),))
     return Look(placed(turn.critic_scores(drawn, places), places), masks, logits, drawn)
 
 
@@ -109,14 +115,17 @@ def _from_the_left(turn: Turn, places: Tensor) -> Look:
     return Look(-column.expand(places.shape))
 
 
-def _with_tokens(turn: Turn, places: Tensor, logits: Tensor, of_masks: Tensor) -> Tensor:
-    """Put the scores of masks in their places; a revealed token is scored as it stands."""
-    is_mask = turn.state.masked[places]  # (N,)
-    if len(of_masks) < len(logits):
-        # At a mask, the id that stands there is the mask itself: overwritten in the next line.
-        standing = log_probability(logits, turn.state.text[places])
-        of_masks = standing.masked_scatter(is_mask, of_masks)
-    return placed(of_masks, places)
+def _standing(turn: Turn, places: Tensor) -> Callable[[Tensor, slice, Tensor], Tensor]:
+    """Return what scores a revealed token as it stands, and leaves the scores of masks."""
+    if not turn.tokens_compete:
+        return lambda block, which, of_masks: of_masks
+    is_mask, tokens = turn.state.masked[places], turn.state.text[places]  # (N,)
+
+    def scores(block: Tensor, which: slice, of_masks: Tensor) -> Tensor:
+        # At a mask, the id that stands there is the mask itself, and its score is not taken.
+        return torch.where(is_mask[which], of_masks, log_probability(block, tokens[which]))
+
+    return scores
 
 
 def placed(scores: Tensor, places: Tensor) -> Tensor:

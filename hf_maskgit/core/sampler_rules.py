@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from .decoding_turn import DecodingState, Turn
+from .position_logits import PositionLogits
 from .sampler import Sampler
 from .sampler_orders import LOG_PROBABILITIES, ORDERS, Look, Order, placed
 from .sampler_paces import (
@@ -114,7 +115,9 @@ def _within_budget(turn: Turn, look: Look, places: Tensor) -> Tensor:
     if ORDERS[turn.sampler.order].in_nats:
         entropies = -look.scores
     else:
-        entropies = placed(-negative_entropy(cast(Tensor, look.logits)), places)
+        logits = cast(PositionLogits, look.logits)
+        (scores,) = logits.read(lambda block, which: (negative_entropy(block),))
+        entropies = placed(-scores, cast(Tensor, look.known))
     return within_entropy_budget(look.scores, entropies, places, turn.sampler.entropy_budget)
 
 

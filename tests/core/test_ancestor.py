@@ -68,7 +68,8 @@ class FixedLaws(nn.Module):
 
 def uniforms_of(step, rows, length):
     """Noise as `generate` draws it: rows seeded by their number."""
-    return row_uniforms(range(rows), torch.full((rows,), length), torch.arange(rows), step, length)
+    numbers = torch.arange(rows)
+    return row_uniforms(numbers, torch.full((rows,), length), numbers, step, length)
 
 
 @contextmanager

@@ -350,14 +350,15 @@ def test_a_rate_of_zero_masks_nothing_again_though_a_coin_may_be_zero():
 
 
 def test_noise_depends_on_the_row_seed_and_the_pass_alone():
-    lengths, seeds = torch.tensor([3, 2, 5]), [7, 8, 9]
+    lengths, seeds = torch.tensor([3, 2, 5]), torch.tensor([7, 8, 9])
     together = row_uniforms(seeds, lengths, torch.tensor([0, 1, 2]), 4, 6)
     assert together.shape == (3, 6, 2)
     assert together.dtype == torch.float64
     for row in range(3):
-        alone = row_uniforms([seeds[row]], lengths[row : row + 1], torch.tensor([0]), 4, 5)
+        alone = row_uniforms(seeds[row : row + 1], lengths[row : row + 1], torch.tensor([0]), 4, 5)
         assert torch.equal(together[row, : lengths[row]], alone[0, : lengths[row]])
     assert not torch.equal(together[0], row_uniforms(seeds, lengths, torch.tensor([0]), 5, 6)[0])
+    assert not together[1, 2:].any()
     assert float(together.max()) < 1
     assert float(together.min()) >= 0
 

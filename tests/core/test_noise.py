@@ -7,7 +7,15 @@ import pytest
 import torch
 from scipy import stats
 
-from hf_maskgit.core.noise import fresh_seed, keyed_generator, mix, row_seeds
+from hf_maskgit.core.noise import (
+    fresh_seed,
+    keyed_generator,
+    keyed_uniforms,
+    mix,
+    mixed,
+    row_seeds,
+    signed,
+)
 
 
 def first(*key):
@@ -44,6 +52,50 @@ def test_two_epochs_of_an_example_are_independent():
     """False alarm: p < 1e-6."""
     draws = np.array([[first(0, epoch, example) for epoch in (0, 1)] for example in range(5_000)])
     assert stats.pearsonr(*draws.T).pvalue > 1e-6
+
+
+def test_tensors_of_keys_are_mixed_as_their_numbers_are():
+    edges = [0, 1, -1, 2**31, -(2**62), 2**63 - 1, -(2**63), 2**64 - 1]
+    first, second = (torch.tensor([signed(i) for i in row]) for row in (edges, edges[::-1]))
+    found = mixed(first, second)
+    assert found.tolist() == [mix(a, b) for a, b in zip(edges, reversed(edges), strict=True)]
+    assert mixed(first, 7).tolist() == [mix(a, 7) for a in edges]
+    assert signed(2**70 + 5) == 5
+
+
+def test_a_stream_is_that_of_splitmix64():
+    """Against the generator as it is published, one number after another."""
+    word = 2**64 - 1
+
+    def stream(state, count):
+        for _ in range(count):
+            state = (state + 0x9E3779B97F4A7C15) & word
+            z = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & word
+            z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & word
+            yield ((z ^ (z >> 31)) >> 11) / 2**53
+
+    keys = [0, 1, 12345678901234567, 2**63 - 1]
+    found = keyed_uniforms(torch.tensor(keys), 50)
+    assert found.tolist() == [list(stream(key, 50)) for key in keys]
+    assert torch.equal(keyed_uniforms(torch.tensor(keys), 20), found[:, :20])
+
+
+def test_the_streams_of_neighbouring_rows_and_passes_are_independent_and_uniform():
+    """9 tests at p < 1e-6 each: over all numbers, between places, rows and passes, and in pairs."""
+    noise = torch.stack(
+        [keyed_uniforms(mixed(torch.arange(500), step), 64) for step in range(4)]
+    ).numpy()  # (passes, rows, places)
+    assert stats.kstest(noise.ravel(), "uniform").pvalue > 1e-6
+    for axis in range(3):
+        one, other = (
+            np.moveaxis(noise, axis, 0)[part] for part in (slice(None, -1), slice(1, None))
+        )
+        assert stats.pearsonr(one.ravel(), other.ravel()).pvalue > 1e-6
+        cells = np.histogram2d(one.ravel(), other.ravel(), bins=16, range=[(0, 1), (0, 1)])[0]
+        assert stats.chisquare(cells.ravel()).pvalue > 1e-6
+    last_bits = (noise * 2**53).astype(np.int64) & 255
+    assert stats.chisquare(np.bincount(last_bits.ravel(), minlength=256)).pvalue > 1e-6
+    assert 0 <= noise.min() <= noise.max() < 1
 
 
 def test_keyed_generators_live_on_the_cpu_and_leave_the_global_one_alone():
