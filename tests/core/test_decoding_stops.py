@@ -225,7 +225,7 @@ def test_a_stop_string_saves_passes_once_all_before_it_is_certain(
     ids=str,
 )
 def test_stop_strings_cut_the_text_that_would_come_without_them(table, tokenizer, options):
-    options |= {"max_new_tokens": 12, "steps": 12, "seed": 3, "num_return_sequences": 8}
+    options |= {"max_new_tokens": 12, "steps": 12, "seed": 3, "num_return_sequences": 16}
     plain = table.generate(PROMPT, suppress_tokens=[SEP], **options)[:, 3:].tolist()
     stops = ["w1", "w22 ", "9 w"]
     out = table.generate(

@@ -1,0 +1,123 @@
+"""Logits read by blocks are the logits; and a pass waits for the device a fixed number of times."""
+
+from collections import Counter
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from hf_maskgit.core import position_logits
+from hf_maskgit.core.position_logits import PositionLogits
+from hf_maskgit.core.sampler_orders import ORDERS
+from hf_maskgit.core.sampler_scores import negative_entropy, top_log_probability
+from tests.support.tiny import bert_config, tiny_model
+
+SUPPRESSED, ENDS = torch.tensor([0, 5]), torch.tensor([3])
+
+
+def logits_of(raw, **options):
+    random = torch.Generator().manual_seed(1)
+    can_end = torch.rand(len(raw), generator=random) < 0.5
+    allowed = torch.randint(2, (len(raw),), generator=random)
+    table = torch.stack([torch.ones(raw.shape[1]), torch.arange(raw.shape[1]) % 2]).bool()
+    return (
+        PositionLogits(raw, SUPPRESSED, ENDS, can_end, allowed, table, **options),
+        can_end,
+        allowed,
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_what_cannot_stand_somewhere_is_minus_infinity_and_the_rest_as_it_was(dtype):
+    raw = torch.randn(7, 9, generator=torch.Generator().manual_seed(0)).to(dtype)
+    logits, can_end, allowed = logits_of(raw)
+    found = logits.at(slice(None))
+    assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    for position in range(7):
+        for token in range(9):
+            gone = token in (0, 5) or (token == 3 and not can_end[position])
+            gone = gone or (bool(allowed[position]) and token % 2 == 0)
+            expected = -torch.inf if gone else float(raw[position, token])
+            assert float(found[position, token]) == expected
+    chosen = torch.tensor([1, 0, 0, 1, 1, 0, 0]).bool()
+    assert torch.equal(logits.only(chosen).at(slice(None)), found[chosen])
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 7, 50])
+def test_blocks_of_any_size_give_what_the_whole_gives(rows, monkeypatch):
+    raw = torch.randn(7, 9, generator=torch.Generator().manual_seed(0)).bfloat16()
+    monkeypatch.setattr(position_logits, "_BLOCK", 9 * rows)
+    logits, *_ = logits_of(raw)
+    seen = []
+
+    def read(block, which):
+        seen.append(len(block))
+        return top_log_probability(block), negative_entropy(block)
+
+    found = logits.read(read)
+    whole = logits.at(slice(None))
+    assert torch.equal(found[0], top_log_probability(whole))
+    assert torch.equal(found[1], negative_entropy(whole))
+    assert max(seen) == min(rows, 7)
+    assert sum(seen) == 7
+    seen.clear()
+    logits_of(raw, whole=True)[0].read(read)
+    assert seen == [7]
+
+
+def test_no_position_at_all_is_no_fault():
+    logits = PositionLogits(torch.zeros(0, 4), SUPPRESSED[:1], ENDS, torch.zeros(0).bool())
+    assert logits.read(lambda block, which: (block.amax(-1),))[0].shape == (0,)
+
+
+def test_a_position_whose_logits_are_no_distribution_is_refused_in_whatever_block(monkeypatch):
+    monkeypatch.setattr(position_logits, "_BLOCK", 8)
+    raw = torch.zeros(6, 4)
+    raw[4, 1] = torch.nan
+    logits = PositionLogits(raw, SUPPRESSED[:1], ENDS, torch.ones(6).bool())
+    with pytest.raises(ValueError, match="not finite at 1 of 6 positions"):
+        logits.read(lambda block, which: (block.amax(-1),))
+
+
+# Operations that need a value, or a size that depends on values, before the next can start.
+_WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "unique", "_unique2", "equal"}
+
+
+class Waits(TorchDispatchMode):
+    """Counts what would wait for a device; an index by truth values is a search for them."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        indices = args[1] if name in ("index", "index_put", "index_put_") else ()
+        by_truth = any(i is not None and i.dtype == torch.bool for i in indices)
+        if name in _WAITING or by_truth:
+            self.count[name] += 1
+        return function(*args, **(kwargs or {}))
+
+
+def waits(order, num_rows, width, steps):
+    torch.manual_seed(0)
+    model = tiny_model(text_config=bert_config(max_position_embeddings=128)).eval()
+    text = torch.full((num_rows, width), model.config.mask_token_id)
+    with Waits() as counted:
+        model.generate(text, steps=steps, order=order, seed=0)
+    return sum(counted.count.values())
+
+
+# How often a pass may wait; on a CPU it costs nothing, elsewhere some microseconds each.
+MOST_WAITS = 24
+
+
+@pytest.mark.parametrize("order", [name for name, row in ORDERS.items() if not row.asks_critic])
+def test_a_pass_waits_a_fixed_number_of_times(order, monkeypatch):
+    """However many rows and places there are, and blocks that their logits are read in."""
+    found = set()
+    for rows, width, block in ((1, 24, 2**19), (4, 24, 2**19), (4, 48, 2**19), (4, 48, 100)):
+        monkeypatch.setattr(position_logits, "_BLOCK", block)
+        found.add((waits(order, rows, width, 12) - waits(order, rows, width, 4)) / 8)
+    (per_pass,) = found
+    assert per_pass <= MOST_WAITS
