@@ -149,7 +149,7 @@ def raw_error(call: Call) -> str | None:
             return None
         last = traceback.extract_tb(error.__traceback__)
         ours = [frame for frame in last if str(PACKAGE) in frame.filename][-1:]
-        if ours and "on_step_end(" in (ours[0].line or ""):
+        if ours and "self._callback(" in (ours[0].line or ""):
             return None  # the caller's own function, which fails in its own words
         place = f"{ours[0].filename.split('/')[-1]}:{ours[0].lineno}" if ours else "nowhere"
         return f"{type(error).__name__} at {place}: {' '.join(str(error).split())[:150]}"
