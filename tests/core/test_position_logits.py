@@ -10,6 +10,7 @@ from hf_maskgit.core import position_logits
 from hf_maskgit.core.position_logits import PositionLogits
 from hf_maskgit.core.sampler_orders import ORDERS
 from hf_maskgit.core.sampler_scores import negative_entropy, top_log_probability
+from hf_maskgit.evaluation.benchmark_rounds import peak_bytes
 from tests.support.tiny import bert_config, tiny_model
 
 SUPPRESSED, ENDS = torch.tensor([0, 5]), torch.tensor([3])
@@ -121,3 +122,23 @@ def test_a_pass_waits_a_fixed_number_of_times(order, monkeypatch):
         found.add((waits(order, rows, width, 12) - waits(order, rows, width, 4)) / 8)
     (per_pass,) = found
     assert per_pass <= MOST_WAITS
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"order": "random"}, {"block_length": 16, "use_cache": False}]
+)
+def test_the_memory_of_a_call_does_not_grow_with_its_steps(options):
+    """But for the plan, a few numbers per step and row; all of a pass is freed behind it."""
+    torch.manual_seed(0)
+    model = tiny_model(text_config=bert_config(vocab_size=3000, max_position_embeddings=128))
+    text = torch.full((2, 64), model.config.mask_token_id)
+    options |= {"seed": 0, "temperature": 0.5}
+
+    def peak(steps):
+        return peak_bytes(lambda: model.generate(text, steps=steps, **options), text.device)
+
+    peak(8)  # what is made once
+    few, many = peak(8), peak(64)
+    logits = 2 * 64 * 3000 * 4
+    assert few > logits / 8  # it is counted at all
+    assert many <= few + 0.01 * logits
