@@ -24,6 +24,16 @@ pytestmark = pytest.mark.usefixtures("_fresh_accelerate")
 RUN = {**SMALL, "validation_fraction": 0.1, "log_every": 4, "eval_every": 3}
 
 
+@pytest.fixture(autouse=True)
+def _signals_as_a_terminal_gives_them():
+    """Whoever starts the tests in the background has some signals ignored."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {signum: signal.signal(signum, handler) for signum, handler in usual.items()}
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
 def signal_in_call(monkeypatch, name, number, signum):
     """Send this process a signal within a function of the loop's, in its n-th call."""
     module = training if hasattr(training, name) else evaluations
