@@ -29,6 +29,7 @@ from hf_maskgit.hub.loading import load_generator
 from hf_maskgit.training.recipes import (
     check_least,
     check_output,
+    json_objects,
     option,
     parse_options,
     run_program,
@@ -80,7 +81,9 @@ class CacheArguments:
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Compare, print a table, and return the figures."""
     (options,) = parse_options((CacheArguments,), argv, DESCRIPTION)
-    caches = CACHES if options.caches is None else read_caches(options.caches)
+    caches = CACHES
+    if options.caches is not None:
+        caches = json_objects("--caches", options.caches, {"cache_refresh_interval": 8})
     before = torch.get_num_threads()
     torch.set_num_threads(options.threads)
     try:
@@ -143,24 +146,6 @@ def model_of(options: CacheArguments) -> MaskGitForMaskedLM:
     check_encoder(encoder)
     config = MaskGitConfig(text_config=encoder, mask_token_id=4, pad_token_id=0)
     return MaskGitForMaskedLM(config).eval().to(device)
-
-
-def read_caches(given: str) -> list[dict[str, Any]]:
-    """Return the options of every cache, from the JSON of the command line.
-
-    Raises:
-        ValueError: for what is no JSON list of objects.
-    """
-    try:
-        caches = json.loads(given)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"--caches is no JSON: {error}.") from error
-    if not (isinstance(caches, list) and all(isinstance(c, dict) for c in caches) and caches):
-        raise ValueError(
-            "--caches must be a JSON list of objects such as "
-            f"'[{{\"cache_refresh_interval\": 8}}]', got {given}."
-        )
-    return caches
 
 
 def row_of(quality: CacheQuality, without: CacheQuality, block_length: int) -> str:

@@ -19,11 +19,16 @@ from hf_maskgit.core.decoding_lengths import NUM_TOKENS
 from hf_maskgit.evaluation import LengthDistance, length_distance, written_lengths
 from hf_maskgit.evaluation.progress import ProgressBar
 from hf_maskgit.hub.loading import load_generator
-from hf_maskgit.training.recipes import check_least, option, parse_options, required, run_program
+from hf_maskgit.training.recipes import (
+    check_least,
+    json_objects,
+    option,
+    parse_options,
+    required,
+    run_program,
+)
 from hf_maskgit.training.sources import load_texts, only_split
 from hf_maskgit.training.tokenising import Form, tokenize_texts
-
-from .compare_samplers import read_samplers
 
 SAMPLERS: list[dict[str, Any]] = [
     {},
@@ -71,7 +76,9 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
             "`lengths` nor `end_fill`. Train it with this release."
         )
     real = real_lengths(model, tokenizer, options)
-    samplers = SAMPLERS if options.samplers is None else read_samplers(options.samplers)
+    samplers = SAMPLERS
+    if options.samplers is not None:
+        samplers = json_objects("--samplers", options.samplers, {"order": "random"})
     print("| `num_tokens` | sampler | mean length | distance | noise |")
     print("|---|---|---|---|---|")
     print(f"| real texts | | {sum(real) / len(real):.1f} | | |")

@@ -25,6 +25,7 @@ from hf_maskgit.hub.loading import load_generator
 from hf_maskgit.training.recipes import (
     check_least,
     check_output,
+    json_objects,
     option,
     parse_options,
     read_text,
@@ -74,7 +75,9 @@ class CompareArguments:
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Compare, print a table, and return the figures."""
     (options,) = parse_options((CompareArguments,), argv, DESCRIPTION)
-    samplers = SAMPLERS if options.samplers is None else read_samplers(options.samplers)
+    samplers = SAMPLERS
+    if options.samplers is not None:
+        samplers = json_objects("--samplers", options.samplers, {"order": "random"})
     if any("steps" in sampler for sampler in samplers):
         raise ValueError("`steps` of the samplers is what --passes says; leave it out there.")
     asked = [
@@ -102,24 +105,6 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
         text = json.dumps(found, indent=2, ensure_ascii=False)
         Path(options.output_file).write_text(text + "\n", encoding="utf-8")
     return found
-
-
-def read_samplers(given: str) -> list[dict[str, Any]]:
-    """Return the options of every sampler, from the JSON of the command line.
-
-    Raises:
-        ValueError: for what is no JSON list of objects.
-    """
-    try:
-        samplers = json.loads(given)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"--samplers is no JSON: {error}.") from error
-    if not (isinstance(samplers, list) and all(isinstance(s, dict) for s in samplers) and samplers):
-        raise ValueError(
-            "--samplers must be a JSON list of objects such as "
-            f'\'[{{"order": "random"}}]\', got {given}.'
-        )
-    return samplers
 
 
 def read_texts(options: CompareArguments) -> list[str]:

@@ -30,9 +30,8 @@ class DocumentRows:
         self._first = begins.flatten().nonzero().squeeze(1)
         self._document = (begins.flatten().cumsum(0) - 1)[self._where]
         self._column = self._where - self._first[self._document]
-        self.row = self._first // max(
-            1, document_ids.shape[1]
-        )  # (D,) long, the row of each document
+        # (D,) long, the row of each document
+        self.row = self._first // max(1, document_ids.shape[1])
 
     def __len__(self) -> int:
         """Return D."""
