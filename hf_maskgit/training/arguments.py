@@ -62,6 +62,11 @@ class ModelArguments:
         "row for get one each, drawn around the mean of the others.",
     )
     revision: str = option("main", "Branch, tag or commit of the encoder on the Hub.")
+    attn_implementation: str | None = option(
+        None,
+        "How the encoder computes attention, as in from_pretrained: 'sdpa', 'eager' or another "
+        "that it knows. Left out, transformers chooses; on a CPU 'eager' may train faster.",
+    )
     from_scratch: bool = option(
         False,
         "Start from random weights; the vocabulary has the tokenizer's size. Needs `tokenizer`.",

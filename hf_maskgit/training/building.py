@@ -73,14 +73,26 @@ def load_model(options: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> M
     token critic; a warning says what is new. With `resize_embeddings` a tokenizer may have grown.
 
     Raises:
-        ValueError: for a critic where the checkpoint has another one, or a tokenizer that knows
-            more ids than the encoder has rows.
+        ValueError: for a critic where the checkpoint has another one, a tokenizer that knows more
+            ids than the encoder has rows, or an attention that cannot be had here.
     """
+    try:
+        return _load_model(options, tokenizer)
+    except (ValueError, ImportError) as error:  # of transformers: an unknown one, or no package
+        chosen = options.attn_implementation
+        if chosen is None or not ("attn" in str(error) or chosen in str(error)):
+            raise
+        raise ValueError(f"attn_implementation={chosen!r} cannot be used: {error}") from error
+
+
+def _load_model(options: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> MaskGitForMaskedLM:
     if options.from_scratch:
         config = encoder_config(
             options.encoder, options.revision, options.encoder_overrides, tokenizer
         )
-        source: Any = AutoModelForMaskedLM.from_config(config, dtype=torch.float32)
+        source: Any = AutoModelForMaskedLM.from_config(
+            config, dtype=torch.float32, **_attention(options)
+        )
         return MaskGitForMaskedLM.from_encoder(
             source,
             tokenizer=tokenizer,
@@ -89,6 +101,7 @@ def load_model(options: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> M
             **options.maskgit_overrides,
         )
     load: dict[str, Any] = {"revision": options.revision, "dtype": torch.float32}
+    load |= _attention(options)
     found = AutoConfig.from_pretrained(options.encoder, revision=options.revision)
     _check_rows(options, tokenizer, found)
     if not isinstance(found, MaskGitConfig):
@@ -125,6 +138,12 @@ def load_model(options: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> M
     if options.resize_embeddings:
         _with_rows(model, tokenizer).config.read_tokenizer(tokenizer)
     return model
+
+
+def _attention(options: ModelArguments) -> dict[str, str]:
+    """Pass a choice of attention on, and none where none was made."""
+    chosen = options.attn_implementation
+    return {} if chosen is None else {"attn_implementation": chosen}
 
 
 def _check_rows(

@@ -14,6 +14,7 @@ _NAMES = {
     "tokenizer": "tokenizer_name tokenizer_name_or_path tokenizer_path",
     "from_scratch": "config_name config_overrides model_type",
     "revision": "model_revision",
+    "attn_implementation": "attention attn attn_impl use_flash_attention_2 flash_attention",
     "dataset": "train_file train_data data data_path data_dir dataset_name dataset_path corpus "
     "input_file test_file",
     "dataset_config": "dataset_config_name subset",

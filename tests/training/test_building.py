@@ -134,6 +134,18 @@ def test_a_generator_goes_on_with_a_tokenizer_that_has_grown(tmp_path, grown, mo
     DataCollatorForMaskGit.from_config(model.config, grown)
 
 
+@pytest.mark.parametrize("scratch", [False, True])
+def test_the_attention_is_as_asked(tmp_path, tokenizer, scratch):
+    tiny_encoder().save_pretrained(tmp_path)
+    fresh = {"from_scratch": True, "tokenizer": "words"} if scratch else {}
+    options = ModelArguments(encoder=str(tmp_path), attn_implementation="eager", **fresh)
+    model = load_model(options, tokenizer)
+    assert model.denoiser.config._attn_implementation == "eager"
+    unknown = ModelArguments(encoder=str(tmp_path), attn_implementation="fast", **fresh)
+    with pytest.raises(ValueError, match="attn_implementation='fast' cannot be used: Specified"):
+        load_model(unknown, tokenizer)
+
+
 def test_a_tokenizer_that_fits_changes_nothing_by_being_asked(tmp_path, tokenizer):
     """A table padded to a multiple stays as it is."""
     saved = tiny_model(text_config=bert_config(vocab_size=48))
