@@ -1,0 +1,124 @@
+"""Write molecules with a generator and measure them by MOSES' own code, beside published rows.
+
+    python scripts/evaluate_molecules.py --model runs/molecules/training \
+        --output_dir runs/molecules/evaluation
+
+Molecules are written from nothing, as long as those of the training (`num_tokens="sampled"`), and
+kept in `molecules.smi` of the folder as they come: the same command goes on where it was
+interrupted. What decodes them is in `options.json`; another choice needs another folder.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from hf_maskgit import MaskGitForMaskedLM
+from hf_maskgit.evaluation.molecules import load_moses, moses_metrics, moses_table
+from hf_maskgit.evaluation.progress import ProgressBar
+from hf_maskgit.hub.loading import load_generator
+from hf_maskgit.training.recipes import (
+    check_least,
+    json_object,
+    option,
+    parse_options,
+    required,
+    run_program,
+)
+
+
+@dataclass
+class MoleculeArguments:
+    """What is written and where to."""
+
+    model: str = required("Generator of SMILES: a folder or a name on the Hub.")
+    output_dir: str = required("Folder for the molecules and their figures.")
+    num_molecules: int = option(30_000, "How many to write; published rows are of 30,000.")
+    decoding: str = option("{}", "Options of `generate`, a JSON object.")
+    batch_size: int = option(250, "Molecules written together.")
+    seed: int = option(0, "Seed of all molecules.")
+    processes: int = option(1, "Processes that measure.")
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        check_least(self, num_molecules=1, batch_size=1, processes=1)
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, float]:
+    """Write, measure, print the table, and return the figures."""
+    (options,) = parse_options((MoleculeArguments,), argv, "Measure generated molecules.")
+    load_moses()  # before hours of writing
+    decoding = json_object("--decoding", options.decoding)
+    folder = Path(options.output_dir)
+    claim(folder, options)
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    model, tokenizer = load_generator(options.model, device_map=device)
+    molecules = write(model, tokenizer, decoding, options, folder / "molecules.smi")
+    figures = moses_metrics(molecules, device=str(device), processes=options.processes)
+    known = {name: value if isfinite(value) else None for name, value in figures.items()}
+    (folder / "metrics.json").write_text(json.dumps(known, indent=2), encoding="utf-8")
+    print(moses_table({options.model: figures}))
+    return figures
+
+
+def claim(folder: Path, options: MoleculeArguments) -> None:
+    """Make the folder, or see that what it holds was written in the same way.
+
+    Raises:
+        ValueError: for molecules that other options wrote.
+    """
+    decides = asdict(options)
+    for free in ("output_dir", "num_molecules", "processes"):
+        del decides[free]
+    noted = folder / "options.json"
+    if noted.exists():
+        before = json.loads(noted.read_text(encoding="utf-8"))
+        if before != decides:
+            raise ValueError(
+                f"The folder {str(folder)!r} holds molecules that were written with {before}, and "
+                f"this call has {decides}. Name another folder with --output_dir."
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    noted.write_text(json.dumps(decides, indent=2), encoding="utf-8")
+
+
+def write(
+    model: MaskGitForMaskedLM,
+    tokenizer: PreTrainedTokenizerBase,
+    decoding: dict[str, Any],
+    options: MoleculeArguments,
+    path: Path,
+) -> list[str]:
+    """Append molecules to a file until there are as many as asked for; batch by batch.
+
+    Returns:
+        As many as asked for, one SMILES each; a line may be empty.
+    """
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+    # A batch that was cut off is written anew: its seed belongs to a whole one.
+    kept = len(lines) // options.batch_size * options.batch_size
+    path.write_text("".join(f"{line}\n" for line in lines[:kept]), encoding="utf-8")
+    molecules, wanted = lines[:kept], options.num_molecules
+    with ProgressBar("Writing", wanted, "molecule", done=min(kept, wanted)) as told:
+        while len(molecules) < wanted:
+            rows: Any = model.generate(
+                seed=options.seed + len(molecules),
+                num_return_sequences=options.batch_size,
+                **{"num_tokens": "sampled", **decoding},
+            )
+            texts = tokenizer.batch_decode(rows, skip_special_tokens=True)
+            texts = ["".join(text.split()) for text in texts]  # SMILES have no blanks
+            with path.open("a", encoding="utf-8") as file:
+                file.writelines(f"{text}\n" for text in texts)
+            molecules += texts
+            told.update(len(texts))
+    return molecules[:wanted]
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,67 @@
+"""Molecules are written once, go on where they were cut off, and are measured together."""
+
+import json
+
+import pytest
+import torch
+
+from hf_maskgit.evaluation.molecules import COLUMNS
+from scripts import evaluate_molecules
+from tests.support.tiny import tiny_model, word_tokenizer
+
+
+@pytest.fixture
+def model(tmp_path):
+    """Save a generator that knows how long its texts are."""
+    torch.manual_seed(0)
+    model = tiny_model()
+    model.config.lengths = {"3": 1, "6": 1}
+    model.save_pretrained(tmp_path / "model")
+    word_tokenizer().save_pretrained(tmp_path / "model")
+    return str(tmp_path / "model")
+
+
+@pytest.fixture(autouse=True)
+def measured(monkeypatch):
+    """Note what is measured, in place of MOSES, which is not here."""
+    seen = []
+
+    def metrics(molecules, **_):
+        seen.append(molecules)
+        return dict.fromkeys(COLUMNS, 0.5) | {"FCD/Test": float("nan")}
+
+    monkeypatch.setattr(evaluate_molecules, "load_moses", lambda: None)
+    monkeypatch.setattr(evaluate_molecules, "moses_metrics", metrics)
+    return seen
+
+
+def run(model, folder, *more):
+    words = ["--model", model, "--output_dir", str(folder), "--batch_size", "4", *more]
+    return evaluate_molecules.main(words)
+
+
+def test_a_call_that_was_cut_off_goes_on_to_the_same_molecules(model, tmp_path, measured, capsys):
+    run(model, tmp_path / "whole", "--num_molecules", "10")
+    whole = (tmp_path / "whole/molecules.smi").read_text()
+    assert "| 0.500 |" in capsys.readouterr().out
+    assert json.loads((tmp_path / "whole/metrics.json").read_text())["FCD/Test"] is None
+
+    run(model, tmp_path / "cut", "--num_molecules", "4")
+    path = tmp_path / "cut/molecules.smi"
+    path.write_text(path.read_text() + "w1w2\nw3")  # in the middle of a batch, and of a line
+    run(model, tmp_path / "cut", "--num_molecules", "10")
+    assert path.read_text() == whole
+    assert measured[0] == measured[2] == whole.split("\n")[:10]
+    assert {len(line.split("w")) - 1 for line in measured[0]} <= {3, 6}
+
+
+def test_molecules_of_other_options_are_not_mixed(model, tmp_path):
+    run(model, tmp_path / "out", "--num_molecules", "4")
+    with pytest.raises(ValueError, match="Name another folder with --output_dir"):
+        run(model, tmp_path / "out", "--num_molecules", "8", "--decoding", '{"steps": 2}')
+
+
+def test_decoding_that_is_no_object_is_refused(model, tmp_path):
+    with pytest.raises(ValueError, match="--decoding"):
+        run(model, tmp_path / "out", "--decoding", "[]")
+    assert not (tmp_path / "out").exists()
