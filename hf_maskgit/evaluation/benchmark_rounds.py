@@ -13,7 +13,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,12 +33,20 @@ class Contestant:
         work: does it once.
         floor: name of the contestant that its times are divided by.
         check: does it once more, and returns facts about what it did; raises where it was not done.
+        peak: does so much of it as takes as many bytes as the whole; None is the whole.
+        most_rounds: in which it is timed, where it takes long; None is all.
     """
 
     name: str
     work: Callable[[], Any]
     floor: str
     check: Callable[[], Mapping[str, float]]
+    peak: Callable[[], Any] | None = None
+    most_rounds: int | None = None
+
+    def is_timed_in(self, number: int) -> bool:
+        """Tell whether it is timed in a round, counted from 0."""
+        return self.most_rounds is None or number < self.most_rounds
 
 
 @dataclass(frozen=True)
@@ -96,33 +104,43 @@ def measure(
         rounds: timed, at least 1.
         device: where the works are done.
         counts_bytes: whether their memory is told; counting slows the pass that is counted.
-        told: of each work that is done.
+        told: of each work that is done, `number_of_works` in all.
 
     Raises:
         RuntimeError: of a check, for a work that was not done.
     """
-    facts, peaks = {}, {}
+    tell = (lambda: None) if told is None else told.update
+    facts: dict[str, Mapping[str, float]] = {}
+    peaks: dict[str, int | None] = {}
     for one in contestants:
         facts[one.name] = one.check()
-        peaks[one.name] = peak_bytes(one.work, device) if counts_bytes else None
+        tell()
+        peaks[one.name] = peak_bytes(one.peak or one.work, device) if counts_bytes else None
     seconds: dict[str, list[float]] = {one.name: [] for one in contestants}
     for number in range(rounds):
         first = number % len(contestants)
         for one in [*contestants[first:], *contestants[:first]]:
-            seconds[one.name].append(seconds_of(one.work, device))
-            if told is not None:
-                told.update()
+            if one.is_timed_in(number):
+                seconds[one.name].append(seconds_of(one.work, device))
+                tell()
     return [
         Timing(
             one.name,
             one.floor,
             tuple(seconds[one.name]),
-            tuple(a / b for a, b in zip(seconds[one.name], seconds[one.floor], strict=True)),
+            # what is timed in fewer rounds is so in the first
+            tuple(a / b for a, b in zip(seconds[one.name], seconds[one.floor], strict=False)),
             peaks[one.name],
             facts[one.name],
         )
         for one in contestants
     ]
+
+
+def number_of_works(contestants: Sequence[Contestant], rounds: int) -> int:
+    """Return how many works `measure` does, but for those whose bytes are counted."""
+    timed = sum(one.is_timed_in(number) for one in contestants for number in range(rounds))
+    return len(contestants) + timed
 
 
 def seconds_of(work: Callable[[], Any], device: torch.device) -> float:
@@ -166,20 +184,49 @@ def _is_change(event: Any) -> bool:
     return bool(event.name() == "[memory]")
 
 
+class _EnoughError(Exception):
+    """What is looked at has been done."""
+
+
 @contextmanager
-def counted_passes(encoder: nn.Module) -> Iterator[list[int]]:
-    """Count the passes of an encoder within: a list that grows by the rows of each."""
-    rows: list[int] = []
+def counted_passes(encoder: nn.Module, most: int | None = None) -> Iterator[list[tuple[int, int]]]:
+    """Count the passes of an encoder within: a list that grows by rows and tokens per row of each.
+
+    Args:
+        encoder: whose passes are meant, those of a copy of it that is made within, too.
+        most: passes; what asks for another one ends there, and so does what is within.
+    """
+    shapes: list[tuple[int, int]] = []
 
     def note(module: nn.Module, arguments: Any, keywords: Any) -> None:
+        if len(shapes) == most:
+            raise _EnoughError
         given = [*arguments, *keywords.values()]
-        rows.append(next(len(value) for value in given if isinstance(value, torch.Tensor)))
+        text = next(value for value in given if isinstance(value, torch.Tensor))
+        shapes.append((text.shape[0], text.shape[1]))
 
     handle = encoder.register_forward_pre_hook(note, with_kwargs=True)
     try:
-        yield rows
+        with suppress(_EnoughError):
+            yield shapes
     finally:
         handle.remove()
+
+
+def beginning_of(work: Callable[[], Any], encoder: nn.Module, passes: int) -> Callable[[], None]:
+    """Return what does the beginning of a work: all before an encoder's pass behind the first few.
+
+    Args:
+        work: makes passes.
+        encoder: whose passes are counted.
+        passes: that are made.
+    """
+
+    def begin() -> None:
+        with counted_passes(encoder, most=passes):
+            work()
+
+    return begin
 
 
 def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> tuple[float, float]:

@@ -25,17 +25,20 @@ def installed_versions(others: Iterable[str] = _OF_A_MODEL) -> dict[str, str]:
     return {**own, **of_others, "Python": platform.python_version()}
 
 
-def commit_of(folder: Path) -> str | None:
+def commit_of(folder: Path, *, within: bool = False) -> str | None:
     """Return the commit that a folder is at, marked where files differ from it; None without git.
 
     Args:
         folder: inside a checkout, or not.
+        within: whether files of that folder alone are meant; else those of the whole checkout.
     """
     git = ["git", "-C", str(folder)]
+    which = ["--", "."] if within else []
     how: dict[str, Any] = {"capture_output": True, "text": True, "timeout": _SECONDS_FOR_GIT}
     try:
         commit = subprocess.run([*git, "rev-parse", "HEAD"], **how)
-        changes = subprocess.run([*git, "status", "--porcelain", "--untracked-files=no"], **how)
+        status = [*git, "status", "--porcelain", "--untracked-files=no", *which]
+        changes = subprocess.run(status, **how)
     except (OSError, subprocess.TimeoutExpired):
         return None
     if commit.returncode:

@@ -6,35 +6,46 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hf_maskgit.evaluation import benchmark_generation as generation
+from hf_maskgit.core.sampler_presets import PRESETS
+from hf_maskgit.core.sampler_rules import PACES
+from hf_maskgit.evaluation import benchmark_works as works
 from hf_maskgit.evaluation.benchmark_generation import (
     CELLS,
-    ENCODERS,
-    FEW,
-    FLOOR,
     GROWTHS,
-    HALF,
     QUICK_CELLS,
     QUICK_GROWTHS,
-    WORKS,
     Cell,
     Growth,
-    Sizes,
+    measure_cell,
+    measure_growth,
+)
+from hf_maskgit.evaluation.benchmark_peers import llada_style, wrapper_of_x_transformers
+from hf_maskgit.evaluation.benchmark_rounds import peak_bytes
+from hf_maskgit.evaluation.benchmark_shapes import ENCODERS, Sizes, build_model, mask_token_id
+from hf_maskgit.evaluation.benchmark_works import (
+    BLOCKS,
+    CACHES,
+    COMPILED,
+    FEW,
+    FLOOR,
+    HALF,
+    ORDERS,
+    PACE_WORKS,
+    PEERS,
+    PRESET_WORKS,
+    WORKS,
     Work,
-    build_model,
     check_peers,
     contestants_of,
     in_half,
-    mask_token_id,
-    measure_cell,
-    measure_growth,
     without_peers,
 )
-from hf_maskgit.evaluation.benchmark_peers import llada_style, wrapper_of_x_transformers
 
 CPU = torch.device("cpu")
 TINY = Sizes("bert", 1, 16, 2, 16, 40, batch_size=3, length=10, steps=4)
-EVERY = (*WORKS, *in_half(tuple(WORKS)))
+BY_STEPS = (*ORDERS, *PEERS, "x-transformers, filter as by default")
+OTHERS = (BLOCKS, *CACHES, *PRESET_WORKS, *PACE_WORKS)
+EVERY = (*BY_STEPS, *OTHERS, *in_half(BY_STEPS))
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +56,11 @@ def found():
 def test_every_work_fills_all_masks_in_as_many_passes_of_the_encoder(found):
     assert [one["name"] for one in found["works"]] == list(EVERY)
     for one in found["works"]:
-        assert one["passes"] == TINY.steps
-        assert one["rows"] == TINY.steps * TINY.batch_size
+        if one["name"].removesuffix(HALF) in BY_STEPS:
+            assert one["passes"] == TINY.steps
+            assert one["rows"] == TINY.steps * TINY.batch_size
+            assert one["tokens"] == one["rows"] * TINY.length
+        assert one["passes"] >= 1
         assert one["filled"] == (0 if one["name"].startswith(FLOOR) else 1)
         assert len(one["seconds"]) == 2
         assert min(one["seconds"]) > 0
@@ -56,11 +70,65 @@ def test_every_work_fills_all_masks_in_as_many_passes_of_the_encoder(found):
 
 def test_works_leave_the_model_as_it_is(found):
     """x-transformers' wrapper puts what it wraps into training mode behind `generate`."""
-    one, *others = contestants_of(Cell("tiny", TINY, EVERY), CPU)
+    one, *others = contestants_of(EVERY, TINY, CPU)
     before = one.work()
     for other in others:
         other.check()
     assert torch.equal(one.work(), before)
+
+
+def test_a_floor_of_its_own_has_the_ratio_1():
+    cell = Cell("tiny", TINY, (BLOCKS, FLOOR, BLOCKS + HALF), floor=BLOCKS)
+    found = measure_cell(cell, 1, CPU, counts_bytes=False)["works"]
+    assert [one["floor"] for one in found] == [BLOCKS, BLOCKS, BLOCKS + HALF]
+    assert found[0]["ratio_quartiles"] == found[2]["ratio_quartiles"] == [1, 1, 1]
+
+
+def test_blocks_with_a_cache_read_fewer_tokens(monkeypatch):
+    monkeypatch.setitem(works._IN_BLOCKS, "block_length", 8)
+    sizes = replace(TINY, length=32, steps=32)
+    cached = [works._ours(**works._IN_BLOCKS, use_cache=on) for on in (False, True)]
+    for name, work in zip(("without", "with"), cached, strict=True):
+        monkeypatch.setitem(WORKS, name, work)
+    found = measure_cell(
+        Cell("tiny", sizes, ("without", "with"), floor="without"), 1, CPU, counts_bytes=False
+    )["works"]
+    assert [one["passes"] for one in found] == [32, 32]
+    assert found[0]["tokens"] == 32 * 3 * 32
+    # of each 8 passes one is full, and 7 read a block and what it was revealed before them
+    assert found[1]["tokens"] < found[0]["tokens"] / 2
+
+
+def test_every_preset_and_every_pace_has_a_work():
+    assert len(PRESET_WORKS) == len(PRESETS)
+    assert len(PACE_WORKS) == len(PACES)
+    assert {*PRESET_WORKS, *PACE_WORKS} <= {name for cell in CELLS for name in cell.works}
+
+
+@pytest.mark.slow
+def test_a_compiled_work_is_counted_as_it_is_written_and_timed_compiled(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(
+        works.MaskGitForMaskedLM,
+        "compile",
+        lambda model: (compiled.append(model), torch.nn.Module.compile(model, backend="eager")),
+    )
+    found = measure_cell(Cell("tiny", TINY, (FLOOR, COMPILED)), 1, CPU)["works"][1]
+    assert (found["passes"], found["filled"]) == (TINY.steps, 1)
+    assert len(compiled) == 1
+    assert compiled[0]._compiled_call_impl is not None
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_the_first_passes_of_others_need_as_many_bytes_as_all(half):
+    sizes = replace(TINY, vocab_size=3000, steps=6)
+    names = (*PEERS, "x-transformers, filter as by default")
+    for one in contestants_of(in_half(names) if half else names, sizes, CPU):
+        whole = peak_bytes(one.work, CPU)
+        assert peak_bytes(one.peak, CPU) == pytest.approx(whole, rel=0.01), one.name
+        assert one.most_rounds is not None
+    assert all(one.peak is None for one in contestants_of(ORDERS, sizes, CPU))
 
 
 @pytest.mark.parametrize("kind", ENCODERS)
@@ -136,6 +204,7 @@ def test_cells_name_works_that_exist_each_beside_its_floor():
         assert {name.removesuffix(HALF) for name in cell.works} <= set(WORKS)
         assert FLOOR in cell.works
         assert FLOOR + HALF in cell.works or not any(n.endswith(HALF) for n in cell.works)
+        assert getattr(cell, "floor", FLOOR) in cell.works
         assert all(not WORKS[name.removesuffix(HALF)].is_peer for name in without_peers(cell.works))
     grown = {growth.over: growth.values for growth in GROWTHS}
     assert {"length", "vocab_size", "batch_size", "steps"} == set(grown)
@@ -143,13 +212,14 @@ def test_cells_name_works_that_exist_each_beside_its_floor():
 
 def test_a_missing_package_is_named_before_anything_is_measured(monkeypatch):
     monkeypatch.setitem(sys.modules, "x_transformers", None)  # as if it were not installed
+    names = [name for cell in CELLS for name in cell.works]
     with pytest.raises(
         RuntimeError, match=r"x-transformers.*pip install 'hf_maskgit\[benchmark\]'"
     ):
-        check_peers(CELLS)
-    check_peers([cell._replace(works=without_peers(cell.works)) for cell in CELLS])
+        check_peers(names)
+    check_peers(without_peers(names))
 
 
 def test_names_under_autocast_are_those_of_works():
     assert in_half(("a", "b")) == ("a, bf16", "b, bf16")
-    assert tuple(n for n in FEW if WORKS[n].is_peer) == generation.PEERS
+    assert tuple(n for n in FEW if WORKS[n].is_peer) == PEERS

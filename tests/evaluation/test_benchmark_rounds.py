@@ -1,14 +1,19 @@
 """Works in turn: what is timed, what memory is, what an exponent is."""
 
+from functools import partial
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
 from hf_maskgit.evaluation.benchmark_rounds import (
     Contestant,
+    beginning_of,
     counted_passes,
     exponent,
     measure,
+    number_of_works,
     peak_bytes,
     quartiles,
 )
@@ -31,6 +36,23 @@ def test_works_are_run_in_turn_and_each_round_begins_with_another():
         assert timing.peak_bytes is None
         expected = [x / y for x, y in zip(timing.seconds, timings[0].seconds, strict=True)]
         assert list(timing.ratios) == expected
+
+
+def test_what_takes_long_is_timed_in_the_first_rounds_alone():
+    done, told = [], []
+
+    def contestant(name, most):
+        work = partial(done.append, name)
+        return Contestant(name, work, "a", dict, peak=lambda: done.append("p"), most_rounds=most)
+
+    bar = SimpleNamespace(update=lambda: told.append(1))
+    few = [contestant("a", None), contestant("b", 2)]
+    timings = measure(few, 4, CPU, counts_bytes=True, told=bar)
+    assert "".join(done) == "pp" + "ab" + "ba" + "a" + "a"
+    assert [len(one.ratios) for one in timings] == [4, 2]
+    assert len(told) == number_of_works(few, 4) == 8
+    expected = [x / y for x, y in zip(timings[1].seconds, timings[0].seconds, strict=False)]
+    assert list(timings[1].ratios) == expected
 
 
 def test_a_work_that_was_not_done_stops_the_measurement():
@@ -67,11 +89,32 @@ def test_the_peak_of_a_backward_pass_is_seen():
 
 def test_passes_are_counted_with_their_rows_while_they_are_looked_at():
     layer = nn.Linear(2, 2)
-    with counted_passes(layer) as rows:
+    with counted_passes(layer) as shapes:
         layer(torch.ones(3, 2))
-        layer(input=torch.ones(5, 2))
+        layer(input=torch.ones(5, 7, 2))
     layer(torch.ones(1, 2))
-    assert rows == [3, 5]
+    assert shapes == [(3, 2), (5, 7)]
+
+
+def test_a_work_can_be_begun_and_left():
+    layer, done = nn.Linear(2, 2), []
+
+    def work():
+        for number in range(5):
+            layer(torch.ones(3, 2))
+            done.append(number)
+
+    beginning_of(work, layer, 2)()
+    assert done == [0, 1]
+    beginning_of(work, layer, 9)()
+    assert done == [0, 1, 0, 1, 2, 3, 4]
+
+    def mistaken():
+        layer(torch.ones(3, 2))
+        raise ValueError("its own")
+
+    with pytest.raises(ValueError, match="its own"):
+        beginning_of(mistaken, layer, 2)()
 
 
 @pytest.mark.parametrize("power", [0, 1, 1.5, 2, -1])

@@ -2,11 +2,14 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 
 from hf_maskgit.evaluation import benchmark_generation as generation
-from hf_maskgit.evaluation.benchmark_generation import FEW, Cell, Growth, Sizes
+from hf_maskgit.evaluation.benchmark_generation import Cell, Growth
+from hf_maskgit.evaluation.benchmark_shapes import Sizes
+from hf_maskgit.evaluation.benchmark_works import FEW
 from hf_maskgit.training import benchmark_updates as training
 from scripts import benchmark
 
@@ -37,6 +40,49 @@ def test_it_measures_prints_and_writes(tmp_path, capsys):
     assert found["rounds"] == 2
 
 
+def test_a_run_that_was_ended_goes_on(tmp_path, monkeypatch):
+    """What is there is kept to the letter, and what is missing is measured."""
+    output = tmp_path / "speed.json"
+    words = ["--quick", "--no_peers", "--rounds", "1", "--output_file", str(output)]
+    measured = []
+
+    def measure(cell, *_, measure=generation.measure_growth):
+        measured.append(cell.over)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(generation, "measure_growth", measure)
+        with pytest.raises(KeyboardInterrupt):
+            benchmark.main(words)
+    before = json.loads(output.read_text())
+    assert [len(before[kind]) for kind in ("generation", "training", "growth")] == [1, 1, 0]
+    assert measured == ["length"]
+    after = benchmark.main([*words, "--resume"])
+    assert json.loads(output.read_text()) == after
+    assert {**after, "growth": []} == before
+    assert [one["over"] for one in after["growth"]] == ["length"]
+    assert list(tmp_path.iterdir()) == [output]
+    assert benchmark.main([*words, "--resume"]) == after
+    grown = (Cell("small", replace(TINY, steps=3), FEW),)
+    monkeypatch.setattr(generation, "QUICK_CELLS", grown)
+    again = benchmark.main([*words, "--resume"])["generation"]
+    assert [one["sizes"]["steps"] for one in again] == [2, 3]
+
+
+def test_figures_that_do_not_stand_beside_each_other_are_not_mixed(tmp_path):
+    output = tmp_path / "speed.json"
+    words = ["--quick", "--no_peers", "--cells", "growth", "--output_file", str(output)]
+    benchmark.main([*words, "--rounds", "1", "--resume"])  # a file that is to come
+    with pytest.raises(ValueError, match="was measured with rounds 1, and this run has 2; their"):
+        benchmark.main([*words, "--resume"])
+    output.write_text(json.dumps({**json.loads(output.read_text()), "commit": "another"}))
+    with pytest.raises(ValueError, match="was measured with commit another, and this run has"):
+        benchmark.main([*words, "--rounds", "1", "--resume"])
+    output.write_text("[]")
+    with pytest.raises(ValueError, match="holds no figures of this script to go on with"):
+        benchmark.main([*words, "--resume"])
+
+
 def test_one_cell_without_peers(monkeypatch):
     monkeypatch.setitem(sys.modules, "x_transformers", None)
     words = ["--quick", "--cells", "small", "--no_peers", "--rounds", "1"]
@@ -51,6 +97,7 @@ def test_one_cell_without_peers(monkeypatch):
     ("words", "sentence"),
     [
         (["--cells", "big"], "There is no cell 'big'; `cells` may name small, learns, growth."),
+        (["--resume"], "`resume` goes on with an `output_file`, and none is named."),
         (["--rounds", "0"], "`rounds` must be at least 1, got 0."),
         (["--device", "tpu"], "`device` must be cpu or cuda, got 'tpu'."),
         (["--output_file", "nowhere/a.json"], "There is no folder 'nowhere'"),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_maskgit.evaluation.benchmark_generation import Sizes, build_model
+from hf_maskgit.evaluation.benchmark_shapes import Sizes, build_model
 from hf_maskgit.training import benchmark_updates as updates
 from hf_maskgit.training.benchmark_updates import (
     ALL,

@@ -76,6 +76,10 @@ def test_the_commit_of_a_checkout(tmp_path, monkeypatch):
     assert len(commit) == 40
     (tmp_path / "file").write_text("two")
     assert commit_of(tmp_path) == f"{commit} with changes"
+    (tmp_path / "folder").mkdir()
+    assert commit_of(tmp_path / "folder") == f"{commit} with changes"
+    assert commit_of(tmp_path / "folder", within=True) == commit
+    assert commit_of(tmp_path, within=True) == f"{commit} with changes"
     monkeypatch.setenv("PATH", "")
     assert commit_of(tmp_path) is None
 
