@@ -15,6 +15,7 @@ from .core.pipeline_infilling import InfillingPipeline
 from .core.pipeline_text_generation import MaskGitTextGenerationPipeline, TextGenerationDispatch
 from .core.schedules import get_schedule
 from .evaluation.bound import nelbo
+from .patterns.pattern import Pattern
 from .training.collator import DataCollatorForMaskGit
 
 __version__ = "0.1.0.dev0"
@@ -26,6 +27,7 @@ __all__ = [
     "MaskGitForMaskedLM",
     "MaskGitGenerationConfig",
     "MaskGitTextGenerationPipeline",
+    "Pattern",
     "get_schedule",
     "nelbo",
 ]

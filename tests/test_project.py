@@ -31,7 +31,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 # Who may import whom: a folder takes from itself and from those before it. The modules of the
 # package's own folder are for its users; nothing inside goes through them.
-FOLDERS = ("core", "evaluation", "training", "hub")
+FOLDERS = ("core", "patterns", "evaluation", "training", "hub")
 CORE_MAY_IMPORT = {"torch", "transformers", "huggingface_hub"} | sys.stdlib_module_names
 
 
@@ -44,7 +44,7 @@ def target_of(imported: Import, folder: tuple[str, ...]) -> tuple[str, ...] | No
 
 
 def direction_faults(package: Path) -> list[str]:
-    """What breaks `core <- evaluation <- training <- hub <- scripts`, one sentence per fault."""
+    """What breaks `core <- patterns <- evaluation <- training <- hub <- scripts`, a line each."""
     faults, graph = [], {}
     for path in sorted(package.rglob("*.py")):
         parts = path.relative_to(package).with_suffix("").parts

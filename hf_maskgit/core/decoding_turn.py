@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .finite import check_critic_scores, check_processed, check_same_shape
+from .pattern_rows import PatternLaw, RowPatterns
 from .position_logits import PositionLogits
 from .sampler import Sampler
 from .sampler_scores import draw
@@ -37,6 +38,7 @@ class DecodingState:
             for.
         allowed: (R, L) long or None, row of `allowed_table` that a position keeps to.
         allowed_table: (K, V) bool or None, ids that may be emitted.
+        patterns: what the rows must look like, or None.
     """
 
     text: Tensor
@@ -46,6 +48,7 @@ class DecodingState:
     log_probabilities: Tensor
     allowed: Tensor | None = None
     allowed_table: Tensor | None = None
+    patterns: RowPatterns | None = None
 
     @classmethod
     def start(
@@ -88,11 +91,12 @@ class DecodingState:
             block=self.block[index],
             log_probabilities=self.log_probabilities[index],
             allowed=None if self.allowed is None else self.allowed[index],
+            patterns=None if self.patterns is None else self.patterns.rows(index),
         )
 
     def with_rows(self, index: Tensor, rows: "DecodingState") -> "DecodingState":
         """Put some rows back."""
-        # `can_end`, `block` and `allowed` never change, so that they need not be put back.
+        # The others never change, so that they need not be put back.
         return replace(
             self,
             text=self.text.index_copy(0, index, rows.text),
@@ -180,18 +184,28 @@ class Turn:
         return self.uniforms[..., 1]
 
     def logits(self, positions: Tensor) -> PositionLogits:
-        """Ask the denoiser for its logits (N, V) at positions (R, L) bool."""
-        state, sampler = self.state, self.sampler
-        return PositionLogits(
-            self.logits_fn(self.rows, state.text, positions),
+        """Ask the denoiser for its logits (N, V) at positions (R, L) bool.
+
+        Rows with a pattern are asked for at all masks of their block, whose law it is.
+        """
+        state, sampler, asked = self.state, self.sampler, positions
+        if state.patterns is not None:
+            up_to = state.block <= self.asked.block
+            asked = state.patterns.asked(positions, state.masked, up_to)
+        logits = PositionLogits(
+            self.logits_fn(self.rows, state.text, asked),
             sampler.suppressed,
             sampler.end_ids,
-            state.can_end[positions],
-            None if state.allowed is None else state.allowed[positions],
+            state.can_end[asked],
+            None if state.allowed is None else state.allowed[asked],
             state.allowed_table,
             # what a processor or warper of the user's makes of a part may differ
             whole=sampler.changes_scores,
         )
+        if state.patterns is None:
+            return logits
+        law = PatternLaw(state.patterns, logits, state.text, state.masked, asked)
+        return logits.given(law).only(positions[asked])
 
     def critic_scores(self, drawn: Tensor, positions: Tensor) -> Tensor:
         """Ask the critic: (N,) at positions (R, L) bool of the text with `drawn` at every mask.
@@ -218,52 +232,92 @@ class Turn:
             long. It raises a ValueError when a `logits_processor` leaves nothing to emit, or makes
             scores of nan.
         """
-        sampler = self.sampler
+        if isinstance(logits.condition, PatternLaw):
+            return self._joint_drawer(logits, logits.condition)
         rows = positions.nonzero()[:, 0]  # (N,) the row of each position
         uniforms = self.uniforms[..., 0][positions]
-        scale = torch.ones_like(uniforms)
-        if sampler.anneal_temperature:
-            scale = self.asked.temperature_scale[rows]
-        temperature = sampler.temperature * scale
-        greedy = not sampler.do_sample or bool((temperature == 0).all())
+        temperature = self._temperature[rows]
+        greedy = bool((temperature == 0).all())
 
         def drawn(scores: Tensor, which: slice) -> Tensor:
-            # Processors read a whole row per position: (n, L) is built for them alone.
-            text = self.state.text[rows[which] if sampler.changes_scores else slice(0)]
-            if sampler.processors:
-                scores = self._processed(scores, cast(torch.LongTensor, text), logits, which)
+            scores, text = self._processed(scores, logits, which, rows[which])
             if greedy:
                 return scores.argmax(-1)
-            return self._sampled(scores, text, uniforms[which], temperature[which])
+            cold = temperature[which] == 0
+            warm = self._filtered(self._warm(scores, temperature[which]), text)
+            return torch.where(cold, scores.argmax(-1), draw(warm, uniforms[which]))
 
         return drawn
 
-    def _sampled(
-        self, scores: Tensor, text: Tensor, uniforms: Tensor, temperature: Tensor
-    ) -> Tensor:
+    @property
+    def _temperature(self) -> Tensor:
+        """(R,) float64; 0 takes the likeliest."""
+        sampler, scale = self.sampler, self.asked.temperature_scale
+        if not sampler.do_sample:
+            return torch.zeros_like(scale)
+        scale = scale if sampler.anneal_temperature else torch.ones_like(scale)
+        return sampler.temperature * scale
+
+    def _joint_drawer(
+        self, logits: PositionLogits, law: PatternLaw
+    ) -> Callable[[Tensor, slice], Tensor]:
+        """Draw a whole text of every row; its tokens at some positions are what is drawn there."""
+        sampler, temperature = self.sampler, self._temperature
+        cold = temperature == 0
+
+        def warp(scores: Tensor, index: Tensor) -> Tensor:
+            rows = law.rows[index]
+            scores, _ = self._processed(scores, law.logits, index, rows)
+            return self._warm(scores, temperature[rows])
+
+        def filtering(scores: Tensor, index: Tensor) -> Tensor:
+            return self._filtered(scores, self.state.text[law.rows[index]])
+
+        plain = not sampler.processors and bool((cold | (temperature == 1)).all())
+        uniforms = self.uniforms[..., 0]
+        filters = filtering if sampler.warpers else None
+        path, scores_of = law.path(None if plain else warp, filters, cold, uniforms)
+
+        def drawn(scores: Tensor, which: slice) -> Tensor:
+            index = logits.index[which]
+            scores = scores_of(law.logits.at(index), index)
+            tokens = draw(scores, path.uniforms[index])
+            return torch.where(path.likeliest[index], scores.argmax(-1), tokens)
+
+        return drawn
+
+    def _warm(self, scores: Tensor, temperature: Tensor) -> Tensor:
         largest = torch.finfo(scores.dtype).max  # beyond it, -inf divided would give nan
         temperature = temperature.to(scores.dtype).clamp_max(largest)
         # At temperature 0 the likeliest token is taken; dividing by it would give nan.
-        cold = temperature == 0
-        divisor = torch.where(cold, 1, temperature)[:, None]
+        divisor = torch.where(temperature == 0, 1, temperature)[:, None]
         # Less the greatest of its row, which changes no probability, no quotient overflows.
         warm = (scores - scores.amax(-1, keepdim=True)) / divisor
         if self.sampler.warpers:
             asked = scores / divisor  # what a warper expects, unless it overflows
             warm = asked if bool(asked.amax(-1).isfinite().all()) else warm
-            words = cast(torch.LongTensor, text)
-            warm = self.sampler.warpers(words, cast(torch.FloatTensor, warm))
-        return torch.where(cold, scores.argmax(-1), draw(warm, uniforms))
+        return warm
+
+    def _filtered(self, scores: Tensor, text: Tensor) -> Tensor:
+        if not self.sampler.warpers:
+            return scores
+        words = cast(torch.LongTensor, text)
+        return self.sampler.warpers(words, cast(torch.FloatTensor, scores))
 
     def _processed(
-        self, scores: Tensor, text: torch.LongTensor, logits: PositionLogits, which: slice
-    ) -> Tensor:
+        self, scores: Tensor, logits: PositionLogits, which: Tensor | slice, rows: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the scores (n, V) that processors make, and the text (n, L) that they see."""
+        # Processors read a whole row per position: (n, L) is built for them alone.
+        text = self.state.text[rows if self.sampler.changes_scores else slice(0)]
+        if not self.sampler.processors:
+            return scores, text
         # A processor may edit in place, and may bring back what the distribution excludes.
-        given = scores
+        given, words = scores, cast(torch.LongTensor, text)
         scores = scores.clone()
         for processor in self.sampler.processors:
-            scores = processor(text, cast(torch.FloatTensor, scores))
+            scores = processor(words, cast(torch.FloatTensor, scores))
             check_same_shape("logits_processor", scores, given)
         scores = logits.restrict(scores, which)
         check_processed(scores)
-        return scores
+        return scores, text

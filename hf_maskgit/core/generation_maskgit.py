@@ -25,6 +25,7 @@ from .decoding_constraints import AllowedTokens, asked_processors, asked_warpers
 from .decoding_guidance import denoiser_of
 from .decoding_layout import PackedRows
 from .decoding_observers import Observer
+from .decoding_patterns import Patterns, with_patterns
 from .decoding_prompts import (
     Given,
     ids_of_decoding,
@@ -122,6 +123,7 @@ class MaskGitGenerationMixin:
         negative_prompt_ids: Tensor | None = None,
         negative_prompt_attention_mask: Tensor | None = None,
         allowed_token_ids: AllowedTokens | None = None,
+        pattern: Patterns | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
         streamer: Any = None,
         callback_on_step_end: StepCallback | None = None,
@@ -163,7 +165,11 @@ class MaskGitGenerationMixin:
             allowed_token_ids: ids that may be emitted: a list for all filled positions, a dict from
                 column of the returned rows to such a list, or one such dict (or None) per returned
                 row.
-            tokenizer: decodes for `stop_strings`.
+            pattern: what each row must look like from its first mask to its last, the known tokens
+                between them included: a `hf_maskgit.Pattern`, or one or None per row (or per
+                returned row). Tokens of a pass are drawn jointly from its distribution given that
+                the text will match; with an open end, the text may also end where it matches.
+            tokenizer: decodes for `stop_strings`, and must be the one of `pattern`.
             streamer: a streamer of transformers; takes one text.
             callback_on_step_end: called after each pass with its number, from 0, and the
                 `DecodingState` of all rows, packed to right padding with closing special tokens
@@ -197,6 +203,7 @@ class MaskGitGenerationMixin:
         stops = StopRules(sampler, rows.new, options.stop_strings, tokenizer, stopping_criteria)
         stops.check(rows.most_new, rows.can_end, options.pad_token_id)
         state = start_state(rows, sampler, allowed_token_ids, vocab_size)
+        state = with_patterns(state, rows, sampler, pattern, vocab_size, tokenizer)
         make = partial(make_denoiser, self, options=cache_of(self, options))
         negative = (negative_prompt_ids, negative_prompt_attention_mask)
         denoise = denoiser_of(self, make, prompts, state.block, options.guidance_scale, *negative)

@@ -9,6 +9,7 @@ Letters: N positions, V vocabulary, n positions of a block.
 
 from collections.abc import Callable
 from copy import copy
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +18,13 @@ from .finite import check_highest
 from .losses import forbid
 
 _BLOCK = 2**19  # logits of a block: 2 MiB in float32
+
+
+class Condition(Protocol):
+    """What is known of a text beside its distributions; it makes their scores conditional ones."""
+
+    def weigh(self, scores: Tensor, index: Tensor) -> Tensor:
+        """Return the scores (n, V) of some positions, (n,) long of all those it knows."""
 
 
 class PositionLogits:
@@ -45,6 +53,8 @@ class PositionLogits:
         self._raw, self._suppressed, self._end_ids = raw, suppressed, end_ids
         self._can_end, self._allowed, self._table = can_end, allowed, allowed_table
         self._rows = len(raw) if whole else max(1, _BLOCK // max(1, raw.shape[-1]))
+        self.condition: Condition | None = None
+        self.index = torch.zeros(0, dtype=torch.long)  # (N,) as the condition counts them
 
     def __len__(self) -> int:
         """Return N."""
@@ -52,12 +62,22 @@ class PositionLogits:
 
     def at(self, index: Tensor | slice) -> Tensor:
         """Return some rows, (n, V) in float32 or float64."""
-        return self.restrict(self._raw[index], index)
+        scores = self.restrict(self._raw[index], index)
+        return scores if self.condition is None else self.condition.weigh(scores, self.index[index])
+
+    def given(self, condition: Condition) -> "PositionLogits":
+        """Return the same positions with conditional scores."""
+        whole = copy(self)
+        whole.condition = condition
+        whole.index = torch.arange(len(self), device=self._raw.device)
+        return whole
 
     def only(self, chosen: Tensor) -> "PositionLogits":
         """Return those of some positions, (N,) bool."""
         part = copy(self)
         part._raw, part._can_end = self._raw[chosen], self._can_end[chosen]
+        if self.condition is not None:
+            part.index = self.index[chosen]
         part._allowed = None if self._allowed is None else self._allowed[chosen]
         return part
 

@@ -1,0 +1,221 @@
+"""The law of one pass, conditioned exactly on a regular language.
+
+A pass gives every position a distribution of its own, so that a text has their product. Given that
+the text belongs to a language, it is a Markov chain over the states of the language's automaton:
+one sweep from the right and one from the left give every marginal and joint draws without error.
+All sums run over classes of tokens, see `pattern_automaton`, in logarithms, so that what is merely
+unlikely never becomes impossible.
+
+Letters: R rows, W places of a row, Q states, C classes, V vocabulary, n positions.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Chains(NamedTuple):
+    """The automata of some rows, padded to one size.
+
+    Attributes:
+        step: (R, Q, C) long, the state after a class; Q is nowhere.
+        final: (R, Q) bool.
+        start: (R,) long.
+        inside: (R, W) bool, the places that a row has; they come first.
+        open: (R, W) bool, places of which nothing is asked but that something fits.
+        ended: (R, Q) bool, states behind the end of a text: whatever follows is no part of it.
+    """
+
+    step: Tensor
+    final: Tensor
+    start: Tensor
+    inside: Tensor
+    open: Tensor
+    ended: Tensor
+
+    def rows(self, index: Tensor) -> "Chains":
+        """Pick some of the rows."""
+        return Chains(*(part[index] for part in self))
+
+
+def class_masses(
+    scores: Tensor, class_of: Tensor, num_classes: int, expected: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Sum up the probability of every class.
+
+    Args:
+        scores: (n, V) float, logits with -inf at what cannot stand there.
+        class_of: (V,) long.
+        num_classes: C.
+        expected: (n, C) bool, classes whose sum is wanted exactly however small it is.
+
+    Returns:
+        Logarithms of the sums (n, C), and the highest score of each position (n,).
+    """
+    highest = scores.amax(-1)
+    level = highest.where(highest.isfinite(), 0)[:, None]
+    zeros = scores.new_zeros(len(scores), num_classes)
+    sums = zeros.index_add(-1, class_of, (scores - level).exp())
+    # Far below the likeliest token nothing is left of a number: such classes are summed up anew,
+    # from their own likeliest.
+    info = torch.finfo(scores.dtype)
+    if bool((expected & (sums < info.tiny / info.eps)).any()):
+        level = class_maxima(scores, class_of, num_classes)
+        level = level.where(level.isfinite(), 0)
+        below = scores - level.index_select(-1, class_of)
+        sums = zeros.index_add(-1, class_of, below.exp())
+    return sums.log().double() + level.double(), highest
+
+
+def class_maxima(scores: Tensor, class_of: Tensor, num_classes: int) -> Tensor:
+    """Return the highest score of every class, (n, V) -> (n, C); -inf where it has none."""
+    nothing = scores.new_full((len(scores), num_classes), -torch.inf)
+    return nothing.scatter_reduce(-1, class_of.expand(scores.shape), scores, "amax")
+
+
+def from_the_right(masses: Tensor, chains: Chains, likeliest: bool = False) -> Tensor:
+    """Return the log-mass of all ways to go on from each state, (R, W + 1, Q).
+
+    Args:
+        masses: (R, W, C) float64, log-masses of the classes, which sum up to 1 at a place; at
+            open places 0 or -inf.
+        chains: the automata.
+        likeliest: of the likeliest way instead, with the scores of the likeliest token of each
+            class for masses.
+    """
+    rows, width, _ = masses.shape
+    ways = masses.new_empty(rows, width + 1, chains.final.shape[1])
+    ways[:, width] = torch.zeros_like(ways[:, width]).masked_fill(~chains.final, -torch.inf)
+    for place in reversed(range(width)):
+        on = _behind(ways[:, place + 1], chains.step) + masses[:, place, None]
+        best = on.amax(-1)
+        total = best if likeliest else on.logsumexp(-1)
+        total = total.masked_fill(chains.ended, 0.0)  # all of it, also where a text is sought
+        if bool(chains.open[:, place].any()):
+            # There no text is likelier than another: it only counts that there is one.
+            some = torch.zeros_like(best).masked_fill(best == -torch.inf, -torch.inf)
+            total = torch.where(chains.open[:, place, None], some, total)
+        # Rows end at different places; behind the last nothing happens.
+        ways[:, place] = torch.where(chains.inside[:, place, None], total, ways[:, place + 1])
+    return ways
+
+
+def from_the_left(masses: Tensor, chains: Chains, ways: Tensor) -> Tensor:
+    """Return the log-mass of all ways to come to each state, (R, W, Q): before each place.
+
+    Args:
+        masses: (R, W, C) float64.
+        chains: the automata.
+        ways: from `from_the_right`; a state from which nothing leads to an end is left out.
+    """
+    rows, width, _ = masses.shape
+    states = chains.final.shape[1]
+    came = masses.new_full((rows, width, states), -torch.inf)
+    now = masses.new_full((rows, states + 1), -torch.inf)  # the last is nowhere
+    now.scatter_(1, chains.start[:, None], 0.0)
+    target = chains.step.flatten(1)
+    for place in range(width):
+        # What stands at a place has no say in how one comes to it: of a known token, too, it can be
+        # told how likely it is given all the others.
+        came[:, place] = now[:, :-1]
+        if place == width - 1:
+            break
+        paths = (now[:, :-1, None] + masses[:, place, None]).flatten(1)
+        # A logarithm of a sum over the paths that meet in a state, as `logsumexp` takes it.
+        level = torch.full_like(now, -torch.inf).scatter_reduce(1, target, paths, "amax")
+        level = level.where(level.isfinite(), 0)
+        sums = torch.zeros_like(now).scatter_add(1, target, (paths - level.gather(1, target)).exp())
+        behind = sums.log() + level
+        behind[:, -1] = -torch.inf
+        now = torch.where(chains.inside[:, place, None], behind, now)
+    return came
+
+
+def class_weights(came: Tensor, ways: Tensor, chains: Chains) -> Tensor:
+    """Return how much more the language likes each class at each place, (R, W, C) in nats.
+
+    Given that the text belongs to the language, and given all other known tokens, a token v stands
+    at a place with a probability proportional to p(v) times the weight of its class.
+    """
+    weights = []
+    for place in range(came.shape[1]):  # the whole (R, W, Q, C) may not fit into memory
+        through = came[:, place, :, None] + _behind(ways[:, place + 1], chains.step)
+        weights.append(through.logsumexp(1))
+    return torch.stack(weights, 1)
+
+
+def draw_classes(
+    masses: Tensor, ways: Tensor, chains: Chains, uniforms: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Draw the classes of whole rows jointly, from the left.
+
+    Args:
+        masses: (R, W, C) float64.
+        ways: from `from_the_right`.
+        chains: the automata.
+        uniforms: (R, W) float64 in [0, 1).
+
+    Returns:
+        Classes (R, W) long, and what their choice left of each uniform: (R, W) again uniform in
+        [0, 1), to draw a token of the class with.
+    """
+    state, drawn, left = chains.start, [], []
+    for place in range(masses.shape[1]):
+        # A class by its own mass and by that of all ways to go on behind it: no draw leads astray.
+        on = _of_state(_behind(ways[:, place + 1], chains.step), state) + masses[:, place]
+        cumulative = (on - on.amax(-1, keepdim=True)).exp().cumsum(-1)  # (R, C)
+        total = cumulative[:, -1:].contiguous()
+        target = uniforms[:, place, None] * total
+        pick = torch.searchsorted(cumulative, target, right=True)
+        pick = torch.minimum(pick, torch.searchsorted(cumulative, total))
+        pick = pick.clamp_max(masses.shape[2] - 1)  # of a row of nan
+        # Where a uniform fell between the bounds of its class is uniform again, and independent.
+        upper = cumulative.gather(1, pick)
+        lower = cumulative.gather(1, (pick - 1).clamp_min(0)).masked_fill(pick == 0, 0.0)
+        rest = (target - lower) / (upper - lower)
+        drawn.append(pick.squeeze(1))
+        left.append(rest.squeeze(1).clamp(0.0, 1 - 2.0**-53))
+        state = _next_state(chains, state, drawn[-1], place)
+    return torch.stack(drawn, 1), torch.stack(left, 1)
+
+
+def likeliest_classes(maxima: Tensor, ways: Tensor, chains: Chains) -> Tensor:
+    """Return the classes (R, W) long of the likeliest text of each row.
+
+    Args:
+        maxima: (R, W, C) float64, the score of each class's likeliest token.
+        ways: from `from_the_right` with `likeliest`.
+        chains: the automata.
+    """
+    state, taken = chains.start, []
+    for place in range(maxima.shape[1]):
+        on = _of_state(_behind(ways[:, place + 1], chains.step), state) + maxima[:, place]
+        taken.append(on.argmax(-1))
+        state = _next_state(chains, state, taken[-1], place)
+    return torch.stack(taken, 1)
+
+
+def log_mass(ways: Tensor, chains: Chains) -> Tensor:
+    """Return the log-probability (R,) that a text of the product law belongs to the language."""
+    return ways[:, 0].gather(1, chains.start[:, None]).squeeze(1)
+
+
+def _behind(ways: Tensor, step: Tensor) -> Tensor:
+    """Look up (R, Q) by the state after each class, (R, Q, C); nowhere there is no way."""
+    rows, states, classes = step.shape
+    nowhere = ways.new_full((rows, 1), -torch.inf)
+    found = torch.cat([ways, nowhere], 1).gather(1, step.flatten(1))
+    return found.view(rows, states, classes)
+
+
+def _of_state(table: Tensor, state: Tensor) -> Tensor:
+    """Pick the row of each state: (R, Q, C), (R,) -> (R, C)."""
+    return table[torch.arange(len(state)), state]
+
+
+def _next_state(chains: Chains, state: Tensor, classes: Tensor, place: int) -> Tensor:
+    behind = chains.step[torch.arange(len(state)), state, classes]
+    # Only of a text that belongs to no language does it lead nowhere; it has been refused before.
+    behind = behind.clamp_max(chains.final.shape[1] - 1)
+    return torch.where(chains.inside[:, place], behind, state)

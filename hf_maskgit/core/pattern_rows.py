@@ -1,0 +1,296 @@
+"""Rows with patterns in the middle of decoding: what a pass makes of their logits.
+
+The scores of a pass become those of its law given that the text will match, so that every order,
+pace and remasking goes by it; and the tokens of a pass are drawn jointly: a whole text is drawn, of
+which the chosen positions are kept, so that the rest stays possible.
+
+Letters: R rows, L length, W places of a span, P patterns, Q states, C classes, V vocabulary, N
+positions that were asked for.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .pattern_law import (
+    Chains,
+    class_masses,
+    class_maxima,
+    class_weights,
+    draw_classes,
+    from_the_left,
+    from_the_right,
+    likeliest_classes,
+    log_mass,
+)
+from .position_logits import PositionLogits
+
+# Scores (n, V) of some positions, by which of the N they are, as a token is to be drawn from them.
+Warp = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class RowPatterns:
+    """What the rows of a decoding must look like.
+
+    Attributes:
+        pattern: (R,) long, which pattern a row has; -1 for none.
+        span: (R, L) bool, the places that it speaks of: from the first mask to the last.
+        first: (R,) long, the position of the first of them.
+        step, final, start, ended: the automata of the rows, see `Chains`; on the CPU.
+        possible: (R, W, C) bool, classes of which something may be emitted; on the CPU.
+        class_of: (P, V) long, the class of each token.
+    """
+
+    pattern: Tensor
+    span: Tensor
+    first: Tensor
+    step: Tensor
+    final: Tensor
+    start: Tensor
+    ended: Tensor
+    possible: Tensor
+    class_of: Tensor
+
+    def rows(self, index: Tensor) -> "RowPatterns":
+        """Pick some of the rows."""
+        names = "pattern span first step final start ended possible".split()
+        picked = {n: getattr(self, n)[index.to(getattr(self, n).device)] for n in names}
+        return replace(self, **picked)
+
+    def asked(self, positions: Tensor, masked: Tensor, up_to: Tensor) -> Tensor:
+        """Add the masks whose logits the law of a pass needs, to positions (R, L) bool.
+
+        Args:
+            positions: what is asked for anyway.
+            masked: (R, L) bool.
+            up_to: (R, L) bool, places of the block that is worked on and of those before it; masks
+                behind them stay open.
+        """
+        busy = positions.any(1, keepdim=True)  # a row that nothing is asked of costs nothing
+        return positions | (masked & self.span & up_to & busy)
+
+    @property
+    def places(self) -> Tensor:
+        """Position of each place in its row, (R, W) long; 0 behind the span."""
+        place = torch.arange(self.possible.shape[1], device=self.span.device)
+        inside = place < self.span.sum(1, keepdim=True)
+        return torch.where(inside, self.first[:, None] + place, 0)
+
+    def chains(self, open_places: Tensor) -> Chains:
+        """Return the automata, with the places (R, L) bool that are open in this pass."""
+        inside = self.span.gather(1, self.places) & self._inside
+        is_open = open_places.gather(1, self.places) & inside
+        parts = self.step, self.final, self.start, inside.cpu(), is_open.cpu(), self.ended
+        return Chains(*parts)
+
+    @property
+    def _inside(self) -> Tensor:
+        place = torch.arange(self.possible.shape[1], device=self.span.device)
+        return place < self.span.sum(1, keepdim=True)
+
+    def known_masses(self, text: Tensor, masked: Tensor) -> Tensor:
+        """Return (R, W, C) float64: certainty at known tokens, elsewhere 0 where possible."""
+        places = self.places
+        tokens = text.gather(1, places)
+        of_row = self.class_of[self.pattern.clamp_min(0)]
+        known = of_row.gather(1, tokens).cpu()[..., None]  # the class of what stands there
+        possible = self.possible
+        there = torch.zeros_like(possible).scatter(2, known, True)
+        holds = torch.where(masked.gather(1, places).cpu()[..., None], possible, there)
+        return torch.zeros(holds.shape, dtype=torch.float64).masked_fill(~holds, -torch.inf)
+
+
+class Path(NamedTuple):
+    """A joint draw.
+
+    Attributes:
+        classes: (N,) long, the class that the token of each position is of; -1 for any.
+        uniforms: (N,) float64, to draw a token of it with.
+        likeliest: (N,) bool, where the likeliest one is taken instead.
+    """
+
+    classes: Tensor
+    uniforms: Tensor
+    likeliest: Tensor
+
+
+class PatternLaw:
+    """The law of one pass, given that every row will match its pattern.
+
+    Args:
+        patterns: of the R rows.
+        logits: the denoiser's at the N positions asked for, as they are.
+        text: (R, L) long.
+        masked: (R, L) bool.
+        positions: (R, L) bool, the N positions.
+    """
+
+    def __init__(
+        self,
+        patterns: RowPatterns,
+        logits: PositionLogits,
+        text: Tensor,
+        masked: Tensor,
+        positions: Tensor,
+    ) -> None:
+        self.logits, self.positions = logits, positions
+        self._patterns = patterns
+        where = positions.nonzero()
+        self.rows = where[:, 0]  # (N,)
+        in_span = patterns.span[positions]
+        self._pattern = torch.where(in_span, patterns.pattern[self.rows], -1)  # (N,)
+        # Masks with logits of their own, and where in (R, W) they stand.
+        self._free = in_span & masked[positions]
+        place = (where[:, 1] - patterns.first[self.rows]).clamp_min(0)
+        self._slot = (self.rows * patterns.possible.shape[1] + place).where(in_span, 0)
+        self._in_span = in_span
+        self._chains = patterns.chains(masked & ~positions)
+        self._known = patterns.known_masses(text, masked)
+
+    def weigh(self, scores: Tensor, index: Tensor) -> Tensor:
+        """Condition the scores (n, V) of some of the N positions."""
+        return self._weighed(scores, index, self._weights)
+
+    def path(
+        self, warp: Warp | None, filtering: Warp | None, cold: Tensor, uniforms: Tensor
+    ) -> tuple[Path, Warp]:
+        """Draw a whole text of every row.
+
+        Args:
+            warp: what the denoiser's scores become before a token is drawn from them; None for
+                these themselves.
+            filtering: takes -inf to some tokens of these scores, conditioned; None for none.
+            cold: (R,) bool, rows of which the likeliest text is taken.
+            uniforms: (R, L) float64 in [0, 1).
+
+        Returns:
+            The path, and the scores (n, V) of some positions from which its tokens are drawn.
+        """
+        scores = warp or (lambda block, index: block)
+        masses = self._masses if warp is None else self._masses_of(scores)
+        ways = self._checked(from_the_right(masses, self._chains))
+        draws = scores
+        cold = cold.cpu()
+        if filtering is not None:
+            # What is likeliest given the pattern is kept: the likeliest tokens of the denoiser may
+            # all be none that the pattern takes.
+            came = from_the_left(masses, self._chains, ways)
+            weights = class_weights(came, ways, self._chains)
+            draws = self._filtered(scores, filtering, weights)
+            masses = self._masses_of(draws)
+            ways = from_the_right(masses, self._chains)
+            # Filters may leave no text at all: then it is the likeliest one.
+            cold = cold | (log_mass(ways, self._chains) == -torch.inf)
+        spans = uniforms.gather(1, self._patterns.places).cpu()
+        classes, left = torch.zeros_like(self._chains.inside, dtype=torch.long), spans
+        if not bool(cold.all()):
+            classes, left = draw_classes(masses, ways, self._chains, spans)
+        if bool(cold.any()):
+            maxima = self._masses_of(scores, likeliest=True)
+            best = from_the_right(maxima, self._chains, likeliest=True)
+            likely = likeliest_classes(maxima, best, self._chains)
+            classes = torch.where(cold[:, None], likely, classes)
+        # Known tokens, and rows without a pattern, are drawn as without one.
+        device = uniforms.device
+        cold, free = cold.to(device)[self.rows], self._free
+        path = Path(
+            classes.flatten().to(device)[self._slot].where(free, -1),
+            left.flatten().to(device)[self._slot].where(free, uniforms[self.positions]),
+            cold,
+        )
+        return path, lambda block, index: self._chosen(scores, draws, path, block, index)
+
+    @cached_property
+    def _masses(self) -> Tensor:
+        return self._masses_of(lambda block, index: block)
+
+    @cached_property
+    def _weights(self) -> Tensor:
+        ways = self._checked(from_the_right(self._masses, self._chains))
+        came = from_the_left(self._masses, self._chains, ways)
+        return class_weights(came, ways, self._chains)
+
+    def _checked(self, ways: Tensor) -> Tensor:
+        impossible = (log_mass(ways, self._chains) == -torch.inf).nonzero()
+        if len(impossible):
+            raise ValueError(
+                f"Row {int(impossible[0])} of a pass can match its pattern no more: a callback has "
+                "changed its text, or the denoiser gives -inf to every text of the pattern."
+            )
+        return ways
+
+    def _masses_of(self, scores: Warp, likeliest: bool = False) -> Tensor:
+        """Sum up the classes everywhere, (R, W, C) float64: at masks asked for by their scores."""
+        classes = self._known.shape[2]
+        expected = self._patterns.possible.flatten(0, 1).to(self._slot.device)
+
+        def read(block: Tensor, which: slice) -> tuple[Tensor]:
+            index = torch.arange(len(self._slot), device=block.device)[which]
+            warped = scores(block, index)
+            found = torch.zeros(len(warped), classes, dtype=torch.float64, device=block.device)
+            for class_of, mine in self._by_pattern(index):
+                part = warped[mine]
+                wanted = expected[self._slot[index[mine]]]
+                wanted[:, 0] = False  # what stands in no pattern is never looked for
+                masses, _ = class_masses(part, class_of, classes, wanted)
+                # Of 1 in all, so that what stands behind an end of text comes to nothing in nats.
+                total = masses.logsumexp(-1, keepdim=True)
+                if likeliest:
+                    masses = class_maxima(part, class_of, classes).double()
+                found[mine] = masses - total
+            return (found,)
+
+        (found,) = self.logits.read(read)
+        # Sums over states are small and many: they are taken where a step costs least.
+        whole = self._known.clone()
+        free = self._free.cpu()
+        whole.flatten(0, 1)[self._slot.cpu()[free]] = found.cpu()[free]
+        return whole
+
+    def _by_pattern(self, index: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the classes (V,) of each pattern with which of some positions have it, (n,)."""
+        pattern = self._pattern[index]
+        for number in pattern.unique().tolist():
+            if number >= 0:
+                yield self._patterns.class_of[number], (pattern == number).nonzero().squeeze(1)
+
+    def _weighed(self, scores: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+        slots = weights.flatten(0, 1).to(scores.device, scores.dtype)[self._slot[index]]  # (n, C)
+        slots = slots.masked_fill(~self._in_span[index, None], 0.0)
+        if len(self._patterns.class_of) == 1:  # as it mostly is, and without a copy of the scores
+            return scores + slots.index_select(-1, self._patterns.class_of[0])
+        weighed = scores.clone()
+        for class_of, mine in self._by_pattern(index):
+            weighed[mine] += slots[mine].index_select(-1, class_of)
+        return weighed
+
+    def _filtered(self, scores: Warp, filtering: Warp, weights: Tensor) -> Warp:
+        def filtered(block: Tensor, index: Tensor) -> Tensor:
+            warped = scores(block, index)
+            kept = filtering(self._weighed(warped, index, weights), index)
+            return warped.masked_fill(kept == -torch.inf, -torch.inf)
+
+        return filtered
+
+    def _chosen(
+        self, scores: Warp, draws: Warp, path: Path, block: Tensor, index: Tensor
+    ) -> Tensor:
+        """Return the scores (n, V) of the tokens of the path's classes."""
+        cold = path.likeliest[index, None]
+        if bool(cold.all()):
+            found = scores(block, index)
+        elif bool(cold.any()):
+            found = torch.where(cold, scores(block, index), draws(block, index))
+        else:
+            found = draws(block, index)
+        # Of a class, its tokens by their own scores.
+        of_class = path.classes[index, None]
+        for class_of, mine in self._by_pattern(index):
+            others = (class_of != of_class[mine]) & (of_class[mine] >= 0)
+            found[mine] = found[mine].masked_fill(others, -torch.inf)
+        return found

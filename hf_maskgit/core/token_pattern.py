@@ -1,0 +1,247 @@
+"""A pattern: a regular language over the tokens of one vocabulary, held as small tensors.
+
+It is compiled once, from a regular expression or the like (`hf_maskgit.Pattern` does that, and
+checkpoints do not carry it), and then kept as one JSON file or used over many calls.
+
+Letters: Q states, C classes of tokens, V vocabulary.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from .argument_checks import check_is_tokenizer, check_whole, kind_of
+from .pattern_automaton import (
+    NEVER,
+    Automaton,
+    Element,
+    checked_size,
+    of_elements,
+    possible_lengths,
+    shortest_and_longest,
+)
+
+_FORMAT = "hf_maskgit pattern 1"
+_MOST_TOKENS = 100_000  # of an element that is repeated; nothing holds longer texts
+
+
+@dataclass(frozen=True, eq=False)
+class TokenPattern:
+    """Which rows of tokens a text may consist of.
+
+    Args:
+        automaton: the language.
+        source: what it was made from, for people.
+        fingerprint: of the tokenizer for whose text it was compiled, see `fingerprint`; "" where it
+            speaks of ids alone.
+        mask_token_id: that tokenizer's mask; None where it has none.
+    """
+
+    automaton: Automaton
+    source: str = ""
+    fingerprint: str = ""
+    mask_token_id: int | None = None
+
+    def __repr__(self) -> str:
+        """Show source and size."""
+        states, classes = self.automaton.step.shape
+        kind = type(self).__name__
+        return f"<{kind} {self.source!r}: {states} states, {classes} classes of tokens>"
+
+    @classmethod
+    def from_token_classes(cls, elements: Sequence[Any], vocab_size: int) -> Self:
+        """Make the pattern of sets of token ids, one behind the other.
+
+        `[[5], ([6, 7], 2, 4), [5]]` is token 5, then two to four tokens that are 6 or 7, then 5.
+
+        Args:
+            elements: each a list of ids, for one token of them; or a tuple of such a list, the
+                fewest and the most tokens of it; None as the most sets no limit.
+            vocab_size: V.
+
+        Raises:
+            ValueError: for ids outside the vocabulary, bad counts, or no text at all.
+        """
+        check_whole("vocab_size", vocab_size, 1)
+        if isinstance(elements, str) or not isinstance(elements, Sequence) or not elements:
+            raise ValueError(
+                "`elements` must be a list of lists of token ids, or of tuples (ids, least, most), "
+                f"got {elements!r}."
+            )
+        parsed = [_element(element, vocab_size) for element in elements]
+        return cls(of_elements(parsed, vocab_size), f"{len(elements)} token classes")
+
+    @cached_property
+    def _extremes(self) -> tuple[int, int | None]:
+        return shortest_and_longest(self.automaton)
+
+    @property
+    def shortest(self) -> int:
+        """The fewest tokens that a text of the pattern has."""
+        return self._extremes[0]
+
+    @property
+    def longest(self) -> int | None:
+        """The most tokens that a text of the pattern has; None where there is no limit."""
+        return self._extremes[1]
+
+    def lengths(self, most: int) -> Tensor:
+        """Tell which numbers of tokens from 0 to `most` a text may have, (most + 1,) bool."""
+        return possible_lengths(self.automaton, most)
+
+    def matches(self, ids: Sequence[int] | Tensor) -> bool:
+        """Tell whether a row of tokens belongs to the pattern."""
+        step, final, class_of, state = self.automaton
+        for token in torch.as_tensor(ids).tolist():
+            known = 0 <= token < len(class_of)
+            state = int(step[state, class_of[token]]) if known else len(final)
+            if state == len(final):
+                return False
+        return bool(final[state])
+
+    def in_vocabulary(self, vocab_size: int) -> Automaton:
+        """Return the automaton over as many ids as a model has, which may be more.
+
+        Raises:
+            ValueError: for a model that has fewer.
+        """
+        step, final, class_of, start = self.automaton
+        if len(class_of) > vocab_size:
+            raise ValueError(
+                f"The pattern was made for a vocabulary of {len(class_of)} tokens, the model's has "
+                f"{vocab_size}; make it with the model's own tokenizer."
+            )
+        # Embeddings are often padded to a round number of rows.
+        more = class_of.new_full((vocab_size - len(class_of),), NEVER)
+        return Automaton(step, final, torch.cat([class_of, more]), start)
+
+    def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Refuse a tokenizer whose text is another one's than the pattern was compiled for.
+
+        Raises:
+            ValueError: saying what to do.
+        """
+        if self.fingerprint and self.fingerprint != fingerprint(tokenizer):
+            raise ValueError(
+                "The pattern was compiled for another tokenizer than this one, whose tokens stand "
+                "for other texts. Compile it anew with the model's own tokenizer."
+            )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the pattern to a JSON file."""
+        step, final, class_of, start = self.automaton
+        stored = {
+            "format": _FORMAT,
+            "source": self.source,
+            "fingerprint": self.fingerprint,
+            "mask_token_id": self.mask_token_id,
+            "start": start,
+            "final": final.long().tolist(),
+            "step": step.tolist(),
+            "class_of": class_of.tolist(),
+        }
+        Path(path).write_text(json.dumps(stored, separators=(",", ":")), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a pattern that `save` wrote.
+
+        Raises:
+            FileNotFoundError: where there is no file.
+            ValueError: for a file that is something else, or damaged.
+        """
+        try:
+            stored = json.loads(Path(path).read_text(encoding="utf-8"))
+            if stored["format"] != _FORMAT:
+                raise KeyError("format")
+            automaton = Automaton(
+                torch.tensor(stored["step"], dtype=torch.long),
+                torch.tensor(stored["final"], dtype=torch.long).bool(),
+                torch.tensor(stored["class_of"], dtype=torch.long),
+                stored["start"],
+            )
+            marks = stored["source"], stored["fingerprint"], stored["mask_token_id"]
+            whole = _is_whole(automaton)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path} holds no pattern that this version reads ({type(error).__name__}); make "
+                "the pattern anew and `save` it."
+            ) from error
+        if not whole:
+            raise ValueError(f"{path} is damaged: states or classes that it names do not exist.")
+        return cls(checked_size(automaton), *marks)
+
+
+def as_pattern(value: Any) -> TokenPattern:
+    """Return a pattern as this module's own, also one of another copy of this code.
+
+    Raises:
+        TypeError: for something else, saying how a pattern is made.
+    """
+    if isinstance(value, TokenPattern):
+        return value
+    # A checkpoint that carries its code has a class of its own beside the package's.
+    names = ("automaton", "source", "fingerprint", "mask_token_id")
+    if all(hasattr(value, name) for name in names):
+        return TokenPattern(Automaton(*value.automaton), *(getattr(value, n) for n in names[1:]))
+    raise TypeError(
+        f"`pattern` must be a Pattern, or a list with one or None per row, got {kind_of(value)}; "
+        "make one by hf_maskgit.Pattern.from_regex(regex, tokenizer) or the like."
+    )
+
+
+def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return what tells tokenizers apart whose tokens stand for different texts."""
+    check_is_tokenizer(tokenizer)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    decoder = getattr(backend, "decoder", None)
+    # What the tokens are, and how they are put together; not how texts are cut into them.
+    known = [
+        sorted(tokenizer.get_vocab().items(), key=lambda item: (item[1], item[0])),
+        "" if decoder is None else decoder.__getstate__().decode(),
+    ]
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:32]
+
+
+def _element(element: Any, vocab_size: int) -> Element:
+    ids, least, most = element if _is_counted(element) else (element, 1, 1)
+    counts = least, least if most is None else most
+    if not all(type(n) is int and 0 <= n <= _MOST_TOKENS for n in counts) or counts[0] > counts[1]:
+        raise ValueError(
+            f"The counts of a token class must be whole numbers from 0 to {_MOST_TOKENS:,}, the "
+            f"fewest not above the most, or None as the most; got {least!r} and {most!r}."
+        )
+    if not isinstance(ids, Collection) or not all(type(i) is int for i in ids) or not len(ids):
+        raise ValueError(f"A token class must be a list of token ids, got {ids!r}.")
+    outside = [i for i in ids if not 0 <= i < vocab_size]
+    if outside:
+        raise ValueError(
+            f"A token class names the id {outside[0]}; the vocabulary has 0 to {vocab_size - 1}."
+        )
+    return Element(frozenset(ids), least, most)
+
+
+def _is_counted(element: Any) -> bool:
+    is_tuple = isinstance(element, tuple) and len(element) == 3
+    return is_tuple and isinstance(element[0], Collection)
+
+
+def _is_whole(automaton: Automaton) -> bool:
+    step, final, class_of, start = automaton
+    states, classes = step.shape
+    flat = class_of.ndim == final.ndim == 1 and len(final) == states
+    known = flat and type(start) is int and 0 <= start < states
+    in_range = all(
+        bool(((part >= 0) & (part < limit)).all())
+        for part, limit in ((step, states + 1), (class_of, classes))
+    )
+    return known and in_range and bool((step[:, NEVER] == states).all())

@@ -1,0 +1,174 @@
+"""From a language of characters to one of tokens: bytes are walked through an automaton of bytes.
+
+Letters: S states of the automaton of bytes, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..core.pattern_automaton import MOST_STATES, Automaton, smallest, tokens_by_class
+from .token_texts import TokenTexts
+
+# Bytes that no pattern may take longer than a minute for: states of bytes times tokens.
+_MOST_WALKS = 2**29
+_BLOCK = 2**22  # walks side by side
+_NO_BYTE = 256  # the id of the end, which outlines-core wants
+_LAST = "\U0010ffff"  # no character, and the last of Unicode
+_EXTRA = (
+    "compiles regular expressions with the package outlines-core, which is not installed: "
+    "pip install 'hf_maskgit[patterns]'. Pattern.from_choices, from_prosite and "
+    "from_token_classes do without it."
+)
+
+
+class ByteAutomaton(NamedTuple):
+    """A language of bytes.
+
+    Attributes:
+        step: (S, 256) long, the state after a byte; S is nowhere.
+        final: (S,) bool.
+        start: the state before the first byte.
+    """
+
+    step: Tensor
+    final: Tensor
+    start: int
+
+
+def bytes_of_regex(regex: str) -> ByteAutomaton:
+    """Compile a regular expression, matched by whole texts.
+
+    Raises:
+        ImportError: when outlines-core is not installed.
+        ValueError: for an expression that it does not know.
+    """
+    try:
+        from outlines_core import Index, Vocabulary
+    except ImportError as error:
+        raise ImportError(f"Pattern.from_regex {_EXTRA}") from error
+    every = Vocabulary(_NO_BYTE, {bytes([byte]): [byte] for byte in range(_NO_BYTE)})
+    try:
+        Index(regex, every)  # alone: brackets around it would make sense of "a)(b"
+        # Of a text that could be over and goes on, outlines-core forgets how (a(ba)* is only a to
+        # it). So no text is over but by a character that stands in none.
+        index = Index(f"(?:{regex})\\x{{{ord(_LAST):X}}}", every)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"The regular expression {regex!r} cannot be compiled: {error}. It is matched by whole "
+            "texts, so that anchors (^, $) are left out; looking around, word boundaries and "
+            "references to groups are not regular."
+        ) from error
+    moves = index.get_transitions()  # by states whose numbers have gaps
+    behind = {state for reached in moves.values() for state in reached.values()}
+    names = sorted({index.get_initial_state(), *moves, *behind})
+    _check_states(len(names))
+    number = {name: place for place, name in enumerate(names)}
+    step = torch.full((len(names) + 1, _NO_BYTE), len(names))
+    for name, reached in moves.items():
+        for byte, target in reached.items():
+            if byte != _NO_BYTE:
+                step[number[name], byte] = number[target]
+    state = torch.arange(len(names))
+    for byte in _LAST.encode():
+        state = step[state, byte]
+    over = torch.tensor([name in index.get_final_states() for name in names] + [False])
+    return ByteAutomaton(step[:-1], over[state], number[index.get_initial_state()])
+
+
+def regex_of_schema(schema: str) -> str:
+    """Turn a JSON schema, as JSON text, into a regular expression.
+
+    Raises:
+        ImportError: when outlines-core is not installed.
+        ValueError: for a schema that it does not know.
+    """
+    try:
+        from outlines_core.json_schema import build_regex_from_schema
+    except ImportError as error:
+        raise ImportError(f"Pattern.from_json_schema {_EXTRA}") from error
+    try:
+        return str(build_regex_from_schema(schema))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"The JSON schema cannot be compiled: {error}.") from error
+
+
+def bytes_of_choices(texts: Sequence[str]) -> ByteAutomaton:
+    """Make the automaton of some texts: a tree of their bytes."""
+    rows: list[dict[int, int]] = [{}]
+    ends = set()
+    for text in texts:
+        state = 0
+        for byte in text.encode():
+            if byte not in rows[state]:
+                rows[state][byte] = len(rows)
+                rows.append({})
+            state = rows[state][byte]
+        ends.add(state)
+        _check_states(len(rows))
+    step = torch.full((len(rows), 256), len(rows))
+    for state, row in enumerate(rows):
+        for byte, target in row.items():
+            step[state, byte] = target
+    return ByteAutomaton(step, torch.tensor([s in ends for s in range(len(rows))]), 0)
+
+
+def over_tokens(language: ByteAutomaton, texts: TokenTexts) -> Automaton:
+    """Make the automaton of all rows of tokens whose text belongs to a language.
+
+    Raises:
+        ValueError: for a language that the tokens cannot write, or one too large.
+    """
+    states, size = len(language.final), len(texts.rest)
+    if (states + 1) * size > _MOST_WALKS:
+        raise ValueError(
+            f"The pattern makes an automaton of {states:,} states of bytes, and the vocabulary has "
+            f"{size:,} tokens; {_MOST_WALKS // size:,} states are the limit for it. Bound what "
+            "repeats, or ask less."
+        )
+    # State 0 is before the first token, whose text may differ; the others are those of bytes.
+    begun = _walked(language, texts.first, torch.tensor([language.start]))
+    going = _walked(language, texts.rest, torch.arange(states))
+    step = torch.cat([begun, going]) + 1
+    step[step == states + 1] = states + 1
+    final = torch.cat([language.final[language.start].reshape(1), language.final])
+    number = tokens_by_class(step, states + 2)
+    some = torch.empty(int(number.max()) + 1, dtype=torch.long)
+    some.scatter_(0, number, torch.arange(size))
+    return smallest(Automaton(step[:, some].long(), final, number, 0))
+
+
+def _walked(language: ByteAutomaton, texts: Sequence[bytes | None], starts: Tensor) -> Tensor:
+    """Walk every token from some states, (K,) -> (K, V) int32: where it leads; S is nowhere."""
+    nowhere, size = len(language.final), len(texts)
+    table = torch.cat([language.step, torch.full((1, 256), nowhere)]).flatten()
+    by_length = sorted(range(size), key=lambda i: -len(texts[i] or b""))
+    lengths = [len(texts[i] or b"") for i in by_length]
+    width = max(lengths, default=0)
+    padded = b"".join((texts[i] or b"").ljust(width, b"\0") for i in by_length)
+    columns = torch.frombuffer(bytearray(padded or b"\0"), dtype=torch.uint8)
+    columns = columns[: size * width].view(size, width)
+    places = torch.tensor(by_length)
+    absent = torch.tensor([text is None for text in texts])
+    found = torch.empty(len(starts), size, dtype=torch.int32)
+    at_once = max(1, _BLOCK // max(1, size))
+    for block in range(0, len(starts), at_once):
+        states = starts[block : block + at_once, None].repeat(1, size)  # (k, V), longest first
+        going = size
+        for place in range(width):
+            while lengths[going - 1] <= place:
+                going -= 1
+            byte = columns[:going, place].long()
+            states[:, :going] = table[states[:, :going] * 256 + byte]
+        found[block : block + at_once, places] = states.int()
+    return found.masked_fill(absent, nowhere)
+
+
+def _check_states(states: int) -> None:
+    if states > 8 * MOST_STATES:
+        raise ValueError(
+            f"The pattern makes an automaton of {states:,} states of bytes or more; "
+            f"{8 * MOST_STATES:,} are the limit. Bound what repeats, or ask less."
+        )

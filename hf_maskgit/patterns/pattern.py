@@ -1,0 +1,115 @@
+"""`Pattern`: what a text must look like, compiled for one tokenizer."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+from transformers import PreTrainedTokenizerBase
+
+from ..core.argument_checks import check_is_tokenizer
+from ..core.pattern_automaton import of_elements
+from ..core.token_pattern import TokenPattern, fingerprint
+from .compiling import ByteAutomaton, bytes_of_choices, bytes_of_regex, over_tokens, regex_of_schema
+from .prosite import elements_of
+from .token_texts import token_texts
+
+
+class Pattern(TokenPattern):
+    """What the masks of a text, with the known tokens between them, must look like.
+
+    It speaks about the text of the span from a row's first mask to its last:
+    `tokenizer.decode(ids, clean_up_tokenization_spaces=False)`, whole, without the one space with
+    which it may begin. Where decoding puts a space between any two tokens, as between residues and
+    atoms, these spaces are left out. Special tokens stand in no pattern.
+
+    `save(path)` keeps one as JSON, `Pattern.load(path)` reads it; `shortest`, `longest` and
+    `lengths(most)` tell how many tokens it takes, `matches(ids)` whether a row belongs to it.
+    """
+
+    @classmethod
+    def from_regex(cls, regex: str, tokenizer: PreTrainedTokenizerBase) -> Self:
+        r"""Compile a regular expression, such as `\d{4}-\d{2}-\d{2}`, that a text matches wholly.
+
+        Args:
+            regex: in the syntax of Rust's regex crate, nearly that of `re`; without anchors, groups
+                that are referred to, and looking around.
+            tokenizer: the model's.
+
+        Raises:
+            ImportError: when the package outlines-core is not installed.
+            ValueError: for an expression that cannot be compiled, is met by no text, or makes too
+                large an automaton.
+        """
+        _check_is_text("regex", regex)
+        check_is_tokenizer(tokenizer)
+        return cls._compiled(bytes_of_regex(regex), tokenizer, regex)
+
+    @classmethod
+    def from_json_schema(
+        cls, schema: str | Mapping[str, Any], tokenizer: PreTrainedTokenizerBase
+    ) -> Self:
+        """Compile a JSON schema: the texts are JSON that it describes.
+
+        Args:
+            schema: as a dict or as JSON text.
+            tokenizer: the model's.
+
+        Raises:
+            ImportError: when the package outlines-core is not installed.
+            ValueError: for a schema that cannot be compiled, or makes too large an automaton.
+        """
+        check_is_tokenizer(tokenizer)
+        if not isinstance(schema, str | Mapping):
+            raise TypeError(f"`schema` must be a dict or JSON text, got {type(schema).__name__}.")
+        text = schema if isinstance(schema, str) else json.dumps(schema)
+        return cls._compiled(bytes_of_regex(regex_of_schema(text)), tokenizer, text)
+
+    @classmethod
+    def from_choices(cls, texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Self:
+        """Compile a list of texts, of which one is to stand there, split into tokens in any way.
+
+        Args:
+            texts: one or more.
+            tokenizer: the model's.
+
+        Raises:
+            ValueError: for something else than texts, or texts that the vocabulary cannot write.
+        """
+        check_is_tokenizer(tokenizer)
+        of_texts = not isinstance(texts, str) and isinstance(texts, Sequence) and len(texts)
+        if not of_texts or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"`texts` must be a list of one or more texts, got {texts!r}.")
+        return cls._compiled(bytes_of_choices(texts), tokenizer, " | ".join(texts))
+
+    @classmethod
+    def from_prosite(cls, motif: str, tokenizer: PreTrainedTokenizerBase) -> Self:
+        """Compile a motif of proteins, such as `C-x(2,4)-C-x(3)-[LIVMFYWC]`.
+
+        The motif is the whole span; `x*` before or behind it leaves room for other residues.
+
+        Args:
+            motif: in PROSITE's notation, see `hf_maskgit.patterns.prosite`.
+            tokenizer: the model's, with a token for each residue.
+
+        Raises:
+            ValueError: for a motif that is none, or residues that the tokenizer lacks.
+        """
+        _check_is_text("motif", motif)
+        check_is_tokenizer(tokenizer)
+        texts = token_texts(tokenizer)
+        letters = {i: (text or b"").decode(errors="replace") for i, text in enumerate(texts.rest)}
+        residues = {t: i for i, t in letters.items() if len(t) == 1 and t.isascii() and t.isupper()}
+        automaton = of_elements(elements_of(motif, residues), len(texts.first))
+        return cls(automaton, motif, fingerprint(tokenizer), tokenizer.mask_token_id)
+
+    @classmethod
+    def _compiled(
+        cls, language: ByteAutomaton, tokenizer: PreTrainedTokenizerBase, source: str
+    ) -> Self:
+        automaton = over_tokens(language, token_texts(tokenizer))
+        return cls(automaton, source, fingerprint(tokenizer), tokenizer.mask_token_id)
+
+
+def _check_is_text(name: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"`{name}` must be a text, got {type(value).__name__}.")

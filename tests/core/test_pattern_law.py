@@ -1,0 +1,152 @@
+"""One pass given a regular language, against the enumeration of every text."""
+
+import itertools
+
+import pytest
+import torch
+
+from hf_maskgit.core.pattern_law import (
+    Chains,
+    class_masses,
+    class_weights,
+    from_the_left,
+    from_the_right,
+    log_mass,
+)
+from tests.support.oracles_sampling import chi_square
+from tests.support.pattern_cells import cell
+
+SAMPLES = 4000
+
+
+def messages(of):
+    """Masses, chains and both sweeps of a cell, by the library."""
+    length = of.shape[0]
+    step, final, class_of, start = of.pattern.automaton
+    scores = torch.nn.functional.pad(of.logits, (0, 2), value=-torch.inf)
+    classes = step.shape[1]
+    masses, _ = class_masses(scores, class_of, classes, torch.ones(length, classes).bool())
+    masses = masses - masses.logsumexp(-1, keepdim=True)
+    for place, symbol in of.known.items():
+        masses[place] = -torch.inf
+        masses[place, class_of[symbol]] = 0
+    everywhere = torch.ones(1, length).bool()
+    nothing = torch.zeros(1, len(final)).bool()
+    chains = Chains(
+        step[None], final[None], torch.tensor([start]), everywhere, ~everywhere, nothing
+    )
+    ways = from_the_right(masses[None], chains)
+    came = from_the_left(masses[None], chains, ways)
+    return masses[None], chains, ways, came
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_marginals_and_the_mass_are_those_of_enumeration_to_1e_12(seed):
+    of = cell(seed)
+    _, chains, ways, came = messages(of)
+    assert log_mass(ways, chains).item() == pytest.approx(of.log_mass(), abs=1e-12)
+    weights = class_weights(came, ways, chains)[0][:, of.pattern.automaton.class_of[:-2]]
+    found = (of.logits + weights).softmax(-1)
+    for place, truth in enumerate(of.marginals()):
+        if place not in of.known:
+            assert (found[place] - truth).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_one_pass_draws_texts_jointly_from_the_law_given_the_language(seed):
+    """Fails by chance once in 10,000 runs each; a text of another language is a KeyError."""
+    of = cell(seed)
+    drawn = of.fill(SAMPLES, seed=100 + seed, steps=1)
+    assert chi_square(of.counts(drawn.text), of.law()) > 1e-4
+
+
+@pytest.mark.parametrize("temperature", [0.5, 3.0])
+def test_the_temperature_is_the_denoisers(temperature):
+    """The language conditions what is drawn from, at its temperature. Once in 10,000 runs."""
+    of = cell(11)
+    drawn = of.fill(SAMPLES, seed=7, steps=1, temperature=temperature)
+    assert chi_square(of.counts(drawn.text), of.law(temperature)) > 1e-4
+
+
+@pytest.mark.parametrize("steps", [2, 6])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"order": "random"},
+        {"order": "left_to_right"},
+        {"order": "top_probability", "choice_temperature": 1.0},
+        {"order": "entropy"},
+        {"order": "margin"},
+        {"order": "random", "pace": "ancestral"},
+        {"order": "random", "pace": "first_hitting"},
+        {"order": "top_probability", "pace": "entropy_bound"},
+    ],
+    ids=lambda options: "-".join(map(str, options.values())),
+)
+def test_a_denoiser_that_says_the_same_of_every_text_keeps_that_law_at_any_pace(options, steps):
+    """Given what stands there, the rest has the law of what is left. Once in 10,000 runs each."""
+    of = cell(21)
+    drawn = of.fill(1200, seed=9, steps=steps, **options)
+    assert chi_square(of.counts(drawn.text), of.law()) > 1e-4
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("steps", [1, 4])
+def test_greedy_takes_the_likeliest_text(seed, steps):
+    of = cell(seed)
+    drawn = of.fill(1, steps=steps, do_sample=False, order="left_to_right").text[0]
+    assert drawn.tolist() == of.texts[of.law().argmax()].tolist()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_probabilities_of_tokens_are_those_given_the_language(seed):
+    of = cell(seed)
+    filled = of.fill(3, steps=1, records_probabilities=True)
+    free = [place for place in range(of.shape[0]) if place not in of.known]
+    truth = of.marginals()[free, filled.text[:, free]].log()
+    assert (filled.log_probabilities[:, free].double() - truth).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_with_an_open_end_texts_end_where_they_may(seed):
+    """What stands behind the end has no say. Fails by chance once in 10,000 runs each."""
+    of = cell(seed, known=False)
+    length, symbols = of.shape
+    scores = torch.nn.functional.pad(of.logits, (0, 2)).index_fill(
+        1, torch.tensor([symbols]), -torch.inf
+    )
+    scores = scores.log_softmax(-1)
+    law = {}
+    for size in range(length + 1):
+        for text in itertools.product(range(symbols), repeat=size):
+            if of.accepts(text):
+                ending = scores[size, symbols + 1] if size < length else 0.0
+                law[text] = float(scores[range(size), list(text)].sum() + ending)
+    drawn = of.fill(SAMPLES, seed=3, steps=2, can_end=True).text.tolist()
+    end = symbols + 1
+    cut = [tuple(row[: row.index(end)] if end in row else row) for row in drawn]
+    truth = torch.tensor(list(law.values())).softmax(0)
+    counts = torch.zeros(len(law))
+    for text in cut:
+        counts[list(law).index(text)] += 1
+    assert chi_square(counts.numpy(), truth) > 1e-4
+
+
+def test_what_is_merely_unlikely_stays_possible():
+    """Beyond the reach of float32 and float64: e^-2000 at each of six places."""
+    scores = torch.full((6, 5), -2000.0)
+    scores[:, 0] = 0.0
+    class_of = torch.tensor([0, 1, 1, 2, 2])
+    masses, _ = class_masses(scores, class_of, 3, torch.ones(6, 3).bool())
+    expected = torch.tensor([0.0, -2000 + 0.693147, -2000 + 0.693147]).double()
+    assert torch.allclose(masses, expected.expand(6, 3), atol=1e-3)
+    chains = Chains(
+        torch.tensor([[[2, 1, 2], [2, 2, 0]]]),
+        torch.tensor([[True, False]]),
+        torch.tensor([0]),
+        torch.ones(1, 6).bool(),
+        torch.zeros(1, 6).bool(),
+        torch.zeros(1, 2).bool(),
+    )
+    ways = from_the_right(masses[None], chains)
+    assert log_mass(ways, chains).item() == pytest.approx(-11995.84, abs=0.05)

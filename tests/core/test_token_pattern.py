@@ -1,0 +1,122 @@
+"""The pattern as users hold it: made of ids, kept as a file, asked for lengths and matches."""
+
+import json
+
+import pytest
+import torch
+
+from hf_maskgit import Pattern
+from hf_maskgit.core.pattern_automaton import Automaton
+from hf_maskgit.core.token_pattern import TokenPattern, as_pattern
+from tests.support.tiny import roberta_tokenizer, word_tokenizer
+
+ELEMENTS = [[5], ([6, 7], 2, 4), ([8], 0, None), [5, 9]]
+
+
+@pytest.fixture(scope="module")
+def pattern():
+    return TokenPattern.from_token_classes(ELEMENTS, 12)
+
+
+def test_token_classes_need_no_text(pattern):
+    assert (pattern.shortest, pattern.longest) == (4, None)
+    assert pattern.lengths(5).tolist() == [False] * 4 + [True] * 2
+    assert pattern.matches([5, 6, 7, 8, 8, 9])
+    assert pattern.matches(torch.tensor([5, 7, 7, 5]))
+    for ids in ([5, 6, 5], [5, 6, 7], [5, 6, 7, 5, 8], [5, 6, 7, 12], [-1], []):
+        assert not pattern.matches(ids)
+    assert repr(pattern) == "<TokenPattern '4 token classes': 7 states, 5 classes of tokens>"
+
+
+@pytest.mark.parametrize(
+    ("elements", "sentence"),
+    [
+        ([], "must be a list of lists of token ids, or of tuples"),
+        ("CxC", "must be a list of lists of token ids, or of tuples"),
+        ([5], "must be a list of token ids, got 5"),
+        ([[]], "must be a list of token ids"),
+        ([["a"]], "must be a list of token ids"),
+        ([[12]], "names the id 12; the vocabulary has 0 to 11"),
+        ([([5], 2, 1)], "the fewest not above the most, .* got 2 and 1"),
+        ([([5], -1, None)], "whole numbers from 0 to 100,000, .* got -1 and None"),
+    ],
+)
+def test_token_classes_that_are_none_are_refused(elements, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        TokenPattern.from_token_classes(elements, 12)
+
+
+def test_a_vocabulary_must_have_a_size():
+    with pytest.raises(ValueError, match="`vocab_size` must be an integer of at least 1, got 0"):
+        TokenPattern.from_token_classes([[5]], 0)
+
+
+def test_a_saved_pattern_is_the_same_pattern(pattern, tmp_path):
+    path = tmp_path / "pattern.json"
+    Pattern(pattern.automaton, "source", "print", 4).save(path)
+    read = Pattern.load(path)
+    assert isinstance(read, Pattern)
+    assert (read.source, read.fingerprint, read.mask_token_id) == ("source", "print", 4)
+    step, final, class_of, start = read.automaton
+    assert step.equal(pattern.automaton.step)
+    assert final.equal(pattern.automaton.final)
+    assert class_of.equal(pattern.automaton.class_of)
+    assert start == pattern.automaton.start
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda stored: "nothing", "holds no pattern that this version reads"),
+        (
+            lambda stored: json.dumps({**stored, "format": "2"}),
+            "holds no pattern that this version",
+        ),
+        (lambda stored: json.dumps({**stored, "step": [[1], [2, 3]]}), "holds no pattern that"),
+        (lambda stored: json.dumps({**stored, "start": 99}), "is damaged: states or classes"),
+        (lambda stored: json.dumps({**stored, "class_of": [7]}), "is damaged: states or classes"),
+        (lambda stored: json.dumps({**stored, "final": [1]}), "is damaged: states or classes"),
+    ],
+)
+def test_a_file_that_is_none_is_refused(pattern, tmp_path, change, sentence):
+    path = tmp_path / "pattern.json"
+    pattern.save(path)
+    path.write_text(change(json.loads(path.read_text())))
+    with pytest.raises(ValueError, match=sentence):
+        TokenPattern.load(path)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        TokenPattern.load(tmp_path / "none.json")
+
+
+def test_a_model_may_have_more_ids_and_not_fewer(pattern):
+    assert pattern.in_vocabulary(14).class_of.tolist()[12:] == [0, 0]
+    with pytest.raises(ValueError, match="a vocabulary of 12 tokens, the model's has 11; make it"):
+        pattern.in_vocabulary(11)
+
+
+def test_a_pattern_knows_its_tokenizer():
+    words = Pattern.from_choices(["w1 w2"], word_tokenizer())
+    words.check_tokenizer(word_tokenizer())
+    with pytest.raises(ValueError, match="compiled for another tokenizer than this one"):
+        words.check_tokenizer(roberta_tokenizer())
+
+
+def test_a_pattern_of_another_copy_of_the_code_is_taken_over(pattern):
+    """As a checkpoint that carries its code has one."""
+
+    class Other:
+        automaton = tuple(pattern.automaton)
+        source, fingerprint, mask_token_id = "other", "", None
+
+    taken = as_pattern(Other())
+    assert isinstance(taken, TokenPattern)
+    assert isinstance(taken.automaton, Automaton)
+    assert taken.matches([5, 6, 7, 9])
+
+
+def test_a_regular_expression_is_no_pattern_yet():
+    with pytest.raises(TypeError, match=r"must be a Pattern.* got str .*from_regex\(regex, tok"):
+        as_pattern("[a-z]+")
