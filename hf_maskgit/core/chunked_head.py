@@ -13,6 +13,7 @@ Letters: N chosen positions, H width of the hidden states, V vocabulary.
 """
 
 import copy
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -21,12 +22,18 @@ from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from .losses import at_least_float32, cross_entropy, weighted_sum
+from .losses import (
+    at_least_float32,
+    cross_entropy,
+    cross_entropy_and_slopes,
+    weighted_sum,
+)
 from .modeling_checks import Targets
 
 # Logits of a chunk, by whether they lie on a CPU: a chunk reads all of the head's weights, so it is
-# worth more rows than a block of the cross-entropy, and never few.
-_CHUNK_ELEMENTS = {True: 2**22, False: 2**25}
+# worth more rows than a block of the cross-entropy, and never few. On a CPU 32 MiB of float32 is
+# what the C library keeps for the next chunk; fresh pages of the system would cost a read more.
+_CHUNK_ELEMENTS = {True: 2**23 - 2**12, False: 2**25}
 _LEAST_ROWS = 256
 
 
@@ -106,10 +113,41 @@ def chunked_losses(
         output_nll: whether `nll` is among them.
     """
     labels = targets.labels[targets.chosen]
-    of_loss = (targets.weights, targets.forbidden)
-    total, nll = _ChunkedLoss.apply(denoiser, states, labels, *of_loss, *head_parameters(denoiser))
-    loss = total / targets.count
+    # Divided before and not behind: then there is seldom anything to scale in the backward pass.
+    weights = torch.ones_like(labels) if targets.weights is None else targets.weights
+    of_loss = (weights.to(_exact(states)) / targets.count, targets.forbidden)
+    loss, nll = _ChunkedLoss.apply(denoiser, states, labels, *of_loss, *head_parameters(denoiser))
     return {"loss": loss, "denoiser_loss": loss, **({"nll": nll} if output_nll else {})}
+
+
+def _exact(states: Tensor) -> torch.dtype:
+    return torch.float64 if states.dtype == torch.float64 else torch.float32
+
+
+def _chunks(count: int, rows: int) -> Iterator[slice]:
+    """Cut positions into as few chunks of at most so many rows as can be, of about one size."""
+    if count:
+        size = -(-count // -(-count // rows))
+        yield from (slice(start, start + size) for start in range(0, count, size))
+
+
+def _add(sums: list[Tensor | None], found: Sequence[Tensor | None]) -> None:
+    """Add gradients of a chunk to those of the chunks before it; the first are taken as they are.
+
+    But for those that autograd gives twice, or that are no memory of their own.
+    """
+    taken: set[int] = set()
+    for i, more in enumerate(found):
+        if more is None:
+            continue
+        so_far = sums[i]
+        if so_far is not None:
+            so_far += more
+            continue
+        own = at_least_float32(more)
+        shared = own.data_ptr() in taken or not own.is_contiguous()
+        sums[i] = own.clone(memory_format=torch.contiguous_format) if shared else own
+        taken.add(own.data_ptr())
 
 
 class _ChunkedLoss(torch.autograd.Function):
@@ -121,48 +159,50 @@ class _ChunkedLoss(torch.autograd.Function):
         denoiser: PreTrainedModel,
         states: Tensor,
         labels: Tensor,
-        weights: Tensor | None,
+        weights: Tensor,
         forbidden: Tensor,
         *parameters: Tensor,
     ) -> tuple[Tensor, Tensor]:
         needs = ctx.needs_input_grad[1], *ctx.needs_input_grad[5:]
         wanted = [parameter for parameter, need in zip(parameters, needs[1:], strict=True) if need]
-        sums = [torch.zeros_like(at_least_float32(parameter)) for parameter in wanted]
+        sums: list[Tensor | None] = [None] * len(wanted)
         slope = torch.zeros_like(states) if needs[0] else None
-        exact = torch.float64 if states.dtype == torch.float64 else torch.float32
-        total = torch.zeros((), dtype=exact, device=states.device)
-        nll = torch.zeros(len(labels), dtype=exact, device=states.device)
+        nll = torch.zeros(len(labels), dtype=_exact(states), device=states.device)
         elements = _CHUNK_ELEMENTS[states.device.type == "cpu"]
         rows = max(_LEAST_ROWS, elements // denoiser.config.get_text_config().vocab_size)
-        for start in range(0, len(labels), rows):
-            chunk = slice(start, start + rows)
+        for chunk in _chunks(len(labels), rows):
             with torch.set_grad_enabled(any(needs)):
                 part = states[chunk].detach().requires_grad_(needs[0])
                 logits = run_head(denoiser, part)
-                of_chunk = cross_entropy(logits, labels[chunk], forbidden)
-                loss = weighted_sum(of_chunk, None if weights is None else weights[chunk])
-            total += loss.detach()
-            nll[chunk] = of_chunk.detach()
+            of_chunk = (labels[chunk], forbidden)
             if not any(needs):
+                nll[chunk] = cross_entropy(logits, *of_chunk)
                 continue
+            nll[chunk], slopes = cross_entropy_and_slopes(logits, *of_chunk, weights[chunk])
             asked = [*([part] if needs[0] else []), *wanted]
-            found = list(torch.autograd.grad(loss, asked, allow_unused=True))
+            found = list(torch.autograd.grad(logits, asked, slopes, allow_unused=True))
             if slope is not None:
                 slope[chunk] = found.pop(0)
-            for so_far, more in zip(sums, found, strict=True):
-                if more is not None:
-                    so_far += more
-        gradients = iter([*([] if slope is None else [slope]), *sums])
+            _add(sums, found)
+        full = [
+            torch.zeros_like(at_least_float32(parameter)) if so_far is None else so_far
+            for so_far, parameter in zip(sums, wanted, strict=True)
+        ]
+        gradients = iter([*([] if slope is None else [slope]), *full])
         ctx.save_for_backward(*(next(gradients) if need else None for need in needs))
         ctx.dtypes = [tensor.dtype for tensor in (states, *parameters)]
         ctx.mark_non_differentiable(nll)
-        return total, nll
+        return weighted_sum(nll, weights), nll
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, total_gradient: Tensor, nll_gradient: Tensor) -> tuple[Any, ...]:
+        # Not asked of a GPU, which would have to be waited for.
+        as_is = total_gradient.device.type == "cpu" and total_gradient.item() == 1
         of_states, *of_parameters = (
-            None if saved is None else (saved * total_gradient.to(saved.dtype)).to(dtype)
+            None
+            if saved is None
+            else (saved if as_is else saved * total_gradient.to(saved.dtype)).to(dtype)
             for saved, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         )
         return (None, of_states, None, None, None, *of_parameters)

@@ -5,7 +5,7 @@ micro-batches and processes), never by the number of chosen ones: only then is t
 estimate of the bound on the negative log-likelihood per token (MDLM, arXiv 2406.07524, eq. 10).
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -46,21 +46,8 @@ class _BlockwiseCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor, forbidden_token_ids: Tensor) -> Tensor:
-        exact = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        nll = torch.empty(len(labels), dtype=exact, device=logits.device)
-        # float16 has no room for small probabilities before a scaled loss multiplies them.
-        kept = exact if logits.dtype == torch.float16 else logits.dtype
-        gradient = torch.empty_like(logits, dtype=kept) if ctx.needs_input_grad[0] else None
-        rows = max(1, _BLOCK_ELEMENTS[logits.device.type == "cpu"] // logits.shape[-1])
-        for start in range(0, len(labels), rows):
-            block = slice(start, start + rows)
-            target = labels[block, None]
-            log_probability = forbid(logits[block], forbidden_token_ids).log_softmax(-1)
-            nll[block] = -log_probability.gather(-1, target).squeeze(-1)
-            if gradient is not None:  # probability - one-hot
-                slope = log_probability.exp_()
-                slope.scatter_add_(-1, target, slope.new_full(target.shape, -1.0))
-                gradient[block] = slope
+        wants = ctx.needs_input_grad[0]
+        nll, gradient = _by_blocks(logits, labels, forbidden_token_ids, wants_slopes=wants)
         ctx.save_for_backward(gradient)
         return nll
 
@@ -68,6 +55,60 @@ class _BlockwiseCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, nll_gradient: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * nll_gradient[:, None].to(gradient.dtype), None, None
+
+
+def _by_blocks(
+    logits: Tensor,
+    labels: Tensor,
+    forbidden_token_ids: Tensor,
+    *,
+    wants_slopes: bool,
+    weights: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Return the cross-entropies (N,), and the gradient (N, V) of their weighted sum or None."""
+    exact = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    nll = torch.empty(len(labels), dtype=exact, device=logits.device)
+    # float16 has no room for small probabilities before a scaled loss multiplies them.
+    kept = exact if logits.dtype == torch.float16 else logits.dtype
+    slopes = torch.empty_like(logits, dtype=kept) if wants_slopes else None
+    rows = max(1, _BLOCK_ELEMENTS[logits.device.type == "cpu"] // logits.shape[-1])
+    for start in range(0, len(labels), rows):
+        block = slice(start, start + rows)
+        target = labels[block, None]
+        log_probability = forbid(logits[block], forbidden_token_ids).log_softmax(-1)
+        nll[block] = -log_probability.gather(-1, target).squeeze(-1)
+        if slopes is not None:  # probability - one-hot
+            slope = log_probability.exp_()
+            slope.scatter_add_(-1, target, slope.new_full(target.shape, -1.0))
+            if weights is not None:
+                slope *= weights[block, None]
+            slopes[block] = slope
+    return nll, slopes
+
+
+def cross_entropy_and_slopes(
+    logits: Tensor, labels: Tensor, forbidden_token_ids: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return what `cross_entropy` does, and the gradient of its weighted sum, without autograd.
+
+    Args:
+        logits: (N, V), any float dtype.
+        labels: (N,) long, none of them forbidden; -100 costs nothing.
+        forbidden_token_ids: (K,) long, ids whose probability is 0.
+        weights: (N,) float, of each position in the sum.
+
+    Returns:
+        (N,) in nats, and (N, V) in the logits' dtype.
+    """
+    ignored = labels < 0
+    nll, slopes = _by_blocks(
+        logits.detach(),
+        labels.clamp_min(0),
+        forbidden_token_ids,
+        wants_slopes=True,
+        weights=weights.masked_fill(ignored, 0.0),
+    )
+    return nll.masked_fill(ignored, 0.0), cast(Tensor, slopes)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, forbidden_token_ids: Tensor) -> Tensor:

@@ -126,7 +126,7 @@ def _cell(cell: Mapping[str, Any]) -> str:
     head = ["work", "seconds", "floor = 1", "MiB at the peak", *facts]
     rows = [
         [one["name"], _spread(one["seconds_quartiles"], 3), _ratio(one), _mib(one["peak_bytes"])]
-        + [f"{one[name]:.4g}" if name in one else "" for name in facts]
+        + [_fact(one[name]) if name in one else "" for name in facts]
         for one in cell["works"]
     ]
     return f"**{cell['name']}**: {_told(cell['sizes'])}\n\n{_table(head, rows)}"
@@ -158,6 +158,10 @@ _OF_A_TIMING = ("name", "floor", "seconds", "seconds_quartiles", "ratio_quartile
 
 def _facts(one: Mapping[str, Any]) -> list[str]:
     return [name for name in one if name not in _OF_A_TIMING]
+
+
+def _fact(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
 def _told(sizes: Mapping[str, Any]) -> str:

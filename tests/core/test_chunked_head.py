@@ -7,7 +7,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hf_maskgit.core import chunked_head
-from hf_maskgit.core.chunked_head import _ChunkedLoss, can_chunk, head_parameters, run_head
+from hf_maskgit.core.chunked_head import (
+    _add,
+    _ChunkedLoss,
+    _chunks,
+    can_chunk,
+    head_parameters,
+    run_head,
+)
 from tests.support import support_matrix
 from tests.support.tiny import ENCODERS, tiny_model
 
@@ -56,7 +63,7 @@ def check_equal(model, batch):
 def test_loss_and_gradients_are_those_of_the_whole_pass(kind):
     model = tiny_model(kind).double().eval()
     output = check_equal(model, batch_of(model))
-    assert type(output.loss.grad_fn.next_functions[0][0]).__name__ == "_ChunkedLossBackward"
+    assert type(output.loss.grad_fn).__name__ == "_ChunkedLossBackward"
 
 
 # Whose own gradients are not numbers in float64, or end in rounding that their layers blow up.
@@ -117,6 +124,32 @@ def test_no_logits_of_more_than_a_chunk_are_made():
     assert whole.rows == batch["masked_positions"].sum()
     # weights (32, V) are read by the head, transposed
     assert in_chunks.rows <= 32
+
+
+@pytest.mark.parametrize("rows", [1, 3, 274])
+def test_chunks_are_few_and_of_one_size(rows):
+    """None is a small rest, which would read all of the head's weights for a few positions."""
+    for count in range(60):
+        sizes = [len(range(count)[chunk]) for chunk in _chunks(count, rows)]
+        assert sum(sizes) == count
+        assert len(sizes) == -(-count // rows)
+        assert max(sizes, default=0) <= rows
+        assert max(sizes, default=0) - min(sizes, default=0) < max(len(sizes), 2)
+
+
+def test_gradients_that_share_memory_are_added_apart():
+    one = torch.ones(3)
+    sums = [None, None, None, None]
+    for _ in range(3):
+        found = [one.clone(), None, torch.ones(1).expand(3), None]
+        found[1] = found[0]  # as autograd returns them for both terms of a sum
+        _add(sums, found)
+    assert [None if found is None else found.tolist() for found in sums] == [
+        [3, 3, 3],
+        [3, 3, 3],
+        [3, 3, 3],
+        None,
+    ]
 
 
 def test_cross_entropies_are_those_of_the_whole_pass():

@@ -17,7 +17,13 @@ from hf_maskgit import (
     get_schedule,
 )
 from hf_maskgit.core import losses
-from hf_maskgit.core.losses import cross_entropy, forbid, weighted_sum
+from hf_maskgit.core.losses import (
+    IGNORED_LABEL,
+    cross_entropy,
+    cross_entropy_and_slopes,
+    forbid,
+    weighted_sum,
+)
 from hf_maskgit.core.masking import exact_count_weights, exact_counts, stratified_times
 from hf_maskgit.core.sampler_scores import highest
 from tests.support.oracles import (
@@ -395,3 +401,23 @@ def test_a_small_probability_keeps_its_gradient_when_a_float16_loss_is_scaled():
     logits = torch.tensor([[0.0, 0.0, -18.0]], dtype=torch.float16, requires_grad=True)
     (cross_entropy(logits, torch.tensor([0]), torch.tensor([1])) * 2.0**16).sum().backward()
     assert logits.grad[0, 2].item() == pytest.approx(2**16 * math.exp(-18), rel=1e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_slopes_are_the_gradient_of_the_weighted_sum(dtype):
+    """Many blocks of rows, a label that costs nothing, and an id that cannot be written."""
+    torch.manual_seed(0)
+    logits = (3 * torch.randn(9, 2**16)).to(dtype).requires_grad_()
+    labels = torch.randint(5, 2**16, (9,))
+    labels[4] = IGNORED_LABEL
+    forbidden, weights = torch.tensor([0, 4]), torch.rand(9)
+    nll, slopes = cross_entropy_and_slopes(logits, labels, forbidden, weights)
+    assert not nll.requires_grad
+    assert slopes.dtype == dtype
+    exact = logits.detach().double().requires_grad_()
+    masked = exact.index_fill(1, forbidden, -torch.inf)
+    wanted = F.cross_entropy(masked, labels, reduction="none")
+    (wanted * weights.double()).sum().backward()
+    tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-2}[dtype]
+    torch.testing.assert_close(nll.double(), wanted.detach(), rtol=min(tolerance, 1e-5), atol=1e-12)
+    torch.testing.assert_close(slopes.double(), exact.grad, rtol=tolerance, atol=1e-12)

@@ -50,7 +50,7 @@ def figures():
         "quick": False,
         "rounds": 7,
         "generation": [
-            {"name": "one", "sizes": SIZES, "works": [work("bare", 1.0, passes=18)]},
+            {"name": "one", "sizes": SIZES, "works": [work("bare", 1.0, passes=18, tokens=16384)]},
             {"name": "two", "sizes": SIZES, "works": [work("bare", 1.0, peak=None)]},
         ],
         "growth": [{"over": "length", "values": [64, 2048], "sizes": SIZES, "works": [grown]}],
@@ -68,9 +68,9 @@ def figures():
 def test_a_row_tells_median_quartiles_ratio_memory_and_facts():
     tables = page_tables(figures())
     assert tables["generation"].splitlines()[2:5] == [
-        "| work | seconds | floor = 1 | MiB at the peak | passes |",
-        "|---|---|---|---|---|",
-        "| bare | 1.500 (1.000 to 2.000) | 1.25 (1.00 to 1.50) | 3 | 18 |",
+        "| work | seconds | floor = 1 | MiB at the peak | passes | tokens |",
+        "|---|---|---|---|---|---|",
+        "| bare | 1.500 (1.000 to 2.000) | 1.25 (1.00 to 1.50) | 3 | 18 | 16,384 |",
     ]
     assert "| bare | 1.500 (1.000 to 2.000) | 1.25 (1.00 to 1.50) |  |" in tables["generation"]
     assert tables["growth"].splitlines()[2] == "| length 64 to 2,048 | 0.50 +- 0.12 |"
