@@ -7,7 +7,8 @@
 
 Texts are written from nothing, without a cache and with several, from the same seeds. `agreement`
 is the share of tokens that are the same. `nats per token` judges the texts by the model itself,
-each token given the rest of its text. A new encoder has the default size of its type and random
+each token given the rest of its text; `beyond none` is how many more they are than without a cache,
+text by text, and ± one standard error. A new encoder has the default size of its type and random
 weights: it tells of the time alone. On a CPU time is that of the processor, in one thread unless
 --threads says otherwise.
 """
@@ -120,8 +121,8 @@ def compare(options: CacheArguments, caches: list[dict[str, Any]]) -> list[dict[
             anneal_temperature=False,
         )
         if not found:
-            print("| block | cache | times faster | agreement | nats per token |")
-            print("|---|---|---|---|---|")
+            print("| block | cache | times faster | agreement | nats per token | beyond none |")
+            print("|---|---|---|---|---|---|")
         for quality in qualities:
             print(row_of(quality, qualities[0], block_length), flush=True)
             texts = quality.texts.tolist()
@@ -155,7 +156,8 @@ def row_of(quality: CacheQuality, without: CacheQuality, block_length: int) -> s
     name = name or ("the defaults" if quality.options["use_cache"] else "none")
     return (
         f"| {block_length} | {name} | {without.seconds / quality.seconds:.2f} | "
-        f"{quality.agreement:.2f} | {quality.nats_per_token:.3f} ± {quality.std_error:.3f} |"
+        f"{quality.agreement:.2f} | {quality.nats_per_token:.3f} ± {quality.std_error:.3f} | "
+        f"{quality.beyond:+.3f} ± {quality.beyond_std_error:.3f} |"
     )
 
 

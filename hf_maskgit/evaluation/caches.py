@@ -29,6 +29,8 @@ class CacheQuality:
             from the same seed. One other token may lead to another text, as likely.
         nats_per_token: mean over the texts, see `compare_samplers`; nan where nobody judged.
         std_error: of that mean.
+        beyond: mean over the seeds of the nats per token less those of the text without a cache.
+        beyond_std_error: of that mean.
         texts: (T, L) long.
     """
 
@@ -37,6 +39,8 @@ class CacheQuality:
     agreement: float
     nats_per_token: float
     std_error: float
+    beyond: float
+    beyond_std_error: float
     texts: Tensor
 
 
@@ -84,12 +88,14 @@ def compare_caches(
                 seconds[i].append(_now(model.device) - begun)
                 texts += [found] if repetition == 0 else []
     written = input_ids == cast(int, model.config.mask_token_id)
-    results = []
+    results: list[CacheQuality] = []
+    without = torch.empty(0)
     for cache, times, found in zip(asked, seconds, texts, strict=True):
         nats = torch.tensor([torch.nan] * num_texts)
         if judged:
             alone = [nats_per_token(model, t[None, None], written | True, written) for t in found]
             nats = torch.tensor(alone, dtype=torch.float64)
+        without = without if results else nats
         results.append(
             CacheQuality(
                 cache,
@@ -97,6 +103,8 @@ def compare_caches(
                 (found == texts[0])[written.expand_as(found)].double().mean().item(),
                 nats.mean().item(),
                 nats.std().item() / num_texts**0.5,
+                (nats - without).mean().item(),
+                (nats - without).std().item() / num_texts**0.5,
                 found,
             )
         )

@@ -56,6 +56,10 @@ def test_the_figures_are_those_of_the_texts():
     same = (plain.texts == cached.texts)[:, 1:-1].double().mean()
     assert cached.agreement == pytest.approx(float(same))
     assert plain.std_error > 0
+    assert plain.beyond == plain.beyond_std_error == 0
+    assert cached.beyond == pytest.approx(cached.nats_per_token - plain.nats_per_token)
+    # A difference spreads by no more than its two parts together.
+    assert 0 < cached.beyond_std_error < plain.std_error + cached.std_error
 
 
 def test_a_new_encoder_tells_of_the_time_alone(monkeypatch, capsys):
@@ -66,7 +70,7 @@ def test_a_new_encoder_tells_of_the_time_alone(monkeypatch, capsys):
     )
     assert torch.get_num_threads() == threads
     assert all(row["nats_per_token"] != row["nats_per_token"] for row in found)
-    assert "| nan ± nan |" in capsys.readouterr().out
+    assert "| nan ± nan | +nan ± nan |" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
