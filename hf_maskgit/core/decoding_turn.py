@@ -205,7 +205,9 @@ class Turn:
         if state.patterns is None:
             return logits
         law = PatternLaw(state.patterns, logits, state.text, state.masked, asked)
-        return logits.given(law).only(positions[asked])
+        logits = logits.given(law)
+        kept = positions[asked]
+        return logits if bool(kept.all()) else logits.only(kept)  # not to copy them for nothing
 
     def critic_scores(self, drawn: Tensor, positions: Tensor) -> Tensor:
         """Ask the critic: (N,) at positions (R, L) bool of the text with `drawn` at every mask.

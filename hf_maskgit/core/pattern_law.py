@@ -39,9 +39,7 @@ class Chains(NamedTuple):
         return Chains(*(part[index] for part in self))
 
 
-def class_masses(
-    scores: Tensor, class_of: Tensor, num_classes: int, expected: Tensor
-) -> tuple[Tensor, Tensor]:
+def class_masses(scores: Tensor, class_of: Tensor, num_classes: int, expected: Tensor) -> Tensor:
     """Sum up the probability of every class.
 
     Args:
@@ -51,12 +49,12 @@ def class_masses(
         expected: (n, C) bool, classes whose sum is wanted exactly however small it is.
 
     Returns:
-        Logarithms of the sums (n, C), and the highest score of each position (n,).
+        Logarithms of the sums, (n, C) float64.
     """
-    highest = scores.amax(-1)
-    level = highest.where(highest.isfinite(), 0)[:, None]
+    level = scores.amax(-1, keepdim=True)
+    level = level.where(level.isfinite(), 0)
     zeros = scores.new_zeros(len(scores), num_classes)
-    sums = zeros.index_add(-1, class_of, (scores - level).exp())
+    sums = zeros.index_add(-1, class_of, (scores - level).exp_())
     # Far below the likeliest token nothing is left of a number: such classes are summed up anew,
     # from their own likeliest.
     info = torch.finfo(scores.dtype)
@@ -65,7 +63,7 @@ def class_masses(
         level = level.where(level.isfinite(), 0)
         below = scores - level.index_select(-1, class_of)
         sums = zeros.index_add(-1, class_of, below.exp())
-    return sums.log().double() + level.double(), highest
+    return sums.log().double() + level.double()
 
 
 def class_maxima(scores: Tensor, class_of: Tensor, num_classes: int) -> Tensor:

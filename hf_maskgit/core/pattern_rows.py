@@ -154,7 +154,7 @@ class PatternLaw:
 
     def weigh(self, scores: Tensor, index: Tensor) -> Tensor:
         """Condition the scores (n, V) of some of the N positions."""
-        return self._weighed(scores, index, self._weights)
+        return self._weighed(scores, index, self._at(self._weights, scores, index))
 
     def path(
         self, warp: Warp | None, filtering: Warp | None, cold: Tensor, uniforms: Tensor
@@ -231,19 +231,23 @@ class PatternLaw:
 
         def read(block: Tensor, which: slice) -> tuple[Tensor]:
             index = torch.arange(len(self._slot), device=block.device)[which]
-            warped = scores(block, index)
+            warped, slots = scores(block, index), self._slot[index]
+            if len(self._patterns.class_of) == 1:  # as it mostly is, and without a copy
+                return (sums(warped, self._patterns.class_of[0], slots),)
             found = torch.zeros(len(warped), classes, dtype=torch.float64, device=block.device)
             for class_of, mine in self._by_pattern(index):
-                part = warped[mine]
-                wanted = expected[self._slot[index[mine]]]
-                wanted[:, 0] = False  # what stands in no pattern is never looked for
-                masses, _ = class_masses(part, class_of, classes, wanted)
-                # Of 1 in all, so that what stands behind an end of text comes to nothing in nats.
-                total = masses.logsumexp(-1, keepdim=True)
-                if likeliest:
-                    masses = class_maxima(part, class_of, classes).double()
-                found[mine] = masses - total
+                found[mine] = sums(warped[mine], class_of, slots[mine])
             return (found,)
+
+        def sums(warped: Tensor, class_of: Tensor, slots: Tensor) -> Tensor:
+            wanted = expected[slots]
+            wanted[:, 0] = False  # what stands in no pattern is never looked for
+            masses = class_masses(warped, class_of, classes, wanted)
+            # Of 1 in all, so that what stands behind an end of text comes to nothing in nats.
+            total = masses.logsumexp(-1, keepdim=True)
+            if likeliest:
+                masses = class_maxima(warped, class_of, classes).double()
+            return masses - total
 
         (found,) = self.logits.read(read)
         # Sums over states are small and many: they are taken where a step costs least.
@@ -259,10 +263,14 @@ class PatternLaw:
             if number >= 0:
                 yield self._patterns.class_of[number], (pattern == number).nonzero().squeeze(1)
 
-    def _weighed(self, scores: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-        slots = weights.flatten(0, 1).to(scores.device, scores.dtype)[self._slot[index]]  # (n, C)
-        slots = slots.masked_fill(~self._in_span[index, None], 0.0)
-        if len(self._patterns.class_of) == 1:  # as it mostly is, and without a copy of the scores
+    def _at(self, weights: Tensor, scores: Tensor, index: Tensor) -> Tensor:
+        """Pick the weights (n, C) of some positions from (R, W, C); 0 outside the spans."""
+        found = weights.flatten(0, 1).to(scores.device, scores.dtype)[self._slot[index]]
+        return found.masked_fill(~self._in_span[index, None], 0.0)
+
+    def _weighed(self, scores: Tensor, index: Tensor, slots: Tensor) -> Tensor:
+        """Add to the scores (n, V) of some positions what their classes weigh, (n, C)."""
+        if len(self._patterns.class_of) == 1:
             return scores + slots.index_select(-1, self._patterns.class_of[0])
         weighed = scores.clone()
         for class_of, mine in self._by_pattern(index):
@@ -272,7 +280,8 @@ class PatternLaw:
     def _filtered(self, scores: Warp, filtering: Warp, weights: Tensor) -> Warp:
         def filtered(block: Tensor, index: Tensor) -> Tensor:
             warped = scores(block, index)
-            kept = filtering(self._weighed(warped, index, weights), index)
+            weighed = self._weighed(warped, index, self._at(weights, warped, index))
+            kept = filtering(weighed, index)
             return warped.masked_fill(kept == -torch.inf, -torch.inf)
 
         return filtered
@@ -289,8 +298,7 @@ class PatternLaw:
         else:
             found = draws(block, index)
         # Of a class, its tokens by their own scores.
-        of_class = path.classes[index, None]
-        for class_of, mine in self._by_pattern(index):
-            others = (class_of != of_class[mine]) & (of_class[mine] >= 0)
-            found[mine] = found[mine].masked_fill(others, -torch.inf)
-        return found
+        number = path.classes[index, None]
+        classes = torch.arange(self._known.shape[2], device=number.device)
+        others = (classes != number) & (number >= 0)  # (n, C)
+        return self._weighed(found, index, found.new_zeros(()).where(~others, -torch.inf))

@@ -118,9 +118,14 @@ def bytes_of_choices(texts: Sequence[str]) -> ByteAutomaton:
 def over_tokens(language: ByteAutomaton, texts: TokenTexts) -> Automaton:
     """Make the automaton of all rows of tokens whose text belongs to a language.
 
+    The one space with which a text may begin is no part of it: whether a space stands before a span
+    is the model's choice.
+
     Raises:
         ValueError: for a language that the tokens cannot write, or one too large.
     """
+    if texts.spaced:
+        language = _behind_a_space(language)
     states, size = len(language.final), len(texts.rest)
     if (states + 1) * size > _MOST_WALKS:
         raise ValueError(
@@ -132,12 +137,21 @@ def over_tokens(language: ByteAutomaton, texts: TokenTexts) -> Automaton:
     begun = _walked(language, texts.first, torch.tensor([language.start]))
     going = _walked(language, texts.rest, torch.arange(states))
     step = torch.cat([begun, going]) + 1
-    step[step == states + 1] = states + 1
     final = torch.cat([language.final[language.start].reshape(1), language.final])
     number = tokens_by_class(step, states + 2)
     some = torch.empty(int(number.max()) + 1, dtype=torch.long)
     some.scatter_(0, number, torch.arange(size))
     return smallest(Automaton(step[:, some].long(), final, number, 0))
+
+
+def _behind_a_space(language: ByteAutomaton) -> ByteAutomaton:
+    """Put one space before every text, which it may lack if it begins with none itself."""
+    states = len(language.final)
+    step = language.step.masked_fill(language.step == states, states + 1)
+    begin = step[language.start].clone()
+    begin[ord(" ")] = language.start
+    final = torch.cat([language.final, language.final[language.start].reshape(1)])
+    return ByteAutomaton(torch.cat([step, begin[None]]), final, states)
 
 
 def _walked(language: ByteAutomaton, texts: Sequence[bytes | None], starts: Tensor) -> Tensor:

@@ -35,10 +35,9 @@ class TokenTexts(NamedTuple):
 def token_texts(tokenizer: PreTrainedTokenizerBase) -> TokenTexts:
     """Find out what each token adds to a text.
 
-    The text of a span is `tokenizer.decode(ids, clean_up_tokenization_spaces=False)` without the
-    one space with which it may begin: whether a space stands before the span is the model's choice.
-    A piece that continues a word cannot begin a span. Where decoding puts a space between any two
-    tokens, which residues and atoms do not have, these spaces are no part of the text.
+    The text is `tokenizer.decode(ids, clean_up_tokenization_spaces=False)`. A piece that continues
+    a word cannot begin it. Where decoding puts a space between any two tokens, which residues and
+    atoms do not have, these spaces are no part of it.
 
     Raises:
         ValueError: for a tokenizer whose text does not grow token by token.
@@ -62,9 +61,9 @@ def token_texts(tokenizer: PreTrainedTokenizerBase) -> TokenTexts:
                 if named := _BYTE_TOKEN.fullmatch(token):
                     first[i] = rest[i] = bytes([int(named[1], 16)])
     _check(tokenizer, ids, first, rest)
-    first = [None if text is None else text.removeprefix(b" ") for text in first]
     spaced = not _runs_on(tokenizer, ids, first, rest)
     if not spaced:
+        # As residues: what stands first is the same further on.
         rest = [None if text is None else text.removeprefix(b" ") for text in rest]
     return TokenTexts(first, rest, spaced)
 

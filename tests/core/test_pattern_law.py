@@ -25,7 +25,7 @@ def messages(of):
     step, final, class_of, start = of.pattern.automaton
     scores = torch.nn.functional.pad(of.logits, (0, 2), value=-torch.inf)
     classes = step.shape[1]
-    masses, _ = class_masses(scores, class_of, classes, torch.ones(length, classes).bool())
+    masses = class_masses(scores, class_of, classes, torch.ones(length, classes).bool())
     masses = masses - masses.logsumexp(-1, keepdim=True)
     for place, symbol in of.known.items():
         masses[place] = -torch.inf
@@ -137,7 +137,7 @@ def test_what_is_merely_unlikely_stays_possible():
     scores = torch.full((6, 5), -2000.0)
     scores[:, 0] = 0.0
     class_of = torch.tensor([0, 1, 1, 2, 2])
-    masses, _ = class_masses(scores, class_of, 3, torch.ones(6, 3).bool())
+    masses = class_masses(scores, class_of, 3, torch.ones(6, 3).bool())
     expected = torch.tensor([0.0, -2000 + 0.693147, -2000 + 0.693147]).double()
     assert torch.allclose(masses, expected.expand(6, 3), atol=1e-3)
     chains = Chains(

@@ -190,7 +190,7 @@ def test_an_automaton_too_large_for_the_vocabulary_is_refused(monkeypatch):
     monkeypatch.setattr("hf_maskgit.patterns.compiling._MOST_WALKS", 500)
     language, texts = bytes_of_choices(["the cat"]), token_texts(wordpiece_tokenizer())
     with pytest.raises(
-        ValueError, match="8 states of bytes, .* 120 tokens; 4 states are the limit"
+        ValueError, match="9 states of bytes, .* 120 tokens; 4 states are the limit"
     ):
         over_tokens(language, texts)
 

@@ -44,7 +44,7 @@ CLEAN = torch.tensor([[2, 7, 9, 8, 5, 3], [2, 6, 9, 7, 9, 3]])
 _INPUTS = (
     "input_ids attention_mask token_type_ids generation_config preset logits_processor "
     "stopping_criteria schedule seed generator negative_prompt_ids negative_prompt_attention_mask "
-    "allowed_token_ids tokenizer streamer callback_on_step_end"
+    "allowed_token_ids pattern tokenizer streamer callback_on_step_end"
 ).split()
 _OF_COLLATOR = (
     "schedule no_replace_prob random_token_prob corruption_prob use_simple_mdlm_loss_weight "
