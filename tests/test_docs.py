@@ -37,7 +37,7 @@ from tests.support.shown_commands import OPTIONS as SHOWN
 from tests.support.shown_commands import check_understood, commands_of, run_by
 from tests.support.tiny import word_tokenizer
 
-PAGES = ("ecosystem.md", "coming_from.md", "lengths.md")
+PAGES = ("ecosystem.md", "coming_from.md", "lengths.md", "patterns.md")
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 # What takes long or needs a Hub, by the heading above it; the rest runs in the default tier.
@@ -49,7 +49,7 @@ UNWANTED = (
     *("datasets", "matplotlib", "peft", "pandas", "pyarrow", "sklearn", "rich", "tensorboard"),
     *("x_transformers", "torch._decomp.decompositions_for_jvp"),
 )
-UNASKED = ("accelerate", "scipy", *UNWANTED)
+UNASKED = ("accelerate", "scipy", "outlines_core", *UNWANTED)
 
 # A process of its own for the pages, as a reader has one, and for each a folder and names of its
 # own. Told by JSON: the blocks, and where.
