@@ -36,6 +36,7 @@ class Filled(NamedTuple):
         reveal_steps: (B, L) long, the pass that revealed the token that stands there, from 0; -1
             where it was known or is still masked.
         log_probabilities: (B, L) float, see `DecodingState`.
+        log_weights: (B,) float64 with patterns, else None; see `MaskGitGenerationOutput`.
     """
 
     text: Tensor
@@ -43,6 +44,7 @@ class Filled(NamedTuple):
     critic_passes: Tensor
     reveal_steps: Tensor
     log_probabilities: Tensor
+    log_weights: Tensor | None = None
 
 
 class Planner:
@@ -164,9 +166,8 @@ def fill_masks(
         if stop_fn is not None:
             stopped[rows] = stop_fn(rows, state.rows(rows))
         step += 1
-    return Filled(
-        state.text, meter.passes, meter.critic_passes, reveal_steps, state.log_probabilities
-    )
+    kept = state.log_probabilities, state.log_weights
+    return Filled(state.text, meter.passes, meter.critic_passes, reveal_steps, *kept)
 
 
 class _Meter:
@@ -292,4 +293,14 @@ def _write(turn: Turn, look: Look, chosen: Tensor, rules: Rules) -> DecodingStat
         return (drawn, log_probability(block, drawn)) if wanted else (drawn,)
 
     drawn, *kept = logits.read(read)
-    return turn.state.reveal(chosen, drawn, *kept)
+    after = turn.state.reveal(chosen, drawn, *kept)
+    if not turn.sampler.records_probabilities:
+        return after
+    return turn.weighed(after, logits, chosen, given is None and _is_plain(turn.sampler, rules))
+
+
+def _is_plain(sampler: Sampler, rules: Rules) -> bool:
+    """Tell whether tokens come from the denoiser's own distributions, and stay."""
+    warm = sampler.do_sample and sampler.temperature == 1 and not sampler.anneal_temperature
+    stays = rules.remask.rate is None and not rules.remask.competes
+    return warm and stays and not sampler.changes_scores

@@ -60,7 +60,8 @@ def with_patterns(
     _check_masks(state.masked.cpu(), which)
     bound = _bind(state, sampler, which, automata)
     _check_possible(state, rows, bound, of_rows, ends)
-    return replace(state, patterns=bound)
+    zeros = torch.zeros(len(state.text), dtype=torch.float64, device=state.text.device)
+    return replace(state, patterns=bound, log_weights=zeros)
 
 
 def _per_row(patterns: Patterns, num_rows: int) -> list[TokenPattern | None]:

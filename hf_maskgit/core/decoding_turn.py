@@ -39,6 +39,8 @@ class DecodingState:
         allowed: (R, L) long or None, row of `allowed_table` that a position keeps to.
         allowed_table: (K, V) bool or None, ids that may be emitted.
         patterns: what the rows must look like, or None.
+        log_weights: (R,) float64 with patterns, else None: logarithms of importance weights, see
+            `MaskGitGenerationOutput`. Kept when asked for.
     """
 
     text: Tensor
@@ -49,6 +51,7 @@ class DecodingState:
     allowed: Tensor | None = None
     allowed_table: Tensor | None = None
     patterns: RowPatterns | None = None
+    log_weights: Tensor | None = None
 
     @classmethod
     def start(
@@ -92,6 +95,7 @@ class DecodingState:
             log_probabilities=self.log_probabilities[index],
             allowed=None if self.allowed is None else self.allowed[index],
             patterns=None if self.patterns is None else self.patterns.rows(index),
+            log_weights=None if self.log_weights is None else self.log_weights[index],
         )
 
     def with_rows(self, index: Tensor, rows: "DecodingState") -> "DecodingState":
@@ -102,6 +106,11 @@ class DecodingState:
             text=self.text.index_copy(0, index, rows.text),
             masked=self.masked.index_copy(0, index, rows.masked),
             log_probabilities=self.log_probabilities.index_copy(0, index, rows.log_probabilities),
+            log_weights=(
+                None
+                if self.log_weights is None or rows.log_weights is None
+                else self.log_weights.index_copy(0, index, rows.log_weights)
+            ),
         )
 
     def reveal(
@@ -208,6 +217,24 @@ class Turn:
         logits = logits.given(law)
         kept = positions[asked]
         return logits if bool(kept.all()) else logits.only(kept)  # not to copy them for nothing
+
+    def weighed(
+        self, after: DecodingState, logits: PositionLogits, chosen: Tensor, exact: bool
+    ) -> DecodingState:
+        """Add what a pass does to the importance weights of rows with patterns.
+
+        Args:
+            after: the rows with the tokens of the pass.
+            logits: that these were drawn from.
+            chosen: (R, L) bool, where.
+            exact: whether their probabilities are known; otherwise the weights become nan.
+        """
+        law = logits.condition
+        if not isinstance(law, PatternLaw) or after.log_weights is None:
+            return after
+        added = law.log_weights(chosen, after.text).to(chosen.device)
+        added = added if exact else torch.full_like(added, torch.nan)
+        return replace(after, log_weights=after.log_weights + added)
 
     def critic_scores(self, drawn: Tensor, positions: Tensor) -> Tensor:
         """Ask the critic: (N,) at positions (R, L) bool of the text with `drawn` at every mask.

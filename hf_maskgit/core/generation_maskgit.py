@@ -67,6 +67,11 @@ class MaskGitGenerationOutput(ModelOutput):
         reveal_log_probabilities: (B, P + n) float32, log-probability of each token when it was
             revealed, by the denoiser's distribution without temperature and filters; 0 where
             `reveal_steps` is -1.
+        log_weights: (B,) float64 with `pattern`: log of the denoiser's probability of all that was
+            drawn, over that with which it was drawn. Their exponentials average to the probability
+            of the pattern under the sampler without it, and weigh the texts as that sampler's that
+            match. nan where that probability is not known: with a temperature or filters, greedily,
+            with remasking, or an order that looks at what was drawn.
         history: (passes, B, P + n) long with `output_history`, the rows after every pass, masks and
             all.
     """
@@ -77,6 +82,7 @@ class MaskGitGenerationOutput(ModelOutput):
     critic_passes: Tensor | None = None
     reveal_steps: Tensor | None = None
     reveal_log_probabilities: Tensor | None = None
+    log_weights: Tensor | None = None
     history: Tensor | None = None
 
 
@@ -365,6 +371,7 @@ def _output(
         critic_passes=filled.critic_passes,
         reveal_steps=rows.restore(reveal_steps, -1),
         reveal_log_probabilities=rows.restore(log_probabilities, 0),
+        log_weights=filled.log_weights,
         history=history,
     )
 

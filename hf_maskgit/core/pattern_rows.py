@@ -172,8 +172,11 @@ class PatternLaw:
             The path, and the scores (n, V) of some positions from which its tokens are drawn.
         """
         scores = warp or (lambda block, index: block)
-        masses = self._masses if warp is None else self._masses_of(scores)
-        ways = self._checked(from_the_right(masses, self._chains))
+        if warp is None:
+            masses, ways = self._masses, self._ways
+        else:
+            masses = self._masses_of(scores)
+            ways = self._checked(from_the_right(masses, self._chains))
         draws = scores
         cold = cold.cpu()
         if filtering is not None:
@@ -209,11 +212,30 @@ class PatternLaw:
     def _masses(self) -> Tensor:
         return self._masses_of(lambda block, index: block)
 
+    def log_weights(self, chosen: Tensor, text: Tensor) -> Tensor:
+        """Return what one pass adds to the importance weights of its rows, (R,) float64.
+
+        Tokens x drawn from this law have the probability p(x) P(match | x) / P(match), p being the
+        denoiser's: so much too often, or too rarely, for the denoiser restricted to the language.
+
+        Args:
+            chosen: (R, L) bool, the positions that the pass reveals.
+            text: (R, L) long, with their tokens.
+        """
+        known = self._patterns.known_masses(text, ~chosen)
+        revealed = chosen.gather(1, self._patterns.places).cpu() & self._chains.inside
+        masses = torch.where(revealed[..., None], known, self._masses)
+        before, after = self._ways, from_the_right(masses, self._chains)
+        return log_mass(before, self._chains) - log_mass(after, self._chains)
+
+    @cached_property
+    def _ways(self) -> Tensor:
+        return self._checked(from_the_right(self._masses, self._chains))
+
     @cached_property
     def _weights(self) -> Tensor:
-        ways = self._checked(from_the_right(self._masses, self._chains))
-        came = from_the_left(self._masses, self._chains, ways)
-        return class_weights(came, ways, self._chains)
+        came = from_the_left(self._masses, self._chains, self._ways)
+        return class_weights(came, self._ways, self._chains)
 
     def _checked(self, ways: Tensor) -> Tensor:
         impossible = (log_mass(ways, self._chains) == -torch.inf).nonzero()

@@ -100,9 +100,13 @@ class Cell:
         return counts
 
     def fill(self, samples: int, seed: int = 0, **options) -> Filled:
-        """Fill many rows, with the options of `generate`; temperature 1 and no annealing."""
+        """Fill many rows, with the options of `generate`; temperature 1 and no annealing.
+
+        `logits_fn` stands in for the cell's own denoiser, over its symbols, the mask and the end.
+        """
         length, symbols = self.shape
         choices, can_end = options.pop("p2_planner", "self"), options.pop("can_end", False)
+        own = options.pop("logits_fn", None)
         asked = [options.pop(name, None) for name in ("order", "pace", "remask")]
         settings = {"steps": length, "anneal_temperature": False, **options}
         sampler = Sampler(
@@ -134,7 +138,7 @@ class Cell:
             return text[positions].double() / symbols - positions.nonzero()[:, 1] / length
 
         return fill_masks(
-            lambda rows, text, positions: logits[positions.nonzero()[:, 1]],
+            own or (lambda rows, text, positions: logits[positions.nonzero()[:, 1]]),
             state,
             torch.full((samples,), length),
             sampler,
