@@ -1,10 +1,11 @@
-"""The LM head and its cross-entropy in chunks of positions: logits (N, V) are never whole.
+"""The LM head in chunks of positions: logits (N, V) are never whole.
 
-The logits are the largest tensor of a training pass, and with their gradient they are there twice.
-Here a chunk of positions goes through the head, gives its losses and its gradients, and is
+The logits are the largest tensor of a pass, and with their gradient they are there twice. In
+training a chunk of positions goes through the head, gives its losses and its gradients, and is
 forgotten before the next one: what grows with the vocabulary is one chunk, however many positions
 there are. Gradients are taken in the forward pass, so that nothing is computed twice; the backward
-pass scales them. The sums are those of the whole pass, added in another order.
+pass scales them. The sums are those of the whole pass, added in another order. A decoding reads
+logits chunk by chunk too (`late_logits`).
 
 The head is that of any encoder: its own `forward`, with the body replaced by one that returns the
 hidden states it is given.
@@ -29,12 +30,18 @@ from .losses import (
     weighted_sum,
 )
 from .modeling_checks import Targets
+from .position_logits import LateLogits
 
 # Logits of a chunk, by whether they lie on a CPU: a chunk reads all of the head's weights, so it is
 # worth more rows than a block of the cross-entropy, and never few. On a CPU 32 MiB of float32 is
 # what the C library keeps for the next chunk; fresh pages of the system would cost a read more.
 _CHUNK_ELEMENTS = {True: 2**23 - 2**12, False: 2**25}
 _LEAST_ROWS = 256
+# Likewise of a decoding, which reads them in place. On a CPU, memory of less than 32 MiB is used
+# again by the C library, where more is given back to the system, whose fresh pages cost as much as
+# half of the head's product.
+_READ_ELEMENTS = {True: 2**23 - 2**12, False: 2**28}
+_LEAST_READ = 64
 
 
 class _States(BaseModelOutput):
@@ -74,6 +81,42 @@ def can_chunk(denoiser: PreTrainedModel) -> bool:
         or torch.float16 in (denoiser.dtype, autocast)
         or any(hasattr(parameter, "ds_id") for parameter in denoiser.parameters())
     )
+
+
+def can_hold_back(model: PreTrainedModel, denoiser: Any) -> bool:
+    """Tell whether the logits of a pass may be computed behind it, with the same result.
+
+    Not where somebody else has a hand in the pass as a whole: a compiler, a wrapped `forward`
+    (Accelerate's mixed precision, a model on several devices), a hook on what comes out, or an
+    engine that holds the weights only while a module works.
+
+    Args:
+        model: the generator.
+        denoiser: its encoder.
+    """
+    passes = (model, denoiser)
+    return (
+        isinstance(denoiser, PreTrainedModel)
+        and denoiser.base_model is not denoiser
+        and not torch.compiler.is_compiling()
+        and not any("forward" in vars(module) for module in passes)
+        and not any(module._compiled_call_impl for module in passes)
+        and not any(module._forward_hooks or module._forward_pre_hooks for module in passes)
+        and not any(hasattr(parameter, "ds_id") for parameter in denoiser.parameters())
+    )
+
+
+def late_logits(denoiser: PreTrainedModel, states: Tensor) -> LateLogits:
+    """Return the logits of hidden states (N, H), to be computed where they are read."""
+    positions = torch.arange(len(states), device=states.device)
+    rows = rows_at_a_time(denoiser)
+    return LateLogits(lambda which: run_head(denoiser, states[which]), positions, rows)
+
+
+def rows_at_a_time(denoiser: PreTrainedModel) -> int:
+    """Return for how many positions a decoding had best run the head at a time."""
+    elements = _READ_ELEMENTS[denoiser.device.type == "cpu"]
+    return max(_LEAST_READ, elements // denoiser.config.get_text_config().vocab_size)
 
 
 def head_parameters(denoiser: PreTrainedModel) -> list[nn.Parameter]:

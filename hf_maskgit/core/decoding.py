@@ -14,11 +14,12 @@ from torch import Tensor
 
 from .decoding_turn import CriticFn, DecodingState, LogitsFn, Pass, Turn
 from .noise import keyed_uniforms, mixed, signed
+from .position_logits import LateLogits
 from .sampler import Sampler
 from .sampler_orders import Look
 from .sampler_paces import annealing, reveal_probability
 from .sampler_rules import Rules, Timetable, rules_of
-from .sampler_scores import gumbel, log_probability
+from .sampler_scores import Distribution, gumbel, log_probability
 
 # Looks at the rows (B, L) after each pass and may return them changed.
 StepCallback = Callable[[int, DecodingState], DecodingState | None]
@@ -177,7 +178,7 @@ class _Meter:
         self._logits_fn, self._critic_fn = logits_fn, critic_fn
         self.passes, self.critic_passes = torch.zeros_like(lengths), torch.zeros_like(lengths)
 
-    def logits(self, rows: Tensor, text: Tensor, positions: Tensor) -> Tensor:
+    def logits(self, rows: Tensor, text: Tensor, positions: Tensor) -> Tensor | LateLogits:
         busy = positions.any(1)
         self.passes[rows[busy]] += 1
         return self._logits_fn(rows[busy], text[busy], positions[busy])
@@ -221,8 +222,19 @@ def reveal_step(
     rules = rules_of(sampler)
     competes = rules.remask.competes
     turn = Turn(logits_fn, rows, state, asked, uniforms, sampler, critic_fn, competes)
+    if rules.order.asks is None:
+        return _step(turn, rules)
+    # The head is run on some rows at a time, and what it gives is used up before the next ones.
+    for index, part in turn.parts(rules.order.asks(turn, turn.competing)):
+        state = state.with_rows(index, _step(part, rules))
+    return state
+
+
+def _step(turn: Turn, rules: Rules) -> DecodingState:
+    """Do as `reveal_step`, for rows whose logits are known or wanted at the chosen places alone."""
+    competes, state, sampler = turn.tokens_compete, turn.state, turn.sampler
     # 1. Who competes.
-    positions = turn.here if competes else turn.here & state.masked
+    positions = turn.competing
     # 2. The order looks.
     look = rules.order.look(turn, positions)
     look = look._replace(scores=_weighed(look.scores, turn, positions, rules))
@@ -238,7 +250,7 @@ def reveal_step(
         return after
     # Only what stood there before this pass; what it revealed stays for now. Its coin is its
     # own: where a token stands, the order has no use for one.
-    back = state.revealed & turn.here & (turn.coins < asked.remask_rate)
+    back = state.revealed & turn.here & (turn.coins < turn.asked.remask_rate)
     return after.remask(back, sampler.mask_token_id)
 
 
@@ -288,7 +300,7 @@ def _write(turn: Turn, look: Look, chosen: Tensor, rules: Rules) -> DecodingStat
         return turn.state
     draw = turn.drawer(logits, chosen)
 
-    def read(block: Tensor, which: slice) -> tuple[Tensor, ...]:
+    def read(block: Distribution, which: slice) -> tuple[Tensor, ...]:
         drawn = draw(block, which) if given is None else given[which]
         return (drawn, log_probability(block, drawn)) if wanted else (drawn,)
 

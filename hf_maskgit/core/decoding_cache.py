@@ -18,9 +18,11 @@ from torch import Tensor
 from transformers.utils import logging
 
 from .attention_cache import Active, Store, caching, twin_of, why_no_twin
+from .chunked_head import can_hold_back, late_logits, rows_at_a_time
 from .decoding_turn import LogitsFn
 from .encoder_kinds import first_position
 from .options import option, options_of
+from .position_logits import LateLogits, joined
 from .self_conditioning import Memory
 
 logger = logging.get_logger(__name__)
@@ -106,7 +108,7 @@ class Denoiser:
         self.model, self.real, self.types = model, real, token_type_ids
         self._memory = Memory(real) if model.config.self_cond else None
 
-    def __call__(self, rows: Tensor, text: Tensor, positions: Tensor) -> Tensor:
+    def __call__(self, rows: Tensor, text: Tensor, positions: Tensor) -> Tensor | LateLogits:
         """Return the logits of a full pass, see `LogitsFn`."""
         return self.ask(self.model, rows, text, positions)
 
@@ -117,8 +119,10 @@ class Denoiser:
         text: Tensor,
         positions: Tensor,
         active: Active | None = None,
-    ) -> Tensor:
+    ) -> Tensor | LateLogits:
         """Return the logits of a pass that reads some positions alone.
+
+        They are computed late where all at once would be much.
 
         Args:
             model: the generator, or its twin.
@@ -141,16 +145,29 @@ class Denoiser:
             if before:
                 whole = before["previous_hidden_states"]
                 before = {**before, "previous_hidden_states": active.pick(whole)}
-        inputs = self.model.prepare_inputs_for_generation(**inputs)
+        late = {"output_head_states": True} if self._holds_back(positions) else {}
+        inputs = self.model.prepare_inputs_for_generation(**inputs, **late)
         if self._memory is None:
-            return model(**inputs).logits
+            return _logits_of(model, model(**inputs))
         output = model(**inputs, **before, output_last_hidden_state=True)
         states = output.last_hidden_state
         if active is not None:  # elsewhere, they stay those of the pass before
             active.put(whole, states)
             states = whole
         self._memory.keep(rows, states)
-        return output.logits
+        return _logits_of(model, output)
+
+    def _holds_back(self, positions: Tensor) -> bool:
+        """Tell whether there may be more positions than the head had best run on at a time."""
+        denoiser = getattr(self.model, "denoiser", None)  # a stand-in of the model may have none
+        if denoiser is None or not can_hold_back(self.model, denoiser):
+            return False
+        return positions.numel() > rows_at_a_time(denoiser)
+
+
+def _logits_of(model: Any, output: Any) -> Tensor | LateLogits:
+    states = getattr(output, "head_states", None)
+    return output.logits if states is None else late_logits(model.denoiser, states)
 
 
 class CachedDenoiser:
@@ -176,7 +193,7 @@ class CachedDenoiser:
         self._in_block = torch.zeros_like(block[:, 0])
         self._age = torch.zeros_like(block[:, 0])
 
-    def __call__(self, rows: Tensor, text: Tensor, positions: Tensor) -> Tensor:
+    def __call__(self, rows: Tensor, text: Tensor, positions: Tensor) -> Tensor | LateLogits:
         """Return the logits (N, V), see `LogitsFn`."""
         in_block = self._block[rows].masked_fill(~positions, -1).amax(1)
         age = self._age[rows]
@@ -194,12 +211,11 @@ class CachedDenoiser:
         self._in_block[rows] = in_block
         if len(found) == 1:
             return found[0][1]
-        whole = found[0][1].new_empty(int(positions.sum()), found[0][1].shape[-1])
-        for of_part, logits in found:
-            whole[of_part] = logits
-        return whole
+        return joined(found)
 
-    def _full(self, rows: Tensor, text: Tensor, positions: Tensor, active: Tensor) -> Tensor:
+    def _full(
+        self, rows: Tensor, text: Tensor, positions: Tensor, active: Tensor
+    ) -> Tensor | LateLogits:
         self._text[rows], self._age[rows] = text, 1
         watched = None
         if self._store.watches:
@@ -208,7 +224,9 @@ class CachedDenoiser:
         with caching(self._store, rows, None, watched):
             return self._denoiser.ask(self._twin, rows, text, positions)
 
-    def _partial(self, rows: Tensor, text: Tensor, positions: Tensor, active: Tensor) -> Tensor:
+    def _partial(
+        self, rows: Tensor, text: Tensor, positions: Tensor, active: Tensor
+    ) -> Tensor | LateLogits:
         self._age[rows] += 1
         some = Active.of(active)
         with caching(self._store, rows, some):

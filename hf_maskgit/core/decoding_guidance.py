@@ -11,6 +11,7 @@ from torch import Tensor
 from .decoding_prompts import Prompts, Reader, mask_token_id_of, pack_negative_prompts
 from .decoding_turn import LogitsFn
 from .losses import at_least_float32
+from .position_logits import LateLogits, later
 from .special_tokens import special_ids
 
 # make(real (R, L), token types (R, L) or None, block of each position (R, L)): the denoiser of rows
@@ -78,9 +79,12 @@ def guided(logits_fn: LogitsFn, other_logits_fn: LogitsFn, scale: float) -> Logi
             w - 1 for it.
     """
 
-    def combined(rows: Tensor, text: Tensor, positions: Tensor) -> Tensor:
-        given = at_least_float32(logits_fn(rows, text, positions)).log_softmax(-1)
-        other = at_least_float32(other_logits_fn(rows, text, positions)).log_softmax(-1)
+    def combined(rows: Tensor, text: Tensor, positions: Tensor) -> Tensor | LateLogits:
+        both = (logits_fn(rows, text, positions), other_logits_fn(rows, text, positions))
+        return later(of_both, *both)
+
+    def of_both(given: Tensor, other: Tensor) -> Tensor:
+        given, other = (at_least_float32(logits).log_softmax(-1) for logits in (given, other))
         # A token impossible in both would be inf - inf.
         return torch.where(given == -torch.inf, given, other + scale * (given - other))
 
@@ -90,7 +94,7 @@ def guided(logits_fn: LogitsFn, other_logits_fn: LogitsFn, scale: float) -> Logi
 def without_prompt(logits_fn: LogitsFn, prompt: Tensor, mask_token_id: int) -> LogitsFn:
     """Hide the prompt: the same text with masks where `prompt` (B, L) is True."""
 
-    def unconditional(rows: Tensor, text: Tensor, positions: Tensor) -> Tensor:
+    def unconditional(rows: Tensor, text: Tensor, positions: Tensor) -> Tensor | LateLogits:
         return logits_fn(rows, text.masked_fill(prompt[rows], mask_token_id), positions)
 
     return unconditional
@@ -108,7 +112,7 @@ def with_other_prompt(
         other_new: (B, M) bool, that room.
     """
 
-    def other(rows: Tensor, text: Tensor, positions: Tensor) -> Tensor:
+    def other(rows: Tensor, text: Tensor, positions: Tensor) -> Tensor | LateLogits:
         room = other_new[rows]
         # Both rows hold as many new tokens, in the same order, at other positions.
         moved = other_text[rows].masked_scatter(room, text[new[rows]])

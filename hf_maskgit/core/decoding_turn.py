@@ -3,7 +3,7 @@
 Letters: R rows still being decoded, L length, V vocabulary, N positions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
 
@@ -12,13 +12,13 @@ from torch import Tensor
 
 from .finite import check_critic_scores, check_processed, check_same_shape
 from .pattern_rows import PatternLaw, RowPatterns
-from .position_logits import PositionLogits
+from .position_logits import LateLogits, PositionLogits
 from .sampler import Sampler
-from .sampler_scores import draw
+from .sampler_scores import Distribution, draw, likeliest
 
 # logits_fn(rows (R,), text (R, L), positions (R, L) bool) -> (N, V): the denoiser's logits at the
-# given positions, in row-major order, of the given rows of the batch.
-LogitsFn = Callable[[Tensor, Tensor, Tensor], Tensor]
+# given positions, in row-major order, of the given rows of the batch; computed, or still to be.
+LogitsFn = Callable[[Tensor, Tensor, Tensor], Tensor | LateLogits]
 # The same for a critic: (N,) log-odds that the token at each position is right.
 CriticFn = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -84,7 +84,7 @@ class DecodingState:
         behind_all = torch.iinfo(self.block.dtype).max
         return self.block.masked_fill(~self.masked, behind_all).amin(1, keepdim=True)
 
-    def rows(self, index: Tensor) -> "DecodingState":
+    def rows(self, index: Tensor | slice) -> "DecodingState":
         """Pick some of the rows."""
         return replace(
             self,
@@ -188,6 +188,11 @@ class Turn:
         return self.state.block == self.asked.block
 
     @property
+    def competing(self) -> Tensor:
+        """Places (R, L) bool that compete: the masks of the block, or its tokens too."""
+        return self.here if self.tokens_compete else self.here & self.state.masked
+
+    @property
     def coins(self) -> Tensor:
         """One uniform (R, L) per position, for the order of masks or the remasking of tokens."""
         return self.uniforms[..., 1]
@@ -210,6 +215,7 @@ class Turn:
             state.allowed_table,
             # what a processor or warper of the user's makes of a part may differ
             whole=sampler.changes_scores,
+            kept=state.patterns is not None,
         )
         if state.patterns is None:
             return logits
@@ -236,6 +242,44 @@ class Turn:
         added = added if exact else torch.full_like(added, torch.nan)
         return replace(after, log_weights=after.log_weights + added)
 
+    def parts(self, places: Tensor) -> Iterator[tuple[Tensor, "Turn"]]:
+        """Ask the denoiser once, and go through the rows in parts whose logits fit side by side.
+
+        Args:
+            places: (R, L) bool, where each part will ask.
+
+        Yields:
+            Which rows, (n,) long, and their turn.
+        """
+        if self.state.patterns is not None:  # its law asks where it needs to
+            yield torch.arange(len(places), device=places.device), self
+            return
+        found = self.logits_fn(self.rows, self.state.text, places)
+        if not isinstance(found, LateLogits) or self.sampler.changes_scores:
+            # What a processor or warper of the user's makes of a part may differ.
+            yield torch.arange(len(places), device=places.device), self._part(slice(None), found)
+            return
+        counts = places.sum(1).tolist()
+        first = position = 0
+        while first < len(counts):
+            last, size = first + 1, counts[first]
+            while last < len(counts) and size + counts[last] <= found.rows:
+                size, last = size + counts[last], last + 1
+            logits = found.only(slice(position, position + size))
+            rows = torch.arange(first, last, device=places.device)
+            yield rows, self._part(slice(first, last), logits)
+            first, position = last, position + size
+
+    def _part(self, rows: slice, logits: Tensor | LateLogits) -> "Turn":
+        return replace(
+            self,
+            logits_fn=lambda *_: logits,
+            rows=self.rows[rows],
+            state=self.state.rows(rows),
+            asked=Pass(*(of_rows[rows] for of_rows in self.asked)),
+            uniforms=self.uniforms[rows],
+        )
+
     def critic_scores(self, drawn: Tensor, positions: Tensor) -> Tensor:
         """Ask the critic: (N,) at positions (R, L) bool of the text with `drawn` at every mask.
 
@@ -249,7 +293,7 @@ class Turn:
 
     def drawer(
         self, logits: PositionLogits, positions: Tensor
-    ) -> Callable[[Tensor, slice], Tensor]:
+    ) -> Callable[[Distribution, slice], Tensor]:
         """Return what draws one token at each of some positions.
 
         Args:
@@ -257,24 +301,30 @@ class Turn:
             positions: (R, L) bool, N of them.
 
         Returns:
-            A function of scores (n, V) and of which of the N they belong to, that returns (n,)
+            A function of n distributions and of which of the N they belong to, that returns (n,)
             long. It raises a ValueError when a `logits_processor` leaves nothing to emit, or makes
             scores of nan.
         """
         if isinstance(logits.condition, PatternLaw):
             return self._joint_drawer(logits, logits.condition)
+        sampler = self.sampler
         rows = positions.nonzero()[:, 0]  # (N,) the row of each position
         uniforms = self.uniforms[..., 0][positions]
         temperature = self._temperature[rows]
-        greedy = bool((temperature == 0).all())
+        num_cold = int((temperature == 0).sum())
 
-        def drawn(scores: Tensor, which: slice) -> Tensor:
-            scores, text = self._processed(scores, logits, which, rows[which])
-            if greedy:
-                return scores.argmax(-1)
-            cold = temperature[which] == 0
-            warm = self._filtered(self._warm(scores, temperature[which]), text)
-            return torch.where(cold, scores.argmax(-1), draw(warm, uniforms[which]))
+        def drawn(block: Distribution, which: slice) -> Tensor:
+            scores, text = self._processed(block.logits, logits, which, rows[which])
+            block = block if scores is block.logits else Distribution(scores)
+            if num_cold == len(temperature):
+                return likeliest(scores)
+            warm = self._warm(block, temperature[which])
+            if sampler.warpers:
+                warm = Distribution(self._filtered(warm.logits, text))
+            tokens = draw(warm, uniforms[which])
+            if not num_cold:
+                return tokens
+            return torch.where(temperature[which] == 0, likeliest(scores), tokens)
 
         return drawn
 
@@ -289,7 +339,7 @@ class Turn:
 
     def _joint_drawer(
         self, logits: PositionLogits, law: PatternLaw
-    ) -> Callable[[Tensor, slice], Tensor]:
+    ) -> Callable[[Distribution, slice], Tensor]:
         """Draw a whole text of every row; its tokens at some positions are what is drawn there."""
         sampler, temperature = self.sampler, self._temperature
         cold = temperature == 0
@@ -297,7 +347,7 @@ class Turn:
         def warp(scores: Tensor, index: Tensor) -> Tensor:
             rows = law.rows[index]
             scores, _ = self._processed(scores, law.logits, index, rows)
-            return self._warm(scores, temperature[rows])
+            return self._warm(Distribution(scores), temperature[rows]).logits
 
         def filtering(scores: Tensor, index: Tensor) -> Tensor:
             return self._filtered(scores, self.state.text[law.rows[index]])
@@ -307,25 +357,28 @@ class Turn:
         filters = filtering if sampler.warpers else None
         path, scores_of = law.path(None if plain else warp, filters, cold, uniforms)
 
-        def drawn(scores: Tensor, which: slice) -> Tensor:
+        def drawn(block: Distribution, which: slice) -> Tensor:
             index = logits.index[which]
             scores = scores_of(law.logits.at(index), index)
             tokens = draw(scores, path.uniforms[index])
-            return torch.where(path.likeliest[index], scores.argmax(-1), tokens)
+            return torch.where(path.likeliest[index], likeliest(scores), tokens)
 
         return drawn
 
-    def _warm(self, scores: Tensor, temperature: Tensor) -> Tensor:
+    def _warm(self, block: Distribution, temperature: Tensor) -> Distribution:
+        sampler, scores = self.sampler, block.logits
+        if sampler.temperature == 1 and not sampler.anneal_temperature and not sampler.warpers:
+            return block
         largest = torch.finfo(scores.dtype).max  # beyond it, -inf divided would give nan
         temperature = temperature.to(scores.dtype).clamp_max(largest)
-        # At temperature 0 the likeliest token is taken; dividing by it would give nan.
+        # At temperature 0 another token is taken; dividing by it would give nan.
         divisor = torch.where(temperature == 0, 1, temperature)[:, None]
         # Less the greatest of its row, which changes no probability, no quotient overflows.
-        warm = (scores - scores.amax(-1, keepdim=True)) / divisor
-        if self.sampler.warpers:
+        warm = (scores - block.highest[:, None]).div_(divisor)
+        if sampler.warpers:
             asked = scores / divisor  # what a warper expects, unless it overflows
             warm = asked if bool(asked.amax(-1).isfinite().all()) else warm
-        return warm
+        return Distribution(warm)
 
     def _filtered(self, scores: Tensor, text: Tensor) -> Tensor:
         if not self.sampler.warpers:

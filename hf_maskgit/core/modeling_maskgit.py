@@ -9,7 +9,7 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokeni
 
 from .argument_checks import check_whole
 from .causal_lm import check_left_to_right
-from .chunked_head import can_chunk
+from .chunked_head import can_chunk, can_hold_back
 from .configuration_maskgit import MaskGitConfig
 from .encoder_kinds import (
     check_encoder,
@@ -172,6 +172,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         output_nll: bool = False,
         output_logits: bool = True,
         output_last_hidden_state: bool = False,
+        output_head_states: bool = False,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
@@ -212,6 +213,8 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
             output_logits: False leaves `logits` out. With labels, head and loss then run in chunks
                 of positions wherever they can, and the logits are never whole in memory.
             output_last_hidden_state: return `last_hidden_state`.
+            output_head_states: without labels, return `head_states` and no logits where the LM head
+                can be run by itself, for `masked_positions`; logits as ever where it cannot.
             output_hidden_states: ask the encoder for its hidden states.
             output_attentions: ask the encoder for its attention maps.
             return_dict: False gives a tuple.
@@ -233,8 +236,9 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         check_looking_back(self.self_conditioning, arguments, *looks_back)
         check_judging(self.critic_head, arguments, train, critic_temperature, targets is not None)
         positions = masked_positions if targets is None else targets.chosen
-        in_chunks = targets is not None and not output_logits and self._can_chunk(train)
-        this_pass = EncoderPass(positions, *looks_back[:2], output_last_hidden_state, in_chunks)
+        late = output_head_states if targets is None else not output_logits
+        late = late and positions is not None and self._can_hold_back(targets is None, train)
+        this_pass = EncoderPass(positions, *looks_back[:2], output_last_hidden_state, late)
         this_pass.edge = LeftEdge.of(self, own)  # behind it, in one graph with the pass
 
         # 2. Look back on a pass before this one, where the model has self-conditioning.
@@ -262,7 +266,8 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         # 5. Pack what was asked for.
         result = MaskGitOutput(
             **losses,
-            logits=logits if output_logits else None,
+            logits=logits if output_logits and this_pass.held_back is None else None,
+            head_states=this_pass.held_back if targets is None else None,
             last_hidden_state=this_pass.last_hidden_state,
             hidden_states=output.get("hidden_states"),
             attentions=output.get("attentions"),
@@ -275,8 +280,11 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
             "output_attentions": _or(attentions, self.config.output_attentions),
         }
 
-    def _can_chunk(self, train: str) -> bool:
-        """Tell whether nobody needs whole logits: a critic that learns is shown draws of them."""
+    def _can_hold_back(self, reads: bool, train: str) -> bool:
+        """Tell whether the head can be run behind the pass: to read its logits, or for a loss."""
+        if reads:
+            return can_hold_back(self, self.denoiser)
+        # A critic that learns is shown draws of the logits, and needs them whole.
         judges = self.critic_head is not None and train != "denoiser"
         return not judges and can_chunk(self.denoiser)
 

@@ -19,6 +19,8 @@ class MaskGitOutput(ModelOutput):
         hidden_states, attentions: the encoder's, when asked for.
         nll: (N,) float32 in nats, the cross-entropy at each chosen position before its weight and
             without a gradient; when asked for, with labels.
+        head_states: (N, H) at the chosen positions, what the LM head runs on, instead of `logits`;
+            when asked for.
     """
 
     loss: Tensor | None = None
@@ -29,3 +31,4 @@ class MaskGitOutput(ModelOutput):
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
     nll: Tensor | None = None
+    head_states: Tensor | None = None

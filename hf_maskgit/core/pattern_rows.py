@@ -28,6 +28,7 @@ from .pattern_law import (
     log_mass,
 )
 from .position_logits import PositionLogits
+from .sampler_scores import Distribution
 
 # Scores (n, V) of some positions, by which of the N they are, as a token is to be drawn from them.
 Warp = Callable[[Tensor, Tensor], Tensor]
@@ -251,12 +252,13 @@ class PatternLaw:
         classes = self._known.shape[2]
         expected = self._patterns.possible.flatten(0, 1).to(self._slot.device)
 
-        def read(block: Tensor, which: slice) -> tuple[Tensor]:
-            index = torch.arange(len(self._slot), device=block.device)[which]
-            warped, slots = scores(block, index), self._slot[index]
+        def read(block: Distribution, which: slice) -> tuple[Tensor]:
+            device = block.logits.device
+            index = torch.arange(len(self._slot), device=device)[which]
+            warped, slots = scores(block.logits, index), self._slot[index]
             if len(self._patterns.class_of) == 1:  # as it mostly is, and without a copy
                 return (sums(warped, self._patterns.class_of[0], slots),)
-            found = torch.zeros(len(warped), classes, dtype=torch.float64, device=block.device)
+            found = torch.zeros(len(warped), classes, dtype=torch.float64, device=device)
             for class_of, mine in self._by_pattern(index):
                 found[mine] = sums(warped[mine], class_of, slots[mine])
             return (found,)

@@ -1,21 +1,23 @@
 """The denoiser's logits at the positions of a pass, read block by block.
 
-They are the largest tensor of a pass. Whole float32 copies of them (restricted, exponentiated,
-summed up) would go through memory several times, which under bf16 takes longer than the encoder;
-a block of rows stays in the cache, and every number of it is read once.
+They are the largest tensor of a pass. Whole, they would go through memory several times, which
+takes longer than the encoder under bf16, and where the memory is given out anew for every pass, its
+pages cost more than the numbers. So the LM head itself is run on some positions at a time, where it
+can be (`LateLogits`), and what it gives is read in blocks of rows that stay in the cache.
 
 Letters: N positions, V vocabulary, n positions of a block.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 
 from .finite import check_highest
-from .losses import forbid
+from .losses import at_least_float32
+from .sampler_scores import Distribution
 
 _BLOCK = 2**19  # logits of a block: 2 MiB in float32
 
@@ -27,32 +29,107 @@ class Condition(Protocol):
         """Return the scores (n, V) of some positions, (n,) long of all those it knows."""
 
 
+class LateLogits:
+    """Logits (N, V) that are computed where they are read, some positions at a time.
+
+    Args:
+        compute: of (n,) long, which positions; returns their logits (n, V), which nobody else has.
+        positions: (N,) long, which of those that it knows these are.
+        rows: how many it had best compute at a time.
+    """
+
+    def __init__(self, compute: Callable[[Tensor], Tensor], positions: Tensor, rows: int) -> None:
+        self._compute, self._positions, self.rows = compute, positions, rows
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self._positions)
+
+    def __getitem__(self, index: Tensor | slice) -> Tensor:
+        """Compute some of them, (n, V)."""
+        return self._compute(self._positions[index])
+
+    @property
+    def device(self) -> torch.device:
+        """Where they will be."""
+        return self._positions.device
+
+    def only(self, index: Tensor | slice) -> "LateLogits":
+        """Return those of some positions, not computed yet."""
+        return LateLogits(self._compute, self._positions[index], self.rows)
+
+
+def later(function: Callable[..., Tensor], *logits: Tensor | LateLogits) -> Tensor | LateLogits:
+    """Apply a function of logits (n, V) at the same positions; late, where some of them are.
+
+    Args:
+        function: of the logits at any positions, returns new ones.
+        logits: (N, V) each.
+    """
+    late = [each for each in logits if isinstance(each, LateLogits)]
+    if not late:
+        return function(*logits)
+    positions = torch.arange(len(late[0]), device=late[0].device)
+    compute = lambda which: function(*(each[which] for each in logits))  # noqa: E731
+    return LateLogits(compute, positions, min(each.rows for each in late))
+
+
+def joined(parts: Sequence[tuple[Tensor, Tensor | LateLogits]]) -> Tensor | LateLogits:
+    """Put logits together whose positions alternate; late, where all of them are.
+
+    Args:
+        parts: where each stands, (N,) bool, and its logits; together they have all N.
+    """
+    if not all(isinstance(logits, LateLogits) for _, logits in parts):
+        here, first = parts[0][0], parts[0][1][:]
+        whole = first.new_empty(len(here), first.shape[-1])
+        for where, logits in parts:
+            whole[where] = logits[:]
+        return whole
+    number = torch.stack([where.long().cumsum(0) - 1 for where, _ in parts])  # within its part
+
+    def compute(which: Tensor) -> Tensor:
+        found = [logits[number[i, which][where[which]]] for i, (where, logits) in enumerate(parts)]
+        whole = found[0].new_empty(len(which), found[0].shape[-1])
+        for (where, _), logits in zip(parts, found, strict=True):
+            whole[where[which]] = logits
+        return whole
+
+    late = [cast(LateLogits, logits) for _, logits in parts]
+    positions = torch.arange(number.shape[1], device=number.device)
+    return LateLogits(compute, positions, min(each.rows for each in late))
+
+
 class PositionLogits:
     """Logits (N, V) at N positions, with -inf at what cannot stand there wherever they are read.
 
     Args:
-        raw: (N, V), any float dtype; left untouched.
+        raw: (N, V), any float dtype; a tensor is left untouched.
         suppressed: (K,) long, ids that are never emitted.
         end_ids: (E,) long, ids that end a text.
         can_end: (N,) bool, where an end may stand.
         allowed: (N,) long, the row of `allowed_table` that a position keeps to, or None.
         allowed_table: (K, V) bool, ids that may be emitted, or None.
         whole: read all positions as one block.
+        kept: compute all now, for many readings.
     """
 
     def __init__(
         self,
-        raw: Tensor,
+        raw: Tensor | LateLogits,
         suppressed: Tensor,
         end_ids: Tensor,
         can_end: Tensor,
         allowed: Tensor | None = None,
         allowed_table: Tensor | None = None,
         whole: bool = False,
+        kept: bool = False,
     ) -> None:
-        self._raw, self._suppressed, self._end_ids = raw, suppressed, end_ids
+        self._raw = raw[:] if (whole or kept) and isinstance(raw, LateLogits) else raw
+        self._suppressed, self._end_ids = suppressed, end_ids
         self._can_end, self._allowed, self._table = can_end, allowed, allowed_table
-        self._rows = len(raw) if whole else max(1, _BLOCK // max(1, raw.shape[-1]))
+        self._whole = whole
+        self._restricted: Tensor | None = None  # all of `raw`, where they are kept so
         self.condition: Condition | None = None
         self.index = torch.zeros(0, dtype=torch.long)  # (N,) as the condition counts them
 
@@ -60,9 +137,17 @@ class PositionLogits:
         """Return N."""
         return len(self._raw)
 
+    @property
+    def at_a_time(self) -> int | None:
+        """How many positions are computed at a time; None where all are there already."""
+        return self._raw.rows if isinstance(self._raw, LateLogits) else None
+
     def at(self, index: Tensor | slice) -> Tensor:
         """Return some rows, (n, V) in float32 or float64."""
-        scores = self.restrict(self._raw[index], index)
+        if self._restricted is not None:
+            scores = at_least_float32(self._restricted[index])
+        else:
+            scores = self.restrict(self._raw[index], index)
         return scores if self.condition is None else self.condition.weigh(scores, self.index[index])
 
     def given(self, condition: Condition) -> "PositionLogits":
@@ -72,10 +157,15 @@ class PositionLogits:
         whole.index = torch.arange(len(self), device=self._raw.device)
         return whole
 
-    def only(self, chosen: Tensor) -> "PositionLogits":
-        """Return those of some positions, (N,) bool."""
+    def only(self, chosen: Tensor | slice) -> "PositionLogits":
+        """Return those of some positions, (N,) bool or a slice."""
         part = copy(self)
-        part._raw, part._can_end = self._raw[chosen], self._can_end[chosen]
+        raw = self._raw
+        if self._restricted is not None:
+            part._raw = part._restricted = self._restricted[chosen]
+        else:
+            part._raw = raw.only(chosen) if isinstance(raw, LateLogits) else raw[chosen]
+        part._can_end = self._can_end[chosen]
         if self.condition is not None:
             part.index = self.index[chosen]
         part._allowed = None if self._allowed is None else self._allowed[chosen]
@@ -91,19 +181,27 @@ class PositionLogits:
         Returns:
             A copy, in float32 at least.
         """
-        logits = forbid(logits, self._suppressed)
-        # An end of text with known tokens behind it would cut them off.
-        ends = logits[:, self._end_ids]
-        logits[:, self._end_ids] = ends.masked_fill(~self._can_end[index, None], -torch.inf)
+        exact = at_least_float32(logits)
+        return self._restrict(exact.clone() if exact is logits else exact, index)
+
+    def _restrict(self, logits: Tensor, index: Tensor | slice) -> Tensor:
+        """Do so in place."""
+        logits.index_fill_(-1, self._suppressed.to(logits.device), -torch.inf)
+        if len(self._end_ids):
+            # An end of text with known tokens behind it would cut them off.
+            ends = logits[:, self._end_ids]
+            logits[:, self._end_ids] = ends.masked_fill(~self._can_end[index, None], -torch.inf)
         if self._allowed is not None and self._table is not None:
-            logits = logits.masked_fill(~self._table[self._allowed[index]], -torch.inf)
+            logits.masked_fill_(~self._table[self._allowed[index]], -torch.inf)
         return logits
 
-    def read(self, function: Callable[[Tensor, slice], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    def read(
+        self, function: Callable[[Distribution, slice], tuple[Tensor, ...]]
+    ) -> tuple[Tensor, ...]:
         """Apply a function to block after block, and see that the logits are a distribution.
 
         Args:
-            function: of (n, V) and of which positions these are; returns tensors (n,).
+            function: of n distributions and of which positions these are; returns tensors (n,).
 
         Returns:
             Its tensors, (N,) each.
@@ -111,11 +209,26 @@ class PositionLogits:
         Raises:
             ValueError: for logits that are not finite.
         """
-        found, highest = [], []
-        for first in range(0, max(1, len(self)), max(1, self._rows)):
-            which = slice(first, first + self._rows)
-            block = self.at(which)
-            highest.append(block.amax(-1))
-            found.append(function(block, which))
-        check_highest(torch.cat(highest))
+        found, witnesses = [], []
+        for first, part in self._parts():
+            width = cast(Tensor, part._raw).shape[-1]
+            rows = len(part) if self._whole else max(1, _BLOCK // max(1, width))
+            for start in range(0, max(1, len(part)), max(1, rows)):
+                end = min(start + rows, len(part))
+                block = Distribution(part.at(slice(start, end)))
+                found.append(function(block, slice(first + start, first + end)))
+                witnesses.append(block.witness)
+        check_highest(torch.cat(witnesses))
         return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
+
+    def _parts(self) -> Iterator[tuple[int, "PositionLogits"]]:
+        """Yield parts whose logits are there, each with the number of its first position."""
+        raw = self._raw
+        if not isinstance(raw, LateLogits):
+            yield 0, self
+            return
+        for first in range(0, max(1, len(raw)), raw.rows):
+            which = slice(first, first + raw.rows)
+            part = self if len(raw) <= raw.rows else self.only(which)  # so few are kept
+            part._raw = part._restricted = self._restrict(raw[which], which)
+            yield first, part

@@ -17,6 +17,7 @@ from torch import Tensor
 from .decoding_turn import Turn
 from .position_logits import PositionLogits
 from .sampler_scores import (
+    Distribution,
     PositionScore,
     log_probability,
     margin,
@@ -48,6 +49,7 @@ class Order:
     Attributes:
         help: which go first, after "those".
         look: scores the places (R, L) bool that compete in a turn.
+        asks: the places (R, L) bool where it asks for logits, given those; None asks nowhere.
         source: the paper or project.
         noise: option that scales the Gumbel noise on its scores; None where it takes none.
         choice_temperature: what that option is where nobody sets it, for the orders that read it.
@@ -60,6 +62,7 @@ class Order:
 
     help: str
     look: Callable[[Turn, Tensor], Look]
+    asks: Callable[[Turn, Tensor], Tensor] | None = None
     source: str = ""
     noise: str | None = None
     choice_temperature: float = 0.0
@@ -89,7 +92,7 @@ def _by_drawn_token(turn: Turn, places: Tensor) -> Look:
     logits, standing = turn.logits(places), _standing(turn, places)
     draw = turn.drawer(logits, places)
 
-    def read(block: Tensor, which: slice) -> tuple[Tensor, Tensor]:
+    def read(block: Distribution, which: slice) -> tuple[Tensor, Tensor]:
         drawn = draw(block, which)
         return drawn, standing(block, which, log_probability(block, drawn))
 
@@ -97,9 +100,17 @@ def _by_drawn_token(turn: Turn, places: Tensor) -> Look:
     return Look(placed(scores, places), places, logits, drawn)
 
 
-def _by_critic(turn: Turn, places: Tensor) -> Look:
+def _there(turn: Turn, places: Tensor) -> Tensor:
+    return places
+
+
+def _at_all_masks(turn: Turn, places: Tensor) -> Tensor:
     # A critic reads a whole text, so a token is drawn at every mask, in all blocks.
-    masks = turn.state.masked
+    return turn.state.masked
+
+
+def _by_critic(turn: Turn, places: Tensor) -> Look:
+    masks = _at_all_masks(turn, places)
     logits = turn.logits(masks)
     draw = turn.drawer(logits, masks)
     (drawn,) = logits.read(lambda block, which: (draw(block, which),))
@@ -115,13 +126,13 @@ def _from_the_left(turn: Turn, places: Tensor) -> Look:
     return Look(-column.expand(places.shape))
 
 
-def _standing(turn: Turn, places: Tensor) -> Callable[[Tensor, slice, Tensor], Tensor]:
+def _standing(turn: Turn, places: Tensor) -> Callable[[Distribution, slice, Tensor], Tensor]:
     """Return what scores a revealed token as it stands, and leaves the scores of masks."""
     if not turn.tokens_compete:
         return lambda block, which, of_masks: of_masks
     is_mask, tokens = turn.state.masked[places], turn.state.text[places]  # (N,)
 
-    def scores(block: Tensor, which: slice, of_masks: Tensor) -> Tensor:
+    def scores(block: Distribution, which: slice, of_masks: Tensor) -> Tensor:
         # At a mask, the id that stands there is the mask itself, and its score is not taken.
         return torch.where(is_mask[which], of_masks, log_probability(block, tokens[which]))
 
@@ -141,6 +152,7 @@ ORDERS: dict[str, Order] = {
     "top_probability": Order(
         "where max p is highest",
         _by_position(top_log_probability),
+        _there,
         "arXiv 2510.04525 (choose the place, then draw)",
         noise="choice_temperature",
         choice_temperature=2.0,
@@ -148,6 +160,7 @@ ORDERS: dict[str, Order] = {
     "margin": Order(
         "where the two likeliest tokens are furthest apart",
         _by_position(margin),
+        _there,
         "arXiv 2502.06768",
         noise="choice_temperature",
         choice_temperature=1.0,
@@ -155,6 +168,7 @@ ORDERS: dict[str, Order] = {
     "entropy": Order(
         "where the entropy of p is lowest",
         _by_position(negative_entropy),
+        _there,
         noise="choice_temperature",
         choice_temperature=2.0,
         in_nats=True,
@@ -162,6 +176,7 @@ ORDERS: dict[str, Order] = {
     "confidence": Order(
         "where the token just drawn is likeliest; texts repeat more",
         _by_drawn_token,
+        _there,
         "MaskGIT, arXiv 2202.04200; x-transformers",
         noise="choice_temperature",
         choice_temperature=4.5,
@@ -170,6 +185,7 @@ ORDERS: dict[str, Order] = {
         "where a token critic finds the token just drawn most likely right; one critic pass more "
         "per step",
         _by_critic,
+        _at_all_masks,
         "arXiv 2209.04439",
         noise="noise_level_scale",
         reads=("noise_level_scale",),

@@ -5,9 +5,52 @@ Letters: B rows, L length, V vocabulary, N positions of all rows together (in ro
 """
 
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from torch import Tensor
+
+_CHUNK = 128  # tokens of a chunk, of which one is found before the token in it
+
+
+class Distribution:
+    """Logits (N, V) with what several questions to them share, computed once.
+
+    Args:
+        logits: (N, V) float32 or float64; -inf marks a token that cannot be drawn. Left untouched.
+    """
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.logits)
+
+    @classmethod
+    def of(cls, logits: "Tensor | Distribution") -> "Distribution":
+        """Return the distributions of logits, or these as they are."""
+        return logits if isinstance(logits, Distribution) else cls(logits)
+
+    @cached_property
+    def highest(self) -> Tensor:
+        """Highest logit of each, (N,)."""
+        return self.logits.amax(-1)
+
+    @cached_property
+    def probabilities(self) -> Tensor:
+        """Probabilities (N, V)."""
+        return self.logits.softmax(-1)
+
+    @cached_property
+    def top(self) -> Tensor:
+        """Highest probability of each, (N,); nan where the logits are no distribution."""
+        return self.probabilities.amax(-1)
+
+    @property
+    def witness(self) -> Tensor:
+        """Numbers (N,) that are finite where the logits are a distribution."""
+        return self.top if "top" in self.__dict__ else self.highest
 
 
 def highest(scores: Tensor, candidates: Tensor, counts: Tensor) -> Tensor:
@@ -44,36 +87,42 @@ def ranks(scores: Tensor, candidates: Tensor) -> Tensor:
     return torch.empty_like(best_first).scatter_(1, best_first, places)
 
 
-def top_log_probability(logits: Tensor) -> Tensor:
+def top_log_probability(logits: Tensor | Distribution) -> Tensor:
     """Score each position by the log-probability of its likeliest token, (N, V) -> (N,)."""
-    return logits.amax(-1) - logits.logsumexp(-1)
+    return Distribution.of(logits).top.log()
 
 
-def margin(logits: Tensor) -> Tensor:
+def margin(logits: Tensor | Distribution) -> Tensor:
     """Score each position by how far its likeliest token leads, (N, V) -> (N,) in [0, 1].
 
     The difference of the two highest probabilities (arXiv 2502.06768).
     """
     # With a vocabulary of one token it leads by its whole probability.
-    two = logits.topk(min(2, logits.shape[-1]), -1).values
-    probabilities = (two - logits.logsumexp(-1, keepdim=True)).exp()
-    return 2 * probabilities[:, 0] - probabilities.sum(-1)
+    of = Distribution.of(logits).probabilities
+    two = of.topk(min(2, of.shape[-1]), -1).values
+    return 2 * two[:, 0] - two.sum(-1)
 
 
-def negative_entropy(logits: Tensor) -> Tensor:
+def negative_entropy(logits: Tensor | Distribution) -> Tensor:
     """Score each position by its entropy with a minus sign, (N, V) -> (N,) nats, at most 0."""
-    return -torch.special.entr(logits.softmax(-1)).sum(-1)
+    return -torch.special.entr(Distribution.of(logits).probabilities).sum(-1)
 
 
-def log_probability(logits: Tensor, tokens: Tensor) -> Tensor:
+def log_probability(logits: Tensor | Distribution, tokens: Tensor) -> Tensor:
     """Return the log-probability of one token per position, (N, V), (N,) -> (N,)."""
-    return logits.gather(-1, tokens[:, None]).squeeze(-1) - logits.logsumexp(-1)
+    of = Distribution.of(logits)
+    # Less the highest, a logit is the logarithm of the token's odds against the likeliest one; a
+    # probability itself may be too small for its dtype.
+    odds = of.logits.gather(-1, tokens[:, None]).squeeze(-1) - of.highest
+    return odds + of.top.log()
 
 
-def draw(logits: Tensor, uniforms: Tensor) -> Tensor:
+def draw(logits: Tensor | Distribution, uniforms: Tensor) -> Tensor:
     """Draw one token per position by inverting the cumulative distribution.
 
-    One uniform number per position instead of a noise field of the size of the logits.
+    One uniform number per position instead of a noise field of the size of the logits, and two
+    short searches instead of a long one: for the chunk of tokens that it falls into, among their
+    sums, and for the token in it.
 
     Args:
         logits: (N, V) float32 or float64; -inf marks a token that cannot be drawn.
@@ -85,18 +134,77 @@ def draw(logits: Tensor, uniforms: Tensor) -> Tensor:
         probability.
     """
     # Probabilities .2 0 .8 cumulate to .2 .2 1: a uniform below .2 finds id 0, any other id 2.
-    cumulative = logits.softmax(-1).cumsum(-1)  # (N, V)
+    of = Distribution.of(logits).probabilities
+    uniforms = uniforms.double()
+    if of.shape[-1] <= _CHUNK:
+        return _found(of, uniforms)[0]
+    chunk, rest = _found(_by_chunks(of, torch.sum), uniforms)
+    inside, tokens = _chunk_of(of, chunk, 0.0)
+    place, _ = _found(inside, rest)
+    return tokens.gather(-1, place[:, None]).squeeze(-1)
+
+
+def likeliest(logits: Tensor) -> Tensor:
+    """Return the token of the highest logit at each position, of equals the first, (N, V) -> (N,).
+
+    As `argmax`, which goes over a long row number by number where a maximum goes by many at once.
+    """
+    inside, tokens = _chunk_of(logits, _by_chunks(logits, torch.amax).argmax(-1), -torch.inf)
+    return tokens.gather(-1, inside.argmax(-1, keepdim=True)).squeeze(-1)
+
+
+def _by_chunks(rows: Tensor, take: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """Take the sum or maximum of every chunk of tokens, (N, V) -> (N, C); the last may be short."""
+    whole = rows.shape[-1] // _CHUNK
+    parts = [take(rows[:, : whole * _CHUNK].unflatten(-1, (whole, _CHUNK)), -1)] if whole else []
+    if rows.shape[-1] > whole * _CHUNK:
+        parts.append(take(rows[:, whole * _CHUNK :], -1)[:, None])
+    return torch.cat(parts, -1)
+
+
+def _chunk_of(rows: Tensor, chunk: Tensor, behind: float) -> tuple[Tensor, Tensor]:
+    """Pick one chunk of each row.
+
+    Args:
+        rows: (N, V).
+        chunk: (N,) long, which.
+        behind: what stands behind the end of a short one.
+
+    Returns:
+        Its numbers and the ids of its tokens, (N, c) each.
+    """
+    size = rows.shape[-1]
+    place = torch.arange(min(_CHUNK, size), device=rows.device)
+    tokens = (chunk * _CHUNK)[:, None] + place
+    return rows.gather(-1, tokens.clamp_max(size - 1)).masked_fill(tokens >= size, behind), tokens
+
+
+def _found(weights: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+    """Find where uniforms fall among weights, and where inside of what they hit.
+
+    Args:
+        weights: (N, C), at least 0.
+        uniforms: (N,) float64, in [0, 1).
+
+    Returns:
+        (N,) long, an index whose weight is not 0; (N,) float64 in [0, 1), uniform given that.
+    """
+    cumulative = weights.double().cumsum(-1)
     if cumulative.device.type != "cpu":
-        # A parallel sum may fall by a rounding error where a token has no probability.
+        # A parallel sum may fall by a rounding error where there is no weight.
         cumulative = cumulative.cummax(-1).values
-    # A float32 total may be 0.99999994, so the uniform is measured against it and not against 1.
+    # The uniform is measured against the total as it was rounded, and not against 1.
     total = cumulative[:, -1:].contiguous()
-    target = uniforms.to(cumulative.dtype)[:, None] * total
-    tokens = torch.searchsorted(cumulative, target, right=True)
+    target = uniforms[:, None] * total
+    place = torch.searchsorted(cumulative, target, right=True)
     last_possible = torch.searchsorted(cumulative, total)
     # Of a row of nan no comparison holds; whoever meets one must find it, and not an id that is
     # beyond the vocabulary.
-    return torch.minimum(tokens, last_possible).clamp_max(logits.shape[-1] - 1).squeeze(-1)
+    place = torch.minimum(place, last_possible).clamp_max(weights.shape[-1] - 1)
+    before = cumulative.gather(-1, (place - 1).clamp_min(0)).masked_fill(place == 0, 0.0)
+    hit = cumulative.gather(-1, place) - before
+    rest = ((target - before) / hit).clamp(0, 1 - 2.0**-53)
+    return place.squeeze(-1), rest.squeeze(-1)
 
 
 def gumbel(uniforms: Tensor) -> Tensor:
@@ -107,4 +215,4 @@ def gumbel(uniforms: Tensor) -> Tensor:
 
 
 # A score of a position that is known before a token is drawn there, (N, V) -> (N,).
-PositionScore = Callable[[Tensor], Tensor]
+PositionScore = Callable[[Distribution], Tensor]

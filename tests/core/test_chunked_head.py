@@ -1,4 +1,4 @@
-"""Head and loss in chunks: the gradients of the whole pass, and never whole logits."""
+"""The head in chunks: losses, gradients and texts of the whole pass, and never whole logits."""
 
 import copy
 
@@ -12,9 +12,12 @@ from hf_maskgit.core.chunked_head import (
     _ChunkedLoss,
     _chunks,
     can_chunk,
+    can_hold_back,
     head_parameters,
     run_head,
 )
+from hf_maskgit.core.encoder_kinds import PADDING_LEAKS
+from hf_maskgit.core.sampler_orders import ORDERS
 from tests.support import support_matrix
 from tests.support.tiny import ENCODERS, tiny_model
 
@@ -25,6 +28,8 @@ VOCABULARY = 40
 def chunks_of_three_rows(monkeypatch):
     monkeypatch.setattr(chunked_head, "_LEAST_ROWS", 3)
     monkeypatch.setattr(chunked_head, "_CHUNK_ELEMENTS", {True: 1, False: 1})
+    monkeypatch.setattr(chunked_head, "_LEAST_READ", 3)
+    monkeypatch.setattr(chunked_head, "_READ_ELEMENTS", {True: 1, False: 1})
 
 
 def batch_of(model, rows=4, length=9):
@@ -247,3 +252,145 @@ def test_the_head_is_the_denoiser_s_own():
     torch.testing.assert_close(
         run_head(model.denoiser, states[0]), model.denoiser(input_ids=ids).logits[0]
     )
+
+
+# Decoding
+
+
+def texts_of(model, text, **options):
+    """What `generate` makes, and in how many runs of the head."""
+    runs = []
+
+    def counted(denoiser, states):
+        runs.append(len(states))
+        return run_head(denoiser, states)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunked_head, "run_head", counted)
+        found = model.generate(text, seed=3, return_dict_in_generate=True, **options)
+    return found, runs
+
+
+def check_same_texts(model, text, monkeypatch, rows=3, **options):
+    monkeypatch.setattr(chunked_head, "_LEAST_READ", rows)
+    in_chunks, runs = texts_of(model, text, **options)
+    monkeypatch.setattr(chunked_head, "_LEAST_READ", 10**6)
+    whole, no_runs = texts_of(model, text, **options)
+    assert not no_runs
+    assert torch.equal(in_chunks.sequences, whole.sequences)
+    assert torch.equal(in_chunks.reveal_steps, whole.reveal_steps)
+    torch.testing.assert_close(
+        in_chunks.reveal_log_probabilities, whole.reveal_log_probabilities, rtol=1e-5, atol=1e-6
+    )
+    return runs
+
+
+def blanks(model, rows=3, length=9):
+    text = batch_of(model, rows, length)["labels"]
+    generator = torch.Generator().manual_seed(1)
+    chosen = torch.rand(rows, length, generator=generator) < 0.7
+    return text.masked_fill(chosen, model.config.mask_token_id)
+
+
+SAMPLERS = [
+    *({"order": order} for order, row in ORDERS.items() if not row.asks_critic),
+    {"anneal_temperature": False},
+    {"do_sample": False},
+    {"remask": "confidence"},
+    {"pace": "entropy_bound"},
+    {"pace": "threshold", "confidence_threshold": 0.3},
+    {"pace": "ancestral", "order": "random", "remask": "remdm_conf"},
+    {"block_length": 3, "cache_refresh_interval": 2},
+    {"guidance_scale": 1.5},
+    {"suppress_tokens": [11, 12], "allowed_token_ids": [[10, 11, 12, 13, 14, 20]]},
+]
+
+
+@pytest.mark.parametrize("rows", [1, 3, 12])
+@pytest.mark.parametrize("options", SAMPLERS, ids=str)
+def test_texts_are_those_of_whole_passes(options, rows, monkeypatch):
+    """Also where one row's positions alone are more than a chunk."""
+    model = tiny_model().double().eval()
+    if "allowed_token_ids" in options:
+        options = {**options, "allowed_token_ids": options["allowed_token_ids"][0]}
+    runs = check_same_texts(model, blanks(model), monkeypatch, rows, steps=4, **options)
+    assert max(runs) <= rows
+    assert len(runs) >= 2
+
+
+@pytest.mark.parametrize("parts", [{"self_cond": True}, {"token_critic": "self"}], ids=str)
+def test_texts_of_models_with_more_parts_too(parts, monkeypatch):
+    model = tiny_model(**parts).double().eval()
+    order = "critic" if "token_critic" in parts else "confidence"
+    assert check_same_texts(model, blanks(model), monkeypatch, steps=4, order=order)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", support_matrix.TYPES)
+def test_every_type_of_transformers_writes_the_same(kind, monkeypatch):
+    refused = support_matrix.refusal(support_matrix.tiny_encoder_config(kind))
+    if refused:
+        pytest.skip(refused)
+    model = support_matrix.tiny_generator(kind).double().eval()
+    batch = support_matrix._batch(kind)
+    text = batch["input_ids"].masked_fill(batch["masked_positions"], model.config.mask_token_id)
+    real = batch["attention_mask"]
+    runs = check_same_texts(model, text, monkeypatch, steps=3, attention_mask=real)
+    assert bool(runs) != (kind in PADDING_LEAKS), "these run by length, with their head"
+
+
+def test_a_processor_is_shown_what_it_was_shown(monkeypatch):
+    model, seen = tiny_model().double().eval(), []
+
+    def shown(text, scores):
+        seen.append((text.clone(), scores.clone()))
+        return scores
+
+    for rows in (3, 10**6):
+        monkeypatch.setattr(chunked_head, "_LEAST_READ", rows)
+        for order in ("top_probability", "confidence"):
+            model.generate(blanks(model), seed=3, steps=3, logits_processor=[shown], order=order)
+    half = len(seen) // 2
+    assert half >= 6
+    for (text, scores), (expected_text, expected) in zip(seen[:half], seen[half:], strict=True):
+        assert torch.equal(text, expected_text)
+        torch.testing.assert_close(scores, expected)
+
+
+def test_no_logits_of_more_than_a_chunk_are_made_in_decoding():
+    model = tiny_model().eval()
+    text = torch.full((40, 9), model.config.mask_token_id)
+    for order in ("top_probability", "confidence", "random"):
+        with Largest() as in_chunks:
+            model.generate(text, steps=3, seed=0, order=order)
+        assert in_chunks.rows <= 32
+
+
+def test_where_the_head_cannot_be_held_back_logits_are_whole():
+    model = tiny_model().eval()
+    batch = batch_of(model)
+    asked = {"input_ids": batch["input_ids"], "output_head_states": True}
+    asked["masked_positions"] = batch["masked_positions"]
+
+    def is_whole(model):
+        output = model(**asked)
+        assert (output.logits is None) != (output.head_states is None)
+        assert can_hold_back(model, model.denoiser) == (output.logits is None)
+        return output.logits is not None
+
+    assert not is_whole(model)
+    assert model(**{**asked, "masked_positions": None}).logits.shape[:2] == (4, 9)
+    for hooked in (model, model.denoiser):
+        for register in (hooked.register_forward_hook, hooked.register_forward_pre_hook):
+            handle = register(lambda *_: None)
+            assert is_whole(model)
+            handle.remove()
+        hooked.forward = hooked.forward  # as who wraps it does
+        assert is_whole(model)
+        del hooked.forward
+        hooked._compiled_call_impl = hooked._call_impl  # as `compile` does
+        assert is_whole(model)
+        hooked._compiled_call_impl = None
+    assert not is_whole(model)
+    next(model.denoiser.parameters()).ds_id = 0  # as DeepSpeed marks them
+    assert is_whole(model)

@@ -68,7 +68,7 @@ def test_blocks_of_any_size_give_what_the_whole_gives(rows, monkeypatch):
 
 def test_no_position_at_all_is_no_fault():
     logits = PositionLogits(torch.zeros(0, 4), SUPPRESSED[:1], ENDS, torch.zeros(0).bool())
-    assert logits.read(lambda block, which: (block.amax(-1),))[0].shape == (0,)
+    assert logits.read(lambda block, which: (block.logits.amax(-1),))[0].shape == (0,)
 
 
 def test_a_position_whose_logits_are_no_distribution_is_refused_in_whatever_block(monkeypatch):
@@ -77,7 +77,7 @@ def test_a_position_whose_logits_are_no_distribution_is_refused_in_whatever_bloc
     raw[4, 1] = torch.nan
     logits = PositionLogits(raw, SUPPRESSED[:1], ENDS, torch.ones(6).bool())
     with pytest.raises(ValueError, match="not finite at 1 of 6 positions"):
-        logits.read(lambda block, which: (block.amax(-1),))
+        logits.read(lambda block, which: (block.logits.amax(-1),))
 
 
 # Operations that need a value, or a size that depends on values, before the next can start.

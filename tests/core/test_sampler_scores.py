@@ -16,6 +16,7 @@ from hf_maskgit.core.sampler_scores import (
     draw,
     gumbel,
     highest,
+    likeliest,
     log_probability,
     top_log_probability,
 )
@@ -189,6 +190,57 @@ def test_draw_is_the_inverse_of_the_cumulative_distribution(law, uniform):
     token = draw(law_of(*map(float, law), dtype=torch.float64), torch.tensor([uniform]).double())
     assert law[int(token)] > 0
     assert slack == 0 or int(token) == expected
+
+
+@pytest.mark.parametrize("size", [127, 128, 129, 300, 1024])
+def test_a_draw_from_many_tokens_is_the_inverse_too(size):
+    """In chunks, some of them empty; every border and every middle is tried."""
+    random = np.random.default_rng(size)
+    law = random.integers(0, 9, size) * (random.random(size) < 0.3)
+    law[20:150] = 0
+    law[size - 1] = 0
+    law[3] = 1
+    borders = np.cumsum(law)
+    uniforms = (np.arange(2 * borders[-1]) + 0.5) / (2 * borders[-1])
+    expected = np.searchsorted(borders, uniforms * borders[-1], side="right")
+    logits = law_of(*map(float, law), dtype=torch.float64).expand(len(uniforms), -1)
+    assert draw(logits, torch.tensor(uniforms)).tolist() == expected.tolist()
+    some = borders[borders < borders[-1]] / borders[-1]
+    at_borders = draw(logits[:1].expand(len(some), -1), torch.tensor(some))
+    assert (law[at_borders.numpy()] > 0).all()
+
+
+def test_draws_from_many_tokens_follow_the_law_in_float32():
+    """Chi-square of 200,000 draws against the softmax; false alarm 1e-6 for a fresh seed."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(1000, generator=generator)
+    logits[100:300] = -torch.inf
+    uniforms = torch.rand(200_000, dtype=torch.float64, generator=generator)
+    counts = torch.zeros(1000)
+    for some in uniforms.split(20_000):
+        counts += torch.bincount(draw(logits.expand(len(some), -1), some), minlength=1000)
+    law = logits.double().softmax(-1)
+    assert counts[law == 0].sum() == 0
+    assert chi_square(counts[law > 0].numpy(), law[law > 0].numpy()) > 1e-6
+    shifted = law[law > 0].roll(1).numpy()
+    assert chi_square(counts[law > 0].numpy(), shifted) < 1e-12, "the test has no power"
+
+
+def test_a_draw_does_not_depend_on_the_rows_beside_it():
+    logits, uniforms = torch.randn(9, 500) * 3, torch.rand(9)
+    alone = [int(draw(logits[i : i + 1], uniforms[i : i + 1])) for i in range(9)]
+    assert draw(logits, uniforms).tolist() == alone
+
+
+@pytest.mark.parametrize("size", [1, 5, 128, 129, 700])
+def test_the_likeliest_is_the_first_of_the_greatest(size):
+    logits = torch.randint(4, (50, size), generator=torch.Generator().manual_seed(0)).float()
+    logits[:, size // 2 :] = logits[:, size // 2 :].masked_fill(
+        logits[:, size // 2 :] == 0, -torch.inf
+    )
+    expected = [row.index(max(row)) for row in logits.tolist()]
+    assert likeliest(logits).tolist() == expected
+    assert likeliest(logits.masked_fill(logits > -9, -torch.inf)).tolist() == [0] * 50
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
