@@ -8,13 +8,25 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch._dynamo.testing import CompileCounter
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AttentionInterface, AutoModelForMaskedLM, BertForMaskedLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from hf_maskgit import DataCollatorForMaskGit, MaskGitForMaskedLM
+from hf_maskgit.core import chunked_head
 from hf_maskgit.core.encoder_pass import EncoderPass, running
-from tests.support.tiny import tiny_config, tiny_encoder, tiny_model, tokenizer_for, word_tokenizer
+from hf_maskgit.core.losses import forbid
+from hf_maskgit.core.text_bound import forbidden_ids
+from tests.support.oracles_sampling import chi_square
+from tests.support.tiny import (
+    bert_config,
+    tiny_config,
+    tiny_encoder,
+    tiny_model,
+    tokenizer_for,
+    word_tokenizer,
+)
 
 PAD, UNK, CLS, SEP, MASK = range(5)
 TEXT = torch.tensor([[CLS, MASK, 7, MASK, MASK, SEP], [CLS, 8, MASK, SEP, PAD, PAD]])
@@ -117,6 +129,77 @@ def test_a_half_precision_model_has_a_finite_loss_and_gradient():
 
 
 FULL = torch.tensor([[CLS, 9, 7, 12, 30, SEP], [CLS, 8, 11, SEP, PAD, PAD]])
+
+
+def read_in_chunks(monkeypatch, rows):
+    monkeypatch.setattr(chunked_head, "_READ_ELEMENTS", {True: 1, False: 1})
+    monkeypatch.setattr(chunked_head, "_LEAST_READ", rows)
+
+
+class WeightsInFloat32(TorchDispatchMode):
+    """Names the weights of half precision of which an operation makes a wider copy."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.names = {p.untyped_storage().data_ptr(): n for n, p in model.named_parameters()}
+        self.found = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor) and out.dtype in (torch.float32, torch.float64):
+            for weight in args:
+                if not isinstance(weight, torch.Tensor) or weight.numel() != out.numel():
+                    continue
+                if weight.untyped_storage().data_ptr() in self.names and weight.dtype != out.dtype:
+                    self.found.add(self.names[weight.untyped_storage().data_ptr()])
+        return out
+
+
+@pytest.mark.parametrize("order", ["top_probability", "confidence", "random"])
+@pytest.mark.parametrize("in_chunks", [False, True])
+def test_half_precision_weights_stay_the_only_ones(folder, order, in_chunks, monkeypatch):
+    if in_chunks:
+        read_in_chunks(monkeypatch, 3)
+    model = MaskGitForMaskedLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
+    with WeightsInFloat32(model) as copies:
+        model.generate(**INPUTS, seed=1, steps=3, order=order)
+    assert not copies.found
+    with torch.no_grad(), WeightsInFloat32(model) as copies:
+        model.get_output_embeddings().weight.float()
+    assert copies.found, "the test has no power"
+
+
+@pytest.mark.parametrize("in_chunks", [False, True])
+def test_texts_of_half_precision_have_the_law_of_its_own_logits(in_chunks, monkeypatch):
+    """Drawn and scored in float32: chi-square of 40,000 draws; false alarm 1e-6 for a fresh seed.
+
+    Scores of bfloat16 itself would be a hundredth off.
+    """
+    if in_chunks:
+        read_in_chunks(monkeypatch, 5_000)
+    # nearly flat, so that every word is drawn often
+    model = tiny_model(text_config=bert_config(initializer_range=0.1)).bfloat16().eval()
+    text = torch.tensor([[CLS, 9, MASK, 12, SEP]]).expand(40_000, -1)
+    options = {"seed": 1, "anneal_temperature": False, "return_dict_in_generate": True}
+    found = model.generate(text, **options)
+    tokens = found.sequences[:, 2]
+    with torch.no_grad():
+        logits = model(text, masked_positions=text == MASK).logits
+    assert logits.dtype == torch.bfloat16
+    assert torch.equal(logits, logits[:1].expand_as(logits))
+    law = forbid(logits[0].double(), forbidden_ids(model.config)).softmax(-1)
+    counts = torch.bincount(tokens, minlength=len(law))
+    possible = law > 0
+    possible[[UNK, SEP]] = False  # nor does an end stand inside a text, or what is no word
+    assert counts[~possible].sum() == 0
+    law = law[possible] / law[possible].sum()
+    assert chi_square(counts[possible].numpy(), law.numpy()) > 1e-6
+    rough = law.bfloat16().cumsum(0).diff(prepend=torch.zeros(1).bfloat16()).double()
+    assert chi_square(counts[possible].numpy(), (rough / rough.sum()).numpy()) < 1e-6, "no power"
+    scores = found.reveal_log_probabilities[:, 2]
+    assert scores.dtype == torch.float32
+    exact = torch.zeros(len(possible), dtype=torch.float64).masked_scatter(possible, law.log())
+    torch.testing.assert_close(scores.double(), exact[tokens], rtol=0, atol=1e-5)
 
 
 # Devices
@@ -359,6 +442,30 @@ def test_generate_with_a_compiled_model(fullgraph, compiler):
         graphs.append(compiler.frame_count)
     assert 1 <= graphs[0] <= graphs[1] <= 6
     assert graphs[2:] == [graphs[1]] * 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["top_probability", "random"])
+@pytest.mark.parametrize(("part", "most"), [("model", 5), ("denoiser", 5), ("body", 8)])
+def test_passes_do_not_compile_again(part, most, order, compiler):
+    """As masks grow fewer and rows are finished, sizes change; the graphs were made for any.
+
+    Their number is that of the kinds of sizes (one row or several, one position or several), and
+    not that of passes.
+    """
+    model = tiny_model().eval()
+    parts = {"model": model, "denoiser": model.denoiser, "body": model.denoiser.base_model}
+    text = torch.randint(10, 30, (4, 16), generator=torch.Generator().manual_seed(0))
+    for row, masks in enumerate((16, 11, 8, 3)):
+        text[row, :masks] = MASK
+    expected = [model.generate(text, steps=steps, seed=1, order=order) for steps in (16, 3, 12, 7)]
+    parts[part].compile(backend=compiler)
+    graphs = []
+    for steps, same in zip((16, 3, 12, 7), expected, strict=True):
+        assert torch.equal(model.generate(text, steps=steps, seed=1, order=order), same)
+        graphs.append(compiler.frame_count)
+    assert graphs == graphs[:1] * 4
+    assert graphs[0] <= most
 
 
 @pytest.mark.slow
