@@ -84,7 +84,7 @@ class DecodingState:
         behind_all = torch.iinfo(self.block.dtype).max
         return self.block.masked_fill(~self.masked, behind_all).amin(1, keepdim=True)
 
-    def rows(self, index: Tensor | slice) -> "DecodingState":
+    def rows(self, index: Tensor) -> "DecodingState":
         """Pick some of the rows."""
         return replace(
             self,
@@ -257,7 +257,8 @@ class Turn:
         found = self.logits_fn(self.rows, self.state.text, places)
         if not isinstance(found, LateLogits) or self.sampler.changes_scores:
             # What a processor or warper of the user's makes of a part may differ.
-            yield torch.arange(len(places), device=places.device), self._part(slice(None), found)
+            everyone = torch.arange(len(places), device=places.device)
+            yield everyone, self._part(everyone, found)
             return
         counts = places.sum(1).tolist()
         first = position = 0
@@ -267,10 +268,10 @@ class Turn:
                 size, last = size + counts[last], last + 1
             logits = found.only(slice(position, position + size))
             rows = torch.arange(first, last, device=places.device)
-            yield rows, self._part(slice(first, last), logits)
+            yield rows, self._part(rows, logits)
             first, position = last, position + size
 
-    def _part(self, rows: slice, logits: Tensor | LateLogits) -> "Turn":
+    def _part(self, rows: Tensor, logits: Tensor | LateLogits) -> "Turn":
         return replace(
             self,
             logits_fn=lambda *_: logits,

@@ -236,8 +236,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         check_looking_back(self.self_conditioning, arguments, *looks_back)
         check_judging(self.critic_head, arguments, train, critic_temperature, targets is not None)
         positions = masked_positions if targets is None else targets.chosen
-        late = output_head_states if targets is None else not output_logits
-        late = late and positions is not None and self._can_hold_back(targets is None, train)
+        late = self._can_hold_back(output_head_states, output_logits, targets is not None, train)
         this_pass = EncoderPass(positions, *looks_back[:2], output_last_hidden_state, late)
         this_pass.edge = LeftEdge.of(self, own)  # behind it, in one graph with the pass
 
@@ -280,13 +279,15 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
             "output_attentions": _or(attentions, self.config.output_attentions),
         }
 
-    def _can_hold_back(self, reads: bool, train: str) -> bool:
-        """Tell whether the head can be run behind the pass: to read its logits, or for a loss."""
-        if reads:
-            return can_hold_back(self, self.denoiser)
+    def _can_hold_back(
+        self, output_head_states: bool, output_logits: bool, has_labels: bool, train: str
+    ) -> bool:
+        """Tell whether the head runs behind the pass: where its logits are read, or with a loss."""
+        if not has_labels:
+            return output_head_states and can_hold_back(self, self.denoiser)
         # A critic that learns is shown draws of the logits, and needs them whole.
         judges = self.critic_head is not None and train != "denoiser"
-        return not judges and can_chunk(self.denoiser)
+        return not output_logits and not judges and can_chunk(self.denoiser)
 
     def _share_that_looks_back(self, self_condition: bool | None, has_labels: bool) -> float:
         """Return the probability with which a text gets a pass to look back on; see `forward`."""
