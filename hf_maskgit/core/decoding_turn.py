@@ -260,16 +260,9 @@ class Turn:
             everyone = torch.arange(len(places), device=places.device)
             yield everyone, self._part(everyone, found)
             return
-        counts = places.sum(1).tolist()
-        first = position = 0
-        while first < len(counts):
-            last, size = first + 1, counts[first]
-            while last < len(counts) and size + counts[last] <= found.rows:
-                size, last = size + counts[last], last + 1
-            logits = found.only(slice(position, position + size))
+        for first, last, logits in found.packed(places.sum(1).tolist()):
             rows = torch.arange(first, last, device=places.device)
             yield rows, self._part(rows, logits)
-            first, position = last, position + size
 
     def _part(self, rows: Tensor, logits: Tensor | LateLogits) -> "Turn":
         return replace(

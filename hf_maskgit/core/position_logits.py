@@ -58,6 +58,20 @@ class LateLogits:
         """Return those of some positions, not computed yet."""
         return LateLogits(self._compute, self._positions[index], self.rows)
 
+    def packed(self, counts: Sequence[int]) -> Iterator[tuple[int, int, "LateLogits"]]:
+        """Cut them between texts of so many positions each, as many as fit or one at a time.
+
+        Yields:
+            The first text, the one behind the last, and their logits.
+        """
+        first = position = 0
+        while first < len(counts):
+            last, size = first + 1, counts[first]
+            while last < len(counts) and size + counts[last] <= self.rows:
+                size, last = size + counts[last], last + 1
+            yield first, last, self.only(slice(position, position + size))
+            first, position = last, position + size
+
 
 def later(function: Callable[..., Tensor], *logits: Tensor | LateLogits) -> Tensor | LateLogits:
     """Apply a function of logits (n, V) at the same positions; late, where some of them are.
