@@ -2,24 +2,32 @@
 
     python scripts/compare_samplers.py --model runs/verses --text "In the beginning [MASK] [MASK]."
     python scripts/compare_samplers.py --model runs/verses --input_file masked.txt --passes 8 32 \
-        --samplers '[{"order": "random"}, {"choice_temperature": 4.0}]' --output_file found.json
+        --samplers '[{"order": "random"}, {"pace": "threshold"}]' --output_file verses.json \
+        --plot_file curves.png --beside molecules.json
 
 Every text is filled several times by every sampler. `distinct` counts different texts per prompt,
 `difference` is the share of filled places at which two of them differ. `nats_per_token` judges them
 by the model itself, each filled token given the rest of its text: low is likely, also where a
-sampler writes the same likely words again and again, so read the three together. The JSON holds
-the texts, too, for a judge of your own: a parser, a classifier.
+sampler writes the same likely words again and again, so read the three together. In brackets stand
+standard errors: how far other texts of the same prompts would be. A sampler whose pace takes the
+passes it needs is asked once, whatever `--passes` says. The JSON holds the texts, too, for a judge
+of your own: a parser, a classifier. The picture shows quality against passes, and those of earlier
+runs beside it.
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
+from hf_maskgit.core.modeling_maskgit import MaskGitForMaskedLM
+from hf_maskgit.core.sampler_rules import PACES
 from hf_maskgit.core.text_reader import check_texts
+from hf_maskgit.evaluation.benchmark_report import figure_class_of_matplotlib
+from hf_maskgit.evaluation.sampler_curves import draw_curves
 from hf_maskgit.evaluation.samplers import SamplerQuality, compare_samplers
 from hf_maskgit.hub.loading import load_generator
 from hf_maskgit.training.recipes import (
@@ -65,11 +73,22 @@ class CompareArguments:
     num_texts: int = option(8, "Texts per prompt and sampler, at least 2.")
     seed: int = option(0, "Seed of all texts.")
     output_file: str | None = option(None, "Write figures and texts there as JSON.")
+    plot_file: str | None = option(
+        None, "Draw quality against passes there; needs matplotlib, the extra `plots`."
+    )
+    beside: list[str] | None = option(
+        None, "JSON files of earlier runs whose curves the picture shows, too, by their names."
+    )
 
     def __post_init__(self) -> None:
-        """Check ranges, and that the figures will have a place."""
+        """Check ranges, that the results will have a place, and that they can be drawn."""
         check_least(self, num_texts=2)
         check_output(self.output_file)
+        check_output(self.plot_file)
+        if self.beside and self.plot_file is None:
+            raise ValueError("--beside is for the picture; name one with --plot_file.")
+        if self.plot_file is not None:
+            figure_class_of_matplotlib()
 
 
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -80,17 +99,14 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
         samplers = json_objects("--samplers", options.samplers, {"order": "random"})
     if any("steps" in sampler for sampler in samplers):
         raise ValueError("`steps` of the samplers is what --passes says; leave it out there.")
-    asked = [
-        {**sampler, "steps": steps}
-        for steps in options.passes or (8, 18, 32)
-        for sampler in samplers
-    ]
     texts = read_texts(options)
+    drawn = {Path(file).stem: read_found(file) for file in options.beside or ()}
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     model, tokenizer = load_generator(options.model, device_map=device)
     check_texts(tokenizer, texts, None)
     given = tokenizer(texts, return_tensors="pt", padding=True).to(device)
     ids, real = given["input_ids"], given["attention_mask"]
+    asked = with_passes(model, samplers, options.passes or (8, 18, 32))
     found: list[dict[str, Any]] = []
     for quality in compare_samplers(
         model, ids, asked, real, num_texts=options.num_texts, seed=options.seed
@@ -104,7 +120,40 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     if options.output_file is not None:
         text = json.dumps(found, indent=2, ensure_ascii=False)
         Path(options.output_file).write_text(text + "\n", encoding="utf-8")
+    if options.plot_file is not None:
+        own = Path(options.output_file or options.model).stem
+        draw_curves({**drawn, own: found}, Path(options.plot_file))
     return found
+
+
+def with_passes(
+    model: MaskGitForMaskedLM, samplers: Sequence[dict[str, Any]], passes: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Ask each sampler for each number of passes; once, where its pace takes what it needs."""
+    by_steps: list[dict[str, Any]] = []
+    free: list[dict[str, Any]] = []
+    for sampler in samplers:
+        own = {name: value for name, value in sampler.items() if name != "preset"}
+        pace = model.resolve_options(None, sampler.get("preset"), own).pace
+        (by_steps if PACES[pace].by_steps else free).append(sampler)
+    return [{**sampler, "steps": steps} for steps in passes for sampler in by_steps] + free
+
+
+def read_found(file: str) -> list[dict[str, Any]]:
+    """Read the figures of an earlier run.
+
+    Raises:
+        ValueError: for any other file.
+    """
+    try:
+        found = json.loads(read_text(file))
+        if found and all("standard_errors" in row and "passes" in row for row in found):
+            return cast(list[dict[str, Any]], found)
+    except (json.JSONDecodeError, TypeError):
+        pass
+    raise ValueError(
+        f"{file!r} holds no figures to draw; --beside wants an --output_file of this script."
+    )
 
 
 def read_texts(options: CompareArguments) -> list[str]:
@@ -126,9 +175,11 @@ def row_of(quality: SamplerQuality) -> str:
     """Write the figures of a sampler as a row of the table."""
     options = {k: v for k, v in quality.options.items() if k != "steps"}
     name = ", ".join(f"`{k}={v!r}`" for k, v in options.items()) or "the defaults"
+    error = quality.standard_errors
     return (
-        f"| {name} | {quality.passes:g} | {quality.distinct:.1f} | {quality.difference:.3f} | "
-        f"{quality.nats_per_token:.2f} |"
+        f"| {name} | {quality.passes:.1f} ({error['passes']:.1f}) | {quality.distinct:.1f} | "
+        f"{quality.difference:.3f} ({error['difference']:.3f}) | "
+        f"{quality.nats_per_token:.2f} ({error['nats_per_token']:.2f}) |"
     )
 
 

@@ -37,6 +37,8 @@ class SamplerQuality:
             likely, and nothing is as likely as the same few words again: read it beside the
             other two.
         passes: of the denoiser per text, mean.
+        standard_errors: of `difference`, `nats_per_token` and `passes`, by name: how far other
+            texts of the same prompts would be from these.
         texts: (prompts, num_texts, L) long.
     """
 
@@ -45,6 +47,7 @@ class SamplerQuality:
     difference: float
     nats_per_token: float
     passes: float
+    standard_errors: Mapping[str, float]
     texts: Tensor
 
 
@@ -89,17 +92,37 @@ def compare_samplers(
         for options in samplers:
             with evaluating(model):
                 output = model.generate(input_ids, real, max_new_tokens=0, **{**asked, **options})
-            filled = cast(MaskGitGenerationOutput, output)
-            texts = cast(Tensor, filled.sequences).unflatten(0, (len(input_ids), num_texts))
             told.update()
-            yield SamplerQuality(
-                options,
-                sum(len(row.unique(dim=0)) for row in texts) / len(texts),
-                difference(texts, written),
-                nats_per_token(model, texts, real, written),
-                float(cast(Tensor, filled.denoiser_passes).double().mean()),
-                texts,
+            yield _measured(
+                model, options, cast(MaskGitGenerationOutput, output), num_texts, real, written
             )
+
+
+def _measured(
+    model: MaskGitForMaskedLM,
+    options: Mapping[str, Any],
+    output: MaskGitGenerationOutput,
+    num_texts: int,
+    real: Tensor,
+    written: Tensor,
+) -> SamplerQuality:
+    texts = cast(Tensor, output.sequences).unflatten(0, (len(written), num_texts))
+    passes = cast(Tensor, output.denoiser_passes).double().view(len(written), num_texts)
+    nats = nats_of_texts(model, texts, real, written)
+    weights = (written.sum(1) / written.sum()).double().cpu()
+    return SamplerQuality(
+        options,
+        sum(len(row.unique(dim=0)) for row in texts) / len(texts),
+        difference(texts, written),
+        float(nats.sum() / (written.sum() * num_texts)),
+        float(passes.mean()),
+        {
+            "difference": difference_error(texts, written),
+            "nats_per_token": _error(nats / written.sum(1, keepdim=True).cpu(), weights),
+            "passes": _error(passes.cpu(), torch.full_like(weights, 1 / len(weights))),
+        },
+        texts,
+    )
 
 
 def _check_samplers(
@@ -136,16 +159,59 @@ def difference(texts: Tensor, written: Tensor) -> float:
         The mean over pairs of texts, then over prompts.
     """
     num_texts = texts.shape[1]
+    pairs = _differences(texts, written)
+    return float((pairs.sum((1, 2)) / (num_texts * (num_texts - 1))).mean())
+
+
+def difference_error(texts: Tensor, written: Tensor) -> float:
+    """Return the standard error of `difference` for these prompts, by leaving out text by text.
+
+    Pairs share texts, so that their spread says too little: the jackknife of a prompt computes the
+    mean anew without each of its texts in turn.
+
+    Args:
+        texts: (B, T, L) long, T texts of B prompts.
+        written: (B, L) bool.
+
+    Returns:
+        The error, nan for fewer than three texts per prompt.
+    """
+    num_texts = texts.shape[1]
+    if num_texts < 3:
+        return float("nan")
+    pairs = _differences(texts, written)
+    left = (pairs.sum((1, 2))[:, None] - 2 * pairs.sum(2)) / ((num_texts - 1) * (num_texts - 2))
+    variance = (num_texts - 1) * left.var(1, correction=0)  # of the mean of each prompt
+    return float(variance.sum().sqrt() / len(texts))
+
+
+def _differences(texts: Tensor, written: Tensor) -> Tensor:
     differs = texts[:, :, None] != texts[:, None]  # (B, T, T, L)
-    shares = (differs & written[:, None, None]).sum(-1) / written.sum(-1)[:, None, None]
-    return float((shares.sum((1, 2)) / (num_texts * (num_texts - 1))).mean())
+    count = written.sum(-1)[:, None, None].double()
+    return (differs & written[:, None, None]).sum(-1) / count
 
 
-@torch.no_grad()
+def _error(values: Tensor, weights: Tensor) -> float:
+    """Return the standard error of the weighted mean over prompts of (B, T) independent values."""
+    return float((weights.square() * values.var(1) / values.shape[1]).sum().sqrt())
+
+
 def nats_per_token(
     model: MaskGitForMaskedLM, texts: Tensor, attention_mask: Tensor, written: Tensor
 ) -> float:
     """Return the mean of -log p of a written token given the rest of its text.
+
+    The arguments are those of `nats_of_texts`.
+    """
+    nats = nats_of_texts(model, texts, attention_mask, written)
+    return float(nats.sum() / (written.sum() * texts.shape[1]))
+
+
+@torch.no_grad()
+def nats_of_texts(
+    model: MaskGitForMaskedLM, texts: Tensor, attention_mask: Tensor, written: Tensor
+) -> Tensor:
+    """Return the sum of -log p of each text's written tokens, each given the rest of the text.
 
     Args:
         model: judges.
@@ -154,20 +220,20 @@ def nats_per_token(
         written: (B, L) bool.
 
     Returns:
-        Nats; of the written tokens every eighth is hidden together, so that a text takes eight
-        passes.
+        Nats (B, T) float64, on the CPU; of the written tokens every eighth is hidden together, so
+        that a text takes eight passes.
     """
     forbidden = forbidden_ids(model.config)
     part = (written.long().cumsum(1) - 1) % PARTS
-    nats, count = 0.0, 0
+    nats = torch.zeros(texts.shape[:2], dtype=torch.float64)
     with evaluating(model):
-        for prompt, real, places, parts in zip(texts, attention_mask, written, part, strict=True):
+        for row, (prompt, real) in enumerate(zip(texts, attention_mask, strict=True)):
             for number in range(PARTS):
-                chosen = (places & (parts == number)).expand(prompt.shape)
+                chosen = (written[row] & (part[row] == number)).expand(prompt.shape)
                 if not bool(chosen.any()):
                     continue
                 logits = predict_masked(model, prompt, real.expand(prompt.shape), chosen, False)
                 shares = forbid(logits.float(), forbidden).log_softmax(-1)
-                nats -= float(shares.gather(-1, prompt[chosen][:, None]).sum())
-                count += int(chosen.sum())
-    return nats / count
+                found = shares.gather(-1, prompt[chosen][:, None]).view(len(prompt), -1)
+                nats[row] -= found.double().sum(1).cpu()
+    return nats

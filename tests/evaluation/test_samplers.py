@@ -1,11 +1,19 @@
 """Samplers beside each other: the three measures against slow, obvious versions."""
 
 import itertools
+import math
+import statistics
 
 import pytest
 import torch
 
-from hf_maskgit.evaluation.samplers import compare_samplers, difference, nats_per_token
+from hf_maskgit.evaluation.samplers import (
+    compare_samplers,
+    difference,
+    difference_error,
+    nats_of_texts,
+    nats_per_token,
+)
 from tests.support.tiny import tiny_model
 
 CLS, SEP, PAD, MASK = 2, 3, 0, 4
@@ -50,6 +58,35 @@ def test_nats_per_token_is_that_of_every_eighth_token_hidden(model):
             nats += [-float(shares[place, texts[row, place]]) for place in hidden]
     found = nats_per_token(model, texts[:, None], REAL, ROWS == MASK)
     assert found == pytest.approx(sum(nats) / len(nats), abs=1e-6)
+
+
+def test_the_error_of_the_difference_is_how_far_other_texts_would_be():
+    """Against the spread over 400 drawings of texts; 0.25 is beyond five of its own errors."""
+    draws = torch.Generator().manual_seed(1)
+    shares = torch.tensor([0.85, 0.1, 0.05]).expand(2 * 13 * 16, 3)
+    written = ROWS == MASK
+    found, errors = [], []
+    for _ in range(400):
+        texts = shares.multinomial(1, generator=draws).view(2, 16, 13)
+        found.append(difference(texts, written))
+        errors.append(difference_error(texts, written) ** 2)
+    spread = torch.tensor(found).std()
+    assert torch.tensor(errors).mean().sqrt() == pytest.approx(float(spread), rel=0.25)
+
+
+def test_two_texts_tell_no_error_of_their_difference():
+    assert math.isnan(difference_error(torch.randint(5, 8, (2, 2, 13)), ROWS == MASK))
+
+
+def test_errors_are_those_of_the_texts_of_each_prompt(model):
+    (quality,) = compare_samplers(model, ROWS, [{"steps": 3}], REAL, num_texts=4, progress=False)
+    written = ROWS == MASK
+    nats = nats_of_texts(model, quality.texts, REAL, written)
+    variances = [statistics.variance(row) / 4 for row in nats.tolist()]
+    assert quality.nats_per_token == pytest.approx(float(nats.sum()) / (4 * 13))
+    assert quality.standard_errors["nats_per_token"] == pytest.approx(sum(variances) ** 0.5 / 13)
+    assert quality.standard_errors["difference"] == difference_error(quality.texts, written)
+    assert quality.standard_errors["passes"] == 0  # the schedule is the same for all texts
 
 
 def test_every_sampler_writes_what_generate_writes(model):

@@ -1,6 +1,7 @@
 """The script that compares samplers: a table, figures and the texts."""
 
 import json
+import sys
 
 import pytest
 
@@ -21,10 +22,13 @@ def test_a_row_for_every_sampler_and_number_of_passes(saved, tmp_path, capsys):
     )
     table = capsys.readouterr().out.splitlines()
     assert [line.split(" | ")[:2] for line in table[2:]] == [
-        ["| the defaults", "1"],
-        ["| `order='random'`, `anneal_temperature=False`", "1"],
-        ["| the defaults", "2"],  # the mean of the two texts, of which one holds a single mask
-        ["| `order='random'`, `anneal_temperature=False`", "2"],
+        ["| the defaults", "1.0 (0.0)"],
+        ["| `order='random'`, `anneal_temperature=False`", "1.0 (0.0)"],
+        [
+            "| the defaults",
+            "2.0 (0.0)",
+        ],  # the mean of the two texts, of which one holds a single mask
+        ["| `order='random'`, `anneal_temperature=False`", "2.0 (0.0)"],
     ]
     assert json.loads(output.read_text()) == found
     assert [row["options"]["steps"] for row in found] == [1, 1, 3, 3]
@@ -41,7 +45,43 @@ def test_the_default_list_has_the_defaults_first(saved, capsys):
     compare_samplers.main(["--model", saved, *TEXTS])
     rows = capsys.readouterr().out.splitlines()[2:]
     assert len(rows) == len(compare_samplers.SAMPLERS)
-    assert rows[0].startswith("| the defaults | 2 | ")
+    assert rows[0].startswith("| the defaults | 2.0 (0.0) | ")
+
+
+def test_a_pace_that_takes_what_it_needs_is_asked_once_and_all_is_drawn(saved, tmp_path):
+    pytest.importorskip("matplotlib")
+    words = ["--model", saved, *TEXTS[:2], "--num_texts", "3", "--passes", "1", "2"]
+    samplers = [{"preset": "eb"}, {}, {"pace": "threshold", "confidence_threshold": 0.0}]
+    words += ["--samplers", json.dumps(samplers)]
+    first, second = (tmp_path / f"{name}.json" for name in ("first", "second"))
+    found = compare_samplers.main([*words, "--output_file", str(first)])
+    assert [row["options"] for row in found] == [
+        {"steps": 1},
+        {"steps": 2},
+        {"preset": "eb"},
+        samplers[2],
+    ]
+    assert found[-1]["passes"] == 1
+    picture = tmp_path / "curves.png"
+    words += ["--output_file", str(second), "--plot_file", str(picture), "--beside", str(first)]
+    compare_samplers.main(words)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_figures_beside_that_are_none(saved, tmp_path):
+    pytest.importorskip("matplotlib")
+    words = ["--model", saved, *TEXTS, "--plot_file", str(tmp_path / "a.png"), "--beside"]
+    for text in ("[]", "no JSON", '[{"passes": 1}]', "3"):
+        (tmp_path / "b.json").write_text(text)
+        with pytest.raises(ValueError, match=r"b.json' holds no figures to draw; --beside wants"):
+            compare_samplers.main([*words, str(tmp_path / "b.json")])
+
+
+def test_a_picture_without_matplotlib_is_refused_before_work(saved, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(RuntimeError, match=r"pip install 'hf_maskgit\[plots\]'"):
+        compare_samplers.main(["--model", saved, *TEXTS, "--plot_file", str(tmp_path / "a.png")])
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(
@@ -63,3 +103,16 @@ def test_what_cannot_be_compared(saved, options, sentence, capsys):
     with pytest.raises(ValueError, match=sentence):
         compare_samplers.main(["--model", saved, *options])
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--plot_file", "nowhere/a.png"], "There is no folder 'nowhere'"),
+        (["--beside", "a.json"], "--beside is for the picture; name one with --plot_file."),
+    ],
+)
+def test_what_cannot_be_drawn(saved, options, sentence, capsys):
+    with pytest.raises(SystemExit):
+        compare_samplers.main(["--model", saved, *TEXTS, *options])
+    assert sentence in capsys.readouterr().err
