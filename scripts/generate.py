@@ -87,7 +87,7 @@ class GenerateArguments:
         "0 to a masked text.",
     )
     preset: str | None = option(
-        None, "Sampler of the literature; other options replace its own.", choices=list(PRESETS)
+        None, "Named sampler; other options replace its own.", choices=list(PRESETS)
     )
     stop_strings: list[str] | None = option(
         None, "A continued text ends behind the first of these."

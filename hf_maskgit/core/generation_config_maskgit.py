@@ -168,11 +168,11 @@ class MaskGitGenerationConfig(GenerationConfig):
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> "MaskGitGenerationConfig":
-        """Return the options of a sampler of the literature.
+        """Return the options of a sampler of the literature, or of the one tuned here.
 
         Args:
             name: one of `PRESETS`: "maskgit", "mdlm", "llada", "dream", "remdm", "p2", "eb",
-                "fast_dllm", "x_transformers".
+                "fast_dllm", "x_transformers", "fast".
             **overrides: options that replace or complete the preset's.
 
         Raises:

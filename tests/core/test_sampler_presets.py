@@ -21,7 +21,7 @@ def table():
 
 def test_the_names_are_those_that_are_promised():
     assert set(PRESETS) == set(
-        "maskgit mdlm llada dream remdm p2 eb fast_dllm x_transformers".split()
+        "maskgit mdlm llada dream remdm p2 eb fast_dllm x_transformers fast".split()
     )
 
 
@@ -33,6 +33,21 @@ def test_each_is_legal_and_fills_every_mask(table, name):
     assert torch.equal(out.sequences[:, [0, -1]], TEXT[:, [0, -1]])
     if config.pace == "schedule":
         assert int(out.denoiser_passes) <= (config.steps or 18)
+
+
+def test_fast_takes_a_third_of_the_passes_where_a_text_is_easy(table):
+    """Nearly sure of most places, none of which depends much on others; 40 masks."""
+    table.of_place *= 4
+
+    def passes(**options):
+        out = table.generate(TEXT, seed=0, return_dict_in_generate=True, **options)
+        assert not bool((out.sequences == 4).any())
+        return int(out.denoiser_passes)
+
+    fast = PRESETS["fast"].options
+    slow = {**fast, "pace": "schedule", "steps": 64}
+    assert passes(**slow) == 40
+    assert 3 * passes(preset="fast") <= 40
 
 
 @pytest.mark.parametrize("name", PRESETS)
