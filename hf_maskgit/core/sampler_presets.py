@@ -1,7 +1,8 @@
 """Named samplers, of the literature and one tuned here, as options of `generate`.
 
-`fast` was tuned on three models (docs/samplers.md, "Fewer passes"). The other numbers are those of the paper or, where it leaves them open, of its code. What a preset leaves to
-the model is how much is written and, where its source leaves it open, in how many steps.
+`fast` was tuned on three models (docs/samplers.md, "Fewer passes"). The other numbers are those of
+the paper or, where it leaves them open, of its code. What a preset leaves to the model is how much
+is written and, where its source leaves it open, in how many steps.
 """
 
 from typing import Any, NamedTuple
