@@ -6,8 +6,9 @@ training saw.
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -40,19 +41,22 @@ class Blanks(NamedTuple):
         base: tokens of the text, framing left out, with every blank at its least length.
         room: tokens that the encoder takes beyond that.
         config: of the model.
+        fitting: by the number of a blank, the lengths that its pattern takes.
     """
 
     ranges: Sequence[Blank]
     base: int
     room: int
     config: MaskGitConfig
+    fitting: Mapping[int, Sequence[int]] = MappingProxyType({})
 
     @property
-    def spans(self) -> list[range]:
+    def spans(self) -> list[Sequence[int]]:
         """The lengths that each blank may have."""
         return [
-            range(low, (low + self._longest if high is None else high) + 1)
-            for low, high in self.ranges
+            self.fitting.get(number)
+            or range(low, (low + self._longest if high is None else high) + 1)
+            for number, (low, high) in enumerate(self.ranges)
         ]
 
     @property
@@ -118,8 +122,9 @@ def _candidates(blanks: Blanks, key: int) -> list[tuple[int, ...]]:
     count = math.prod(len(span) for span in spans)
     if count > MOST_CANDIDATES:
         raise ValueError(
-            f"length='likeliest' fills a text once for every choice of lengths, which here are "
-            f"{count:,}; {MOST_CANDIDATES} at most are compared. Narrow the ranges of the blanks."
+            f"length='likeliest' and 'pattern' try a text once for every choice of lengths, which "
+            f"here are {count:,}; {MOST_CANDIDATES} at most are compared. Narrow the ranges of the "
+            "blanks."
         )
     return sorted(itertools.product(*spans), key=lambda chosen: (sum(chosen), chosen))
 
@@ -155,11 +160,15 @@ class BlankLengths:
             several the likeliest filled one is kept.
         reads_histogram: whether a blank without a number, where no `blank_lengths` are given, may
             be as long as the texts of training.
+        with_patterns: whether it goes by every length alone, so that a pattern may leave some out.
+        by_mass: whether the patterns choose, before anything is filled.
     """
 
     help: str
     choose: Callable[[Blanks, int], list[tuple[int, ...]]]
     reads_histogram: bool = False
+    with_patterns: bool = False
+    by_mass: bool = False
 
 
 LENGTHS: dict[str, BlankLengths] = {
@@ -168,7 +177,15 @@ LENGTHS: dict[str, BlankLengths] = {
         "the length of the whole text is drawn from those that training saw", _sampled, True
     ),
     "likeliest": BlankLengths(
-        "every length is tried, and that of the likeliest filled text is kept", _candidates
+        "every length is tried, and that of the likeliest filled text is kept",
+        _candidates,
+        with_patterns=True,
+    ),
+    "pattern": BlankLengths(
+        "every length has the share of the first pass that the patterns take in it",
+        _candidates,
+        with_patterns=True,
+        by_mass=True,
     ),
 }
 

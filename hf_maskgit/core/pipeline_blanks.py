@@ -1,7 +1,7 @@
 """Texts with blanks: how they are written, and where their masks stand once they have a length."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .blank_lengths import Blank
@@ -9,6 +9,9 @@ from .options import shown
 
 # "{blank" ends a word: "{blanket}" is text. What follows is checked, so that a slip is no text.
 BLANK = re.compile(r"\{blank(?!\w)(?P<rest>[^{}]*\}?)")
+# Where fields are asked for, every word in braces is one.
+_FIELD = r"\{(?P<name>[^\W\d]\w*)(?P<rest>[^{}]*\}?)"
+_UNNAMED = "blank"
 _LENGTHS = re.compile(r"(?::(?P<low>\d+)(?:-(?P<high>\d+))?)?\}")
 MOST_DIGITS = 6  # of the length of a blank: its masks are written out before they are counted
 
@@ -20,10 +23,14 @@ class Holes:
     Attributes:
         typed: the k + 1 stretches around the k holes, as typed.
         blanks: what each hole is; None for a mask token, which stands for itself.
+        names: of the holes that are fields, None of the others.
+        with_fields: whether fields were looked for.
     """
 
     typed: tuple[str, ...]
     blanks: tuple[Blank | None, ...]
+    names: tuple[str | None, ...]
+    with_fields: bool
 
     def counts(self, lengths: Sequence[int]) -> list[int | None]:
         """Give each hole its tokens, the blanks theirs in order; None for a mask token."""
@@ -45,38 +52,50 @@ class Template:
     Attributes:
         typed: the k + 1 stretches around the k spans, as typed.
         spans: first and last-plus-one token of each span, counted without padding.
+        holes: the number of the hole that each span begins with.
+        names: of the spans that are fields; None where no fields were looked for.
     """
 
     typed: tuple[str, ...]
     spans: tuple[tuple[int, int], ...]
+    holes: tuple[int, ...]
+    names: tuple[str | None, ...] | None
 
 
-def split_at_holes(text: str, mask: str, unnamed: Blank) -> Holes:
+def split_at_holes(
+    text: str, mask: str, unnamed: Blank, of_name: Mapping[str | None, Blank] | None = None
+) -> Holes:
     """Split a text at its blanks and masks.
 
     Args:
         text: as typed.
         mask: the mask token.
         unnamed: the lengths of a blank that names none.
+        of_name: the same for some fields, which are looked for where this is given; None for a
+            blank without a name.
 
     Raises:
         ValueError: for a blank that is none, or a text without a hole.
     """
     typed: list[str] = []
     blanks: list[Blank | None] = []
+    names: list[str | None] = []
     start = 0
-    for hole in re.finditer(f"{re.escape(mask)}|{BLANK.pattern}", text):
+    written = BLANK.pattern if of_name is None else _FIELD
+    for hole in re.finditer(f"{re.escape(mask)}|{written}", text):
         typed.append(text[start : hole.start()])
         start = hole.end()
-        rest = hole["rest"]
-        blanks.append(None if rest is None else _bounds(hole[0], rest, unnamed))
+        rest, name = hole["rest"], hole.groupdict().get("name")
+        names.append(None if name == _UNNAMED else name)
+        lengths = (of_name or {}).get(names[-1], unnamed)
+        blanks.append(None if rest is None else _bounds(hole[0], rest, lengths))
     typed.append(text[start:])
     if not blanks:
         raise ValueError(
             f"There is nothing to fill in {text!r}. Write {mask} for each token to fill, or "
             "{blank}, {blank:3} or {blank:2-5} for a span of tokens."
         )
-    return Holes(tuple(typed), tuple(blanks))
+    return Holes(tuple(typed), tuple(blanks), tuple(names), of_name is not None)
 
 
 def locate(holes: Holes, counts: Sequence[int | None], ids: Sequence[int], mask: int) -> Template:
@@ -107,9 +126,10 @@ def locate(holes: Holes, counts: Sequence[int | None], ids: Sequence[int], mask:
         )
     stretches = [holes.typed[0]]
     spans: list[tuple[int, int]] = []
+    begins: list[int] = []
     grows = False  # whether the last span is of mask tokens
     at = 0
-    for count, after in zip(counts, holes.typed[1:], strict=True):
+    for number, (count, after) in enumerate(zip(counts, holes.typed[1:], strict=True)):
         first = places[at]
         at += count or 1
         stop = places[at - 1] + 1
@@ -118,9 +138,11 @@ def locate(holes: Holes, counts: Sequence[int | None], ids: Sequence[int], mask:
             stretches[-1] = after
         else:
             spans.append((first, stop))
+            begins.append(number)
             stretches.append(after)
         grows = count is None
-    return Template(tuple(stretches), tuple(spans))
+    names = tuple(holes.names[number] for number in begins) if holes.with_fields else None
+    return Template(tuple(stretches), tuple(spans), tuple(begins), names)
 
 
 def _bounds(blank: str, rest: str, unnamed: Blank) -> Blank:

@@ -1,5 +1,7 @@
 """Texts to fill side by side, and which of several fillings is kept: of drafts, the likeliest."""
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +15,7 @@ from .blank_lengths import LENGTHS, prior_nats
 from .options import Option, check
 from .pipeline_blanks import MOST_DIGITS, Template
 from .text_bound import text_bounds
+from .token_pattern import TokenPattern
 
 LENGTH_SAMPLES = Option("Maskings per filled text.", 16, (int,), low=4, high=1000)
 
@@ -25,11 +28,15 @@ class Draft:
         columns: what the tokenizer made of it, by name and without padding.
         template: where its spans stand.
         length: T, its tokens without framing.
+        pattern: what all from its first mask to its last must look like; None for anything.
+        patterned: the numbers of the spans that have patterns of their own.
     """
 
     columns: dict[str, list[int]]
     template: Template
     length: int
+    pattern: TokenPattern | None = None
+    patterned: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,22 @@ class Filled:
     ids: list[int]
     log_probabilities: list[float]
     draft: Draft
+
+    def probability(self, start: int, stop: int) -> float:
+        """Multiply the probabilities of the tokens from `start` to before `stop`."""
+        return math.exp(math.fsum(self.log_probabilities[start:stop]))
+
+
+def most_drawn(results: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+    """Return the different texts among results, the most often drawn first, with their `count`.
+
+    Args:
+        results: of one text, each with its `token_ids`; of equals the first drawn is kept.
+        most: how many at most.
+    """
+    drawn = Counter(tuple(result["token_ids"]) for result in results)
+    first = {tuple(result["token_ids"]): result for result in reversed(results)}
+    return [{**first[ids], "count": count} for ids, count in drawn.most_common(most)]
 
 
 def padded(

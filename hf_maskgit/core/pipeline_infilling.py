@@ -1,5 +1,6 @@
 """The infilling pipeline: text with blanks goes in, the same text without blanks comes out."""
 
+import functools
 import numbers
 from collections.abc import Sequence
 from typing import Any
@@ -7,30 +8,30 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from .blank_lengths import LENGTHS, Blank, Blanks
-from .decoding_lengths import body_lengths
+from .argument_checks import check_whole
 from .equal_texts import warn_of_equal
 from .noise import fresh_seed, row_seeds
 from .options import shown
-from .pipeline_blanks import BLANK, MOST_DIGITS, Holes, Template, locate, split_at_holes
+from .pipeline_blanks import BLANK
+from .pipeline_choices import check_choices, check_one_hole, weighed_choices
+from .pipeline_drafting import DraftingPipeline
 from .pipeline_drafts import (
     LENGTH_SAMPLES,
-    Draft,
     Filled,
     check_lengths,
     likeliest,
+    most_drawn,
     padded,
     per_row,
 )
+from .pipeline_fields import by_mass, compiled
 from .pipeline_maskgit import (
-    MaskGitPipeline,
     check_tokenizer_kwargs,
     refuse_generator_in_workers,
 )
 from .pipeline_splicing import Piece, splice
+from .token_pattern import TokenPattern, as_pattern
 from .unknown_tokens import counted_before
-
-_BLANK_LENGTHS = (1, 4)
 
 
 def holds_blank(text: str) -> bool:
@@ -61,7 +62,7 @@ def check_no_blank(text: str, who: str) -> None:
         )
 
 
-class InfillingPipeline(MaskGitPipeline):
+class InfillingPipeline(DraftingPipeline):
     """Fill the masks and blanks of a text.
 
     A text may hold the tokenizer's own mask token, one per token to fill, and blanks, one per
@@ -95,7 +96,24 @@ class InfillingPipeline(MaskGitPipeline):
       is kept whose bound in nats, as `nelbo` measures it over the whole text, less ln(h + 1) is
       least; h is the number of training texts of its length, 0 where nobody knows. Of equals the
       shortest is kept.
+      "pattern", the default where a blank has a pattern: of the lengths that the patterns take,
+      each has a probability in proportion to that with which the first pass writes a text of the
+      patterns in it, times h + 1; without sampling the likeliest.
     - `length_samples` (int, default 16): maskings that estimate each of these bounds; even.
+    - `patterns` (dict): with it, also an empty one, every word in braces is a blank with a name, a
+      field, such as `{name:1-4}`, and these are the patterns of some of them: a `Pattern`, a
+      regular expression, a JSON schema (dict) or a list of texts. All are filled jointly. The
+      result also has `text`, the same as `infilled_text`, and `fields`: of each name the `value`,
+      without spaces around it, and its `probability`, the product of its tokens' probabilities as
+      `return_probabilities` shows them, each given that the text will match the patterns.
+    - `pattern` (Pattern): of the one blank, which then needs no number; else as of `generate`.
+    - `choices` (list of str): instead of filling the one blank, return for each choice a dict of
+      `choice`, `text` and `probability`, the likeliest first; they sum up to 1. With equally many
+      tokens they are exact under one pass with the blank masked; else they go by the bound in nats
+      of the choice given the text around it, less ln(h + 1), from `length_samples` maskings, and
+      `std_error` is that of the probability.
+    - `num_distinct` (int): of the `num_return_sequences` texts return a list of so many different
+      ones at most, the most often drawn first, with their `count`; of equals the first drawn.
     - `seed` (int): draws lengths and tokens. A text's result depends on the seed and the text
       alone, not on its neighbours or the batch size (up to rounding in float32); the same text
       twice comes out the same twice. Without it each text draws a seed, in the order of the texts,
@@ -136,6 +154,9 @@ class InfillingPipeline(MaskGitPipeline):
         seed: int | None = None,
         return_probabilities: bool | None = None,
         tokenizer_kwargs: dict[str, Any] | None = None,
+        patterns: Any = None,
+        choices: Any = None,
+        num_distinct: int | None = None,
         **generate_kwargs: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         check_tokenizer_kwargs(tokenizer_kwargs)
@@ -145,6 +166,15 @@ class InfillingPipeline(MaskGitPipeline):
                 f"`seed` must be one int for all texts, got {seed!r}; for a seed per text call the "
                 "pipeline once per text."
             )
+        if num_distinct is not None:
+            check_whole("num_distinct", num_distinct, 1)
+        pattern = None
+        if generate_kwargs.get("pattern") is not None:  # a list is for `generate`
+            if not isinstance(generate_kwargs["pattern"], list | tuple):
+                pattern = as_pattern(generate_kwargs.pop("pattern"))
+                pattern.check_tokenizer(self.tokenizer)
+            elif patterns is not None:
+                raise ValueError("Give `patterns` by name or a list as `pattern`, not both.")
         given = {**getattr(self, "_forward_params", {}), **generate_kwargs}
         preprocess = {
             "tokenizer_kwargs": tokenizer_kwargs,
@@ -152,11 +182,15 @@ class InfillingPipeline(MaskGitPipeline):
             "blank_lengths": None if blank_lengths is None else tuple(blank_lengths),
             "length": length,
             "generator": generate_kwargs.get("generator"),
+            "patterns": None if patterns is None else compiled(patterns, self.tokenizer),
+            "pattern": pattern,
+            "choices": None if choices is None else check_choices(choices),
+            "num_distinct": num_distinct,
             # Of the constructor and of the call: how many texts, and whether tokens are drawn.
             "options": {name: given[name] for name in given if name != "length_samples"},
         }
         own = {"length_samples": length_samples, "seed": None if seed is None else int(seed)}
-        postprocess = {"return_probabilities": return_probabilities}
+        postprocess = {"return_probabilities": return_probabilities, "num_distinct": num_distinct}
         return (
             {name: value for name, value in preprocess.items() if value is not None},
             {**generate_kwargs, **{n: value for n, value in own.items() if value is not None}},
@@ -167,11 +201,15 @@ class InfillingPipeline(MaskGitPipeline):
         self,
         text: Any,
         blank_lengths: tuple[int, int] | None = None,
-        length: str = next(iter(LENGTHS)),
+        length: str | None = None,
         seed: int | None = None,
         generator: torch.Generator | None = None,
         tokenizer_kwargs: dict[str, Any] | None = None,
         options: dict[str, Any] | None = None,
+        patterns: dict[str, TokenPattern] | None = None,
+        pattern: TokenPattern | None = None,
+        choices: tuple[str, ...] | None = None,
+        num_distinct: int | None = None,
     ) -> dict[str, Any]:
         """Give a text its seed and every blank its length, and tokenise.
 
@@ -181,15 +219,19 @@ class InfillingPipeline(MaskGitPipeline):
         Args:
             text: with masks or blanks.
             blank_lengths: of a blank that names none.
-            length: row of `LENGTHS`.
+            length: row of `LENGTHS`; None for the default.
             seed: draws the lengths.
             generator: draws the seed where there is none.
             tokenizer_kwargs: for the tokenizer.
             options: of decoding.
+            patterns: of fields, by name.
+            pattern: of the one blank, or of all from the first mask to the last.
+            choices: what the one blank may hold.
+            num_distinct: how many different texts are asked for.
 
         Returns:
-            `drafts`, for each text that is to be returned those that it is chosen from, and the
-            text's `seed`.
+            `drafts`, for each text that is to be returned those that it is chosen from, the text's
+            `seed`, whether `by_mass` they are chosen, and the `choices`, whose texts need none.
         """
         if not isinstance(text, str):
             raise ValueError(
@@ -199,59 +241,26 @@ class InfillingPipeline(MaskGitPipeline):
         if generator is not None:
             refuse_generator_in_workers()
         resolved = self._resolved(self._prepare_generate_kwargs(options or {}))
+        if num_distinct is not None and num_distinct > resolved.num_return_sequences:
+            raise ValueError(
+                f"`num_distinct` asks for {num_distinct} different texts of "
+                f"{resolved.num_return_sequences} drawn; draw more with `num_return_sequences`."
+            )
         if seed is None and resolved.do_sample:
             seed = fresh_seed(generator)
-        unnamed = Blank(*(blank_lengths or _BLANK_LENGTHS))
-        if blank_lengths is None and LENGTHS[length].reads_histogram:
-            unnamed = Blank(1, None)
-        holes = split_at_holes(text, self.tokenizer.mask_token, unnamed)
-        first = self._draft(holes, [b.low for b in holes.blanks if b], tokenizer_kwargs, options)
-        limit = self.model.max_positions or 10**MOST_DIGITS
-        blanks = Blanks(
-            [b for b in holes.blanks if b],
-            first.length,
-            limit - len(first.columns["input_ids"]),
-            self.model.config,
-        )
-        copies = row_seeds(1, resolved.num_return_sequences, [0], None, True)  # not too many
-        if all(low == high for low, high in blanks.ranges):
-            return {"drafts": [[first]] * len(copies), "seed": seed}
-        key = fresh_seed(generator) if seed is None else int(seed)
-        drafts = []
-        for of_copy in row_seeds(1, len(copies), [key], None, True):
-            chosen = LENGTHS[length].choose(blanks, of_copy)
-            drafts.append([self._draft(holes, one, tokenizer_kwargs, None) for one in chosen])
-        return {"drafts": drafts, "seed": None if seed is None else int(seed)}
-
-    def _draft(
-        self,
-        holes: Holes,
-        lengths: Sequence[int],
-        tokenizer_kwargs: dict[str, Any] | None,
-        options: dict[str, Any] | None,
-    ) -> Draft:
-        """Tokenise a text whose blanks have these lengths; with options, check what was read."""
-        counts = holes.counts(lengths)
-        masked = holes.masked(self.tokenizer.mask_token, counts)
-        # These win over the caller's options: the mask tells padding from text.
-        asked = {"return_tensors": "pt", "return_attention_mask": True}
-        inputs = self.tokenizer(masked, **{**(tokenizer_kwargs or {}), **asked})
-        real = inputs["attention_mask"][0] == 1
-        columns = {name: row[0][real].tolist() for name, row in inputs.items()}
-        ids = columns["input_ids"]
-        template = locate(holes, counts, ids, self.tokenizer.mask_token_id)
-        if options is not None:
-            self._check_read([masked], inputs, options)
-        limit = self.model.max_positions
-        if limit is not None and len(ids) > limit:
-            raise ValueError(
-                f"The text comes to {len(ids)} tokens with its blanks, the encoder takes {limit}. "
-                "Shorten the text or its blanks."
-            )
-        row = torch.tensor([ids])
-        return Draft(
-            columns, template, int(body_lengths(self.model.config, row, torch.ones_like(row)))
-        )
+        item: dict[str, Any] = {"seed": None if seed is None else int(seed), "by_mass": False}
+        holes, of_hole = self._holes(text, blank_lengths, length, patterns, pattern)
+        if choices is not None:
+            check_one_hole(holes)
+            key = fresh_seed(generator) if seed is None else int(seed)
+            weighed = self._choices(holes, choices, tokenizer_kwargs, options)
+            return {**item, "seed": key, "drafts": [[]], "choices": weighed}
+        whole = pattern if not of_hole else None  # as `generate` understands it
+        draft = functools.partial(self._draft, holes, tokenizer_kwargs, of_hole, whole)
+        copies = resolved.num_return_sequences
+        own_key = functools.partial(fresh_seed, generator) if seed is None else lambda: int(seed)
+        drafts, chooses = self._drafts(holes, of_hole, length, draft, options, copies, own_key)
+        return {**item, "drafts": drafts, "by_mass": chooses, "choices": None}
 
     def _forward(  # type: ignore[override]
         self,
@@ -266,14 +275,25 @@ class InfillingPipeline(MaskGitPipeline):
                 "The infilling pipeline fills what is blank and appends nothing, so it has no "
                 "`max_new_tokens`. Put {blank:8} at the end of the text to have 8 tokens there."
             )
-        several = isinstance(model_inputs["drafts"][0][0], list)  # texts, and not copies of one
-        texts = model_inputs["drafts"] if several else [model_inputs["drafts"]]
-        seeds = model_inputs["seed"] if several else [model_inputs["seed"]]
+        several = isinstance(model_inputs["by_mass"], list)  # texts, and not copies of one
+        items = model_inputs if several else {name: [i] for name, i in model_inputs.items()}
+        texts, seeds = items["drafts"], items["seed"]
+        if items["choices"][0] is not None:
+            judge = self.model, self.tokenizer
+            weighed = [
+                weighed_choices(choices, *judge, seed, length_samples)
+                for choices, seed in zip(items["choices"], seeds, strict=True)
+            ]
+            return {"weighed": weighed if several else weighed[0]}
         copies = len(texts[0])
         greedy = None in seeds
         of_copies = [0 if greedy else s for s in seeds]
         keys = row_seeds(len(texts), copies, of_copies, None, True)
         own_seeds = options.get("seed") is None or options.get("generator") is None
+        for number, chooses in enumerate(items["by_mass"]):
+            if chooses:
+                own = None if greedy else keys[number * copies : (number + 1) * copies]
+                texts[number] = by_mass(texts[number], self.model, self.tokenizer, own)
         # Each returned text, and of each the drafts that it is chosen from.
         returned = [drafts for text in texts for drafts in text]
         rows = [(place, draft) for place, drafts in enumerate(returned) for draft in drafts]
@@ -284,6 +304,8 @@ class InfillingPipeline(MaskGitPipeline):
             options |= {"seed": drawn, "generator": None}
         if isinstance(options.get("allowed_token_ids"), list):
             options["allowed_token_ids"] = per_row(options["allowed_token_ids"], rows, returned)
+        if any(draft.pattern is not None for _, draft in rows):
+            options["pattern"] = [draft.pattern for _, draft in rows]
         columns = padded([draft for _, draft in rows], self.tokenizer, self.device)
         with counted_before():  # by words, text by text
             output = self.model.generate(**columns, **options)
@@ -308,34 +330,54 @@ class InfillingPipeline(MaskGitPipeline):
         return {"written": of_text if several else of_text[0]}
 
     def postprocess(  # type: ignore[override]
-        self, model_outputs: dict[str, Any], return_probabilities: bool = False
+        self,
+        model_outputs: dict[str, Any],
+        return_probabilities: bool = False,
+        num_distinct: int | None = None,
     ) -> dict[str, Any] | list[dict[str, Any]]:
         """Put the filled tokens into the text.
 
         Args:
             model_outputs: of one text.
             return_probabilities: see the class.
+            num_distinct: see the class.
         """
-        results = []
-        for filled in model_outputs["written"]:
-            template = filled.draft.template
-            text, written = splice(self.tokenizer, _pieces(template, filled.ids))
-            spans: list[dict[str, Any]] = [
-                {"text": span, "start": start, "token_ids": filled.ids[start:stop]}
-                for span, (start, stop) in zip(written, template.spans, strict=True)
-            ]
-            if return_probabilities:
-                given = torch.tensor(filled.log_probabilities).exp().tolist()
-                for span, (start, stop) in zip(spans, template.spans, strict=True):
-                    span["probabilities"] = given[start:stop]
-            results.append({"infilled_text": text, "token_ids": filled.ids, "spans": spans})
+        if "weighed" in model_outputs:
+            return list(model_outputs["weighed"])
+        written = model_outputs["written"]
+        results = [self._result(filled, return_probabilities) for filled in written]
+        if num_distinct is not None:
+            return most_drawn(results, num_distinct)
         return results[0] if len(results) == 1 else results
 
+    def _result(self, filled: Filled, return_probabilities: bool) -> dict[str, Any]:
+        template = filled.draft.template
+        text, written = splice(self.tokenizer, _pieces(filled))
+        spans: list[dict[str, Any]] = [
+            {"text": span, "start": start, "token_ids": filled.ids[start:stop]}
+            for span, (start, stop) in zip(written, template.spans, strict=True)
+        ]
+        if return_probabilities:
+            given = torch.tensor(filled.log_probabilities).exp().tolist()
+            for span, (start, stop) in zip(spans, template.spans, strict=True):
+                span["probabilities"] = given[start:stop]
+        result: dict[str, Any] = {"infilled_text": text, "token_ids": filled.ids, "spans": spans}
+        if template.names is not None:
+            result["text"] = text
+            result["fields"] = {
+                name: {"value": value, "probability": filled.probability(*span)}
+                for name, value, span in zip(template.names, written, template.spans, strict=True)
+                if name is not None
+            }
+        return result
 
-def _pieces(template: Template, ids: list[int]) -> list[Piece]:
+
+def _pieces(filled: Filled) -> list[Piece]:
     """Split the tokens of a finished text as its template says."""
+    template, patterned = filled.draft.template, filled.draft.patterned
     pieces, start = [], 0
-    for typed, (first, stop) in zip(template.typed, template.spans, strict=False):
-        pieces += [Piece(ids[start:first], typed), Piece(ids[first:stop])]
+    for number, (first, stop) in enumerate(template.spans):
+        pieces.append(Piece(filled.ids[start:first], template.typed[number]))
+        pieces.append(Piece(filled.ids[first:stop], apart=number in patterned))
         start = stop
-    return [*pieces, Piece(ids[start:], template.typed[-1])]
+    return [*pieces, Piece(filled.ids[start:], template.typed[-1])]

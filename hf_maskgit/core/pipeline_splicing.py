@@ -23,10 +23,13 @@ class Piece:
     Attributes:
         ids: its tokens; special ones are left out of the text.
         typed: what the user typed for it, spaces included; None where the model wrote it.
+        apart: it is a text of its own, to which what stands around it is never joined, nor parted
+            from it, but as typed.
     """
 
     ids: Sequence[int]
     typed: str | None = None
+    apart: bool = False
 
 
 def framing_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
@@ -68,6 +71,7 @@ def splice(
     context: list[int] = []
     held: list[int] = []  # tokens without text of their own: spaces, to be read with what follows
     last: tuple[str, list[int]] = ("", [])
+    apart = False
     typed = "".join(piece.typed for piece in pieces if piece.typed is not None)
     typed_ids = [i for piece in pieces if piece.typed is not None for i in piece.ids]
     runs_on = _runs_on(tokenizer, typed, [i for i in typed_ids if i not in framing])
@@ -87,7 +91,10 @@ def splice(
         if not core:
             held += ids
             continue
-        if text and piece.typed is None and space == "":  # the model goes on with a word
+        as_typed, apart = apart or piece.apart, piece.apart
+        if as_typed:
+            pass
+        elif text and piece.typed is None and space == "":  # the model goes on with a word
             gap = ""
         elif text and space and not gap:
             # Many tokenizers see a space before any text behind a mask, also before a comma.

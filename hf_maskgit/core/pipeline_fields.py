@@ -1,0 +1,317 @@
+"""Blanks with patterns: what they are compiled from, which lengths they take, and their joint law.
+
+Letters: W places from the first mask of a text to its last, Q states, C classes, V vocabulary, N
+masks.
+"""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from .argument_checks import kind_of
+from .blank_lengths import Blank, prior_nats
+from .length_law import pick
+from .noise import keyed_generator
+from .pattern_automaton import MOST_STATES, Automaton, checked_size
+from .pattern_law import Chains, class_masses, from_the_right, log_mass
+from .pipeline_blanks import Holes, Template
+from .pipeline_drafts import Draft, padded
+from .text_bound import forbidden_ids, predict_masked
+from .token_pattern import TokenPattern, as_pattern
+
+_MASS_STREAM = 0x6D617373  # tells these draws from those of `generate` under the same seed
+_AT_ONCE = 16  # texts of one pass: every mask of each has a row of the vocabulary
+_KINDS: dict[type, str] = {str: "from_regex", Mapping: "from_json_schema", Sequence: "from_choices"}
+
+
+def compiled(patterns: Any, tokenizer: PreTrainedTokenizerBase) -> dict[str, TokenPattern]:
+    """Compile the patterns of named blanks.
+
+    Args:
+        patterns: by name a Pattern, a regular expression (str), a JSON schema (dict) or a list of
+            texts to choose from.
+        tokenizer: the model's.
+
+    Raises:
+        ImportError: where something must be compiled and hf_maskgit is not installed.
+        ValueError: for what is no pattern.
+    """
+    if not isinstance(patterns, Mapping):
+        raise ValueError(
+            "`patterns` must be a dict from the name of a blank to its pattern, got "
+            f"{kind_of(patterns)}."
+        )
+    return {name: _compiled(name, given, tokenizer) for name, given in patterns.items()}
+
+
+def _compiled(name: Any, given: Any, tokenizer: PreTrainedTokenizerBase) -> TokenPattern:
+    if hasattr(given, "automaton"):
+        pattern = as_pattern(given)
+        pattern.check_tokenizer(tokenizer)
+        return pattern
+    how = next((how for kind, how in _KINDS.items() if isinstance(given, kind)), None)
+    if how is None:
+        raise ValueError(
+            f"The pattern of {{{name}}} must be a Pattern, a regular expression (str), a JSON "
+            f"schema (dict) or a list of texts, got {kind_of(given)}."
+        )
+    try:
+        compiler = importlib.import_module("hf_maskgit").Pattern
+    except ImportError as error:
+        raise ImportError(
+            f"The pattern of {{{name}}} must be compiled, which the code in a checkpoint cannot: "
+            "pip install 'hf_maskgit[patterns]', or give a Pattern that was saved and loaded."
+        ) from error
+    return as_pattern(getattr(compiler, how)(given, tokenizer))
+
+
+def check_names(holes: Holes, patterns: Mapping[str, TokenPattern]) -> None:
+    """Refuse names that stand for two blanks, and patterns that stand for none.
+
+    Raises:
+        ValueError: naming them.
+    """
+    names = [name for name in holes.names if name is not None]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(
+            f"The text has two blanks with the name {{{twice}}}; a field has one value, so give "
+            "each its own name."
+        )
+    unknown = next((name for name in patterns if name not in names), None)
+    if unknown is not None:
+        named = ", ".join(f"{{{name}}}" for name in names) or "none"
+        raise ValueError(
+            f"`patterns` names {unknown!r}, and the text has no such blank; its named blanks are "
+            f"{named}."
+        )
+
+
+def fitting_lengths(
+    blanks: Sequence[Blank], patterns: Sequence[TokenPattern | None], most: int
+) -> dict[int, list[int]]:
+    """Tell which lengths the blanks with patterns may have, by the number of the blank.
+
+    Args:
+        blanks: their ranges; (1, None) for one that names none.
+        patterns: of each, None for none.
+        most: tokens that the encoder takes.
+
+    Raises:
+        ValueError: for a blank none of whose lengths its pattern takes, or with no limit.
+    """
+    fitting = {}
+    for number, (blank, pattern) in enumerate(zip(blanks, patterns, strict=True)):
+        if pattern is None:
+            continue
+        high = pattern.longest if blank.high is None else blank.high
+        if high is None:
+            raise ValueError(
+                f"{pattern!r} takes any number of tokens from {pattern.shortest}, so its blank "
+                "needs a range, such as {name:1-8}."
+            )
+        possible = pattern.lengths(min(high, most)).tolist()
+        fitting[number] = [n for n, fits in enumerate(possible) if fits and n >= max(1, blank.low)]
+        if not fitting[number]:
+            longest = "any number" if pattern.longest is None else str(pattern.longest)
+            raise ValueError(
+                f"{pattern!r} takes from {pattern.shortest} to {longest} tokens, and its blank "
+                f"has {blank.low} to {min(high, most)}, none of which it takes; give the blank "
+                "another length, or none."
+            )
+    return fitting
+
+
+def of_row(
+    template: Template, ids: Sequence[int], patterns: Mapping[int, TokenPattern]
+) -> TokenPattern | None:
+    """Put the patterns of a text's spans together: what all from its first mask to its last is.
+
+    Args:
+        template: where the spans stand.
+        ids: the tokens.
+        patterns: by the number of the span.
+    """
+    if not patterns:
+        return None
+    if len(template.spans) == 1:
+        return patterns[0]
+    size = max(len(pattern.automaton.class_of) for pattern in patterns.values())
+    # What is known between two spans is nobody's business: there, anything is allowed.
+    parts: list[tuple[Automaton | None, int]] = []
+    end = template.spans[0][0]
+    for number, (start, stop) in enumerate(template.spans):
+        parts.append((None, start - end))
+        own = patterns.get(number)
+        parts.append((None if own is None else own.in_vocabulary(size), stop - start))
+        end = stop
+    first = next(iter(patterns.values()))
+    source = ", then ".join(pattern.source for pattern in patterns.values())
+    return TokenPattern(
+        joined(parts, max(size, max(ids) + 1)), source, first.fingerprint, first.mask_token_id
+    )
+
+
+def joined(parts: Sequence[tuple[Automaton | None, int]], vocab_size: int) -> Automaton:
+    """Make the automaton of parts one behind the other, each of so many tokens.
+
+    The number of tokens says where one part ends and the next begins, so that a state is a place
+    and a state of the part that it lies in, and nothing is ambiguous.
+
+    Args:
+        parts: each a language, None for any tokens, and its number of tokens.
+        vocab_size: V.
+
+    Raises:
+        ValueError: for too many states.
+    """
+    languages = [part for part, _ in parts if part is not None]
+    filled = [
+        torch.cat([a.class_of, a.class_of.new_zeros(vocab_size - len(a.class_of))])
+        for a in languages
+    ]
+    # A class of all together for every choice of a class of each.
+    choices, class_of = torch.stack(filled).unique(dim=1, return_inverse=True)  # (parts, C)
+    own = iter(choices)
+    rows: list[Tensor] = []  # of the states so far, where each leads
+    for language, count in parts:
+        if language is None:
+            any_token = torch.arange(1, count + 1)[:, None] + len(rows)
+            rows += list(any_token.expand(count, choices.shape[1]))
+        elif count:
+            rows += _unrolled(language, count, len(rows), next(own))
+        if len(rows) > MOST_STATES:
+            raise ValueError(
+                f"The patterns of the text's blanks make, in these lengths, an automaton of more "
+                f"than {MOST_STATES:,} states, which is the limit. Give the blanks shorter ranges, "
+                "or ask less."
+            )
+    # No state is of no use, so that nothing is left to make smaller.
+    step = torch.stack([*rows, torch.full_like(rows[0], -1)])
+    step = torch.cat([torch.full((len(step), 1), -1), step], 1)  # `NEVER`, of no token
+    final = torch.arange(len(step)) == len(rows)
+    step = step.masked_fill(step < 0, len(step))
+    return checked_size(Automaton(step, final, class_of + 1, 0))
+
+
+def _unrolled(language: Automaton, count: int, base: int, classes: Tensor) -> list[Tensor]:
+    """Return where each state of a part leads, -1 for nowhere: state by state, place by place.
+
+    Args:
+        language: of the part.
+        count: its tokens.
+        base: the number of its first state.
+        classes: (C,) long, the language's own class for each of all together.
+    """
+    nowhere = language.nowhere
+    step = torch.cat([language.step[:, classes], torch.full((1, len(classes)), nowhere)])
+    ends = [torch.cat([language.final, torch.zeros(1, dtype=torch.bool)])]
+    for _ in range(count):  # from which states so many tokens lead to an end
+        ends.insert(0, ends[0][step].any(1))
+    reached = torch.zeros_like(ends[0])
+    reached[language.start] = True
+    rows: list[Tensor] = []
+    for place in range(count):
+        states = (reached & ends[place]).nonzero().squeeze(1)
+        behind = step[states]
+        reached = torch.zeros_like(reached).index_fill(0, behind.flatten(), True) & ends[place + 1]
+        # All ends of the last token are one state: that before the next part.
+        last = place == count - 1
+        number = reached.long().cumsum(0) - 1 if not last else torch.zeros_like(reached).long()
+        below = base + len(rows) + len(states)
+        rows += list(torch.where(reached[behind], below + number[behind], -1))
+        if len(rows) > MOST_STATES:
+            break  # the caller refuses it
+    return rows
+
+
+def by_mass(
+    texts: Sequence[Sequence[Draft]],
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    keys: Sequence[int] | None,
+) -> list[list[Draft]]:
+    """Choose the lengths of one text's blanks by how much of the first pass its patterns take.
+
+    A choice has the probability with which the first pass, every blank masked, writes a text of
+    the patterns, times (h + 1), h the training texts of that length, where they are known.
+
+    Args:
+        texts: of each returned copy of the text the drafts to choose from, the same for all.
+        model: predicts.
+        tokenizer: its padding.
+        keys: of each copy, for the draw; None takes the likeliest.
+
+    Returns:
+        The one draft of each copy.
+    """
+    drafts = texts[0]
+    if len(drafts) == 1:
+        return [list(of_copy) for of_copy in texts]
+    prior = torch.tensor(prior_nats(model.config, [draft.length for draft in drafts]))
+    logs = log_masses(drafts, model, tokenizer) - prior.double()
+    if not bool(logs.isfinite().any()):
+        return [[drafts[0]] for _ in texts]  # which `generate` refuses, saying why
+    if keys is None:
+        return [[drafts[int(logs.argmax())]] for _ in texts]
+    weights = (logs - logs.max()).exp()
+    chosen = []
+    for key in keys:
+        draws = keyed_generator(key, _MASS_STREAM)
+        uniform = float(torch.rand((), generator=draws, dtype=torch.float64))
+        chosen.append([drafts[pick(weights, uniform)]])
+    return chosen
+
+
+@torch.no_grad()
+def log_masses(drafts: Sequence[Draft], model: Any, tokenizer: PreTrainedTokenizerBase) -> Tensor:
+    """Return the log-probability that one pass writes a text of the patterns, (R,) float64.
+
+    Args:
+        drafts: R texts with masks.
+        model: predicts.
+        tokenizer: its padding.
+    """
+    found = []
+    forbidden = forbidden_ids(model.config).to(model.device)
+    for start in range(0, len(drafts), _AT_ONCE):
+        part = drafts[start : start + _AT_ONCE]
+        columns = padded(part, tokenizer, model.device)
+        ids, real = columns["input_ids"], columns["attention_mask"]
+        masked = (ids == model.config.mask_token_id) & (real == 1)
+        types = columns.get("token_type_ids")
+        logits = predict_masked(model, ids, real, masked, bool(model.config.self_cond), types)
+        scores = logits.float().index_fill(1, forbidden, -torch.inf).cpu()
+        row = masked.nonzero()[:, 0].cpu()
+        found += [
+            _log_mass(draft, scores[row == i], masked[i].cpu()) for i, draft in enumerate(part)
+        ]
+    return torch.stack(found)
+
+
+def _log_mass(draft: Draft, scores: Tensor, masked: Tensor) -> Tensor:
+    """Sum up one text: scores (N, V) of its masks (L,) bool."""
+    assert draft.pattern is not None
+    step, final, class_of, start = draft.pattern.in_vocabulary(scores.shape[1])
+    expected = torch.ones(len(scores), step.shape[1], dtype=torch.bool)
+    expected[:, 0] = False  # what stands in no text of the language
+    masses, _ = class_masses(scores, class_of, step.shape[1], expected)
+    places = masked.nonzero().squeeze(1)
+    first, width = int(places[0]), int(places[-1] - places[0]) + 1
+    known = class_of[torch.tensor(draft.columns["input_ids"][first : first + width])]
+    whole = torch.full((1, width, step.shape[1]), -torch.inf, dtype=torch.float64)
+    whole[0].scatter_(1, known[:, None], 0.0)
+    whole[0, places - first] = masses - masses.logsumexp(-1, keepdim=True)
+    chains = Chains(
+        step[None],
+        final[None],
+        torch.tensor([start]),
+        torch.ones(1, width, dtype=torch.bool),
+        torch.zeros(1, width, dtype=torch.bool),
+        torch.zeros_like(final)[None],
+    )
+    return log_mass(from_the_right(whole, chains), chains)[0]

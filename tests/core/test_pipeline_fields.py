@@ -1,0 +1,236 @@
+"""Fields: blanks with names and patterns, filled jointly, and how sure the model is of them."""
+
+import functools
+import itertools
+import json
+import math
+import re
+
+import pytest
+import torch
+from transformers import pipeline as any_pipeline
+
+from hf_maskgit import Pattern
+from hf_maskgit.core.pattern_automaton import MOST_STATES
+from hf_maskgit.core.pipeline_fields import by_mass, joined, log_masses
+from hf_maskgit.core.token_pattern import TokenPattern
+from tests.support.tiny import tiny_model, tokenizer_for
+from tests.support.tiny_tokenizers import TOKENIZERS, byte_level_tokenizer, model_for
+
+pipeline = functools.partial(any_pipeline, device="cpu")
+TIME = "[0-9]{2}:[0-9]{2}"
+
+
+@pytest.fixture(scope="module")
+def words():
+    return pipeline("infilling", model=tiny_model("bert"), tokenizer=tokenizer_for("bert"))
+
+
+@pytest.fixture(scope="module")
+def bytes_pipe():
+    tokenizer = byte_level_tokenizer()
+    torch.manual_seed(0)
+    return pipeline("infilling", model=model_for(tokenizer), tokenizer=tokenizer)
+
+
+def test_fields_are_filled_jointly_and_stand_in_the_text_as_typed(bytes_pipe):
+    template = "The {who:1-3} sat at {time}, then at {again:1-6}{blank:1}!"
+    patterns = {"time": TIME, "who": ["cat", "players"], "again": "[a-z]{3}"}
+    patterns["time"] = Pattern.from_regex(TIME, bytes_pipe.tokenizer)
+    for seed in range(4):
+        out = bytes_pipe(template, patterns=patterns, seed=seed, return_probabilities=True)
+        fields = {name: field["value"] for name, field in out["fields"].items()}
+        assert list(fields) == ["who", "time", "again"]
+        assert fields["who"] in patterns["who"]
+        assert re.fullmatch(TIME, fields["time"])
+        assert re.fullmatch("[a-z]{3}", fields["again"])
+        start = "The {who} sat at {time}, then at {again}".format(**fields)
+        assert out["text"] == out["infilled_text"]
+        assert out["text"].startswith(start)
+        for field, span in zip(out["fields"].values(), out["spans"], strict=False):
+            assert field["value"] == span["text"]
+            assert field["probability"] == pytest.approx(math.prod(span["probabilities"]))
+
+
+def test_a_field_is_the_same_alone_and_in_a_batch_and_as_its_seed_says(words):
+    texts = ["w1 {x} w2 {y:1-3}", "{y} {x}", "w3 w4 w5 {x}, {y:2} w1"]
+    options = {"patterns": {"x": ["w1 w2", "w3", "w4 w5 w6"]}, "seed": 3, "num_return_sequences": 2}
+    together = words(texts, batch_size=3, **options)
+    values = {}
+    for text, batched in zip(texts, together, strict=True):
+        for one, other in zip(words(text, **options), batched, strict=True):
+            assert one["token_ids"] == other["token_ids"]
+            probability = other["fields"]["x"]["probability"]
+            assert one["fields"]["x"]["probability"] == pytest.approx(probability, rel=1e-4)
+    values = {words(texts[0], patterns={"x": "w[0-9]"}, seed=s)["text"] for s in range(8)}
+    assert len(values) > 1
+
+
+def test_without_patterns_other_braces_are_text_and_with_them_none_is(words):
+    assert words("w1 {blank:1}{x:2}", seed=0)["infilled_text"].endswith("{x:2}")
+    assert list(words("w1 {x:2} {blank}", patterns={}, seed=0)["fields"]) == ["x"]
+
+
+def test_one_pass_gives_a_field_its_share_of_the_law(words):
+    """In one pass with one token, its probability is the model's among what the pattern takes."""
+    model, tokenizer = words.model, words.tokenizer
+    allowed = ["w1", "w5", "w9"]
+    ids = tokenizer("w2 [MASK] w3", return_tensors="pt")
+    place = ids["input_ids"][0].tolist().index(tokenizer.mask_token_id)
+    with torch.no_grad():
+        logits = model(**ids).logits[0, place].double()
+    share = torch.softmax(logits[tokenizer.convert_tokens_to_ids(allowed)], 0)
+    expected = dict(zip(allowed, share.tolist(), strict=True))
+    for seed in range(4):
+        out = words("w2 {x} w3", patterns={"x": allowed}, steps=1, seed=seed)["fields"]["x"]
+        assert out["probability"] == pytest.approx(expected[out["value"]], rel=1e-4)
+
+
+def random_pattern(seed):
+    generator = torch.Generator().manual_seed(seed)
+    picks = [[i for i in range(4) if torch.rand((), generator=generator) < 0.6] for _ in range(3)]
+    elements = [(ids or [seed % 4], n, n + 1) for n, ids in zip((1, 0, 1), picks, strict=True)]
+    return TokenPattern.from_token_classes(elements, 4)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_joined_patterns_are_all_texts_of_the_one_and_then_of_the_other(seed):
+    first, second = random_pattern(seed), random_pattern(seed + 10)
+    for one, two in [(2, 3), (3, 2), (4, 2)]:
+        possible = first.lengths(one)[one] and second.lengths(two)[two]
+        parts = [(first.automaton, one), (None, 1), (second.automaton, two)]
+        if not possible:
+            continue
+        whole = TokenPattern(joined(parts, 5))
+        for text in itertools.product(range(4), repeat=one + two):
+            row = [*text[:one], 4, *text[one:]]
+            expected = first.matches(text[:one]) and second.matches(text[one:])
+            assert whole.matches(row) == expected
+        assert (whole.shortest, whole.longest) == (one + 1 + two,) * 2
+
+
+def test_a_joint_automaton_too_large_is_refused():
+    anything = TokenPattern.from_token_classes([([0], 0, 60), ([1], 0, 60)], 2).automaton
+    with pytest.raises(ValueError, match=rf"automaton of more than {MOST_STATES:,} states"):
+        joined([(anything, 60), (None, 1), (anything, 60)], 2)
+
+
+def test_the_mass_of_a_length_is_that_of_all_its_texts(words):
+    """Against enumeration: the model's product law, summed over the texts that match."""
+    tokenizer, model = words.tokenizer, words.model
+    pattern = Pattern.from_choices(["w1 w2", "w3", "w4 w5"], tokenizer)
+    item = words.preprocess("w7 {x} w8", patterns={"x": pattern}, seed=0)
+    drafts = item["drafts"][0]
+    assert item["by_mass"]
+    assert [d.template.spans for d in drafts] == [((2, 3),), ((2, 4),)]
+    expected = []
+    for draft, texts in zip(drafts, [["w3"], ["w1 w2", "w4 w5"]], strict=True):
+        with torch.no_grad():
+            logits = model(torch.tensor([draft.columns["input_ids"]])).logits[0].double()
+        logits[:, model.config.forbidden_token_ids] = -torch.inf
+        logs = logits.log_softmax(-1)
+        mass = sum(
+            math.exp(sum(float(logs[2 + i, t]) for i, t in enumerate(ids)))
+            for ids in (tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts)
+        )
+        expected.append(math.log(mass))
+    assert log_masses(drafts, model, tokenizer).tolist() == pytest.approx(expected, abs=1e-4)
+    # Drawn in this proportion: 400 draws, a false alarm in one of 10^7.
+    share = 1 / (1 + math.exp(expected[1] - expected[0]))
+    chosen = by_mass([drafts] * 400, model, tokenizer, list(range(400)))
+    found = sum(one[0] is drafts[0] for one in chosen) / 400
+    assert abs(found - share) <= 5.3 * math.sqrt(share * (1 - share) / 400)
+    likeliest = drafts[expected.index(max(expected))]
+    assert by_mass([drafts], model, tokenizer, None) == [[likeliest]]
+
+
+def test_a_blank_without_a_number_takes_the_lengths_of_its_pattern(bytes_pipe):
+    pattern = Pattern.from_regex(TIME, bytes_pipe.tokenizer)
+    for options in [{}, {"length": "likeliest", "length_samples": 4}, {"do_sample": False}]:
+        out = bytes_pipe("sat at {blank}.", pattern=pattern, seed=1, **options)
+        assert re.fullmatch(TIME, out["spans"][0]["text"])
+    lengths = {len(bytes_pipe("{blank}", pattern=pattern, seed=s)["token_ids"]) for s in range(8)}
+    assert len(lengths) > 1
+
+
+def test_a_pattern_over_several_blanks_is_that_of_generate(words):
+    pattern = Pattern.from_regex("w[1-3] w2 w[4-6]", words.tokenizer)
+    out = words("w9 {blank:1} w2 {blank:1}", pattern=pattern, seed=0)
+    assert re.fullmatch("w9 w[1-3] w2 w[4-6]", out["infilled_text"])
+    rows = words("w9 {blank:3}", pattern=[pattern], seed=0)
+    assert re.fullmatch("w9 w[1-3] w2 w[4-6]", rows["infilled_text"])
+
+
+def test_distinct_texts_come_by_how_often_they_were_drawn(words):
+    options = {"patterns": {"x": ["w1", "w2", "w3"]}, "seed": 1, "num_return_sequences": 60}
+    every = [out["text"] for out in words("w5 {x}", **options)]
+    kept = words("w5 {x}", num_distinct=2, **options)
+    counts = [out["count"] for out in kept]
+    assert [every.count(out["text"]) for out in kept] == counts
+    assert counts == sorted((every.count(text) for text in set(every)), reverse=True)[:2]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "sentence"),
+    [
+        (
+            "{x} {x}",
+            {"patterns": {"x": ["w1"]}},
+            r"two blanks with the name \{x\}; a field has one",
+        ),
+        ("{x}", {"patterns": {"y": ["w1"]}}, r"names 'y', and the text has no .* are \{x\}"),
+        ("[MASK]", {"patterns": {"y": ["w1"]}}, "named blanks are none"),
+        ("{x y}", {"patterns": {}}, r"'\{x y\}' is no blank"),
+        ("{x}", {"patterns": ["w1"]}, "`patterns` must be a dict from the name .* got list"),
+        ("{x}", {"patterns": {"x": 5}}, r"The pattern of \{x\} must be a Pattern, .* got int"),
+        ("{x}", {"patterns": {"x": "w1( w1)*"}}, "takes any number of tokens from 1, .* a range"),
+        ("{x:3}", {"patterns": {"x": ["w1"]}}, "takes from 1 to 1 tokens, and its blank has 3"),
+        ("{x:2-3}", {"patterns": {"x": "w1|w1( w1){4,}"}}, "from 1 to any number tokens"),
+        ("{x}", {"patterns": {"x": ["w1"]}, "length": "uniform"}, "use one of 'likeliest', 'patt"),
+        ("{blank}", {"length": "pattern"}, "no blank of this text has one; give `patterns`"),
+        ("{blank:1}", {"num_distinct": 3}, "asks for 3 different texts of 1 drawn; draw more"),
+        ("{blank:1}", {"num_distinct": 0}, "`num_distinct` must be an integer of at least 1"),
+    ],
+)
+def test_what_makes_no_field_is_refused(words, text, options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        words(text, **options)
+
+
+def test_patterns_of_two_kinds_are_refused(words):
+    pattern = Pattern.from_choices(["w1"], words.tokenizer)
+    with pytest.raises(ValueError, match="Give `patterns` by name or `pattern`, not both"):
+        words("{x}", patterns={"x": pattern}, pattern=pattern)
+    with pytest.raises(ValueError, match="Give `patterns` by name or a list as `pattern`, not"):
+        words("{x}", patterns={"x": pattern}, pattern=[pattern])
+
+
+def test_a_pattern_of_another_tokenizer_is_refused(words):
+    other = Pattern.from_choices(["cat"], TOKENIZERS["wordpiece"]())
+    for options in ({"patterns": {"blank_": other}}, {"pattern": other}):
+        with pytest.raises(ValueError, match="compiled for another tokenizer"):
+            words("{blank_} {blank:1}", **options)
+
+
+def test_without_the_package_a_text_cannot_be_compiled_and_a_pattern_is_used(words, monkeypatch):
+    pattern = Pattern.from_choices(["w1"], words.tokenizer)
+
+    def missing(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr("hf_maskgit.core.pipeline_fields.importlib.import_module", missing)
+    with pytest.raises(ImportError, match=r"\{x\} must be compiled, .*pip install 'hf_maskgit"):
+        words("{x}", patterns={"x": "w1"})
+    assert words("{x}", patterns={"x": pattern})["fields"]["x"]["value"] == "w1"
+
+
+def test_a_schema_is_a_pattern_by_name(bytes_pipe):
+    schema = {
+        "type": "object",
+        "properties": {"at": {"enum": ["10:45", "closed"]}},
+        "required": ["at"],
+    }
+    pattern = Pattern.from_json_schema(schema, bytes_pipe.tokenizer)
+    low = pattern.shortest
+    out = bytes_pipe(f"It was {{record:{low}-{low + 2}}}", patterns={"record": schema}, seed=0)
+    assert json.loads(out["fields"]["record"]["value"])["at"] in ("10:45", "closed")
