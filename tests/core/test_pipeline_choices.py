@@ -135,7 +135,5 @@ def test_choices_that_are_none_are_refused(words, text, choices, sentence):
 def test_a_choice_that_changes_its_neighbours_is_refused():
     tokenizer = TOKENIZERS["wordpiece"]()
     pipe = pipeline("infilling", model=model_for(tokenizer), tokenizer=tokenizer)
-    with pytest.raises(
-        ValueError, match="With the choice '.*' in its blank .* reads the text around it diff"
-    ):
+    with pytest.raises(ValueError, match="With the choice '.*' in its blank the tokenizer"):
         pipe("the {blank}ing", choices=["play", "ers"])
