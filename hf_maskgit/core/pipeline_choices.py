@@ -115,6 +115,7 @@ def weighed_choices(
     else:
         nats, errors = _bounds(model, columns, judged, choices, key, num_samples)
     prior = prior_nats(model.config, [draft.length for draft in choices.drafts])
+    # Lengths weigh as they do where blanks of several lengths are compared.
     shares = torch.softmax(-nats - torch.tensor(prior, dtype=torch.float64), 0)
     results: list[dict[str, Any]] = [
         {"choice": choice, "text": text, "probability": share}

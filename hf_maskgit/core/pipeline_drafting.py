@@ -96,6 +96,7 @@ class DraftingPipeline(MaskGitPipeline):
             return holes, {i: patterns[name] for i, name in named if name in patterns}
         if pattern is None or len(holes.blanks) > 1 or holes.blanks[0] is None:
             return holes, {}
+        # The pattern knows how long a blank without a number may be.
         return split_at_holes(text, mask, Blank(1, None)), {0: pattern}
 
     def _length(self, length: str | None, with_patterns: bool) -> str:
@@ -123,6 +124,7 @@ class DraftingPipeline(MaskGitPipeline):
     ) -> Choices:
         """Tokenise a text with each choice in its hole."""
         blank = [1 for hole in holes.blanks if hole]
+        # The tokens around the blank, to be found again around each choice.
         around = self._draft(holes, tokenizer_kwargs, {}, None, blank, options)
         filled = tuple(choice.join(holes.typed) for choice in choices)
         drafts = []

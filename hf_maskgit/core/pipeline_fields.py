@@ -299,7 +299,7 @@ def _log_mass(draft: Draft, scores: Tensor, masked: Tensor) -> Tensor:
     step, final, class_of, start = draft.pattern.in_vocabulary(scores.shape[1])
     expected = torch.ones(len(scores), step.shape[1], dtype=torch.bool)
     expected[:, 0] = False  # what stands in no text of the language
-    masses, _ = class_masses(scores, class_of, step.shape[1], expected)
+    masses = class_masses(scores, class_of, step.shape[1], expected)
     places = masked.nonzero().squeeze(1)
     first, width = int(places[0]), int(places[-1] - places[0]) + 1
     known = class_of[torch.tensor(draft.columns["input_ids"][first : first + width])]

@@ -278,12 +278,8 @@ class InfillingPipeline(DraftingPipeline):
         several = isinstance(model_inputs["by_mass"], list)  # texts, and not copies of one
         items = model_inputs if several else {name: [i] for name, i in model_inputs.items()}
         texts, seeds = items["drafts"], items["seed"]
-        if items["choices"][0] is not None:
-            judge = self.model, self.tokenizer
-            weighed = [
-                weighed_choices(choices, *judge, seed, length_samples)
-                for choices, seed in zip(items["choices"], seeds, strict=True)
-            ]
+        if items["choices"][0] is not None:  # of one call all texts have some, or none has
+            weighed = self._weighed(items, length_samples)
             return {"weighed": weighed if several else weighed[0]}
         copies = len(texts[0])
         greedy = None in seeds
@@ -328,6 +324,14 @@ class InfillingPipeline(DraftingPipeline):
             if equal and len(set(keys[number * copies : (number + 1) * copies])) > 1:
                 warn_of_equal(copies)
         return {"written": of_text if several else of_text[0]}
+
+    def _weighed(self, items: dict[str, Any], length_samples: int) -> list[list[dict[str, Any]]]:
+        """Weigh the choices of every text, each for itself so that its neighbours do not matter."""
+        judge = self.model, self.tokenizer
+        return [
+            weighed_choices(choices, *judge, seed, length_samples)
+            for choices, seed in zip(items["choices"], items["seed"], strict=True)
+        ]
 
     def postprocess(  # type: ignore[override]
         self,

@@ -92,7 +92,7 @@ def splice(
             held += ids
             continue
         as_typed, apart = apart or piece.apart, piece.apart
-        if as_typed:
+        if as_typed:  # a format says what it holds, so that nothing may be put to it or taken
             pass
         elif text and piece.typed is None and space == "":  # the model goes on with a word
             gap = ""
