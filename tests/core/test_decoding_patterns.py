@@ -1,5 +1,8 @@
 """`generate` with patterns: what is refused before the first pass, and what always holds."""
 
+import re
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,7 +11,7 @@ from transformers import TopKLogitsWarper
 from hf_maskgit import Pattern
 from hf_maskgit.core.token_pattern import TokenPattern
 from tests.support.combinations import LEGAL, choices
-from tests.support.pattern_sweep import cases, check
+from tests.support.pattern_sweep import cases, check, main
 from tests.support.prompts import MASK, PAD, SEP
 from tests.support.tiny import TableModel, protein_tokenizer, tiny_config, word_tokenizer
 
@@ -189,3 +192,16 @@ def test_a_callback_that_breaks_the_pattern_is_told(model):
     text = torch.tensor([[2, MASK, MASK, MASK, 9]])
     with pytest.raises(ValueError, match="can match its pattern no more: a callback has changed"):
         model.generate(text, pattern=pattern, steps=3, callback_on_step_end=spoil, seed=0)
+
+
+@pytest.mark.slow
+def test_the_sweep_counts_what_matches(monkeypatch, capsys):
+    """A share of `python -m tests.support.pattern_sweep`, which a release runs to 100,000."""
+    monkeypatch.setattr(sys, "argv", ["pattern_sweep", "--count", "3000", "--seed", "1"])
+    main()
+    printed = re.search(
+        r"([\d,]+) of ([\d,]+) texts match, of [\d,]+ calls", capsys.readouterr().out
+    )
+    assert printed is not None
+    assert printed[1] == printed[2]
+    assert int(printed[1].replace(",", "")) >= 3000
