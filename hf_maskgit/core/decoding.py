@@ -17,7 +17,7 @@ from .noise import keyed_uniforms, mixed, signed
 from .position_logits import LateLogits
 from .sampler import Sampler
 from .sampler_orders import Look
-from .sampler_paces import annealing, reveal_probability
+from .sampler_paces import annealing, annealing_by_reveals, reveal_probability
 from .sampler_rules import Rules, Timetable, rules_of
 from .sampler_scores import Distribution, gumbel, log_probability
 
@@ -33,15 +33,18 @@ class Filled(NamedTuple):
     Attributes:
         text: (B, L) long. Masks are left only in rows that were stopped.
         passes: (B,) long, passes of the denoiser in which each row took part.
+        pass_rows: (B,) long, rows of these passes that were texts of it; as many as passes, but
+            where a pace asks for several texts of a row in one.
         critic_passes: (B,) long, passes of the critic likewise.
-        reveal_steps: (B, L) long, the pass that revealed the token that stands there, from 0; -1
-            where it was known or is still masked.
+        reveal_steps: (B, L) long, the step that revealed the token that stands there, from 0; -1
+            where it was known or is still masked. A step is a pass, but where a pace makes more.
         log_probabilities: (B, L) float, see `DecodingState`.
         log_weights: (B,) float64 with patterns, else None; see `MaskGitGenerationOutput`.
     """
 
     text: Tensor
     passes: Tensor
+    pass_rows: Tensor
     critic_passes: Tensor
     reveal_steps: Tensor
     log_probabilities: Tensor
@@ -74,8 +77,17 @@ class Planner:
             unfinished |= (self._total > 0) & (step < self._sampler.steps)
         return unfinished
 
-    def plan(self, state: DecodingState, rows: Tensor, step: int) -> Pass:
-        """Return what is asked of these rows, (R,) long, in the pass after `step` others."""
+    def plan(
+        self, state: DecodingState, rows: Tensor, step: int, last_revealed: Tensor | None = None
+    ) -> Pass:
+        """Return what is asked of some rows in the pass after `step` others.
+
+        Args:
+            state: the rows as they are.
+            rows: (R,) long, which they are.
+            step: passes before this one.
+            last_revealed: (R,) long, tokens that each row's pass before revealed; None for none.
+        """
         table = self._table
         zero = torch.zeros(len(rows), 1, dtype=torch.float64, device=rows.device)
         asked = Pass(
@@ -84,6 +96,7 @@ class Planner:
             reveal_rate=zero,
             remask_rate=zero,
             block=state.active_block,
+            last_revealed=torch.zeros_like(rows) if last_revealed is None else last_revealed,
         )
         if self._rules.pace.by_steps and step >= self._sampler.steps:
             # Only a callback leaves masks behind the last pass: they go now, block by block.
@@ -107,11 +120,12 @@ class Planner:
 
     def _temperature_scale(self, state: DecodingState, rows: Tensor, step: int) -> Tensor:
         """Return (R,) float64 falling to 0: the share of steps, or of masks, still to come."""
-        left = (state.masked.sum(1) - 1).clamp_min(0).double()
+        # How many passes it takes may not be known beforehand; each reveals one mask at least.
+        by_reveals = annealing_by_reveals(state.masked.sum(1), self._total[rows])
         if self._rules.pace.by_steps:
-            return left.new_full(left.shape, max(annealing(step, self._sampler.steps), 0.0))
-        # How many passes it takes is not known beforehand; each reveals one mask at least.
-        return left / self._total[rows].clamp_min(1)
+            by_steps = max(annealing(step, self._sampler.steps), 0.0)
+            return torch.full_like(by_reveals, by_steps)
+        return by_reveals
 
 
 def fill_masks(
@@ -138,7 +152,7 @@ def fill_masks(
         on_step_end: called after every pass with its number, from 0, and all rows.
     """
     keys = torch.tensor([signed(seed) for seed in seeds], device=state.text.device)
-    planner = Planner(state, sampler)
+    planner, uniforms = Planner(state, sampler), rules_of(sampler).pace.uniforms
     meter = _Meter(logits_fn, critic_fn, lengths)
     reveal_steps = torch.full_like(state.text, -1)
     stopped = torch.zeros_like(state.masked[:, 0])
@@ -148,12 +162,13 @@ def fill_masks(
         if len(rows) == 0:  # finished rows cost nothing
             break
         current = state.rows(rows)
+        last_revealed = (reveal_steps[rows] == step - 1).sum(1) if step else None
         after = reveal_step(
             meter.logits,
             rows,
             current,
-            planner.plan(current, rows, step),
-            row_uniforms(keys, lengths, rows, step, state.text.shape[1]),
+            planner.plan(current, rows, step, last_revealed),
+            row_uniforms(keys, lengths, rows, step, state.text.shape[1], uniforms),
             sampler,
             meter.scores,
         )
@@ -168,7 +183,8 @@ def fill_masks(
             stopped[rows] = stop_fn(rows, state.rows(rows))
         step += 1
     kept = state.log_probabilities, state.log_weights
-    return Filled(state.text, meter.passes, meter.critic_passes, reveal_steps, *kept)
+    counts = meter.passes, meter.pass_rows, meter.critic_passes
+    return Filled(state.text, *counts, reveal_steps, *kept)
 
 
 class _Meter:
@@ -177,10 +193,13 @@ class _Meter:
     def __init__(self, logits_fn: LogitsFn, critic_fn: CriticFn | None, lengths: Tensor) -> None:
         self._logits_fn, self._critic_fn = logits_fn, critic_fn
         self.passes, self.critic_passes = torch.zeros_like(lengths), torch.zeros_like(lengths)
+        self.pass_rows = torch.zeros_like(lengths)
 
     def logits(self, rows: Tensor, text: Tensor, positions: Tensor) -> Tensor | LateLogits:
         busy = positions.any(1)
+        # A row that is asked for several texts has one pass, and as many rows.
         self.passes[rows[busy]] += 1
+        self.pass_rows.index_add_(0, rows, busy.long())
         return self._logits_fn(rows[busy], text[busy], positions[busy])
 
     def scores(self, rows: Tensor, text: Tensor, positions: Tensor) -> Tensor:
@@ -203,7 +222,7 @@ def reveal_step(
     1. The masks of the block compete, with some remaskings its revealed tokens too.
     2. The order scores them; some orders draw a token at each mask first.
     3. The pace chooses which positions are to hold a token.
-    4. Chosen masks get theirs: the one drawn already, or one drawn now.
+    4. Chosen masks get theirs: the one drawn already, or one drawn now; or the pace writes them.
     5. Tokens that lost, or whose coin fell so, are masked again.
 
     Args:
@@ -211,8 +230,7 @@ def reveal_step(
         rows: (R,) long, indices of the rows, as `logits_fn` knows them.
         state: the rows before the pass.
         asked: what the pace asks of this pass.
-        uniforms: (R, L, 2) float64 in [0, 1), per position: one to draw with, one for the order of
-            masks or the remasking of tokens.
+        uniforms: (R, L, C) float64 in [0, 1), see `Turn`.
         sampler: order, pace, remasking, temperatures.
         critic_fn: the critic, where the sampler asks one.
 
@@ -242,7 +260,7 @@ def _step(turn: Turn, rules: Rules) -> DecodingState:
     kept = rules.pace.choose(turn, look, positions)
     chosen = kept & state.masked
     # 4. Chosen masks get their tokens.
-    after = _write(turn, look, chosen, rules)
+    after = (rules.pace.write or _write)(turn, look, chosen)
     # 5. Others are masked again.
     if competes:
         return after.remask(positions & state.revealed & ~kept, sampler.mask_token_id)
@@ -254,8 +272,10 @@ def _step(turn: Turn, rules: Rules) -> DecodingState:
     return after.remask(back, sampler.mask_token_id)
 
 
-def row_uniforms(seeds: Tensor, lengths: Tensor, rows: Tensor, step: int, width: int) -> Tensor:
-    """Draw the noise of one pass, (R, L, 2) float64 in [0, 1), each row from a stream of its own.
+def row_uniforms(
+    seeds: Tensor, lengths: Tensor, rows: Tensor, step: int, width: int, count: int = 2
+) -> Tensor:
+    """Draw the noise of one pass, (R, L, C) float64 in [0, 1), each row from a stream of its own.
 
     Keyed by (row seed, pass) and counted from the first position, so that neither the other rows of
     the batch nor its padding change it; 0 at padding.
@@ -266,8 +286,9 @@ def row_uniforms(seeds: Tensor, lengths: Tensor, rows: Tensor, step: int, width:
         rows: (R,) long, which rows.
         step: passes before this one.
         width: L.
+        count: C, numbers per position.
     """
-    noise = keyed_uniforms(mixed(seeds[rows], step), 2 * width).view(len(rows), width, 2)
+    noise = keyed_uniforms(mixed(seeds[rows], step), count * width).view(len(rows), width, count)
     padding = torch.arange(width, device=rows.device) >= lengths[rows, None]
     return noise.masked_fill(padding[..., None], 0.0)
 
@@ -284,9 +305,10 @@ def _weighed(scores: Tensor, turn: Turn, positions: Tensor, rules: Rules) -> Ten
     return scores.masked_scatter(positions, noisy)
 
 
-def _write(turn: Turn, look: Look, chosen: Tensor, rules: Rules) -> DecodingState:
+def _write(turn: Turn, look: Look, chosen: Tensor) -> DecodingState:
     """Write a token at each of the chosen masks (R, L) bool."""
-    wanted = turn.sampler.records_probabilities or rules.remask.keeps_probabilities
+    keeps = rules_of(turn.sampler).remask.keeps_probabilities
+    wanted = turn.sampler.records_probabilities or keeps
     if look.logits is not None:
         # Of the places that the order looked at, those that were chosen, in row-major order.
         taken = chosen[cast(Tensor, look.known)]

@@ -148,6 +148,7 @@ class Pass(NamedTuple):
         reveal_rate: (R, 1) float64, probability of being revealed where coins are flipped, else 0.
         remask_rate: (R, 1) or (R, L) float64, the same for being masked again, else 0.
         block: (R, 1) long, the block that is worked on.
+        last_revealed: (R,) long, tokens that the row's pass before revealed; 0 where none was.
     """
 
     temperature_scale: Tensor
@@ -155,6 +156,7 @@ class Pass(NamedTuple):
     reveal_rate: Tensor
     remask_rate: Tensor
     block: Tensor
+    last_revealed: Tensor
 
 
 @dataclass(frozen=True)
@@ -166,8 +168,8 @@ class Turn:
         rows: (R,) long, indices of the rows, as `logits_fn` knows them.
         state: the rows before the pass.
         asked: what the pace asks of this pass.
-        uniforms: (R, L, 2) float64 in [0, 1), per position: one to draw with, one for the order of
-            masks or the remasking of tokens.
+        uniforms: (R, L, C) float64 in [0, 1), per position: one to draw with, one for the order of
+            masks or the remasking of tokens, and the others that a pace asks for.
         sampler: the options.
         critic_fn: the critic, where an order asks one.
         tokens_compete: whether revealed tokens compete with masks for their places.
@@ -196,6 +198,16 @@ class Turn:
     def coins(self) -> Tensor:
         """One uniform (R, L) per position, for the order of masks or the remasking of tokens."""
         return self.uniforms[..., 1]
+
+    def of_texts(self, index: Tensor, state: DecodingState) -> "Turn":
+        """Return the same pass of other texts (S, L), the n-th of them in place of row index[n]."""
+        return replace(
+            self,
+            rows=self.rows[index],
+            state=state,
+            asked=Pass(*(of_rows[index] for of_rows in self.asked)),
+            uniforms=self.uniforms[index],
+        )
 
     def logits(self, positions: Tensor) -> PositionLogits:
         """Ask the denoiser for its logits (N, V) at positions (R, L) bool.
@@ -325,7 +337,10 @@ class Turn:
     @property
     def _temperature(self) -> Tensor:
         """(R,) float64; 0 takes the likeliest."""
-        sampler, scale = self.sampler, self.asked.temperature_scale
+        return self._temperature_at(self.asked.temperature_scale)
+
+    def _temperature_at(self, scale: Tensor) -> Tensor:
+        sampler = self.sampler
         if not sampler.do_sample:
             return torch.zeros_like(scale)
         scale = scale if sampler.anneal_temperature else torch.ones_like(scale)
@@ -358,6 +373,40 @@ class Turn:
             return torch.where(path.likeliest[index], likeliest(scores), tokens)
 
         return drawn
+
+    def law(self, logits: PositionLogits, positions: Tensor, scale: Tensor) -> Tensor:
+        """Return the probabilities that `drawer` draws by, all at once; not those of a pattern.
+
+        Args:
+            logits: of the positions.
+            positions: (R, L) bool, N of them.
+            scale: (N,) float64, of the temperature where it is annealed.
+
+        Returns:
+            (N, V) float; at temperature 0, and where nothing is drawn, 1 at the likeliest token.
+
+        Raises:
+            ValueError: as what `drawer` returns.
+        """
+        rows = positions.nonzero()[:, 0]
+        temperature = self._temperature_at(scale)
+        cold = (temperature == 0)[:, None]
+        all_cold, some_cold = bool(cold.all()), bool(cold.any())
+
+        def law(block: Distribution, which: slice) -> tuple[Tensor]:
+            scores, text = self._processed(block.logits, logits, which, rows[which])
+            certain = scores
+            if some_cold:
+                best = likeliest(scores)[:, None]
+                certain = torch.zeros_like(scores).scatter(1, best, 1.0)
+            if all_cold:
+                return (certain,)
+            warm = self._warm(Distribution(scores), temperature[which]).logits
+            warm = self._filtered(warm, text).softmax(-1)
+            return (torch.where(cold[which], certain, warm),)
+
+        (probabilities,) = logits.read(law)
+        return probabilities
 
     def _warm(self, block: Distribution, temperature: Tensor) -> Distribution:
         sampler, scores = self.sampler, block.logits

@@ -44,8 +44,9 @@ from .generation_config_maskgit import (
 )
 from .options import options_of
 from .sampler import Sampler
-from .sampler_choices import check_blocks, without_effect
+from .sampler_choices import check_blocks, check_memory, without_effect
 from .sampler_orders import ORDERS
+from .sampler_rules import PACES
 from .schedules import Schedule, get_schedule
 
 logger = logging.get_logger(__name__)
@@ -61,9 +62,11 @@ class MaskGitGenerationOutput(ModelOutput):
             them stands padding.
         denoiser_passes: (B,) long, passes of the denoiser in which each row took part. With
             guidance each of them asks the denoiser twice.
+        denoiser_rows: (B,) long, rows of these passes that were texts of each row: as many as
+            passes, but with a pace that asks for several texts of a row in one pass.
         critic_passes: (B,) long, passes of the token critic likewise.
-        reveal_steps: (B, P + n) long, the pass that revealed each token, from 0; -1 for known ones
-            and padding.
+        reveal_steps: (B, P + n) long, the step that revealed each token, from 0; -1 for known ones
+            and padding. A step is a pass, and with pace="speculative" a round of two.
         reveal_log_probabilities: (B, P + n) float32, log-probability of each token when it was
             revealed, by the denoiser's distribution without temperature and filters; 0 where
             `reveal_steps` is -1.
@@ -79,6 +82,7 @@ class MaskGitGenerationOutput(ModelOutput):
     sequences: Tensor | None = None
     num_new_tokens: Tensor | None = None
     denoiser_passes: Tensor | None = None
+    denoiser_rows: Tensor | None = None
     critic_passes: Tensor | None = None
     reveal_steps: Tensor | None = None
     reveal_log_probabilities: Tensor | None = None
@@ -327,6 +331,9 @@ class MaskGitGenerationMixin:
                 "The model has no token critic, which this order or remasking asks; train one "
                 "(MaskGitConfig(token_critic='self') or 'separate') or choose another."
             )
+        if PACES[options.pace].write is not None:
+            check_memory(options.pace, options.use_cache, self.config.self_cond)
+            options.complete({"use_cache": False})  # blocks would turn it on
         return options
 
     def _critic_fn(self, real: Tensor, token_type_ids: Tensor | None) -> CriticFn:
@@ -368,6 +375,7 @@ def _output(
         sequences=sequences,
         num_new_tokens=rows.num_new,
         denoiser_passes=filled.passes,
+        denoiser_rows=filled.pass_rows,
         critic_passes=filled.critic_passes,
         reveal_steps=rows.restore(reveal_steps, -1),
         reveal_log_probabilities=rows.restore(log_probabilities, 0),

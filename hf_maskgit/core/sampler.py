@@ -106,6 +106,9 @@ class Sampler:
         float,
         low=0,
     )
+    draft_length: int = option(
+        16, 'Tokens that pace "speculative" drafts in a round at most.', int, low=1
+    )
     remdm_eta: float = option(0.02, "Remask rate of ReMDM.", int, float, low=0, high=1)
     remdm_t_on: float = option(
         0.55,

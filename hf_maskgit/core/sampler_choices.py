@@ -106,6 +106,29 @@ def check_blocks(sampler: Sampler, most: int) -> None:
         )
 
 
+def check_memory(pace: str, use_cache: bool | None, self_cond: bool) -> None:
+    """Refuse what remembers a row's pass before, for a pace that asks for several of its texts.
+
+    Args:
+        pace: such a pace.
+        use_cache: as the call or the model sets it.
+        self_cond: whether the model looks back on the pass before.
+
+    Raises:
+        ValueError: for either.
+    """
+    if use_cache:
+        raise ValueError(
+            f"use_cache=True keeps what the pass before computed of a row, and pace={pace!r} asks "
+            "for several texts of a row in one pass; set use_cache=False or choose another pace."
+        )
+    if self_cond:
+        raise ValueError(
+            f"pace={pace!r} asks for several texts of a row in one pass, and this model looks back "
+            "on the pass before (self_cond), which those texts have not had; choose another pace."
+        )
+
+
 def readers_of(name: str) -> tuple[str, list[str]] | None:
     """Return the choice that an option belongs to, and its values that read it; None for any."""
     for choice, table in {**TABLES, "cache_refresh": REFRESHES}.items():

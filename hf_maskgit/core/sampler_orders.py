@@ -57,6 +57,7 @@ class Order:
         reads: options of its own.
         asks_critic: its scores are the token critic's log-odds.
         in_nats: its scores are entropies, with a minus sign.
+        blind: it looks at no logits and no tokens, so that it is known before either.
         competing: the remasking that `can_mask_prev_unmasked` means with it.
     """
 
@@ -70,6 +71,7 @@ class Order:
     reads: tuple[str, ...] = ()
     asks_critic: bool = False
     in_nats: bool = False
+    blind: bool = False
     competing: str = "confidence"
 
 
@@ -192,8 +194,9 @@ ORDERS: dict[str, Order] = {
         asks_critic=True,
         competing="critic",
     ),
-    "random": Order("any", _by_chance, draws=True),
-    "left_to_right": Order("the leftmost", _from_the_left),
+    "random": Order("any", _by_chance, draws=True, blind=True),
+    "left_to_right": Order("the leftmost", _from_the_left, blind=True),
 }
 # Orders whose scores are log-probabilities, of one kind with that of a token that stands there.
 LOG_PROBABILITIES = ("top_probability", "confidence")
+BLIND = tuple(name for name, row in ORDERS.items() if row.blind)

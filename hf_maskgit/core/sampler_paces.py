@@ -152,6 +152,18 @@ def annealing(step: int, steps: int) -> float:
     return (steps - 1 - step) / steps
 
 
+def annealing_by_reveals(left: Tensor, total: Tensor) -> Tensor:
+    """Return the fraction of masks still to come after the next one is revealed, float64.
+
+    (N - 1) / N falling to 0, as `annealing` with one reveal per step.
+
+    Args:
+        left: long, masks that are left.
+        total: N, long, of the same shape.
+    """
+    return (left - 1).clamp_min(0).double() / total.clamp_min(1)
+
+
 def reveal_probability(before: Tensor, after: Tensor, remask_rate: Tensor | float = 0.0) -> Tensor:
     """Return with what probability one masked position is revealed between two times.
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from .decoding_turn import DecodingState, Turn
 from .position_logits import PositionLogits
 from .sampler import Sampler
-from .sampler_orders import LOG_PROBABILITIES, ORDERS, Look, Order, placed
+from .sampler_orders import BLIND, LOG_PROBABILITIES, ORDERS, Look, Order, placed
 from .sampler_paces import (
     mask_rates_by_blocks,
     remaining_by_blocks,
@@ -34,6 +34,7 @@ from .sampler_paces import (
 )
 from .sampler_remasks import by_confidence, capped, loop_mask_rates, rescaled
 from .sampler_scores import highest, negative_entropy
+from .sampler_speculation import next_drafts, write_verified
 
 
 class Timetable(NamedTuple):
@@ -61,20 +62,26 @@ class Pace:
     Attributes:
         help: which are revealed in a pass.
         choose: marks (R, L) bool the places of (R, L) bool that are to hold a token.
+        write: writes tokens at the chosen places in a way of its own, or at some of them. It asks
+            for several texts of a row at once, so that nothing is kept from pass to pass. None
+            writes what the order drew, or draws.
         source: the paper or project.
         orders: that it goes with; the first is what an unset one becomes. None means all.
         takes_noise: noise on the scores means something; the others go by them as they are.
         draws: it is random in itself.
+        uniforms: numbers that it needs per position and pass.
         reads: options of its own; one that does not read `steps` takes the passes it needs.
         plan: the timetable for (B,) masks, where it goes by one.
     """
 
     help: str
     choose: Callable[[Turn, Look, Tensor], Tensor]
+    write: Callable[[Turn, Look, Tensor], DecodingState] | None = None
     source: str = ""
     orders: tuple[str, ...] | None = None
     takes_noise: bool = False
     draws: bool = False
+    uniforms: int = 2
     reads: tuple[str, ...] = ()
     plan: Callable[[Sampler, Tensor], Timetable] = lambda *_: Timetable()
 
@@ -121,6 +128,11 @@ def _within_budget(turn: Turn, look: Look, places: Tensor) -> Tensor:
     return within_entropy_budget(look.scores, entropies, places, turn.sampler.entropy_budget)
 
 
+def _drafted_and_one_more(turn: Turn, look: Look, places: Tensor) -> Tensor:
+    drafts = next_drafts(turn.asked.last_revealed, turn.sampler.draft_length)
+    return highest(look.scores, places, drafts + 1)
+
+
 def _counts(sampler: Sampler, total: Tensor) -> Timetable:
     by_blocks = (total, sampler.steps, sampler.schedule, sampler.block_length)
     # Where tokens compete, a step may also just exchange one of them for another.
@@ -138,7 +150,7 @@ PACES: dict[str, Pace] = {
     "schedule": Pace(
         "so many that `floor(N mask_rate(1 - s/S))` are left after pass s, at least one",
         _to_plan,
-        "MaskGIT, arXiv 2202.04200",
+        source="MaskGIT, arXiv 2202.04200",
         takes_noise=True,
         reads=("steps", "schedule"),
         plan=_counts,
@@ -147,7 +159,7 @@ PACES: dict[str, Pace] = {
         "each mask with probability `(alpha_s - alpha_t) / (1 - alpha_t)`; a pass that reveals "
         "nothing is not made",
         _by_coin,
-        "MDLM, arXiv 2406.07524",
+        source="MDLM, arXiv 2406.07524",
         orders=("random",),
         draws=True,
         reads=("steps", "schedule"),
@@ -157,7 +169,7 @@ PACES: dict[str, Pace] = {
         "one, anywhere: the distribution of `ancestral` for S to infinity in N passes; `steps` "
         "does not count",
         _one,
-        "arXiv 2409.02908",
+        source="arXiv 2409.02908",
         orders=("random",),
         draws=True,
     ),
@@ -166,7 +178,7 @@ PACES: dict[str, Pace] = {
         "with `threshold_factor` f, the n best for the largest n with `(n + 1)(1 - p_n) < f`; at "
         "least one",
         _sure_enough,
-        "Fast-dLLM, arXiv 2505.22618",
+        source="Fast-dLLM, arXiv 2505.22618",
         orders=LOG_PROBABILITIES,
         reads=("confidence_threshold", "threshold_factor"),
     ),
@@ -174,9 +186,20 @@ PACES: dict[str, Pace] = {
         "the longest best-first run with (sum of entropies - largest entropy) <= "
         "`entropy_budget`; at least one",
         _within_budget,
-        "EB-Sampler, arXiv 2505.24857",
+        source="EB-Sampler, arXiv 2505.24857",
         orders=("entropy", "margin", "top_probability"),
         reads=("entropy_budget",),
+    ),
+    "speculative": Pace(
+        "the distribution of one per pass in fewer passes: the next ones are drafted in one, at "
+        "most `draft_length`, and verified in another; those that fit are kept, and the first that "
+        "does not is drawn anew; `steps` does not count",
+        _drafted_and_one_more,
+        write=write_verified,
+        source="ASSD, arXiv 2504.20456",
+        orders=BLIND,
+        uniforms=4,
+        reads=("draft_length",),
     ),
 }
 

@@ -134,7 +134,11 @@ def draw(logits: Tensor | Distribution, uniforms: Tensor) -> Tensor:
         probability.
     """
     # Probabilities .2 0 .8 cumulate to .2 .2 1: a uniform below .2 finds id 0, any other id 2.
-    of = Distribution.of(logits).probabilities
+    return draw_by(Distribution.of(logits).probabilities, uniforms)
+
+
+def draw_by(of: Tensor, uniforms: Tensor) -> Tensor:
+    """Draw one token per position as `draw`, with probabilities in proportion to (N, V) weights."""
     uniforms = uniforms.double()
     if of.shape[-1] <= _CHUNK:
         return _found(of, uniforms)[0]

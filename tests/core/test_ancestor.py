@@ -138,7 +138,7 @@ def our_passes(net, steps, schedule, uniforms, *, rows=ROWS, mask=MASK, critic=N
     noise = mock.patch.object(
         hf_maskgit.core.decoding,
         "row_uniforms",
-        lambda seeds, lengths, rows, step, width: uniforms(step)[rows],
+        lambda seeds, lengths, rows, step, width, count: uniforms(step)[rows],
     )
     with noise, torch.no_grad():
         fill_masks(

@@ -43,6 +43,7 @@ def make_pass(logits_fn, state, counts, uniforms, sampler, step=0):
         reveal_rate=none,
         remask_rate=none,
         block=torch.zeros_like(masked)[:, None],
+        last_revealed=torch.zeros_like(masked),
     )
     return reveal_step(
         lambda rows, text, positions: logits_fn(text, positions),

@@ -24,6 +24,7 @@ READ_BY = {
     "confidence_threshold": ("pace", ["threshold"]),
     "threshold_factor": ("pace", ["threshold"]),
     "entropy_budget": ("pace", ["entropy_bound"]),
+    "draft_length": ("pace", ["speculative"]),
     "remdm_eta": ("remask", ["remdm_cap", "remdm_rescale", "remdm_loop"]),
     "remdm_t_on": ("remask", ["remdm_loop"]),
     "remdm_t_off": ("remask", ["remdm_loop"]),

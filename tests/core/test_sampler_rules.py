@@ -115,6 +115,7 @@ def options_for(draw, combination, rows):
         "guidance_scale": draw(st.sampled_from([None, None, 2.0])),
         "num_return_sequences": draw(st.integers(1, 2)) if do_sample else 1,
         "entropy_budget": draw(st.sampled_from([0.0, 0.5, 3.0])),
+        "draft_length": draw(st.sampled_from([1, 2, 16])),
         "remdm_eta": draw(st.sampled_from([0.0, 0.3, 1.0])),
         "remdm_alpha_on": draw(st.sampled_from([0.5, 0.9])),
         "p2_eta": draw(st.sampled_from([0.3, 1.0, 3.0])),
@@ -232,14 +233,30 @@ def check_pace(row, options):
         assert left[1 : row.passes + 1] == plan[: row.passes]
         assert row.passes == len(plan) or row.has_ended_after(row.passes - 1)
     elif options["pace"] != "ancestral":
-        assert min(changes[: row.passes], default=1) >= 1
+        assert min(changes[: steps_of(row, options)], default=1) >= 1
     if options["pace"] == "first_hitting":
         assert max(changes, default=1) <= 1
     if options["pace"] == "ancestral" and options["remask"] == "never":
         assert min(changes, default=0) >= 0
     if options["pace"] != "ancestral":  # a row without a coin that fell needs no pass
-        assert not any(changes[row.passes :])
-        assert all(after == row.history[-1] for after in row.history[row.passes :])
+        done = steps_of(row, options)
+        assert not any(changes[done:])
+        assert all(after == row.history[-1] for after in row.history[done:])
+
+
+def steps_of(row, options):
+    """Steps in which a row took part: its passes, or of rounds as many as have these passes."""
+    if options["pace"] != "speculative":
+        return row.passes
+    steps, passes, size = 0, 0, options["block_length"] or len(row.masked)
+    while passes < row.passes:
+        text = row.history[steps - 1] if steps else row.start
+        left = [i for i, place in enumerate(row.masked) if text[place] == MASK]
+        here = [i for i in left if i // size == left[0] // size]
+        passes += 1 + (len(here) > 1)  # a draft of the last mask of a block is not verified
+        steps += 1
+    assert passes == row.passes
+    return steps
 
 
 def check_blocks(row, length):
@@ -258,14 +275,18 @@ def check_calls(table, out, options):
     """A finished row takes part in no further pass, and the reports count what was asked."""
     guided = 1 + (options["guidance_scale"] is not None)
     rows = sum(len(call.input_ids) for call in table.calls)
-    assert rows == guided * int(out.denoiser_passes.sum())
+    assert rows == guided * int(out.denoiser_rows.sum())
+    if options["pace"] != "speculative":
+        assert torch.equal(out.denoiser_rows, out.denoiser_passes)
     assert len(table.calls) % guided == 0
     assert sum(len(c.input_ids) for c in table.critic_calls) == int(out.critic_passes.sum())
     uses_critic = "critic" in (options["order"], options["remask"])
     expected = out.denoiser_passes if uses_critic else torch.zeros_like(out.denoiser_passes)
     assert torch.equal(out.critic_passes, expected)
-    if options["pace"] != "ancestral":
-        assert len(table.calls) == guided * len(out.history)
+    most = {"ancestral": None, "speculative": 2}.get(options["pace"], 1)
+    if most is not None:
+        calls, steps = len(table.calls) // guided, len(out.history)
+        assert steps <= calls <= most * steps
 
 
 def check_all_laws(table, combination, data):
@@ -314,7 +335,7 @@ def check_all_laws(table, combination, data):
         width = slice(left, together.sequences.shape[1] - right)
         for name in ("sequences", "reveal_steps", "reveal_log_probabilities"):
             assert torch.equal(together[name][here, width], alone[name]), name
-        for name in ("denoiser_passes", "critic_passes"):
+        for name in ("denoiser_passes", "denoiser_rows", "critic_passes"):
             assert torch.equal(together[name][here], alone[name]), name
         passes = len(alone.history)
         assert torch.equal(together.history[:passes, here, width], alone.history)

@@ -16,6 +16,8 @@ LEGAL = [
     ("entropy", "entropy_bound", "never", "self"),
     ("margin", "entropy_bound", "never", "self"),
     ("top_probability", "entropy_bound", "never", "self"),
+    ("random", "speculative", "never", "self"),
+    ("left_to_right", "speculative", "never", "self"),
     ("top_probability", "schedule", "confidence", "self"),
     ("confidence", "schedule", "confidence", "self"),
     ("critic", "schedule", "critic", "self"),

@@ -60,8 +60,9 @@ def run(
         rows: torch.Tensor,
         step: int,
         width: int,
+        count: int = 2,
     ) -> torch.Tensor:
-        return torch.rand(len(rows), width, 2, generator=generator, dtype=torch.float64)
+        return torch.rand(len(rows), width, count, generator=generator, dtype=torch.float64)
 
     def look(step: int, state: DecodingState) -> None:
         if on_masks is not None:

@@ -1,0 +1,164 @@
+"""Speculative decoding: tokens one by one by the denoiser's law, in fewer passes than tokens.
+
+A round drafts the next tokens of the order in one pass, each from its law in the present text, and
+verifies them in another, whose rows are the text with the first draft put in, with the first two,
+and so on. A draft x is accepted with probability min(1, q(x) / p(x)), with p its law when it was
+drafted and q its law behind the tokens before it; the first that is not is drawn from (q - p)+
+instead, and ends the round. So each token has the law q, as if it had been revealed in a pass of
+its own (speculative sampling, arXiv 2211.17192; for any order, ASSD, arXiv 2504.20456). The order
+must be known without a look at tokens or logits: one that depends on a draft would depend on
+whether it is accepted.
+
+Letters: R rows still being decoded, L length, V vocabulary, N drafts, S prefixes to verify.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .decoding_turn import DecodingState, Turn
+from .position_logits import PositionLogits
+from .sampler_orders import Look, placed
+from .sampler_paces import annealing_by_reveals
+from .sampler_scores import draw_by, log_probability, ranks
+
+# Columns of a turn's uniforms: what a draft is drawn with, whether it is accepted, and what takes
+# its place. Column 1 is the order's.
+_DRAFT, _ACCEPT, _INSTEAD = 0, 2, 3
+
+
+def next_drafts(last_revealed: Tensor, most: int) -> Tensor:
+    """Return how many tokens the next round drafts, (R,) long.
+
+    Two more than the round before revealed: where all k drafts are accepted, k + 1 tokens are
+    revealed and k + 3 are drafted; where the first fails, 2 and 4. The first round drafts 2.
+
+    Args:
+        last_revealed: (R,) long, tokens that the row's round before revealed, 0 for none.
+        most: upper limit, at least 1.
+    """
+    return (last_revealed + 2).clamp_max(most)
+
+
+class Draft(NamedTuple):
+    """Tokens drafted at N places.
+
+    Attributes:
+        places: (R, L) bool, the N.
+        tokens: (R, L) long, those drafted; elsewhere 0.
+        law: (N, V) float, what they were drawn by.
+        chances: (R, L) float, their probabilities in it.
+        log_probabilities: (R, L) float32, theirs by the denoiser alone, where they are recorded.
+    """
+
+    places: Tensor
+    tokens: Tensor
+    law: Tensor
+    chances: Tensor
+    log_probabilities: Tensor
+
+    def at(self, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return some places (R, L) bool with their tokens and log-probabilities, (M,) each."""
+        return places, self.tokens[places], self.log_probabilities[places]
+
+
+def write_verified(turn: Turn, look: Look, chosen: Tensor) -> DecodingState:
+    """Write tokens at the first of the chosen places, in the order's sequence: one round.
+
+    All chosen but the last are drafted; the last has a token of its own if all others were
+    accepted.
+
+    Args:
+        turn: the rows, with uniforms (R, L, 4).
+        look: the order's scores; it drew and asked for nothing.
+        chosen: (R, L) bool.
+
+    Returns:
+        The rows, with one token more at least where one was chosen.
+
+    Raises:
+        ValueError: for logits that are no distribution, see `Turn.law`.
+    """
+    rank = ranks(look.scores, chosen)  # (R, L) the order's sequence, from 0
+    draft = _drafted(turn, chosen, rank)
+    # The first draft has the law of the text as it is: there is nothing to verify.
+    row, column = (chosen & (rank > 0)).nonzero(as_tuple=True)  # (S,)
+    if len(row) == 0:
+        return turn.state.reveal(*draft.at(draft.places))
+    ahead, place = _prefixes(turn, draft, rank, row, column)
+    logits = ahead.logits(place)
+    law = ahead.law(logits, place, _scale(ahead.state, 0))  # (S, V)
+    # A draft is accepted, or ends the round; where none stands, the round ends anyway.
+    chance = law.gather(1, draft.tokens[row, column, None]).squeeze(1)
+    coin = turn.uniforms[row, column, _ACCEPT]
+    accepted = draft.places[row, column] & (coin * draft.chances[row, column] < chance)
+    beyond = rank.shape[1]
+    ends = torch.full_like(rank, beyond)
+    ends[row, column] = rank[row, column].masked_fill(accepted, beyond)
+    end = ends.amin(1, keepdim=True)  # (R, 1) the rank that ends the round
+    last = rank[row, column] == end[row, 0]  # (S,)
+    tokens = _instead(turn, draft, law[last], (row[last], column[last]))
+    ending = torch.zeros_like(chosen)
+    ending[row[last], column[last]] = True
+    if not turn.sampler.records_probabilities:
+        kept = draft.at(draft.places & (rank < end))
+        return turn.state.reveal(*kept).reveal(ending, tokens)
+    # Each is told by the logits that it was accepted by.
+    draft.log_probabilities[row, column] = _log_probabilities(logits, draft.tokens[row, column])
+    after = turn.state.reveal(*draft.at(draft.places & (rank < end)))
+    return after.reveal(ending, tokens, log_probability(logits.at(last), tokens))
+
+
+def _drafted(turn: Turn, chosen: Tensor, rank: Tensor) -> Draft:
+    """Draft tokens at the chosen places but the last; at a single one too."""
+    count = chosen.sum(1, keepdim=True)
+    places = chosen & (rank < (count - 1).clamp_min(1))
+    logits = turn.logits(places)
+    # At the temperature that each would have if it were drawn behind those before it.
+    scale = _scale(turn.state.rows(places.nonzero()[:, 0]), rank[places])
+    law = turn.law(logits, places, scale)
+    tokens = draw_by(law, turn.uniforms[..., _DRAFT][places])
+    kept = torch.zeros_like(turn.state.log_probabilities)
+    if turn.sampler.records_probabilities:
+        kept = kept.masked_scatter(places, _log_probabilities(logits, tokens))
+    chances = law.gather(1, tokens[:, None]).squeeze(1)
+    return Draft(places, placed(tokens, places), law, placed(chances, places), kept)
+
+
+def _prefixes(
+    turn: Turn, draft: Draft, rank: Tensor, row: Tensor, column: Tensor
+) -> tuple[Turn, Tensor]:
+    """Put the drafts before each of S places, of these rows and columns, into a text of its own.
+
+    Returns:
+        The pass of these texts, and the place (S, L) bool in each.
+    """
+    put_in = draft.places[row] & (rank[row] < rank[row, column, None])
+    state = turn.state.rows(row).reveal(put_in, draft.tokens[row][put_in])
+    place = torch.zeros_like(put_in)
+    place[torch.arange(len(row), device=row.device), column] = True
+    return turn.of_texts(row, state), place
+
+
+def _instead(turn: Turn, draft: Draft, law: Tensor, at: tuple[Tensor, Tensor]) -> Tensor:
+    """Draw the token that ends a round, (M,) long, of its law (M, V) at M rows and columns."""
+    # Where a token was drafted and refused, what the draft would have given too often is taken off.
+    number = torch.zeros_like(draft.tokens).masked_scatter(
+        draft.places, torch.arange(len(draft.law), device=law.device)
+    )
+    rest = (law - draft.law[number[at]] * draft.places[at][:, None]).clamp_min(0)
+    # Of equal laws nothing is left but what rounding refused; then the law itself will do.
+    weights = torch.where(rest.sum(-1, keepdim=True) > 0, rest, law)
+    return draw_by(weights, turn.uniforms[..., _INSTEAD][at])
+
+
+def _scale(state: DecodingState, before: Tensor | int) -> Tensor:
+    """Return the annealing (R,) of a token that is revealed behind so many others."""
+    return annealing_by_reveals(state.masked.sum(1) - before, (state.block >= 0).sum(1))
+
+
+def _log_probabilities(logits: PositionLogits, tokens: Tensor) -> Tensor:
+    """Return those of (N,) tokens by the denoiser alone, (N,) float32."""
+    (found,) = logits.read(lambda block, which: (log_probability(block, tokens[which]),))
+    return found.float()
