@@ -7,6 +7,7 @@ those of the processor, medians of interleaved runs in one process on one thread
 """
 
 import argparse
+import sys
 from collections.abc import Iterator
 from statistics import median
 from time import process_time
@@ -19,10 +20,7 @@ from hf_maskgit.hub.loading import load_generator
 
 PACES: dict[str, dict[str, Any]] = {
     "one per pass": {"pace": "schedule"},
-    **{
-        f"`draft_length={most}`": {"pace": "speculative", "draft_length": most}
-        for most in (4, 16)
-    },
+    **{f"`draft_length={most}`": {"pace": "speculative", "draft_length": most} for most in (4, 16)},
 }
 
 
@@ -49,7 +47,9 @@ def measured(
             seconds = process_time() - started
             counts = [out.denoiser_passes, out.denoiser_rows]
             found[name].append([*(float(c.double().mean()) for c in counts), seconds])
-    return {name: [median(column) for column in zip(*runs)] for name, runs in found.items()}
+    return {
+        name: [median(column) for column in zip(*runs, strict=True)] for name, runs in found.items()
+    }
 
 
 def rows(model: MaskGitForMaskedLM, asked: argparse.Namespace) -> Iterator[str]:
@@ -78,7 +78,8 @@ def main() -> None:
     torch.set_num_threads(1)
     model, _ = load_generator(asked.model)
     for line in rows(model, asked):
-        print(line, flush=True)
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
