@@ -307,8 +307,8 @@ def _weighed(scores: Tensor, turn: Turn, positions: Tensor, rules: Rules) -> Ten
 
 def _write(turn: Turn, look: Look, chosen: Tensor) -> DecodingState:
     """Write a token at each of the chosen masks (R, L) bool."""
-    keeps = rules_of(turn.sampler).remask.keeps_probabilities
-    wanted = turn.sampler.records_probabilities or keeps
+    rules = rules_of(turn.sampler)
+    wanted = turn.sampler.records_probabilities or rules.remask.keeps_probabilities
     if look.logits is not None:
         # Of the places that the order looked at, those that were chosen, in row-major order.
         taken = chosen[cast(Tensor, look.known)]
