@@ -201,18 +201,14 @@ class Turn:
 
     def of_texts(self, index: Tensor, state: DecodingState) -> "Turn":
         """Return the same pass of other texts (S, L), the n-th of them in place of row index[n]."""
-        return replace(
-            self,
-            rows=self.rows[index],
-            state=state,
-            asked=Pass(*(of_rows[index] for of_rows in self.asked)),
-            uniforms=self.uniforms[index],
-        )
+        asked, uniforms = Pass(*(of_rows[index] for of_rows in self.asked)), self.uniforms[index]
+        return replace(self, rows=self.rows[index], state=state, asked=asked, uniforms=uniforms)
 
-    def logits(self, positions: Tensor) -> PositionLogits:
+    def logits(self, positions: Tensor, kept: bool = False) -> PositionLogits:
         """Ask the denoiser for its logits (N, V) at positions (R, L) bool.
 
-        Rows with a pattern are asked for at all masks of their block, whose law it is.
+        Rows with a pattern are asked for at all masks of their block, whose law it is. `kept`
+        computes all now, for many readings.
         """
         state, sampler, asked = self.state, self.sampler, positions
         if state.patterns is not None:
@@ -227,14 +223,14 @@ class Turn:
             state.allowed_table,
             # what a processor or warper of the user's makes of a part may differ
             whole=sampler.changes_scores,
-            kept=state.patterns is not None,
+            kept=kept or state.patterns is not None,
         )
         if state.patterns is None:
             return logits
         law = PatternLaw(state.patterns, logits, state.text, state.masked, asked)
         logits = logits.given(law)
-        kept = positions[asked]
-        return logits if bool(kept.all()) else logits.only(kept)  # not to copy them for nothing
+        wanted = positions[asked]
+        return logits if bool(wanted.all()) else logits.only(wanted)  # not to copy them for nothing
 
     def weighed(
         self, after: DecodingState, logits: PositionLogits, chosen: Tensor, exact: bool
@@ -270,21 +266,12 @@ class Turn:
         if not isinstance(found, LateLogits) or self.sampler.changes_scores:
             # What a processor or warper of the user's makes of a part may differ.
             everyone = torch.arange(len(places), device=places.device)
-            yield everyone, self._part(everyone, found)
+            yield everyone, replace(self, logits_fn=lambda *_: found)
             return
         for first, last, logits in found.packed(places.sum(1).tolist()):
             rows = torch.arange(first, last, device=places.device)
-            yield rows, self._part(rows, logits)
-
-    def _part(self, rows: Tensor, logits: Tensor | LateLogits) -> "Turn":
-        return replace(
-            self,
-            logits_fn=lambda *_: logits,
-            rows=self.rows[rows],
-            state=self.state.rows(rows),
-            asked=Pass(*(of_rows[rows] for of_rows in self.asked)),
-            uniforms=self.uniforms[rows],
-        )
+            part = self.of_texts(rows, self.state.rows(rows))
+            yield rows, replace(part, logits_fn=lambda *_, found=logits: found)
 
     def critic_scores(self, drawn: Tensor, positions: Tensor) -> Tensor:
         """Ask the critic: (N,) at positions (R, L) bool of the text with `drawn` at every mask.
@@ -316,17 +303,17 @@ class Turn:
         sampler = self.sampler
         rows = positions.nonzero()[:, 0]  # (N,) the row of each position
         uniforms = self.uniforms[..., 0][positions]
-        temperature = self._temperature[rows]
+        temperature = self.temperature_at(self.asked.temperature_scale)[rows]
         num_cold = int((temperature == 0).sum())
 
         def drawn(block: Distribution, which: slice) -> Tensor:
-            scores, text = self._processed(block.logits, logits, which, rows[which])
+            scores, text = self.processed(block.logits, logits, which, rows[which])
             block = block if scores is block.logits else Distribution(scores)
             if num_cold == len(temperature):
                 return likeliest(scores)
-            warm = self._warm(block, temperature[which])
+            warm = self.warm(block, temperature[which])
             if sampler.warpers:
-                warm = Distribution(self._filtered(warm.logits, text))
+                warm = Distribution(self.filtered(warm.logits, text))
             tokens = draw(warm, uniforms[which])
             if not num_cold:
                 return tokens
@@ -334,12 +321,8 @@ class Turn:
 
         return drawn
 
-    @property
-    def _temperature(self) -> Tensor:
-        """(R,) float64; 0 takes the likeliest."""
-        return self._temperature_at(self.asked.temperature_scale)
-
-    def _temperature_at(self, scale: Tensor) -> Tensor:
+    def temperature_at(self, scale: Tensor) -> Tensor:
+        """Return temperatures at scales, where they are annealed; 0 takes the likeliest."""
         sampler = self.sampler
         if not sampler.do_sample:
             return torch.zeros_like(scale)
@@ -350,16 +333,17 @@ class Turn:
         self, logits: PositionLogits, law: PatternLaw
     ) -> Callable[[Distribution, slice], Tensor]:
         """Draw a whole text of every row; its tokens at some positions are what is drawn there."""
-        sampler, temperature = self.sampler, self._temperature
+        sampler = self.sampler
+        temperature = self.temperature_at(self.asked.temperature_scale)
         cold = temperature == 0
 
         def warp(scores: Tensor, index: Tensor) -> Tensor:
             rows = law.rows[index]
-            scores, _ = self._processed(scores, law.logits, index, rows)
-            return self._warm(Distribution(scores), temperature[rows]).logits
+            scores, _ = self.processed(scores, law.logits, index, rows)
+            return self.warm(Distribution(scores), temperature[rows]).logits
 
         def filtering(scores: Tensor, index: Tensor) -> Tensor:
-            return self._filtered(scores, self.state.text[law.rows[index]])
+            return self.filtered(scores, self.state.text[law.rows[index]])
 
         plain = not sampler.processors and bool((cold | (temperature == 1)).all())
         uniforms = self.uniforms[..., 0]
@@ -374,41 +358,8 @@ class Turn:
 
         return drawn
 
-    def law(self, logits: PositionLogits, positions: Tensor, scale: Tensor) -> Tensor:
-        """Return the probabilities that `drawer` draws by, all at once; not those of a pattern.
-
-        Args:
-            logits: of the positions.
-            positions: (R, L) bool, N of them.
-            scale: (N,) float64, of the temperature where it is annealed.
-
-        Returns:
-            (N, V) float; at temperature 0, and where nothing is drawn, 1 at the likeliest token.
-
-        Raises:
-            ValueError: as what `drawer` returns.
-        """
-        rows = positions.nonzero()[:, 0]
-        temperature = self._temperature_at(scale)
-        cold = (temperature == 0)[:, None]
-        all_cold, some_cold = bool(cold.all()), bool(cold.any())
-
-        def law(block: Distribution, which: slice) -> tuple[Tensor]:
-            scores, text = self._processed(block.logits, logits, which, rows[which])
-            certain = scores
-            if some_cold:
-                best = likeliest(scores)[:, None]
-                certain = torch.zeros_like(scores).scatter(1, best, 1.0)
-            if all_cold:
-                return (certain,)
-            warm = self._warm(Distribution(scores), temperature[which]).logits
-            warm = self._filtered(warm, text).softmax(-1)
-            return (torch.where(cold[which], certain, warm),)
-
-        (probabilities,) = logits.read(law)
-        return probabilities
-
-    def _warm(self, block: Distribution, temperature: Tensor) -> Distribution:
+    def warm(self, block: Distribution, temperature: Tensor) -> Distribution:
+        """Return n distributions at temperatures (n,), those at 0 as at 1."""
         sampler, scores = self.sampler, block.logits
         if sampler.temperature == 1 and not sampler.anneal_temperature and not sampler.warpers:
             return block
@@ -423,13 +374,14 @@ class Turn:
             warm = asked if bool(asked.amax(-1).isfinite().all()) else warm
         return Distribution(warm)
 
-    def _filtered(self, scores: Tensor, text: Tensor) -> Tensor:
+    def filtered(self, scores: Tensor, text: Tensor) -> Tensor:
+        """Return the scores (n, V) that warpers make, of their rows' text (n, L)."""
         if not self.sampler.warpers:
             return scores
         words = cast(torch.LongTensor, text)
         return self.sampler.warpers(words, cast(torch.FloatTensor, scores))
 
-    def _processed(
+    def processed(
         self, scores: Tensor, logits: PositionLogits, which: Tensor | slice, rows: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return the scores (n, V) that processors make, and the text (n, L) that they see."""

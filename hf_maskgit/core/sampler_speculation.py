@@ -21,7 +21,7 @@ from .decoding_turn import DecodingState, Turn
 from .position_logits import PositionLogits
 from .sampler_orders import Look, placed
 from .sampler_paces import annealing_by_reveals
-from .sampler_scores import draw_by, log_probability, ranks
+from .sampler_scores import Distribution, draw_by, likeliest, log_probability, ranks
 
 # Columns of a turn's uniforms: what a draft is drawn with, whether it is accepted, and what takes
 # its place. Column 1 is the order's.
@@ -78,7 +78,7 @@ def write_verified(turn: Turn, look: Look, chosen: Tensor) -> DecodingState:
         The rows, with one token more at least where one was chosen.
 
     Raises:
-        ValueError: for logits that are no distribution, see `Turn.law`.
+        ValueError: for logits that are no distribution, see `_law`.
     """
     rank = ranks(look.scores, chosen)  # (R, L) the order's sequence, from 0
     draft = _drafted(turn, chosen, rank)
@@ -87,8 +87,8 @@ def write_verified(turn: Turn, look: Look, chosen: Tensor) -> DecodingState:
     if len(row) == 0:
         return turn.state.reveal(*draft.at(draft.places))
     ahead, place = _prefixes(turn, draft, rank, row, column)
-    logits = ahead.logits(place)
-    law = ahead.law(logits, place, _scale(ahead.state, 0))  # (S, V)
+    logits = ahead.logits(place, kept=turn.sampler.records_probabilities)
+    law = _law(ahead, logits, place, _scale(ahead.state, 0))  # (S, V)
     # A draft is accepted, or ends the round; where none stands, the round ends anyway.
     chance = law.gather(1, draft.tokens[row, column, None]).squeeze(1)
     coin = turn.uniforms[row, column, _ACCEPT]
@@ -114,10 +114,10 @@ def _drafted(turn: Turn, chosen: Tensor, rank: Tensor) -> Draft:
     """Draft tokens at the chosen places but the last; at a single one too."""
     count = chosen.sum(1, keepdim=True)
     places = chosen & (rank < (count - 1).clamp_min(1))
-    logits = turn.logits(places)
+    logits = turn.logits(places, kept=turn.sampler.records_probabilities)
     # At the temperature that each would have if it were drawn behind those before it.
     scale = _scale(turn.state.rows(places.nonzero()[:, 0]), rank[places])
-    law = turn.law(logits, places, scale)
+    law = _law(turn, logits, places, scale)
     tokens = draw_by(law, turn.uniforms[..., _DRAFT][places])
     kept = torch.zeros_like(turn.state.log_probabilities)
     if turn.sampler.records_probabilities:
@@ -139,6 +139,42 @@ def _prefixes(
     place = torch.zeros_like(put_in)
     place[torch.arange(len(row), device=row.device), column] = True
     return turn.of_texts(row, state), place
+
+
+def _law(turn: Turn, logits: PositionLogits, positions: Tensor, scale: Tensor) -> Tensor:
+    """Return the probabilities that `drawer` draws by, all at once; not those of a pattern.
+
+    Args:
+        turn: the rows.
+        logits: of the positions.
+        positions: (R, L) bool, N of them.
+        scale: (N,) float64, of the temperature where it is annealed.
+
+    Returns:
+        (N, V) float; at temperature 0, and where nothing is drawn, 1 at the likeliest token.
+
+    Raises:
+        ValueError: as what `drawer` returns.
+    """
+    rows = positions.nonzero()[:, 0]
+    temperature = turn.temperature_at(scale)
+    cold = (temperature == 0)[:, None]
+    all_cold, some_cold = bool(cold.all()), bool(cold.any())
+
+    def law(block: Distribution, which: slice) -> tuple[Tensor]:
+        scores, text = turn.processed(block.logits, logits, which, rows[which])
+        certain = scores
+        if some_cold:
+            best = likeliest(scores)[:, None]
+            certain = torch.zeros_like(scores).scatter(1, best, 1.0)
+        if all_cold:
+            return (certain,)
+        warm = turn.warm(Distribution(scores), temperature[which]).logits
+        warm = turn.filtered(warm, text).softmax(-1)
+        return (torch.where(cold[which], certain, warm),)
+
+    (probabilities,) = logits.read(law)
+    return probabilities
 
 
 def _instead(turn: Turn, draft: Draft, law: Tensor, at: tuple[Tensor, Tensor]) -> Tensor:
