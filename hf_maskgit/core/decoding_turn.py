@@ -363,10 +363,11 @@ class Turn:
         sampler, scores = self.sampler, block.logits
         if sampler.temperature == 1 and not sampler.anneal_temperature and not sampler.warpers:
             return block
-        largest = torch.finfo(scores.dtype).max  # beyond it, -inf divided would give nan
-        temperature = temperature.to(scores.dtype).clamp_max(largest)
-        # At temperature 0 another token is taken; dividing by it would give nan.
-        divisor = torch.where(temperature == 0, 1, temperature)[:, None]
+        # Beyond these, -inf or nothing divided by it would give nan.
+        least, largest = torch.finfo(scores.dtype).tiny, torch.finfo(scores.dtype).max
+        divisor = temperature.to(scores.dtype).clamp(least, largest)
+        # At temperature 0 another token is taken.
+        divisor = torch.where(temperature == 0, 1, divisor)[:, None]
         # Less the greatest of its row, which changes no probability, no quotient overflows.
         warm = (scores - block.highest[:, None]).div_(divisor)
         if sampler.warpers:

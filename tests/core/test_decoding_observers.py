@@ -67,15 +67,17 @@ def test_it_sees_packed_rows_with_the_closing_special_behind(table):
 
 @pytest.mark.parametrize("combination", LEGAL, ids="-".join)
 def test_it_can_force_a_token_that_the_denoiser_then_sees(table, combination):
+    asked = []  # passes before the first callback: one pace asks twice before it writes
 
     def force(step, state):
+        asked.append(len(table.calls))
         return write(state, 0, 4, 17) if step == 0 else None
 
     out = table.generate(TEXT, callback_on_step_end=force, **choices(combination), **STEPWISE)
     assert int(out.history[0, 0, 4]) == 17
     assert MASK not in out.sequences
-    if len(table.calls) > 1 and not combination[2].startswith("remdm"):
-        assert int(table.calls[1].input_ids[0, 4]) == 17
+    if len(table.calls) > asked[0] and not combination[2].startswith("remdm"):
+        assert int(table.calls[asked[0]].input_ids[0, 4]) == 17
     if combination[2] == "never":
         assert int(out.sequences[0, 4]) == 17
         assert int(out.reveal_steps[0, 4]) == 0

@@ -153,6 +153,7 @@ EVERY_OPTION = {
     "confidence_threshold": 0.8,
     "threshold_factor": None,
     "entropy_budget": 0.2,
+    "draft_length": 5,
     "remdm_eta": 0.1,
     "remdm_t_on": 0.6,
     "remdm_t_off": 0.1,

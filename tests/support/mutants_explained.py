@@ -7,8 +7,8 @@ why both do the same. Where core changes, a row goes with the lines it speaks of
 EXPLAINED: dict[tuple[str, str, str], str] = {
     (
         "decoding_guidance",
-        "other = at_least_float32(other_logits_fn(rows, text, positions)).log_softmax(-1)",
-        "other = at_least_float32(other_logits_fn(rows, text, positions)).log_softmax((1))",
+        "given, other = (at_least_float32(logits).log_softmax(-1) for logits in (given, other))",
+        "given, other = (at_least_float32(logits).log_softmax((1)) for logits in (given, other))",
     ): "Of logits (N, V) the last dimension is number 1.",
     (
         "decoding_layout",
