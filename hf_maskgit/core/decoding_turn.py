@@ -363,11 +363,10 @@ class Turn:
         sampler, scores = self.sampler, block.logits
         if sampler.temperature == 1 and not sampler.anneal_temperature and not sampler.warpers:
             return block
-        # Beyond these, -inf or nothing divided by it would give nan.
-        least, largest = torch.finfo(scores.dtype).tiny, torch.finfo(scores.dtype).max
-        divisor = temperature.to(scores.dtype).clamp(least, largest)
-        # At temperature 0 another token is taken.
-        divisor = torch.where(temperature == 0, 1, divisor)[:, None]
+        # Beyond these, -inf or nothing divided by it would give nan. At 0 another token is taken.
+        info = torch.finfo(scores.dtype)
+        divisor = temperature.to(scores.dtype).clamp(info.tiny, info.max)[:, None]
+        divisor = divisor.masked_fill(temperature[:, None] == 0, 1.0)
         # Less the greatest of its row, which changes no probability, no quotient overflows.
         warm = (scores - block.highest[:, None]).div_(divisor)
         if sampler.warpers:
