@@ -32,15 +32,15 @@ from .losses import (
 from .modeling_checks import Targets
 from .position_logits import LateLogits
 
+# Float32 numbers a little under 32 MiB: memory of that size the C library uses again, where more is
+# given back to the system, whose fresh pages cost as much as half of the head's product.
+_USED_AGAIN = 2**23 - 2**12
 # Logits of a chunk, by whether they lie on a CPU: a chunk reads all of the head's weights, so it is
-# worth more rows than a block of the cross-entropy, and never few. On a CPU 32 MiB of float32 is
-# what the C library keeps for the next chunk; fresh pages of the system would cost a read more.
-_CHUNK_ELEMENTS = {True: 2**23 - 2**12, False: 2**25}
+# worth more rows than a block of the cross-entropy, and never few.
+_CHUNK_ELEMENTS = {True: _USED_AGAIN, False: 2**25}
 _LEAST_ROWS = 256
-# Likewise of a decoding, which reads them in place. On a CPU, memory of less than 32 MiB is used
-# again by the C library, where more is given back to the system, whose fresh pages cost as much as
-# half of the head's product.
-_READ_ELEMENTS = {True: 2**23 - 2**12, False: 2**28}
+# Likewise of a decoding, which reads them in place.
+_READ_ELEMENTS = {True: _USED_AGAIN, False: 2**28}
 _LEAST_READ = 64
 
 

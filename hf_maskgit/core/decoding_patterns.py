@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from .decoding_layout import PackedRows
 from .decoding_turn import DecodingState
 from .pattern_automaton import Automaton
-from .pattern_law import from_the_right
+from .pattern_law import from_the_right, log_mass
 from .pattern_rows import RowPatterns
 from .sampler import Sampler
 from .sampler_rules import rules_of
@@ -202,9 +202,7 @@ def _check_possible(
     # With every place open, it only counts whether there is a way.
     chains = bound.chains(bound.span)
     masses = bound.known_masses(state.text, state.masked)
-    ways = from_the_right(masses, chains)
-    start = ways[:, 0].gather(1, chains.start[:, None]).squeeze(1)
-    impossible = (start == -torch.inf).nonzero()
+    impossible = (log_mass(from_the_right(masses, chains), chains) == -torch.inf).nonzero()
     if len(impossible) == 0:
         return
     row = int(impossible[0])

@@ -79,12 +79,11 @@ class RowPatterns:
     def places(self) -> Tensor:
         """Position of each place in its row, (R, W) long; 0 behind the span."""
         place = torch.arange(self.possible.shape[1], device=self.span.device)
-        inside = place < self.span.sum(1, keepdim=True)
-        return torch.where(inside, self.first[:, None] + place, 0)
+        return torch.where(self._inside, self.first[:, None] + place, 0)
 
     def chains(self, open_places: Tensor) -> Chains:
         """Return the automata, with the places (R, L) bool that are open in this pass."""
-        inside = self.span.gather(1, self.places) & self._inside
+        inside = self._inside
         is_open = open_places.gather(1, self.places) & inside
         parts = self.step, self.final, self.start, inside.cpu(), is_open.cpu(), self.ended
         return Chains(*parts)

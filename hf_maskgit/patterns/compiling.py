@@ -12,7 +12,7 @@ from torch import Tensor
 from ..core.pattern_automaton import MOST_STATES, Automaton, smallest, tokens_by_class
 from .token_texts import TokenTexts
 
-# Bytes that no pattern may take longer than a minute for: states of bytes times tokens.
+# States of bytes times tokens: more are walked for longer than a minute.
 _MOST_WALKS = 2**29
 _BLOCK = 2**22  # walks side by side
 _NO_BYTE = 256  # the id of the end, which outlines-core wants
@@ -181,8 +181,9 @@ def _walked(language: ByteAutomaton, texts: Sequence[bytes | None], starts: Tens
 
 
 def _check_states(states: int) -> None:
-    if states > 8 * MOST_STATES:
+    most = 8 * MOST_STATES  # several states of bytes make one of tokens
+    if states > most:
         raise ValueError(
             f"The pattern makes an automaton of {states:,} states of bytes or more; "
-            f"{8 * MOST_STATES:,} are the limit. Bound what repeats, or ask less."
+            f"{most:,} are the limit. Bound what repeats, or ask less."
         )
