@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     (options,) = parse_options((LengthArguments,), argv, "Compare lengths of texts.")
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     model, tokenizer = load_generator(options.model, device_map=device)
-    ways = [way for way, row in NUM_TOKENS.items() if row.varies and row.known_by(model.config)]
+    ways = [way for way, row in NUM_TOKENS.items() if row.reads and row.known_by(model.config)]
     if not ways:
         raise ValueError(
             f"The model {options.model!r} knows nothing of lengths: its configuration has neither "

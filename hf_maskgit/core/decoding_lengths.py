@@ -5,7 +5,7 @@ Letters: B rows, R returned rows, P prompt columns.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,6 +29,11 @@ class Room(NamedTuple):
         most: (R,) long, new tokens that the encoder has room for and, where the call itself names
             it, `max_new_tokens` allows.
         seeds: one per row.
+        limited: whether the call itself names `max_new_tokens`.
+        repeats: returned rows per row that was given.
+        spanned: (R,) long, tokens from each row's first mask on, 0 where it holds none.
+        pack: returns every so-many-th row as it would be decoded with (M,) new tokens each.
+        by_pattern: chooses by the patterns of the call.
     """
 
     config: MaskGitConfig
@@ -36,6 +41,11 @@ class Room(NamedTuple):
     asked: Tensor
     most: Tensor
     seeds: Sequence[int]
+    limited: bool
+    repeats: int
+    spanned: Tensor
+    pack: Callable[[Tensor, int], Any]
+    by_pattern: Callable[["Room"], Tensor]
 
 
 def body_lengths(config: MaskGitConfig, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -44,6 +54,16 @@ def body_lengths(config: MaskGitConfig, input_ids: Tensor, attention_mask: Tenso
     framed = starts_with(input_ids, attention_mask, prefix) * len(prefix)
     framed = framed + ends_with(input_ids, attention_mask, suffix) * len(suffix)
     return (attention_mask.bool().sum(1) - framed).clamp_min(0)
+
+
+def spanned_lengths(
+    config: MaskGitConfig, input_ids: Tensor, attention_mask: Tensor, masks: Tensor
+) -> Tensor:
+    """Count the tokens from each row's first mask (B, P) bool on, what closes it left out."""
+    suffix = config.suffix_ids or []
+    from_first = (masks.long().cumsum(1) > 0) & attention_mask.bool()
+    closing = ends_with(input_ids, attention_mask, suffix) * len(suffix)
+    return (from_first.sum(1) - closing).clamp_min(0)
 
 
 def asked_lengths(
@@ -129,6 +149,10 @@ def _window(room: Room) -> Tensor:
     return missing
 
 
+def _by_pattern(room: Room) -> Tensor:
+    return room.by_pattern(room)
+
+
 @dataclass(frozen=True)
 class NumTokens:
     """One way to decide how many tokens each row gets.
@@ -141,6 +165,7 @@ class NumTokens:
             length.
         limited: whether `max_new_tokens` means anything beside it.
         reads: the field of the configuration that it goes by; None needs none.
+        exact: whether texts of a pattern have just so many, and do not end before.
     """
 
     help: str
@@ -149,6 +174,7 @@ class NumTokens:
     varies: bool = True
     limited: bool = True
     reads: str | None = None
+    exact: bool = False
 
     def known_by(self, config: MaskGitConfig) -> bool:
         """Whether a model knows what this needs."""
@@ -169,6 +195,13 @@ NUM_TOKENS: dict[str, NumTokens] = {
         _window,
         limited=False,
         reads="end_fill",
+    ),
+    "pattern": NumTokens(
+        "as many as the row's `pattern` takes, drawn by the probability with which the first pass "
+        "writes a text of it in so many, greedily the likeliest; `max_new_tokens`, named in the "
+        "call, is the most",
+        _by_pattern,
+        exact=True,
     ),
 }
 

@@ -31,6 +31,8 @@ def with_patterns(
     patterns: Patterns | None,
     vocab_size: int,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    exact: bool = False,
+    check: bool = True,
 ) -> DecodingState:
     """Bind patterns to the rows of a state before the first pass.
 
@@ -41,6 +43,8 @@ def with_patterns(
         patterns: see `Patterns`.
         vocab_size: V.
         tokenizer: whose text the patterns must speak of, where the caller gives it.
+        exact: whether texts end at their last mask alone, since its number was chosen by them.
+        check: whether rows are refused that cannot match.
 
     Raises:
         TypeError: for something else than patterns.
@@ -54,11 +58,12 @@ def with_patterns(
             f"pace={sampler.pace!r} drafts and verifies tokens one by one, and the tokens of a "
             "`pattern` are drawn jointly; choose another pace."
         )
-    of_rows = _per_row(patterns, len(state.text))
+    of_rows = per_row(patterns, len(state.text))
     used = list(dict.fromkeys(pattern for pattern in of_rows if pattern is not None))
     for pattern in used:
         _check_vocabulary(pattern, sampler, tokenizer)
-    ends = bool((state.can_end & state.masked).any()) and len(sampler.end_ids) > 0
+    may_end = bool((state.can_end & state.masked).any()) and len(sampler.end_ids) > 0
+    ends = may_end and not exact
     automata = [
         _with_end(pattern.in_vocabulary(vocab_size), sampler.end_ids.cpu(), ends)
         for pattern in used
@@ -66,17 +71,29 @@ def with_patterns(
     which = torch.tensor([-1 if p is None else used.index(p) for p in of_rows])
     _check_masks(state.masked.cpu(), which)
     bound = _bind(state, sampler, which, automata)
-    _check_possible(state, rows, bound, of_rows, ends)
+    if check:
+        _check_possible(state, rows, bound, of_rows, ends)
     zeros = torch.zeros(len(state.text), dtype=torch.float64, device=state.text.device)
     return replace(state, patterns=bound, log_weights=zeros)
 
 
-def _per_row(patterns: Patterns, num_rows: int) -> list[TokenPattern | None]:
+def per_row(patterns: Patterns, num_rows: int, repeats: int = 1) -> list[TokenPattern | None]:
+    """Give each of the R rows its pattern, None for none.
+
+    Args:
+        patterns: see `Patterns`.
+        num_rows: R.
+        repeats: returned rows per row that was given.
+
+    Raises:
+        TypeError: for something else than patterns.
+        ValueError: for a number of them that does not fit.
+    """
     if not isinstance(patterns, Sequence) or isinstance(patterns, str):
         return [as_pattern(patterns)] * num_rows
     known: dict[int, TokenPattern] = {}  # of one object one pattern, also where it is taken over
     given = [None if p is None else known.setdefault(id(p), as_pattern(p)) for p in patterns]
-    if not given or num_rows % len(given):
+    if len(given) not in (num_rows, num_rows // repeats):
         raise ValueError(
             f"`pattern` has {len(given)} entries for {num_rows} returned rows; give one pattern, "
             "or one or None for each row, given or returned."

@@ -3,7 +3,7 @@
 Letters: B rows, R returned rows, P prompt columns, Q columns of negative prompts, L length.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -12,7 +12,15 @@ from torch import Tensor
 
 from .configuration_maskgit import MaskGitConfig
 from .decoding_layout import PackedRows, pack_rows
-from .decoding_lengths import NUM_TOKENS, UNLIMITED, Room, asked_lengths, body_lengths, check_limit
+from .decoding_lengths import (
+    NUM_TOKENS,
+    UNLIMITED,
+    Room,
+    asked_lengths,
+    body_lengths,
+    check_limit,
+    spanned_lengths,
+)
 from .generation_config_maskgit import MaskGitGenerationConfig
 from .noise import row_seeds
 from .row_checks import check_rows
@@ -78,7 +86,11 @@ class Prompts:
 
 
 def pack_prompts(
-    model: Reader, given: Given, options: MaskGitGenerationConfig, named: Collection[str]
+    model: Reader,
+    given: Given,
+    options: MaskGitGenerationConfig,
+    named: Collection[str],
+    by_pattern: Callable[[Room], Tensor],
 ) -> Prompts:
     """Check the rows, give each its seed, append masks and pack them to right padding.
 
@@ -88,6 +100,7 @@ def pack_prompts(
         options: how many texts per row, and how many masks where some are appended.
         named: options that the call itself names; only if it says how many masks are some appended
             to rows that hold masks.
+        by_pattern: counts them by the patterns of the call, where that is asked for.
 
     Raises:
         ValueError: for rows that cannot be read, are too long or mostly unknown to the tokenizer,
@@ -114,23 +127,30 @@ def pack_prompts(
     masks = (input_ids == config.mask_token_id) & (attention_mask == 1)
     holds_masks = bool(masks.any())
     limited, way = "max_new_tokens" in named, NUM_TOKENS[options.num_tokens]
+
+    def pack(num_new: Tensor, stride: int = 1) -> Prompts:
+        ids, real = input_ids[::stride], attention_mask[::stride]
+        packing = ids, real, num_new, model.max_positions, from_nothing
+        rows = _pack(config, *packing, options.pad_token_id or 0)
+        types = token_type_ids
+        if types is not None:
+            types = rows.pack_types(types.long().repeat_interleave(repeats, 0)[::stride], real)
+        copies = repeats // stride
+        return Prompts(rows, types, seeds[::stride], copies, holds_masks, from_nothing, tolerated)
+
     # A stored length is for texts that are continued; it must not lengthen one that is filled.
     if holds_masks and not limited and not ("num_tokens" in named and way.varies):
         _check_all_hold_masks(masks)
-        num_new = torch.zeros_like(asked)
-    else:
-        check_limit(options.num_tokens, limited)
-        room = (model.max_positions or UNLIMITED) - attention_mask.sum(1)
-        most = torch.minimum(room, asked) if limited else room
-        known = body_lengths(config, input_ids, attention_mask)
-        num_new = way.count(Room(config, known, asked, most, seeds))
-        _check_can_be_padded(num_new, options)
-    packing = input_ids, attention_mask, num_new, model.max_positions, from_nothing
-    rows = _pack(config, *packing, options.pad_token_id or 0)
-    if token_type_ids is not None:
-        token_type_ids = token_type_ids.long().repeat_interleave(repeats, 0)
-        token_type_ids = rows.pack_types(token_type_ids, attention_mask)
-    return Prompts(rows, token_type_ids, seeds, repeats, holds_masks, from_nothing, tolerated)
+        return pack(torch.zeros_like(asked))
+    check_limit(options.num_tokens, limited)
+    room = (model.max_positions or UNLIMITED) - attention_mask.sum(1)
+    most = torch.minimum(room, asked) if limited else room
+    known = body_lengths(config, input_ids, attention_mask)
+    spanned = spanned_lengths(config, input_ids, attention_mask, masks)
+    lengths = known, asked, most, seeds, limited, repeats, spanned
+    num_new = way.count(Room(config, *lengths, pack, by_pattern))
+    _check_can_be_padded(num_new, options)
+    return pack(num_new)
 
 
 def input_device(model: Reader, input_ids: Tensor | None) -> torch.device:

@@ -20,12 +20,11 @@ from transformers.utils import ModelOutput, logging
 from .checkpoint_files import stored_options
 from .configuration_maskgit import MaskGitConfig
 from .decoding import Filled, StepCallback, fill_masks
-from .decoding_cache import cache_of, make_denoiser
-from .decoding_constraints import AllowedTokens, asked_processors, asked_warpers, start_state
-from .decoding_guidance import denoiser_of
+from .decoding_constraints import AllowedTokens, asked_processors, asked_warpers
 from .decoding_layout import PackedRows
 from .decoding_observers import Observer
-from .decoding_patterns import Patterns, with_patterns
+from .decoding_pattern_lengths import FirstPass
+from .decoding_patterns import Patterns
 from .decoding_prompts import (
     Given,
     ids_of_decoding,
@@ -33,6 +32,7 @@ from .decoding_prompts import (
     mask_token_id_of,
     pack_prompts,
 )
+from .decoding_start import Asked, begin
 from .decoding_stops import StopRules
 from .decoding_turn import CriticFn
 from .encoder_pass import warn_of_dropout
@@ -178,7 +178,8 @@ class MaskGitGenerationMixin:
             pattern: what each row must look like from its first mask to its last, the known tokens
                 between them included: a `hf_maskgit.Pattern`, or one or None per row (or per
                 returned row). Tokens of a pass are drawn jointly from its distribution given that
-                the text will match; with an open end, the text may also end where it matches.
+                the text will match; with an open end, the text may also end where it matches, or
+                `num_tokens="pattern"` chooses how long it is.
             tokenizer: decodes for `stop_strings`, and must be the one of `pattern`.
             streamer: a streamer of transformers; takes one text.
             callback_on_step_end: called after each pass with its number, from 0, and the
@@ -206,17 +207,17 @@ class MaskGitGenerationMixin:
         # 2. Pack the prompts.
         given = Given(input_ids, attention_mask, token_type_ids, seed, generator)
         named = {name for name, value in kwargs.items() if value is not None}
-        prompts = pack_prompts(self, given, options, named)
+        negative = negative_prompt_ids, negative_prompt_attention_mask
+        asked = Asked(allowed_token_ids, pattern, tokenizer, *negative)
+        start = partial(begin, self, options, sampler)
+        first_pass = FirstPass(start, asked, sampler)
+        prompts = pack_prompts(self, given, options, named, first_pass.choose)
         rows, vocab_size = prompts.rows, self.config.get_text_config().vocab_size
         # 3. Say who is asked, what may stand where, when a row ends and who looks on.
         check_blocks(sampler, int(rows.masked.sum(1).max()))
         stops = StopRules(sampler, rows.new, options.stop_strings, tokenizer, stopping_criteria)
         stops.check(rows.most_new, rows.can_end, options.pad_token_id)
-        state = start_state(rows, sampler, allowed_token_ids, vocab_size)
-        state = with_patterns(state, rows, sampler, pattern, vocab_size, tokenizer)
-        make = partial(make_denoiser, self, options=cache_of(self, options))
-        negative = (negative_prompt_ids, negative_prompt_attention_mask)
-        denoise = denoiser_of(self, make, prompts, state.block, options.guidance_scale, *negative)
+        state, denoise = start(asked, prompts)
         observer = Observer(prompts, sampler, stops, vocab_size, callback_on_step_end, streamer)
         if options.output_history:
             observer.keep_history()

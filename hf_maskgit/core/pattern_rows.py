@@ -208,6 +208,11 @@ class PatternLaw:
         )
         return path, lambda block, index: self._chosen(scores, draws, path, block, index)
 
+    @property
+    def log_mass(self) -> Tensor:
+        """Log-probability that a text of the denoiser's own law matches, (R,) float64."""
+        return log_mass(from_the_right(self._masses, self._chains), self._chains)
+
     @cached_property
     def _masses(self) -> Tensor:
         return self._masses_of(lambda block, index: block)

@@ -12,6 +12,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.chat_template_utils import Chat
 
 from .decoding_lengths import NUM_TOKENS
+from .decoding_patterns import per_row
 from .noise import row_seeds
 from .pipeline_infilling import check_no_blank
 from .pipeline_maskgit import MaskGitPipeline, is_masked_decoder, shift_columns
@@ -32,8 +33,8 @@ class MaskGitTextGenerationPipeline(MaskGitPipeline, TextGenerationPipeline):
 
     What becomes of a text depends on the text and its seed, not on its neighbours or the batch size
     (up to rounding in float32): with one `seed` the same text twice comes out the same twice, and
-    texts to fill may stand beside texts to continue. A list of seeds is of the rows of a batch; a
-    list of `max_new_tokens` is of the texts of the call, whatever the batch size.
+    texts to fill may stand beside texts to continue. Lists of seeds and patterns are of the rows of
+    a batch; a list of `max_new_tokens` is of the texts of the call, whatever the batch size.
     """
 
     # What nobody names or stores is the model's own; transformers would write 256 tokens.
@@ -76,8 +77,8 @@ class MaskGitTextGenerationPipeline(MaskGitPipeline, TextGenerationPipeline):
         self, *args: Any, **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         preprocess, forward, postprocess = super()._sanitize_parameters(*args, **kwargs)
-        if forward.get("stop_strings") is not None:  # under this name transformers forgets it
-            forward["tokenizer"] = self.tokenizer
+        if any(forward.get(name) is not None for name in ("stop_strings", "pattern")):
+            forward["tokenizer"] = self.tokenizer  # under this name transformers forgets it
         return preprocess, forward, postprocess
 
     def preprocess(self, prompt_text: "str | Chat", *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
@@ -133,6 +134,9 @@ class MaskGitTextGenerationPipeline(MaskGitPipeline, TextGenerationPipeline):
             own = dict(options)
             if own.get("allowed_token_ids") is not None:
                 own["allowed_token_ids"] = shift_columns(own["allowed_token_ids"], mask, copies)
+            if isinstance(own.get("pattern"), list | tuple):
+                patterns = per_row(own["pattern"], len(ids) * copies, copies)
+                own["pattern"] = [one for r in alike for one in patterns[r * copies :][:copies]]
             if lengths is not None:
                 own["max_new_tokens"] = [lengths[row] for row in alike]
             output = self._written(text, mask, own)

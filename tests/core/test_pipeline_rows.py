@@ -2,11 +2,13 @@
 
 import functools
 import pickle
+import re
 
 import pytest
 import torch
 from transformers import pipeline as any_pipeline
 
+from hf_maskgit import Pattern
 from hf_maskgit.core import pipeline_maskgit
 from hf_maskgit.core.pipeline_text_generation import _Sized
 from tests.support.tiny import tiny_model, tokenizer_for, word_tokenizer
@@ -270,3 +272,23 @@ def test_numbers_that_do_not_fit_the_texts_are_refused():
 def test_a_text_with_its_number_reaches_the_process_of_a_loader():
     sized = pickle.loads(pickle.dumps(_Sized("w1", 3)))
     assert (sized, sized.max_new_tokens) == ("w1", 3)
+
+
+def test_patterns_are_of_the_rows_of_a_batch(write):
+    """Texts that are continued and written from nothing go through different calls."""
+    texts = ["w1 w2", "", "w3"]
+    patterns = [Pattern.from_regex(f"w{i}( w[5-9]){{1,3}}", write.tokenizer) for i in range(3)]
+    options = {"num_tokens": "pattern", "seed": 1, "num_return_sequences": 2}
+    together = write(texts, pattern=patterns, batch_size=3, **options)
+    copies = [one for pattern in patterns for one in [pattern] * 2]
+    assert write(texts, pattern=copies, batch_size=3, **options) == together
+    for number, text in enumerate(texts):
+        assert write(text, pattern=patterns[number], **options) == together[number]
+        for out in together[number]:
+            new = out["generated_text"].removeprefix(text).strip()
+            assert re.fullmatch(f"w{number}( w[5-9]){{1,3}}", new)
+    other = Pattern.from_choices(["a"], word_tokenizer(words=["a", "b"]))
+    with pytest.raises(ValueError, match="compiled for another tokenizer"):
+        write("w1", pattern=other)
+    with pytest.raises(ValueError, match="`pattern` has 2 entries for 3 returned rows"):
+        write(texts, pattern=patterns[:2], batch_size=3)
