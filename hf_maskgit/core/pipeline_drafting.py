@@ -155,7 +155,8 @@ class DraftingPipeline(MaskGitPipeline):
         measured = self._measured(columns, template)
         of_span = {i: of_hole[hole] for i, hole in enumerate(template.holes) if hole in of_hole}
         joint = whole or of_row(template, ids, of_span)
-        return replace(measured, pattern=joint, patterned=frozenset(of_span))
+        spaced = {number: pattern.spaced for number, pattern in of_span.items()}
+        return replace(measured, pattern=joint, patterned=spaced)
 
     def _tokenised(
         self, text: str, tokenizer_kwargs: dict[str, Any] | None

@@ -2,8 +2,8 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -29,14 +29,15 @@ class Draft:
         template: where its spans stand.
         length: T, its tokens without framing.
         pattern: what all from its first mask to its last must look like; None for anything.
-        patterned: the numbers of the spans that have patterns of their own.
+        patterned: by the number of each span that has a pattern of its own, whether its text has
+            the spaces that decoding puts between any two tokens; None where nobody knows.
     """
 
     columns: dict[str, list[int]]
     template: Template
     length: int
     pattern: TokenPattern | None = None
-    patterned: frozenset[int] = frozenset()
+    patterned: Mapping[int, bool | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

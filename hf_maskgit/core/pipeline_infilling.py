@@ -382,6 +382,7 @@ def _pieces(filled: Filled) -> list[Piece]:
     pieces, start = [], 0
     for number, (first, stop) in enumerate(template.spans):
         pieces.append(Piece(filled.ids[start:first], template.typed[number]))
-        pieces.append(Piece(filled.ids[first:stop], apart=number in patterned))
+        spaced = patterned.get(number)
+        pieces.append(Piece(filled.ids[first:stop], apart=number in patterned, spaced=spaced))
         start = stop
     return [*pieces, Piece(filled.ids[start:], template.typed[-1])]

@@ -25,11 +25,14 @@ class Piece:
         typed: what the user typed for it, spaces included; None where the model wrote it.
         apart: it is a text of its own, to which what stands around it is never joined, nor parted
             from it, but as typed.
+        spaced: whether the spaces that decoding puts between any two tokens belong to it; None
+            where what is typed around it must tell.
     """
 
     ids: Sequence[int]
     typed: str | None = None
     apart: bool = False
+    spaced: bool | None = None
 
 
 def framing_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
@@ -85,7 +88,9 @@ def splice(
             core = piece.typed.strip()
             gap += piece.typed[: len(piece.typed) - len(piece.typed.lstrip())]
         else:
-            if runs_on:
+            if piece.spaced is False:
+                core = "".join(core.split())
+            elif runs_on and piece.spaced is None:
                 core = _without_spaces(tokenizer, core, ids)
             written.append(core)
         if not core:

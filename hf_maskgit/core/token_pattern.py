@@ -31,6 +31,7 @@ from .pattern_automaton import (
 )
 
 _FORMAT = "hf_maskgit pattern 1"
+_MARKS = ("source", "fingerprint", "mask_token_id", "spaced")  # beside the automaton
 _MOST_TOKENS = 100_000  # of an element that is repeated; nothing holds longer texts
 
 
@@ -44,12 +45,15 @@ class TokenPattern:
         fingerprint: of the tokenizer for whose text it was compiled, see `fingerprint`; "" where it
             speaks of ids alone.
         mask_token_id: that tokenizer's mask; None where it has none.
+        spaced: whether the spaces that decoding puts between any two tokens belong to its texts;
+            None where it speaks of ids alone.
     """
 
     automaton: Automaton
     source: str = ""
     fingerprint: str = ""
     mask_token_id: int | None = None
+    spaced: bool | None = None
 
     def __repr__(self) -> str:
         """Show source and size."""
@@ -144,6 +148,7 @@ class TokenPattern:
             "source": self.source,
             "fingerprint": self.fingerprint,
             "mask_token_id": self.mask_token_id,
+            "spaced": self.spaced,
             "start": start,
             "final": final.long().tolist(),
             "step": step.tolist(),
@@ -169,7 +174,7 @@ class TokenPattern:
                 torch.tensor(stored["class_of"], dtype=torch.long),
                 stored["start"],
             )
-            marks = stored["source"], stored["fingerprint"], stored["mask_token_id"]
+            marks = [stored[name] for name in _MARKS]
             whole = _is_whole(automaton)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
@@ -190,9 +195,8 @@ def as_pattern(value: Any) -> TokenPattern:
     if isinstance(value, TokenPattern):
         return value
     # A checkpoint that carries its code has a class of its own beside the package's.
-    names = ("automaton", "source", "fingerprint", "mask_token_id")
-    if all(hasattr(value, name) for name in names):
-        return TokenPattern(Automaton(*value.automaton), *(getattr(value, n) for n in names[1:]))
+    if all(hasattr(value, name) for name in ("automaton", *_MARKS)):
+        return TokenPattern(Automaton(*value.automaton), *(getattr(value, n) for n in _MARKS))
     raise TypeError(
         f"`pattern` must be a Pattern, or a list with one or None per row, got {kind_of(value)}; "
         "make one by hf_maskgit.Pattern.from_regex(regex, tokenizer) or the like."

@@ -100,14 +100,16 @@ class Pattern(TokenPattern):
         letters = {i: (text or b"").decode(errors="replace") for i, text in enumerate(texts.rest)}
         residues = {t: i for i, t in letters.items() if len(t) == 1 and t.isascii() and t.isupper()}
         automaton = of_elements(elements_of(motif, residues), len(texts.first))
-        return cls(automaton, motif, fingerprint(tokenizer), tokenizer.mask_token_id)
+        marks = fingerprint(tokenizer), tokenizer.mask_token_id, texts.spaced
+        return cls(automaton, motif, *marks)
 
     @classmethod
     def _compiled(
         cls, language: ByteAutomaton, tokenizer: PreTrainedTokenizerBase, source: str
     ) -> Self:
-        automaton = over_tokens(language, token_texts(tokenizer))
-        return cls(automaton, source, fingerprint(tokenizer), tokenizer.mask_token_id)
+        texts = token_texts(tokenizer)
+        marks = fingerprint(tokenizer), tokenizer.mask_token_id, texts.spaced
+        return cls(over_tokens(language, texts), source, *marks)
 
 
 def _check_is_text(name: str, value: Any) -> None:

@@ -52,6 +52,45 @@ def test_fields_are_filled_jointly_and_stand_in_the_text_as_typed(bytes_pipe):
             assert field["probability"] == pytest.approx(math.prod(span["probabilities"]))
 
 
+# What is typed around a field decides nothing about the spaces in it.
+TYPED = {
+    "wordpiece": ["the cat {x} on", "{x}", "cat{x}sat", "the cat, {x}."],
+    "byte-level": ["the cat {x} on", "{x}", "10:{x}45"],
+    "unigram": ["the cat {x} on", "{x}", "cat{x}sat", " {x} "],
+    "protein": ["M K T {x} A Y", "MKT{x}AY", "{x}", "M K{x}", "{x} A"],
+    "molecule": ["C C ( {x} ) O", "CC({x})O", "{x}", "C=O {x} C", "C1 C{x} 1"],
+}
+WRITTEN = {
+    "wordpiece": ["[a-z]+( (cat|mat|the))?", "[a-z]{2}[a-z ]{1,4}[a-z]"],
+    "byte-level": ["[A-Za-z]+( [a-z]{2}| 10:45)?", "[a-z] ?[a-z]"],
+    "unigram": ["[a-z]+( (ball|the|[a-z]))?", "[a-z] ?[a-z]"],
+    "protein": ["[ACDEF]{4}", "A+[LIVM]{2}", "A-x(1,3)-[ST]"],
+    "molecule": ["(C|Cl|N)+O", r"[CN]{2}(\(Cl\))?C"],
+}
+
+
+@pytest.mark.parametrize("kind", TYPED)
+def test_a_value_matches_its_pattern_whatever_is_typed_around_it(kind, tmp_path):
+    """Its spaces too, also of a pattern that was saved; of decoded spaces between residues none."""
+    tokenizer = TOKENIZERS[kind]()
+    pipe = pipeline("infilling", model=model_for(tokenizer), tokenizer=tokenizer)
+    for regex in WRITTEN[kind]:
+        make = Pattern.from_prosite if "-x" in regex else Pattern.from_regex
+        pattern = make(regex, tokenizer)
+        regex = regex.replace("-x(1,3)-", ".{1,3}")
+        assert pattern.spaced == (kind not in ("protein", "molecule"))
+        pattern.save(tmp_path / "pattern.json")
+        read = Pattern.load(tmp_path / "pattern.json")
+        for text in TYPED[kind]:
+            options = {"seed": 1, "steps": 2}
+            template = text.replace("{x}", "{x:4-6}")
+            out = pipe(template, patterns={"x": read}, **options)
+            value = out["fields"]["x"]["value"]
+            assert re.fullmatch(regex, value), (text, value)
+            assert out["text"] == text.replace("{x}", value)
+            assert out["fields"] == pipe(template, patterns={"x": pattern}, **options)["fields"]
+
+
 def test_a_field_is_the_same_alone_and_in_a_batch_and_as_its_seed_says(words):
     texts = ["w1 {x} w2 {y:1-3}", "{y} {x}", "w3 w4 w5 {x}, {y:2} w1"]
     options = {"patterns": {"x": ["w1 w2", "w3", "w4 w5 w6"]}, "seed": 3, "num_return_sequences": 2}

@@ -53,10 +53,11 @@ def test_a_vocabulary_must_have_a_size():
 
 def test_a_saved_pattern_is_the_same_pattern(pattern, tmp_path):
     path = tmp_path / "pattern.json"
-    Pattern(pattern.automaton, "source", "print", 4).save(path)
+    Pattern(pattern.automaton, "source", "print", 4, False).save(path)
     read = Pattern.load(path)
     assert isinstance(read, Pattern)
-    assert (read.source, read.fingerprint, read.mask_token_id) == ("source", "print", 4)
+    marks = read.source, read.fingerprint, read.mask_token_id, read.spaced
+    assert marks == ("source", "print", 4, False)
     step, final, class_of, start = read.automaton
     assert step.equal(pattern.automaton.step)
     assert final.equal(pattern.automaton.final)
@@ -109,7 +110,7 @@ def test_a_pattern_of_another_copy_of_the_code_is_taken_over(pattern):
 
     class Other:
         automaton = tuple(pattern.automaton)
-        source, fingerprint, mask_token_id = "other", "", None
+        source, fingerprint, mask_token_id, spaced = "other", "", None, True
 
     taken = as_pattern(Other())
     assert isinstance(taken, TokenPattern)
