@@ -63,7 +63,8 @@ class EvaluateArguments:
     dataset_config: str | None = option(None, "Configuration on the Hub.")
     text_column: str = option("text", "Column that holds the texts.")
     prompt_column: str | None = option(
-        None, "Column of what is given, where rows are prompts with completions to judge."
+        None,
+        "Column of what is given, where rows are prompts with completions, or with ids, to judge.",
     )
     completion_column: str | None = option(None, "Column of the completions.")
     messages_column: str | None = option(

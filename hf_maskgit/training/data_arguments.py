@@ -58,7 +58,9 @@ class DataArguments:
     )
     text_column: str = option("text", "Column that holds the texts.")
     prompt_column: str | None = option(
-        None, "Column of what is given, never masked, where rows are prompts with completions."
+        None,
+        "Column of what is given, never masked, where rows are prompts with completions; beside "
+        "`ids_column` a column of lists of ids, such as the class of an image.",
     )
     completion_column: str | None = option(None, "Column of what is learned behind the prompt.")
     messages_column: str | None = option(

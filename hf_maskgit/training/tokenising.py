@@ -1,8 +1,8 @@
 """From rows of a data set to bodies: the token ids of each text, with nothing around them.
 
 What a row holds is told by a `Form`: a text, a prompt and its completion, a conversation, or token
-ids as they are. Of a prompt, and of all turns of a conversation but the assistant's, nothing is
-ever masked: bodies of these have a column `maskable` beside their ids.
+ids as they are, of which some may be given. Of a prompt, and of all turns of a conversation but the
+assistant's, nothing is ever masked: bodies of these have a column `maskable` beside their ids.
 """
 
 import hashlib
@@ -51,7 +51,8 @@ class Form:
         text_column: of texts, unless one of the others is named.
         prompt_column, completion_column: of what is given, never masked, and of what is learned.
         messages_column: of conversations, lists of {"role": ..., "content": ...}.
-        ids_column: of lists of token ids, which need no tokenizer.
+        ids_column: of lists of token ids, which need no tokenizer; a `prompt_column` beside it
+            holds lists of ids, too, which are given and stand before them.
     """
 
     text_column: str = "text"
@@ -62,24 +63,31 @@ class Form:
 
     def __post_init__(self) -> None:
         """Refuse a prompt without completion, and more than one form."""
-        if (self.prompt_column is None) != (self.completion_column is None):
+        learned = [self.completion_column, self.messages_column, self.ids_column]
+        if sum(column is not None for column in learned) > 1:
             raise ValueError(
-                "`prompt_column` names what is given and `completion_column` what is learned; "
-                "give both or neither."
+                "`completion_column`, `messages_column` and `ids_column` say what of a row is "
+                "learned; give one of them, or none where it holds a text."
             )
-        given = [self.prompt_column, self.messages_column, self.ids_column]
-        if sum(column is not None for column in given) > 1:
+        takes_prompt = self.completion_column is not None or self.ids_column is not None
+        if self.prompt_column is not None and not takes_prompt:
             raise ValueError(
-                "`prompt_column`, `messages_column` and `ids_column` say what a row holds; give "
-                "one of them, or none where it holds a text."
+                "`prompt_column` names what is given and `completion_column` what is learned "
+                "behind it, or `ids_column` where both are token ids; give two of them, or none."
+            )
+        if self.completion_column is not None and self.prompt_column is None:
+            raise ValueError(
+                "`completion_column` names what is learned behind what `prompt_column` names; give "
+                "both, or `text_column` where nothing is given."
             )
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that are read."""
-        if self.prompt_column is not None and self.completion_column is not None:
-            return self.prompt_column, self.completion_column
-        return (self.messages_column or self.ids_column or self.text_column,)
+        learned = self.completion_column or self.messages_column or self.ids_column
+        if self.prompt_column is not None and learned is not None:
+            return self.prompt_column, learned
+        return (learned or self.text_column,)
 
     @property
     def fixes_tokens(self) -> bool:
@@ -184,19 +192,14 @@ class Tokenising:
 
     def _bodies(self, columns: list[Sequence[Any]], rows: Sequence[Any]) -> list[Body]:
         form = self.form
-        if form.ids_column is not None:
-            return [
-                Body(_checked_ids(ids, row, form.ids_column, self.tokenizer.mask_token_id), None,
-                     Reading(len(ids)))
-                for ids, row in zip(columns[0], rows, strict=True)
-            ]  # fmt: skip
         if self._conversations is not None:
             return [
                 self._body_of_conversation(conversation, row)
                 for conversation, row in zip(columns[0], rows, strict=True)
             ]
+        read = self._read if form.ids_column is None else self._read_ids
         parts = [
-            self._read(texts, rows, name) for texts, name in zip(columns, form.columns, strict=True)
+            read(column, rows, name) for column, name in zip(columns, form.columns, strict=True)
         ]
         if len(parts) == 1:
             return [Body(ids, None, reading) for ids, reading in parts[0]]
@@ -221,6 +224,15 @@ class Tokenising:
         encoded = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)
         readings = self._reader.read(texts, encoded)
         return list(zip(encoded["input_ids"], readings, strict=True))
+
+    def _read_ids(
+        self, lists: Sequence[Any], rows: Sequence[Any], column: str
+    ) -> list[tuple[list[int], Reading]]:
+        size = self.tokenizer.mask_token_id  # the first id behind those of the data
+        checked = [
+            _checked_ids(ids, row, column, size) for ids, row in zip(lists, rows, strict=True)
+        ]
+        return [(ids, Reading(len(ids))) for ids in checked]
 
     def _body_of_conversation(self, conversation: Any, row: Any) -> Body:
         assert self._conversations is not None

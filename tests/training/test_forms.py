@@ -131,7 +131,9 @@ def test_a_tokenizer_that_cannot_read_conversations_is_refused():
     ("options", "sentence"),
     [
         ({"prompt_column": "a"}, "`prompt_column` names what is given and `completion_column`"),
+        ({"completion_column": "a"}, "`completion_column` names what is learned behind what"),
         ({"messages_column": "a", "ids_column": "b", "vocab_size": 9}, "give one of them"),
+        ({"prompt_column": "a", "messages_column": "b"}, "`prompt_column` names what is given"),
         ({"ids_column": "a"}, "`vocab_size` says how many ids there are; give both"),
         ({"vocab_size": 9}, "give both or neither"),
         ({"messages_column": "a", "pack": "joined"}, "would tear completions from their prompts"),
@@ -211,6 +213,19 @@ def test_ids_are_taken_as_they_are_and_checked():
     ):
         with pytest.raises(ValueError, match=f"Row 4 of column 'ids' {sentence}"):
             tokenise([row], [4])
+
+
+def test_ids_may_stand_behind_ids_that_are_given():
+    form = Form(prompt_column="class", ids_column="ids")
+    assert form.columns == ("class", "ids")
+    tokenizer = ids_tokenizer(16)
+    data = Dataset.from_dict({"ids": [[0, 15, 3], [7]], "class": [[9], []]})
+    examples, report = prepare_examples(data, tokenizer, form=form)
+    assert examples["input_ids"][:] == [[9, 0, 15, 3], [7]]
+    assert examples["maskable"][:] == [[0, 1, 1, 1], [1]]
+    assert report.tokens == 5
+    with pytest.raises(ValueError, match="Row 4 of column 'class' holds the id 16"):
+        Tokenising(tokenizer, form)([[16]], [[3]], [4])
 
 
 @pytest.mark.usefixtures("_fresh_accelerate")

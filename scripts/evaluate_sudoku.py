@@ -1,0 +1,150 @@
+"""Let a generator of Sudoku grids solve boards with holes, by several samplers.
+
+    python -m scripts.evaluate_sudoku --model runs/sudoku_4x4/training \
+        --dataset runs/sudoku_4x4/grids
+
+Boards are held-out grids with cells taken out at random. A solution counts when it keeps all rules,
+in lines, columns and boxes, whether or not it is the grid that was taken: boards with many holes
+have several. Every sampler solves the same boards. Tokens are drawn at temperature 1.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import isqrt, sqrt
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from hf_maskgit import MaskGitForMaskedLM
+from hf_maskgit.evaluation.progress import ProgressBar
+from hf_maskgit.evaluation.sudoku import box_side, is_valid
+from hf_maskgit.hub.loading import load_generator
+from hf_maskgit.training.recipes import (
+    check_least,
+    json_objects,
+    option,
+    parse_options,
+    required,
+    run_program,
+)
+from hf_maskgit.training.sources import load_texts
+
+OWN_LAW: dict[str, Any] = {"anneal_temperature": False, "choice_temperature": 0}
+SAMPLERS: list[dict[str, Any]] = [
+    {"order": "random", "steps": 1},
+    {"order": "random", "steps": 4},
+    {"order": "margin", "steps": 4},
+    {"order": "random", "pace": "first_hitting"},
+    {"order": "margin", "steps": 1000},
+    {"pace": "threshold", "confidence_threshold": 0.9},
+    {"pace": "threshold", "confidence_threshold": 0.999},
+    {"pace": "entropy_bound", "entropy_budget": 0.1},
+]
+
+
+@dataclass
+class SolveArguments:
+    """Who solves what."""
+
+    model: str = required("Generator of grids: a folder or a name on the Hub.")
+    dataset: str = required("Data set of grids: a folder of prepare_sudoku.py, or others.")
+    split: str = option("validation", "Split of it.")
+    ids_column: str = option("cells", "Column of the grids.")
+    holes: list[int] | None = field(
+        default=None,
+        metadata={"help": "Cells to take out. Default: a half, three quarters, and all."},
+    )
+    num_boards: int = option(1000, "Boards for each number of holes.")
+    samplers: str | None = option(
+        None, "Options of `generate` for each sampler, a JSON list of objects. Default: eight."
+    )
+    batch_size: int = option(250, "Boards solved together.")
+    seed: int = option(0, "Seed of holes and solutions.")
+    output_file: str | None = option(None, "File for all figures, as JSON.")
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        check_least(self, num_boards=1, batch_size=1)
+
+
+def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Solve, print a table, and return the figures."""
+    (options,) = parse_options((SolveArguments,), argv, "Solve Sudoku boards.")
+    samplers = SAMPLERS
+    if options.samplers is not None:
+        samplers = json_objects("--samplers", options.samplers, {"order": "margin", "steps": 9})
+    grids = load_grids(options)
+    cells = grids.shape[1]
+    holes = options.holes or [cells // 2, 3 * cells // 4, cells]
+    if not all(0 < number <= cells for number in holes):
+        raise ValueError(f"`holes` lie in 1..{cells}, the cells of these grids; got {holes}.")
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    model, _ = load_generator(options.model, device_map=device)
+    print("| holes | sampler | valid | passes |")
+    print("|---|---|---|---|")
+    found = []
+    for number in holes:
+        boards = take_out(grids, number, options, cast(int, model.config.mask_token_id))
+        for sampler in samplers:
+            valid, passes = solve(model, boards.to(device), sampler, options)
+            error = sqrt(valid * (1 - valid) / len(boards))
+            figures = {"valid": valid, "standard_error": error, "passes": passes}
+            found.append({"holes": number, "options": sampler, **figures})
+            name = ", ".join(f"`{key}={value!r}`" for key, value in sampler.items())
+            print(f"| {number} | {name} | {valid:.3f} ± {error:.3f} | {passes:.1f} |", flush=True)
+    if options.output_file is not None:
+        Path(options.output_file).write_text(json.dumps(found, indent=2), encoding="utf-8")
+    return found
+
+
+def load_grids(options: SolveArguments) -> Tensor:
+    """Read the grids, (G, n * n) long.
+
+    Raises:
+        ValueError: for rows that are no valid grids of one size.
+    """
+    rows = load_texts(options.dataset, None, options.split)[options.ids_column][:]
+    sizes = {len(row) for row in rows}
+    side = isqrt(max(sizes))
+    if sizes != {side * side} or not bool(is_valid(torch.tensor(rows), side).all()):
+        raise ValueError(
+            f"Column {options.ids_column!r} of {options.dataset!r} must hold Sudoku grids of one "
+            "size, as scripts/prepare_sudoku.py makes them."
+        )
+    return torch.tensor(rows)
+
+
+def take_out(grids: Tensor, holes: int, options: SolveArguments, mask: int) -> Tensor:
+    """Make boards: grids, again from the first behind the last, with masks at random cells."""
+    draws = torch.Generator().manual_seed(options.seed)
+    boards = grids[torch.arange(options.num_boards) % len(grids)]
+    ranks = torch.rand(boards.shape, generator=draws).argsort(1).argsort(1)
+    return boards.masked_fill(ranks < holes, mask)
+
+
+def solve(
+    model: MaskGitForMaskedLM, boards: Tensor, sampler: dict[str, Any], options: SolveArguments
+) -> tuple[float, float]:
+    """Solve all boards; return the share of valid solutions and the mean passes."""
+    side, valid, passes = isqrt(boards.shape[1]), 0, 0
+    box_side(side)
+    with ProgressBar("Solving", len(boards), "board") as told:
+        for start in range(0, len(boards), options.batch_size):
+            part = boards[start : start + options.batch_size]
+            done: Any = model.generate(
+                part,
+                seed=[options.seed + start + row for row in range(len(part))],
+                return_dict_in_generate=True,
+                **{**OWN_LAW, **sampler},
+            )
+            valid += int(is_valid(done.sequences, side).sum())
+            passes += int(done.denoiser_passes.sum())
+            told.update(len(part))
+    return valid / len(boards), passes / len(boards)
+
+
+if __name__ == "__main__":
+    run_program(main)
