@@ -42,6 +42,8 @@ _LEAST_ROWS = 256
 # Likewise of a decoding, which reads them in place.
 _READ_ELEMENTS = {True: _USED_AGAIN, False: 2**28}
 _LEAST_READ = 64
+# A decoding that may find out that it needs fewer computes them late long before they are as many.
+_LATE_SHARE = {True: 8, False: 1}
 
 
 class _States(BaseModelOutput):
@@ -117,6 +119,11 @@ def rows_at_a_time(denoiser: PreTrainedModel) -> int:
     """Return for how many positions a decoding had best run the head at a time."""
     elements = _READ_ELEMENTS[denoiser.device.type == "cpu"]
     return max(_LEAST_READ, elements // denoiser.config.get_text_config().vocab_size)
+
+
+def is_worth_holding_back(denoiser: PreTrainedModel, count: int) -> bool:
+    """Tell whether the logits of so many positions had best be computed behind the pass."""
+    return count * _LATE_SHARE[denoiser.device.type == "cpu"] > rows_at_a_time(denoiser)
 
 
 def head_parameters(denoiser: PreTrainedModel) -> list[nn.Parameter]:

@@ -16,10 +16,11 @@ from .decoding_turn import CriticFn, DecodingState, LogitsFn, Pass, Turn
 from .noise import keyed_uniforms, mixed, signed
 from .position_logits import LateLogits
 from .sampler import Sampler
+from .sampler_contenders import Contenders, noise_of
 from .sampler_orders import Look
 from .sampler_paces import annealing, annealing_by_reveals, reveal_probability
 from .sampler_rules import Rules, Timetable, rules_of
-from .sampler_scores import Distribution, gumbel, log_probability
+from .sampler_scores import Distribution, log_probability
 
 # Looks at the rows (B, L) after each pass and may return them changed.
 StepCallback = Callable[[int, DecodingState], DecodingState | None]
@@ -153,7 +154,7 @@ def fill_masks(
     """
     keys = torch.tensor([signed(seed) for seed in seeds], device=state.text.device)
     planner, uniforms = Planner(state, sampler), rules_of(sampler).pace.uniforms
-    meter = _Meter(logits_fn, critic_fn, lengths)
+    meter, contenders = _Meter(logits_fn, critic_fn, lengths), Contenders()
     reveal_steps = torch.full_like(state.text, -1)
     stopped = torch.zeros_like(state.masked[:, 0])
     step = 0
@@ -171,6 +172,7 @@ def fill_masks(
             row_uniforms(keys, lengths, rows, step, state.text.shape[1], uniforms),
             sampler,
             meter.scores,
+            contenders,
         )
         state = state.with_rows(rows, after)
         if on_step_end is not None:
@@ -216,6 +218,7 @@ def reveal_step(
     uniforms: Tensor,
     sampler: Sampler,
     critic_fn: CriticFn | None = None,
+    contenders: Contenders | None = None,
 ) -> DecodingState:
     """Make one pass: choose masked positions of each row and reveal them, perhaps remask others.
 
@@ -233,6 +236,7 @@ def reveal_step(
         uniforms: (R, L, C) float64 in [0, 1), see `Turn`.
         sampler: order, pace, remasking, temperatures.
         critic_fn: the critic, where the sampler asks one.
+        contenders: of the decoding, so that masks which cannot be chosen are not asked for.
 
     Returns:
         The rows after the pass.
@@ -240,19 +244,21 @@ def reveal_step(
     rules = rules_of(sampler)
     competes = rules.remask.competes
     turn = Turn(logits_fn, rows, state, asked, uniforms, sampler, critic_fn, competes)
+    # 1. Who competes.
+    positions = turn.competing
     if rules.order.asks is None:
-        return _step(turn, rules)
+        return _step(turn, rules, positions)
+    if contenders is not None:
+        turn, positions = contenders.of(turn, rules, positions)
     # The head is run on some rows at a time, and what it gives is used up before the next ones.
-    for index, part in turn.parts(rules.order.asks(turn, turn.competing)):
-        state = state.with_rows(index, _step(part, rules))
+    for index, part in turn.parts(rules.order.asks(turn, positions)):
+        state = state.with_rows(index, _step(part, rules, positions[index]))
     return state
 
 
-def _step(turn: Turn, rules: Rules) -> DecodingState:
+def _step(turn: Turn, rules: Rules, positions: Tensor) -> DecodingState:
     """Do as `reveal_step`, for rows whose logits are known or wanted at the chosen places alone."""
     competes, state, sampler = turn.tokens_compete, turn.state, turn.sampler
-    # 1. Who competes.
-    positions = turn.competing
     # 2. The order looks.
     look = rules.order.look(turn, positions)
     look = look._replace(scores=_weighed(look.scores, turn, positions, rules))
@@ -297,12 +303,10 @@ def _weighed(scores: Tensor, turn: Turn, positions: Tensor, rules: Rules) -> Ten
     """Weigh the scores (R, L) as the remasking wants it, and add Gumbel noise to them."""
     if rules.remask.weigh is not None:
         scores = rules.remask.weigh(turn, scores)
-    scale = getattr(turn.sampler, rules.order.noise) if rules.order.noise else 0
-    if not scale or not turn.sampler.do_sample:
+    noise = noise_of(turn, rules, positions)
+    if noise is None:
         return scores
-    of_row = scale * turn.asked.temperature_scale[positions.nonzero()[:, 0]]
-    noisy = scores[positions] + (of_row * gumbel(turn.coins[positions])).to(scores.dtype)
-    return scores.masked_scatter(positions, noisy)
+    return scores.masked_scatter(positions, scores[positions] + noise.to(scores.dtype))
 
 
 def _write(turn: Turn, look: Look, chosen: Tensor) -> DecodingState:

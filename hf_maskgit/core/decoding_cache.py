@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers.utils import logging
 
 from .attention_cache import Active, Store, caching, twin_of, why_no_twin
-from .chunked_head import can_hold_back, late_logits, rows_at_a_time
+from .chunked_head import can_hold_back, is_worth_holding_back, late_logits
 from .decoding_turn import LogitsFn
 from .encoder_kinds import first_position
 from .options import option, options_of
@@ -158,11 +158,11 @@ class Denoiser:
         return _logits_of(model, output)
 
     def _holds_back(self, positions: Tensor) -> bool:
-        """Tell whether there may be more positions than the head had best run on at a time."""
+        """Tell whether the head had best not run on all positions at once."""
         denoiser = getattr(self.model, "denoiser", None)  # a stand-in of the model may have none
         if denoiser is None or not can_hold_back(self.model, denoiser):
             return False
-        return positions.numel() > rows_at_a_time(denoiser)
+        return is_worth_holding_back(denoiser, positions.numel())
 
 
 def _logits_of(model: Any, output: Any) -> Tensor | LateLogits:

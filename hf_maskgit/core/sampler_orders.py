@@ -57,6 +57,7 @@ class Order:
         reads: options of its own.
         asks_critic: its scores are the token critic's log-odds.
         in_nats: its scores are entropies, with a minus sign.
+        most: no score of it is higher; None where nothing says so.
         blind: it looks at no logits and no tokens, so that it is known before either.
         competing: the remasking that `can_mask_prev_unmasked` means with it.
     """
@@ -71,6 +72,7 @@ class Order:
     reads: tuple[str, ...] = ()
     asks_critic: bool = False
     in_nats: bool = False
+    most: float | None = None
     blind: bool = False
     competing: str = "confidence"
 
@@ -158,6 +160,7 @@ ORDERS: dict[str, Order] = {
         "arXiv 2510.04525 (choose the place, then draw)",
         noise="choice_temperature",
         choice_temperature=2.0,
+        most=0.0,
     ),
     "margin": Order(
         "where the two likeliest tokens are furthest apart",
@@ -166,6 +169,7 @@ ORDERS: dict[str, Order] = {
         "arXiv 2502.06768",
         noise="choice_temperature",
         choice_temperature=1.0,
+        most=1.0,
     ),
     "entropy": Order(
         "where the entropy of p is lowest",
@@ -174,6 +178,7 @@ ORDERS: dict[str, Order] = {
         noise="choice_temperature",
         choice_temperature=2.0,
         in_nats=True,
+        most=0.0,
     ),
     "confidence": Order(
         "where the token just drawn is likeliest; texts repeat more",
@@ -182,6 +187,7 @@ ORDERS: dict[str, Order] = {
         "MaskGIT, arXiv 2202.04200; x-transformers",
         noise="choice_temperature",
         choice_temperature=4.5,
+        most=0.0,
     ),
     "critic": Order(
         "where a token critic finds the token just drawn most likely right; one critic pass more "

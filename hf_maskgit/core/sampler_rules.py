@@ -72,6 +72,8 @@ class Pace:
         uniforms: numbers that it needs per position and pass.
         reads: options of its own; one that does not read `steps` takes the passes it needs.
         plan: the timetable for (B,) masks, where it goes by one.
+        counts: of a turn and places (R, L) bool, how many it chooses, (R,) long, of those with the
+            highest scores; None where it must look first. Fewer places of masks change nothing.
     """
 
     help: str
@@ -84,6 +86,7 @@ class Pace:
     uniforms: int = 2
     reads: tuple[str, ...] = ()
     plan: Callable[[Sampler, Tensor], Timetable] = lambda *_: Timetable()
+    counts: Callable[[Turn, Tensor], Tensor] | None = None
 
     @property
     def by_steps(self) -> bool:
@@ -91,7 +94,7 @@ class Pace:
         return "steps" in self.reads
 
 
-def _to_plan(turn: Turn, look: Look, places: Tensor) -> Tensor:
+def _planned(turn: Turn, places: Tensor) -> Tensor:
     """So many that the row comes to its plan; at least one, unless tokens compete with masks.
 
     A row of 7 masks in blocks of 4 that is to have 5 left: 3 of them stand in the later block, so
@@ -100,7 +103,11 @@ def _to_plan(turn: Turn, look: Look, places: Tensor) -> Tensor:
     elsewhere = (turn.state.masked & ~places).sum(1)  # masks of later blocks stay masks
     counts = places.sum(1) - (turn.asked.remaining - elsewhere)
     tokens_compete = REMASKS[turn.sampler.remask].competes
-    return highest(look.scores, places, counts.clamp_min(0 if tokens_compete else 1))
+    return counts.clamp_min(0 if tokens_compete else 1)
+
+
+def _to_plan(turn: Turn, look: Look, places: Tensor) -> Tensor:
+    return highest(look.scores, places, _planned(turn, places))
 
 
 def _by_coin(turn: Turn, look: Look, places: Tensor) -> Tensor:
@@ -154,6 +161,7 @@ PACES: dict[str, Pace] = {
         takes_noise=True,
         reads=("steps", "schedule"),
         plan=_counts,
+        counts=_planned,
     ),
     "ancestral": Pace(
         "each mask with probability `(alpha_s - alpha_t) / (1 - alpha_t)`; a pass that reveals "

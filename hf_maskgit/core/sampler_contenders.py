@@ -1,0 +1,106 @@
+"""Which masks can be chosen at all: the noise on an order, known beforehand, rules others out.
+
+An order with noise ranks masks by score + noise. The noise is known before the denoiser is asked,
+and a score has a most, such as 0 for a log-probability. So the masks with the most noise are tried
+first: where n of a row are to be chosen, the n-th best of those is a mark, and a mask whose noise
+and the most that a score can be stay below it is none of the n, whatever its logits are. Its logits
+are not computed. What is chosen is the same; no other work of a pass in a large vocabulary is as
+much as the LM head at every mask.
+
+Letters: R rows still being decoded, L length, V vocabulary, N positions.
+"""
+
+from dataclasses import replace
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from .decoding_turn import Turn
+from .position_logits import LateLogits
+from .sampler_orders import placed
+from .sampler_rules import Rules
+from .sampler_scores import gumbel, highest, ranks
+
+# Masks that are tried, for each that is chosen: the mark is higher with more, and they cost more.
+_TRIED = 2
+# They are computed twice if they win, so that few masks had best be asked all at once.
+_MOST_TRIED = 0.25
+# Noise falls from pass to pass: where it ruled out no more than they cost, it will not later.
+_LEAST_SPARED = 0.1
+
+
+def noise_of(turn: Turn, rules: Rules, places: Tensor) -> Tensor | None:
+    """Return the Gumbel noise on the order's scores at places (R, L) bool, (N,) float64, or None.
+
+    Args:
+        turn: the pass.
+        rules: of its sampler.
+        places: which compete.
+    """
+    scale = getattr(turn.sampler, rules.order.noise) if rules.order.noise else 0
+    if not scale or not turn.sampler.do_sample:
+        return None
+    of_row = scale * turn.asked.temperature_scale[places.nonzero()[:, 0]]
+    return of_row * gumbel(turn.coins[places])
+
+
+class Contenders:
+    """The masks that can be chosen, pass by pass of one decoding."""
+
+    def __init__(self) -> None:
+        self._is_worth_it = True
+
+    def of(self, turn: Turn, rules: Rules, places: Tensor) -> tuple[Turn, Tensor]:
+        """Leave out the masks that cannot be chosen.
+
+        Args:
+            turn: a pass.
+            rules: of its sampler.
+            places: (R, L) bool, where its order asks for logits.
+
+        Returns:
+            The pass, in which the denoiser may have been asked; and which of the places are left.
+        """
+        counts = rules.pace.counts
+        if not self._is_worth_it or counts is None or not _are_known(turn, rules):
+            return turn, places
+        found = turn.logits_fn(turn.rows, turn.state.text, places)
+        turn = replace(turn, logits_fn=lambda *_: found)
+        # Logits that are there cost no more, and nothing need wait for the device.
+        noise = noise_of(turn, rules, places) if isinstance(found, LateLogits) else None
+        if noise is None:
+            return turn, places
+        of_places, wanted = placed(noise, places), counts(turn, places)
+        tried = highest(of_places, places, _TRIED * wanted)
+        total, cost = int(places.sum()), int(tried.sum())
+        if cost > _MOST_TRIED * total:
+            return turn, places
+        late = cast(LateLogits, found)
+        turn = replace(turn, logits_fn=lambda _, __, asked: late.only(asked[places]))
+        left = _left(turn, rules, places, of_places, tried, wanted)
+        spared = total - int(left.sum()) - cost
+        self._is_worth_it = spared >= _LEAST_SPARED * total
+        return turn, left
+
+
+def _are_known(turn: Turn, rules: Rules) -> bool:
+    """Tell whether noise and the most of a score are all that it takes."""
+    # The scores of revealed tokens may be weighed, and a pattern's law is one of all its masks.
+    alone = not turn.tokens_compete and turn.state.patterns is None
+    return alone and rules.order.most is not None and not turn.sampler.changes_scores
+
+
+def _left(
+    turn: Turn, rules: Rules, places: Tensor, noise: Tensor, tried: Tensor, counts: Tensor
+) -> Tensor:
+    """Return the places (R, L) bool whose score and noise (R, L) can reach the mark."""
+    looks = [rules.order.look(part, tried[index]) for index, part in turn.parts(tried)]
+    scores = torch.cat([look.scores for look in looks])
+    noise = noise.to(scores.dtype)
+    reached = scores + noise
+    # A row that has fewer masks than are to be chosen is tried whole, and keeps all.
+    last = torch.minimum(counts, tried.sum(1)) - 1
+    is_mark = (ranks(reached, tried) == last[:, None]) & tried
+    mark = reached.masked_fill(~is_mark, torch.inf).amin(1, keepdim=True)
+    return places & (torch.where(tried, reached, noise + (rules.order.most or 0.0)) >= mark)
