@@ -2,6 +2,7 @@
 
     python -m scripts.evaluate_sudoku --model runs/sudoku_4x4/training \
         --dataset runs/sudoku_4x4/grids
+    python -m scripts.evaluate_sudoku --dataset runs/sudoku_4x4/grids    # no network: the exact law
 
 Boards are held-out grids with cells taken out at random. A solution counts when it keeps all rules,
 in lines, columns and boxes, whether or not it is the grid that was taken: boards with many holes
@@ -9,7 +10,7 @@ have several. Every sampler solves the same boards. Tokens are drawn at temperat
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import isqrt, sqrt
 from pathlib import Path
@@ -18,9 +19,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from hf_maskgit import MaskGitForMaskedLM
 from hf_maskgit.evaluation.progress import ProgressBar
-from hf_maskgit.evaluation.sudoku import box_side, is_valid
+from hf_maskgit.evaluation.sudoku import all_grids, exact_denoiser, is_valid
+from hf_maskgit.evaluation.table_denoisers import fill_by, plain_sampler
 from hf_maskgit.hub.loading import load_generator
 from hf_maskgit.training.recipes import (
     check_least,
@@ -32,6 +33,9 @@ from hf_maskgit.training.recipes import (
 )
 from hf_maskgit.training.sources import load_texts
 
+# Boards (R, n * n), a sampler and a seed -> the boards filled, and (R,) passes of each.
+Fill = Callable[[Tensor, dict[str, Any], int], tuple[Tensor, Tensor]]
+COMPLETE = 4  # the side of the grids that are all known
 OWN_LAW: dict[str, Any] = {"anneal_temperature": False, "choice_temperature": 0}
 SAMPLERS: list[dict[str, Any]] = [
     {"order": "random", "steps": 1},
@@ -49,8 +53,12 @@ SAMPLERS: list[dict[str, Any]] = [
 class SolveArguments:
     """Who solves what."""
 
-    model: str = required("Generator of grids: a folder or a name on the Hub.")
     dataset: str = required("Data set of grids: a folder of prepare_sudoku.py, or others.")
+    model: str | None = option(
+        None,
+        "Generator of grids: a folder or a name on the Hub. Left out, boards of 4 by 4 are solved "
+        "by the exact law of the 288 grids.",
+    )
     split: str = option("validation", "Split of it.")
     ids_column: str = option("cells", "Column of the grids.")
     holes: list[int] | None = field(
@@ -81,15 +89,14 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     holes = options.holes or [cells // 2, 3 * cells // 4, cells]
     if not all(0 < number <= cells for number in holes):
         raise ValueError(f"`holes` lie in 1..{cells}, the cells of these grids; got {holes}.")
-    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    model, _ = load_generator(options.model, device_map=device)
+    fill, mask = filler_of(options, isqrt(cells))
     print("| holes | sampler | valid | passes |")
     print("|---|---|---|---|")
     found = []
     for number in holes:
-        boards = take_out(grids, number, options, cast(int, model.config.mask_token_id))
+        boards = take_out(grids, number, options, mask)
         for sampler in samplers:
-            valid, passes = solve(model, boards.to(device), sampler, options)
+            valid, passes = solve(fill, boards, sampler, options)
             error = sqrt(valid * (1 - valid) / len(boards))
             figures = {"valid": valid, "standard_error": error, "passes": passes}
             found.append({"holes": number, "options": sampler, **figures})
@@ -125,23 +132,47 @@ def take_out(grids: Tensor, holes: int, options: SolveArguments, mask: int) -> T
     return boards.masked_fill(ranks < holes, mask)
 
 
+def filler_of(options: SolveArguments, side: int) -> tuple[Fill, int]:
+    """Return what fills boards, and the id of its mask.
+
+    Raises:
+        ValueError: for the exact law of larger grids.
+    """
+    if options.model is None:
+        if side != COMPLETE:
+            raise ValueError(
+                f"The exact law is known of grids of {COMPLETE} by {COMPLETE}, and these have "
+                f"{side} by {side} cells; name a generator with --model."
+            )
+        denoiser = exact_denoiser(all_grids(), side)
+
+        def by_law(boards: Tensor, sampler: dict[str, Any], seed: int) -> tuple[Tensor, Tensor]:
+            done = fill_by(denoiser, boards, plain_sampler(side, {**OWN_LAW, **sampler}), seed)
+            return done.text, done.passes
+
+        return by_law, side
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    model, _ = load_generator(options.model, device_map=device)
+
+    def by_model(boards: Tensor, sampler: dict[str, Any], seed: int) -> tuple[Tensor, Tensor]:
+        asked = {"return_dict_in_generate": True, **OWN_LAW, **sampler}
+        done: Any = model.generate(boards.to(device), seed=seed, **asked)
+        return done.sequences.cpu(), done.denoiser_passes
+
+    return by_model, cast(int, model.config.mask_token_id)
+
+
 def solve(
-    model: MaskGitForMaskedLM, boards: Tensor, sampler: dict[str, Any], options: SolveArguments
+    fill: Fill, boards: Tensor, sampler: dict[str, Any], options: SolveArguments
 ) -> tuple[float, float]:
     """Solve all boards; return the share of valid solutions and the mean passes."""
     side, valid, passes = isqrt(boards.shape[1]), 0, 0
-    box_side(side)
     with ProgressBar("Solving", len(boards), "board") as told:
         for start in range(0, len(boards), options.batch_size):
             part = boards[start : start + options.batch_size]
-            done: Any = model.generate(
-                part,
-                seed=[options.seed + start + row for row in range(len(part))],
-                return_dict_in_generate=True,
-                **{**OWN_LAW, **sampler},
-            )
-            valid += int(is_valid(done.sequences, side).sum())
-            passes += int(done.denoiser_passes.sum())
+            solved, taken = fill(part, sampler, options.seed + start)
+            valid += int(is_valid(solved, side).sum())
+            passes += int(taken.sum())
             told.update(len(part))
     return valid / len(boards), passes / len(boards)
 

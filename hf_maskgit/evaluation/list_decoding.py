@@ -12,12 +12,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..core.decoding import fill_masks
-from ..core.decoding_turn import DecodingState
 from ..core.noise import mix
 from ..core.sampler_orders import ORDERS
 from ..core.sampler_rules import PACES
 from .list_tasks import Asked, ListTask, expected_accuracy
+from .table_denoisers import TableDenoiser, fill_by
 
 
 class Measured(NamedTuple):
@@ -51,14 +50,7 @@ def measure(task: ListTask, asked: Asked, samples: int, seed: int = 0) -> Measur
     draws = torch.Generator().manual_seed(mix(seed, samples))
     items = torch.rand(samples, n, generator=draws).argsort(1)
     text = torch.cat([items, torch.full_like(items, n + 1)], 1)
-    masked = text == n + 1
-    filled = fill_masks(
-        denoiser_of(task, n),
-        DecodingState.start(text, masked, masked),
-        torch.full((samples,), 2 * n),
-        asked.sampler,
-        [mix(seed, row) for row in range(samples)],
-    )
+    filled = fill_by(denoiser_of(task, n), text, asked.sampler, seed)
     right = task.is_right(items, filled.text[:, n:])
     accuracy = float(right.double().mean())
     tokens_per_pass = n / float(filled.passes.double().mean())
@@ -72,8 +64,8 @@ def _deviation(accuracy: float, expected: float, samples: int) -> float:
     return math.copysign(math.inf, off) if off else 0.0
 
 
-def denoiser_of(task: ListTask, items: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """Return the exact denoiser of a task as `fill_masks` calls it.
+def denoiser_of(task: ListTask, items: int) -> TableDenoiser:
+    """Return the exact denoiser of a task.
 
     Its texts (R, 2 n) are a list of ids 0..n-1 and an answer; id n is the newcomer, n + 1 the mask.
     """

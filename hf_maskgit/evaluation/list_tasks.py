@@ -20,10 +20,8 @@ import torch
 from torch import Tensor
 
 from ..core.sampler import Sampler
-from ..core.sampler_choices import resolve_choices
-from ..core.sampler_orders import ORDERS
 from ..core.sampler_paces import mask_rates_by_blocks, remaining_by_blocks, reveal_probability
-from ..core.schedules import get_schedule
+from .table_denoisers import plain_sampler
 
 _EDGE = 1e-9  # numbers nearer to each other than this differ by rounding alone
 # What the closed forms read of a sampler; all else stands at what samples the denoiser's own law.
@@ -150,23 +148,7 @@ def ask(items: int, options: Mapping[str, Any]) -> Asked:
         raise ValueError(
             f"The accuracy in closed form knows {', '.join(known)}, got {', '.join(unknown)}."
         )
-    rest = {name: options[name] for name in OPTIONS if name in options}
-    choices = resolve_choices(options.get("order"), options.get("pace"), None)
-    if ORDERS[choices.order].asks_critic:
-        raise ValueError(
-            f"order={choices.order!r} asks a second network, whose law is not the task's; choose "
-            "another order."
-        )
-    sampler = Sampler(
-        mask_token_id=items + 1,
-        suppressed=torch.tensor([items + 1]),
-        end_ids=torch.tensor([], dtype=torch.long),
-        anneal_temperature=False,
-        choice_temperature=0.0,
-        **{"steps": items, **rest, "schedule": get_schedule(rest.get("schedule", "linear"))},
-        **choices._asdict(),
-    )
-    return Asked(items, sampler)
+    return Asked(items, plain_sampler(items + 1, {"steps": items, **options}))
 
 
 def expected_accuracy(task: ListTask, asked: Asked) -> float:

@@ -1,4 +1,4 @@
-"""Sudoku grids: all small ones, random larger ones, and whether a grid keeps the rules.
+"""Sudoku grids: all small ones with their exact denoiser, random larger ones, and the rules.
 
 A grid of side n, a square number, is a row of n * n ids 0..n-1, cell after cell from the top left;
 each id stands once in every line, every column and every box of sqrt(n) by sqrt(n) cells.
@@ -11,6 +11,8 @@ import math
 
 import torch
 from torch import Tensor
+
+from .table_denoisers import TableDenoiser
 
 
 def box_side(side: int) -> int:
@@ -51,6 +53,25 @@ def all_grids() -> Tensor:
     many = len(halves)
     grids = torch.cat([halves.repeat_interleave(many, 0), halves.repeat(many, 1)], 1)
     return grids[is_valid(grids, 4)]
+
+
+def exact_denoiser(grids: Tensor, side: int) -> TableDenoiser:
+    """Return the denoiser that knows that a text is one of some grids, all equally likely.
+
+    Args:
+        grids: (G, n * n) long; ids 0..n-1, the mask is n.
+        side: n.
+    """
+    ids = torch.nn.functional.one_hot(grids, side + 1).double().flatten(1)  # (G, n * n * (n + 1))
+
+    def logits(rows: Tensor, text: Tensor, positions: Tensor) -> Tensor:
+        fits = ((text[:, None] == grids) | (text[:, None] == side)).all(-1).double()  # (R, G)
+        # Where none fits any more, the board is lost, whatever comes.
+        fits = torch.where(fits.any(1, keepdim=True), fits, torch.ones_like(fits))
+        law = (fits @ ids).view(len(text), side * side, side + 1) / fits.sum(1)[:, None, None]
+        return law.log()[positions]
+
+    return logits
 
 
 def random_grids(side: int, num_grids: int, generator: torch.Generator) -> Tensor:

@@ -5,7 +5,14 @@ import itertools
 import pytest
 import torch
 
-from hf_maskgit.evaluation.sudoku import all_grids, box_side, groups_of, is_valid, random_grids
+from hf_maskgit.evaluation.sudoku import (
+    all_grids,
+    box_side,
+    exact_denoiser,
+    groups_of,
+    is_valid,
+    random_grids,
+)
 
 
 def keeps_rules(grid, side):
@@ -59,6 +66,33 @@ def test_every_small_grid_may_be_drawn_and_a_seed_decides_which():
     assert not torch.equal(first, other)
     # The seed is fixed; the search prefers none strongly, the rarest of all comes three times.
     assert len(random_grids(4, 3000, torch.Generator().manual_seed(0)).unique(dim=0)) == 288
+
+
+def test_the_exact_denoiser_counts_the_grids_that_fit():
+    grids, draws = all_grids(), torch.Generator().manual_seed(0)
+    boards = grids[torch.randint(288, (5,), generator=draws)]
+    boards = boards.masked_fill(torch.rand(boards.shape, generator=draws) < 0.6, 4)
+    masks = boards == 4
+    found = exact_denoiser(grids, 4)(torch.arange(5), boards, masks).exp()
+    expected = []
+    for board in boards.tolist():
+        fits = [
+            grid
+            for grid in grids.tolist()
+            if all(shown in (4, cell) for shown, cell in zip(board, grid, strict=True))
+        ]
+        expected += [
+            [sum(grid[i] == id_ for grid in fits) / len(fits) for id_ in range(5)]
+            for i in range(16)
+            if board[i] == 4
+        ]
+    assert torch.allclose(found, torch.tensor(expected).double())
+
+
+def test_a_lost_board_is_still_filled():
+    board = torch.tensor([[0, 0, *[4] * 14]])
+    found = exact_denoiser(all_grids(), 4)(torch.tensor([0]), board, board == 4).exp()
+    assert torch.allclose(found, torch.tensor([0.25] * 4 + [0.0]).double().expand(14, -1))
 
 
 @pytest.mark.parametrize("side", [-4, 1, 2, 8])

@@ -63,8 +63,25 @@ def test_boards_are_solved_by_every_sampler(grids, tmp_path, capsys):
     assert table[4] == "| 16 | `order='random'`, `steps=1` | 0.000 ± 0.000 | 1.0 |"
 
 
+def test_the_exact_law_solves_small_boards_and_no_others(grids, tmp_path):
+    """One cell per pass it is always right; all at once as often as the law of the cells says."""
+    samplers = [
+        {"pace": "first_hitting"},
+        {"order": "margin", "steps": 16},
+        {"order": "random", "steps": 1},
+    ]
+    words = ["--num_boards", "40", "--holes", "16", "--samplers", json.dumps(samplers)]
+    found = evaluate_sudoku.main(["--dataset", str(grids), *words])
+    assert [row["valid"] for row in found] == [1, 1, 0]  # 288 of 4^16 boards keep the rules
+    prepare_sudoku.main(["--output_dir", str(tmp_path / "large"), "--num_grids", "50"])
+    with pytest.raises(
+        ValueError, match="of 4 by 4, and these have 9 by 9 cells; name a gen"
+    ):
+        evaluate_sudoku.main(["--dataset", str(tmp_path / "large" / "grids"), *words])
+
+
 def test_boards_have_as_many_holes_as_asked_for(grids):
-    options = evaluate_sudoku.SolveArguments("m", str(grids), num_boards=100)
+    options = evaluate_sudoku.SolveArguments(str(grids), num_boards=100)
     whole = evaluate_sudoku.load_grids(options)
     boards = evaluate_sudoku.take_out(whole, 5, options, 4)
     assert (boards == 4).sum(1).tolist() == [5] * 100
