@@ -5,6 +5,7 @@ masks.
 """
 
 import importlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,8 +23,10 @@ from .pipeline_blanks import Holes, Template
 from .pipeline_drafts import Draft, padded
 from .text_bound import forbidden_ids, predict_masked
 from .token_pattern import TokenPattern, as_pattern
+from .tokenizer_memory import per_tokenizer
 
 _MASS_STREAM = 0x6D617373  # tells these draws from those of `generate` under the same seed
+_MOST_COMPILED = 32  # patterns that are kept for a tokenizer; each takes a few MiB at most
 _AT_ONCE = 16  # texts of one pass: every mask of each has a row of the vocabulary
 _KINDS: dict[type, str] = {str: "from_regex", Mapping: "from_json_schema", Sequence: "from_choices"}
 
@@ -66,7 +69,31 @@ def _compiled(name: Any, given: Any, tokenizer: PreTrainedTokenizerBase) -> Toke
             f"The pattern of {{{name}}} must be compiled, which the code in a checkpoint cannot: "
             "pip install 'hf_maskgit[patterns]', or give a Pattern that was saved and loaded."
         ) from error
-    return as_pattern(getattr(compiler, how)(given, tokenizer))
+    memory, key = _memory(tokenizer), _key(how, given)
+    known = key is not None and key in memory
+    pattern = memory.pop(key) if known else as_pattern(getattr(compiler, how)(given, tokenizer))
+    if key is not None:
+        memory[key] = pattern  # now the last that was used
+        while len(memory) > _MOST_COMPILED:
+            del memory[next(iter(memory))]
+    return pattern
+
+
+@per_tokenizer
+def _memory(tokenizer: PreTrainedTokenizerBase) -> dict[tuple[Any, ...] | None, TokenPattern]:
+    """Return the patterns that were compiled for a tokenizer, the one used last at the end."""
+    return {}
+
+
+def _key(how: str, given: Any) -> tuple[Any, ...] | None:
+    """Return what tells patterns apart before they are compiled; None for what cannot be told."""
+    if isinstance(given, str):
+        return how, given
+    try:
+        # Not sorted: the texts of a schema have its properties in its order.
+        return how, json.dumps(dict(given) if isinstance(given, Mapping) else list(given))
+    except (TypeError, ValueError):
+        return None  # which the compiler refuses
 
 
 def check_names(holes: Holes, patterns: Mapping[str, TokenPattern]) -> None:

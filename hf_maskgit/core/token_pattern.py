@@ -29,6 +29,7 @@ from .pattern_automaton import (
     possible_lengths,
     shortest_and_longest,
 )
+from .tokenizer_memory import decoder_of, per_tokenizer
 
 _FORMAT = "hf_maskgit pattern 1"
 _MARKS = ("source", "fingerprint", "mask_token_id", "spaced")  # beside the automaton
@@ -203,16 +204,13 @@ def as_pattern(value: Any) -> TokenPattern:
     )
 
 
+@per_tokenizer
 def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     """Return what tells tokenizers apart whose tokens stand for different texts."""
     check_is_tokenizer(tokenizer)
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    decoder = getattr(backend, "decoder", None)
     # What the tokens are, and how they are put together; not how texts are cut into them.
-    known = [
-        sorted(tokenizer.get_vocab().items(), key=lambda item: (item[1], item[0])),
-        "" if decoder is None else decoder.__getstate__().decode(),
-    ]
+    vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: (item[1], item[0]))
+    known = [vocabulary, decoder_of(tokenizer)]
     return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:32]
 
 

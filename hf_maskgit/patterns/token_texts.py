@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ..core.special_tokens import special_ids, tokenizer_fields
+from ..core.tokenizer_memory import decoder_of, per_tokenizer
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _SAMPLES, _SAMPLE_LENGTH = 64, 6
@@ -32,6 +33,7 @@ class TokenTexts(NamedTuple):
     spaced: bool
 
 
+@per_tokenizer
 def token_texts(tokenizer: PreTrainedTokenizerBase) -> TokenTexts:
     """Find out what each token adds to a text.
 
@@ -152,17 +154,16 @@ def _runs_on(
 
 
 def _decoder_types(tokenizer: PreTrainedTokenizerBase) -> set[str]:
-    decoder = getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", None)
     found: set[str] = set()
-    if decoder is None:
-        return found
 
     def collect(part: Any) -> None:
         found.add(part["type"])
         for inner in part.get("decoders", []):
             collect(inner)
 
-    collect(json.loads(decoder.__getstate__()))
+    decoder = decoder_of(tokenizer)
+    if decoder:
+        collect(json.loads(decoder))
     return found
 
 

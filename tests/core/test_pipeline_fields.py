@@ -263,6 +263,41 @@ def test_without_the_package_a_text_cannot_be_compiled_and_a_pattern_is_used(wor
     assert words("{x}", patterns={"x": pattern})["fields"]["x"]["value"] == "w1"
 
 
+def test_what_was_compiled_for_a_tokenizer_is_kept(monkeypatch):
+    """Compilations are counted: of equal sources one, also over pipelines; the oldest goes."""
+    compiled = []
+
+    class Counted(Pattern):
+        @classmethod
+        def _compiled(cls, language, tokenizer, source):
+            compiled.append(source)
+            return super()._compiled(language, tokenizer, source)
+
+    monkeypatch.setattr("hf_maskgit.Pattern", Counted)
+    monkeypatch.setattr("hf_maskgit.core.pipeline_fields._MOST_COMPILED", 2)
+    tokenizer, model = tokenizer_for("bert"), tiny_model("bert")
+    first, second = (pipeline("infilling", model=model, tokenizer=tokenizer) for _ in range(2))
+    options = {"seed": 0, "steps": 1}
+    for pipe in (first, second, first):
+        assert pipe("{x}", patterns={"x": "w[12]"}, **options)["fields"]["x"]["value"] in "w1 w2"
+        pipe("{x} {y}", patterns={"x": ["w3", "w4"], "y": "w[12]"}, **options)
+    assert compiled == ["w[12]", "w3 | w4"]
+    first("{x}", patterns={"x": ("w3", "w4")}, **options)
+    assert len(compiled) == 2  # a tuple of choices is a list of them
+    first("{x}", patterns={"x": "w5"}, **options)
+    first("{x}", patterns={"x": ["w3", "w4"]}, **options)
+    assert compiled[2:] == ["w5"]
+    first("{x}", patterns={"x": "w[12]"}, **options)
+    assert compiled[2:] == ["w5", "w[12]"]  # which was the one not used for longest
+    for bad in ([1, 2], [{"a"}]):
+        with pytest.raises(ValueError, match="must be a list of one or more texts"):
+            first("{x}", patterns={"x": bad}, **options)
+    tokenizer.add_tokens(["w-new"])  # whose texts are others now
+    with pytest.raises(ValueError, match="a vocabulary of 41 tokens, the model's has 40"):
+        first("{x}", patterns={"x": "w[12]"}, **options)
+    assert compiled[4:] == ["w[12]"]
+
+
 def test_a_schema_is_a_pattern_by_name(bytes_pipe):
     schema = {
         "type": "object",
