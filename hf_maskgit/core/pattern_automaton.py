@@ -18,6 +18,7 @@ MOST_STATES = 2048
 # A pass goes through all of them at every position, for every row.
 MOST_TRANSITIONS = 2**18
 _MOST_ROUNDS = 200
+_MOST_PAIRS = 8 * MOST_STATES  # of states of two automata, most of which may be equal
 
 
 class Automaton(NamedTuple):
@@ -256,3 +257,40 @@ def shortest_and_longest(automaton: Automaton) -> tuple[int, int | None]:
     lengths = possible_lengths(automaton, 2 * states).nonzero().squeeze(1).tolist()
     longest = None if lengths[-1] >= states else lengths[-1]
     return lengths[0], longest
+
+
+def of_both(first: Automaton, second: Automaton) -> Automaton:
+    """Make the automaton of the texts that belong to two languages of one vocabulary.
+
+    Raises:
+        ValueError: for languages that share no text, or with too many states.
+    """
+    # A class of both is a class of each; ids that one of them does not know are in none.
+    size = max(len(first.class_of), len(second.class_of))
+    classes = [
+        torch.cat([a.class_of, a.class_of.new_full((size - len(a.class_of),), NEVER)])
+        for a in (first, second)
+    ]
+    choices, class_of = torch.stack(classes).unique(dim=1, return_inverse=True)
+    base = second.nowhere
+    pairs = torch.tensor([first.start * base + second.start])  # of states, one number each
+    todo, rows = pairs, []
+    while len(todo):
+        one, two = first.step[todo // base], second.step[todo % base]
+        one, two = one[:, choices[0]], two[:, choices[1]]
+        nowhere = (one == first.nowhere) | (two == base)
+        rows.append((one * base + two).masked_fill(nowhere, -1))
+        found = rows[-1][rows[-1] >= 0].unique()
+        todo = found[~torch.isin(found, pairs)]
+        pairs = torch.cat([pairs, todo])
+        if len(pairs) > _MOST_PAIRS:
+            raise ValueError(
+                f"Together the two patterns make an automaton of more than {_MOST_PAIRS:,} states; "
+                f"{MOST_STATES:,} are the limit once it is made small. Bound what repeats, or ask "
+                "less."
+            )
+    numbers, order = pairs.sort()
+    behind = torch.cat(rows)
+    step = order[torch.searchsorted(numbers, behind.clamp_min(0)).clamp_max(len(pairs) - 1)]
+    final = first.final[pairs // base] & second.final[pairs % base]
+    return smallest(Automaton(step.masked_fill(behind < 0, len(pairs)), final, class_of, 0))

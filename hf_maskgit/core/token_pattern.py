@@ -25,6 +25,7 @@ from .pattern_automaton import (
     Automaton,
     Element,
     checked_size,
+    of_both,
     of_elements,
     possible_lengths,
     shortest_and_longest,
@@ -84,6 +85,24 @@ class TokenPattern:
             )
         parsed = [_element(element, vocab_size) for element in elements]
         return cls(of_elements(parsed, vocab_size), f"{len(elements)} token classes")
+
+    def __and__(self, other: "TokenPattern") -> Self:
+        """Return the pattern of the texts that match both, as `brackets & rings`.
+
+        Raises:
+            ValueError: for patterns of two tokenizers, without a text in common, or too large.
+        """
+        if not isinstance(other, TokenPattern):
+            return NotImplemented
+        if self.fingerprint and other.fingerprint and self.fingerprint != other.fingerprint:
+            raise ValueError(
+                f"{self!r} and {other!r} were compiled for two tokenizers, so that no text belongs "
+                "to both; compile both with the model's own."
+            )
+        marked = self if self.fingerprint else other
+        marks = marked.fingerprint, marked.mask_token_id, marked.spaced
+        source = f"{self.source} and {other.source}"
+        return type(self)(of_both(self.automaton, other.automaton), source, *marks)
 
     @cached_property
     def _extremes(self) -> tuple[int, int | None]:

@@ -1,5 +1,6 @@
 """The pattern as users hold it: made of ids, kept as a file, asked for lengths and matches."""
 
+import itertools
 import json
 
 import pytest
@@ -103,6 +104,50 @@ def test_a_pattern_knows_its_tokenizer():
     words.check_tokenizer(word_tokenizer())
     with pytest.raises(ValueError, match="compiled for another tokenizer than this one"):
         words.check_tokenizer(roberta_tokenizer())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_texts_of_two_patterns_belong_to_both(seed):
+    """All texts there can be, of random classes; ids that one does not know are in none."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def drawn(size):
+        picks = torch.rand(3, size, generator=generator) < 0.6
+        elements = [pick.nonzero().squeeze(1).tolist() or [0] for pick in picks]
+        counts = torch.randint(0, 2, (3, 2), generator=generator).sort(1).values.tolist()
+        return TokenPattern.from_token_classes(
+            [(ids, low, high + 1) for ids, (low, high) in zip(elements, counts, strict=True)], size
+        )
+
+    first, second = drawn(3), drawn(4)
+    texts = [text for n in range(7) for text in itertools.product(range(4), repeat=n)]
+    wanted = {text for text in texts if first.matches(text) and second.matches(text)}
+    if not wanted:
+        with pytest.raises(ValueError, match="met by no text"):
+            first & second
+        return
+    found = first & second
+    assert {text for text in texts if found.matches(text)} == wanted
+
+
+def test_two_patterns_that_do_not_go_together_are_refused(monkeypatch):
+    first, second = (
+        Pattern.from_choices([t], word_tokenizer(words=["a", t])) for t in ("w1", "w2")
+    )
+    with pytest.raises(ValueError, match="were compiled for two tokenizers, so that no text"):
+        first & second
+    five, six = (TokenPattern.from_token_classes([[token]], 9) for token in (5, 6))
+    with pytest.raises(ValueError, match="met by no text that this vocabulary can write"):
+        five & six
+    with pytest.raises(TypeError, match="unsupported operand"):
+        five & "6"
+    both = first & TokenPattern.from_token_classes([list(range(5, 7))], 7)
+    assert isinstance(both, Pattern)
+    assert (both.fingerprint, both.spaced) == (first.fingerprint, first.spaced)
+    monkeypatch.setattr("hf_maskgit.core.pattern_automaton._MOST_PAIRS", 20)
+    long = [TokenPattern.from_token_classes([([t], 0, 9), ([7], 0, 9)], 9) for t in (5, 5)]
+    with pytest.raises(ValueError, match="an automaton of more than 20 states; 2,048 are the"):
+        long[0] & TokenPattern.from_token_classes([([5, 7], 0, 30)], 9)
 
 
 def test_a_pattern_of_another_copy_of_the_code_is_taken_over(pattern):
