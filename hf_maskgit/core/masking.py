@@ -178,14 +178,32 @@ def maskable_positions(
     # Padding stands on either side, so each row's ends are looked for among its real tokens:
     #     . . [CLS] a [SEP] b [SEP]   [CLS] and the last [SEP] frame the row; the [SEP] between
     #     0 0   0   1   1   1   0     two packed texts ends one of them and may be masked.
-    for row, (ids, is_real) in enumerate(zip(input_ids, real, strict=True)):
-        where = is_real.nonzero().squeeze(-1)
-        text = ids[where].tolist()
-        if prefix_ids and text[: len(prefix_ids)] == list(prefix_ids):
-            maskable[row, where[: len(prefix_ids)]] = False
-        if suffix_ids and text[-len(suffix_ids) :] == list(suffix_ids):
-            maskable[row, where[-len(suffix_ids) :]] = False
+    before = real.cumsum(1) - real.long()  # real tokens on the left of each
+    behind = real.sum(1, keepdim=True) - 1 - before
+    inwards = list(prefix_ids or ()), list(suffix_ids or ())[::-1]
+    for framing, place in zip(inwards, (before, behind), strict=True):
+        maskable &= ~_framing_positions(input_ids, real, framing, place)
     return maskable
+
+
+def _framing_positions(
+    input_ids: Tensor, real: Tensor, framing: Sequence[int], place: Tensor
+) -> Tensor:
+    """Mark the tokens that frame an end of a text, (B, L) bool, in the rows that have all of them.
+
+    Args:
+        input_ids: (B, L) long.
+        real: (B, L) bool.
+        framing: the ids from that end inwards.
+        place: (B, L) long, real tokens between each and that end.
+    """
+    marked = torch.zeros_like(real)
+    has_all = real.new_ones(len(real), 1)
+    for number, token in enumerate(framing):
+        here = real & (place == number)
+        has_all = has_all & (here & (input_ids == token)).any(1, keepdim=True)
+        marked |= here
+    return marked & has_all
 
 
 def exact_counts(times: Tensor, num_maskable: Tensor, schedule: Schedule) -> Tensor:

@@ -6,6 +6,7 @@ another tokenizer are words, too. So it is looked for before any encoder works.
 Letters: B rows, L columns.
 """
 
+from array import array
 from collections.abc import Mapping
 from typing import Any
 
@@ -208,6 +209,9 @@ def whole_numbers(name: str, value: Any) -> Tensor:
         ValueError: for anything but a list of whole numbers.
     """
     try:
+        if type(value) is list and set(map(type, value)) == {int}:
+            # As data sets give it: several times as fast as torch's own reading of a list.
+            return torch.frombuffer(array("q", value), dtype=torch.long)
         numbers_ = torch.as_tensor(value)
         real = numbers_.real if numbers_.is_complex() else numbers_  # or torch warns of the rest
         whole = real.long()

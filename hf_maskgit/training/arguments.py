@@ -9,9 +9,10 @@ from ..core.options import check, options_of
 from ..evaluation.bound import Estimation, check_num_samples
 from .data_arguments import DataArguments as DataArguments
 from .declaring import option_of, words_of
+from .encoder_settings import check_dropouts
 from .learning_rates import LEARNING_RATES
 from .optimisation import OptimisationArguments
-from .recipes import option, required
+from .recipes import json_object, option, required
 from .time_samplers import TIME_SAMPLERS
 from .weighting import WEIGHTINGS
 
@@ -73,8 +74,9 @@ class ModelArguments:
     )
     encoder_overrides: str | None = option(
         None,
-        "Settings of a from-scratch encoder that differ from its configuration: a JSON object "
-        "such as '{\"hidden_size\": 256}', in a recipe also a mapping.",
+        "Settings of the encoder that differ from its configuration: a JSON object such as "
+        "'{\"hidden_size\": 256}', in a recipe also a mapping. Any with `from_scratch`; of "
+        "pretrained weights only dropout, such as '{\"hidden_dropout_prob\": 0}'.",
     )
     self_cond: bool | None = _left_out("self_cond")
     self_cond_train_prob: float | None = _left_out("self_cond_train_prob")
@@ -92,10 +94,7 @@ class ModelArguments:
         for name, value in self.maskgit_overrides.items():
             check(name, value, options_of(MaskGitConfig)[name])
         if self.encoder_overrides and not self.from_scratch:
-            raise ValueError(
-                "`encoder_overrides` changes the encoder's shape, which pretrained weights do not "
-                "allow; add `from_scratch` or leave it out."
-            )
+            check_dropouts(json_object("encoder_overrides", self.encoder_overrides))
         if self.critic is not None and self.token_critic == "self":
             raise ValueError(
                 "`critic` names the encoder of a separate critic, and token_critic='self' has "

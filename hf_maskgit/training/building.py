@@ -23,6 +23,7 @@ from ..core.modeling_maskgit import MaskGitForMaskedLM
 from ..core.special_tokens import rows_needed
 from .arguments import ModelArguments, TrainArguments
 from .deepspeed_engine import asked_for_deepspeed, plain_processes
+from .encoder_settings import check_known
 from .engines import engine_of
 from .recipes import json_object
 from .sharding import shard_on_cpus
@@ -104,6 +105,7 @@ def _load_model(options: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> 
     load |= _attention(options)
     found = AutoConfig.from_pretrained(options.encoder, revision=options.revision)
     _check_rows(options, tokenizer, found)
+    load |= _dropouts(options, found)
     if not isinstance(found, MaskGitConfig):
         encoder: Any = options.encoder
         critic: Any = options.critic
@@ -138,6 +140,24 @@ def _load_model(options: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> 
     if options.resize_embeddings:
         _with_rows(model, tokenizer).config.read_tokenizer(tokenizer)
     return model
+
+
+def _dropouts(options: ModelArguments, found: PreTrainedConfig) -> dict[str, Any]:
+    """Pass changed dropouts of a trained encoder on, as `from_pretrained` of its kind takes them.
+
+    Raises:
+        ValueError: for one that it does not have.
+    """
+    if not options.encoder_overrides:
+        return {}
+    settings = json_object("encoder_overrides", options.encoder_overrides)
+    encoder = found.get_text_config()
+    check_known(settings, encoder)
+    if not isinstance(found, MaskGitConfig):
+        return settings
+    for name, value in settings.items():
+        setattr(encoder, name, value)
+    return {"text_config": encoder}
 
 
 def _attention(options: ModelArguments) -> dict[str, str]:
@@ -229,13 +249,7 @@ def encoder_config(
     load = {} if source in CONFIG_MAPPING else {"revision": revision}
     plain = make(source, **load)
     settings = json_object("encoder_overrides", overrides) if overrides else {}
-    for name in settings:
-        # transformers would keep an unknown setting without a word, and a slip would go unnoticed
-        if not hasattr(plain, name):
-            raise ValueError(
-                f"`encoder_overrides` names {name!r}, which a {plain.model_type!r} encoder does "
-                f"not have; it has {', '.join(sorted(plain.to_dict()))}."
-            )
+    check_known(settings, plain)
     needed = rows_needed(tokenizer)
     size = settings.get("vocab_size", needed)
     if type(size) is int and size < needed:

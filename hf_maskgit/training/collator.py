@@ -289,6 +289,7 @@ class DataCollatorForMaskGit:
             absent["document_ids"] = 1
         if any("token_type_ids" in feature for feature in features):
             absent["token_type_ids"] = self.tokenizer.pad_token_type_id
+        features = [_as_tensors(feature, (*absent, "labels")) for feature in features]
         alone = padding_alone(self.tokenizer, self._token_ids)
         for row, feature in enumerate(features):
             check_padding_of_example(feature, _name(feature, row), alone)
@@ -296,6 +297,7 @@ class DataCollatorForMaskGit:
         columns = {
             name: [token_column(feature, name, value) for feature in features]
             for name, value in absent.items()
+            if name == "input_ids" or any(name in feature for feature in features)
         }
         # Padded on the right, whatever the tokenizer does: so each text begins at position 0,
         # and an encoder that counts positions from the left sees the same in every batch.
@@ -307,13 +309,17 @@ class DataCollatorForMaskGit:
             "token_type_ids": self.tokenizer.pad_token_type_id,
         }
         ruler = torch.zeros(width, dtype=torch.long)  # pad_sequence pads to the longest row
+        lengths = torch.tensor([len(column) for column in columns["input_ids"]])
+        real = torch.arange(width) < lengths[:, None]
         padded = {
             name: pad_sequence(
-                [*column, ruler],
+                [*columns[name], ruler],
                 batch_first=True,
                 padding_value=padding.get(name, 0),
             )[:-1]
-            for name, column in columns.items()
+            if name in columns
+            else torch.where(real, value, padding.get(name, 0))
+            for name, value in absent.items()
         }
         maskable = padded.pop("maskable").bool() & maskable_positions(
             padded["input_ids"],
@@ -351,6 +357,12 @@ def _documents(batch: Mapping[str, Tensor]) -> DocumentRows:
 def _name(feature: dict[str, Any], row: int) -> str:
     """Name an example in an error."""
     return f"Example {feature.get('example_id', f'{row} of this batch')}"
+
+
+def _as_tensors(feature: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Read the columns of an example with these names, once for all that look at them."""
+    read = {name: whole_numbers(name, feature[name]) for name in names if name in feature}
+    return {**feature, **read}
 
 
 def _with_maskable(feature: dict[str, Any]) -> dict[str, Any]:

@@ -48,21 +48,24 @@ def example_noise(
         seed: of the run.
         epoch: the pass over the data.
     """
-    uniforms = torch.zeros(*real.shape, _PER_POSITION, dtype=torch.float64)
-    scalars, coins, places = [], [], []
+    scalars, coins, places, of_tokens = [], [], [], []
     counts = torch.bincount(documents.row, minlength=len(features)).tolist()
-    for row, (feature, count) in enumerate(zip(features, counts, strict=True)):
+    lengths = real.sum(1).tolist()
+    for feature, count, num_tokens in zip(features, counts, lengths, strict=True):
         generator = None
         if "example_id" in feature:
             generator = keyed_generator(seed, epoch, int(feature["example_id"]))
-        num_tokens = int(real[row].sum())
         # The draws of further documents stand behind those of an example that is one text.
         more = count + _COINS * (count - 1) if count > 1 else 0
         sizes = [2, _COINS, _PER_POSITION * num_tokens, more]
         drawn = torch.rand(sum(sizes), generator=generator, dtype=torch.float64).split(sizes)
         scalars.append(drawn[0])
-        uniforms[row, real[row]] = drawn[2].view(-1, _PER_POSITION)
+        of_tokens.append(drawn[2])
         places.append(ranks(drawn[3][:count]) if more else torch.zeros(count, dtype=torch.long))
-        coins.append(torch.cat([drawn[1], drawn[3][count:]]).view(-1, _COINS))
+        coins += [drawn[1], drawn[3][count:]] if more else [drawn[1]]
     stratum, offset = torch.stack(scalars).unbind(1)
-    return ExampleNoise(stratum, offset, torch.cat(coins), torch.cat(places), uniforms)
+    uniforms = torch.zeros(*real.shape, _PER_POSITION, dtype=torch.float64)
+    uniforms[real] = torch.cat(of_tokens).view(-1, _PER_POSITION)
+    return ExampleNoise(
+        stratum, offset, torch.cat(coins).view(-1, _COINS), torch.cat(places), uniforms
+    )

@@ -50,6 +50,29 @@ def test_a_template_of_several_tokens_and_none_at_all():
     assert maskable_positions(ids, ones, [], [], [])[0].tolist() == [1] * 5
 
 
+def test_rows_side_by_side_have_the_framing_that_each_has_alone():
+    """Against a reading of each row's real tokens as a list, with padding on either side."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(3, (3000, 6), generator=generator)
+    ends = torch.randint(7, (3000, 2), generator=generator).sort(1).values
+    place = torch.arange(6)
+    real = (ends[:, :1] <= place) & (place < ends[:, 1:])
+    prefix, suffix = [0, 1], [1, 1, 2]
+    found = maskable_positions(ids, real.long(), prefix, suffix, [])
+    framed = set()
+    for row, is_real, maskable in zip(ids, real, found, strict=True):
+        text = row[is_real].tolist()
+        expected = [True] * len(text)
+        if text[:2] == prefix:
+            expected[:2] = [False] * 2
+        if text[-3:] == suffix:
+            expected[-3:] = [False] * 3
+        framed.add((text[:2] == prefix, text[-3:] == suffix))
+        assert maskable[is_real].tolist() == expected
+        assert not maskable[~is_real].any()
+    assert len(framed) == 4
+
+
 @each_schedule
 @pytest.mark.parametrize("n", [1, 2, 5, 64])
 def test_counts_have_the_law_that_the_schedule_gives_them(schedule, n):

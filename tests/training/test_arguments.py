@@ -127,7 +127,10 @@ def test_faulty_recipes_are_named(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--encoder_overrides={}"], "add `from_scratch` or leave it out"),
+        (['--encoder_overrides={"hidden_size": 8}'], "sets 'hidden_size'. That changes the enc"),
+        (['--encoder_overrides={"layerdrop": 1}'], "'layerdrop' to 1; it is a probability in"),
+        (['--encoder_overrides={"layerdrop": "0"}'], "to '0'; it is a probability in [0, 1)"),
+        (["--encoder_overrides=0.1"], "`encoder_overrides` must be a JSON object such as"),
         (["--schedule=square"], "invalid choice: 'square'"),
         (["--lr_scheduler_type=step"], "invalid choice: 'step'"),
         (["--choice=poisson"], "invalid choice: 'poisson'"),

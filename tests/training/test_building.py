@@ -91,6 +91,36 @@ def test_a_new_encoder_takes_its_shape_from_any_description(tmp_path, tokenizer)
     assert embedding[0].shape == (len(tokenizer), 16)
 
 
+@pytest.mark.parametrize("is_generator", [False, True])
+@pytest.mark.parametrize("gains", [{}, {"self_cond": True}, {"resize_embeddings": True}])
+def test_a_trained_encoder_takes_another_dropout_and_keeps_its_weights(
+    tmp_path, tokenizer, is_generator, gains
+):
+    """In training no two passes are equal with dropout, and without it all are."""
+    saved = tiny_model() if is_generator else tiny_encoder()
+    saved.save_pretrained(tmp_path)
+    ids = torch.arange(5, 15)[None]
+    for chance in (0, 0.4):
+        settings = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), chance)
+        options = ModelArguments(
+            encoder=str(tmp_path), encoder_overrides=json.dumps(settings), **gains
+        )
+        model = load_model(options, tokenizer)
+        encoder = model.denoiser
+        weights = (saved.denoiser if is_generator else saved).state_dict()
+        assert all(map(torch.equal, encoder.state_dict().values(), weights.values()))
+        one, two = (encoder.train()(ids).logits for _ in range(2))
+        assert torch.equal(one, two) == (chance == 0)
+        assert model.config.get_text_config().hidden_dropout_prob == chance  # and is saved so
+
+
+def test_a_dropout_that_an_encoder_does_not_have(tmp_path, tokenizer):
+    tiny_encoder().save_pretrained(tmp_path)
+    options = ModelArguments(encoder=str(tmp_path), encoder_overrides='{"mlp_dropout": 0}')
+    with pytest.raises(ValueError, match="names 'mlp_dropout', which a 'bert' encoder does not h"):
+        load_model(options, tokenizer)
+
+
 @pytest.fixture
 def grown(tokenizer):
     tokenizer.add_tokens(["w35"])
