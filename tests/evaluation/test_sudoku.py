@@ -64,8 +64,8 @@ def test_every_small_grid_may_be_drawn_and_a_seed_decides_which():
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
-    # The seed is fixed; the search prefers none strongly, the rarest of all comes three times.
-    assert len(random_grids(4, 3000, torch.Generator().manual_seed(0)).unique(dim=0)) == 288
+    # The seed is fixed; the search prefers none strongly, and none is missing in these.
+    assert len(random_grids(4, 2000, torch.Generator().manual_seed(0)).unique(dim=0)) == 288
 
 
 def test_the_exact_denoiser_counts_the_grids_that_fit():

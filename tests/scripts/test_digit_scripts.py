@@ -5,7 +5,7 @@ import json
 import pytest
 from datasets import load_from_disk
 
-from scripts import evaluate_digits, prepare_digits
+from scripts import evaluate_digits, prepare_digits, train
 from tests.support.tiny_ids import save_generator_of_ids
 
 PIL = pytest.importorskip("PIL.Image")
@@ -15,13 +15,13 @@ datasets = pytest.importorskip("sklearn.datasets")
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     folder = tmp_path_factory.mktemp("digits")
-    prepare_digits.main(["--output_dir", str(folder)])
+    prepare_digits.main(["--output_dir", str(folder), "--validation_fraction", "0.05"])
     return folder / "images"
 
 
 def test_every_image_is_there_once_with_its_digit_behind_the_shades(images):
     data = load_from_disk(images)
-    assert {name: len(split) for name, split in data.items()} == {"train": 1438, "validation": 359}
+    assert {name: len(split) for name, split in data.items()} == {"train": 1707, "validation": 90}
     real = datasets.load_digits()
     expected = [
         (17 + int(digit), *map(int, pixels))
@@ -48,10 +48,10 @@ def test_pictures_and_figures_of_a_generator(images, tmp_path, capsys):
     )
     assert json.loads((output / "figures.json").read_text()) == figures
     assert figures["real"]["accuracy"] > 0.95
-    assert figures["real"]["images"] == 359
+    assert figures["real"]["images"] == 90
     kinds = [(row["kind"], row["images"], row["passes"]) for row in figures["samplers"]]
-    assert kinds[:2] == [("written", 100, 4), ("restored", 359, 4)]
-    assert kinds[2:] == [("written", 100, 2), ("restored", 359, 2)]
+    assert kinds[:2] == [("written", 100, 4), ("restored", 90, 4)]
+    assert kinds[2:] == [("written", 100, 2), ("restored", 90, 2)]
     written, restored = figures["samplers"][:2]
     assert written["accuracy"] < restored["accuracy"] < 0.95  # half of it is real
     assert written["distance"] > restored["distance"] > figures["real"]["distance"]
@@ -67,3 +67,15 @@ def test_pictures_and_figures_of_a_generator(images, tmp_path, capsys):
         ["| written, `order='random'`, `steps=2`", "2"],
         ["| restored, `order='random'`, `steps=2`", "2"],
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_fresh_accelerate")
+def test_the_recipe_goes_from_data_to_pictures(images, tmp_path):
+    run = tmp_path / "run"
+    recipe = ["scripts/recipes/digits.yaml", "--dataset", str(images), "--output_dir", str(run)]
+    train.main([*recipe, "--max_steps", "4", "--eval_every", "4", "--checkpoint_every", "4"])
+    words = ["--model", str(run), "--dataset", str(images), "--output_dir", str(tmp_path / "out")]
+    figures = evaluate_digits.main([*words, "--num_images", "10", "--samplers", '[{"steps": 2}]'])
+    assert [row["passes"] for row in figures["samplers"]] == [2, 2]
+    assert (tmp_path / "out" / "passes.gif").exists()

@@ -7,7 +7,7 @@ import torch
 from datasets import Dataset, load_from_disk
 
 from hf_maskgit.evaluation.sudoku import all_grids, is_valid
-from scripts import evaluate_sudoku, prepare_sudoku
+from scripts import evaluate_sudoku, prepare_sudoku, train
 from tests.support.tiny_ids import save_generator_of_ids
 
 
@@ -97,3 +97,14 @@ def test_what_is_no_board_is_refused_before_a_model_is_loaded(grids, tmp_path):
     Dataset.from_dict({"cells": [[0, 1], [0, 1]]}).to_json(tmp_path / "no.jsonl")
     with pytest.raises(ValueError, match="Column 'cells' of .* must hold Sudoku grids of one size"):
         evaluate_sudoku.main([*words, "--dataset", str(tmp_path / "no.jsonl")])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_fresh_accelerate")
+def test_the_recipe_goes_from_grids_to_solutions(grids, tmp_path):
+    run = tmp_path / "run"
+    recipe = ["scripts/recipes/sudoku_4x4.yaml", "--dataset", str(grids), "--output_dir", str(run)]
+    train.main([*recipe, "--max_steps", "4", "--eval_every", "4", "--checkpoint_every", "4"])
+    words = ["--model", str(run), "--dataset", str(grids), "--num_boards", "100", "--holes", "4"]
+    (found,) = evaluate_sudoku.main([*words, "--samplers", '[{"order": "margin", "steps": 4}]'])
+    assert found["passes"] == 4
