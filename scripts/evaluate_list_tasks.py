@@ -4,9 +4,8 @@
     python -m scripts.evaluate_list_tasks --items 6 --samplers '[{"order": "random", "steps": 3}]'
 
 The denoiser knows each task's law exactly (arXiv 2510.04767; see docs/samplers.md), so that what
-goes wrong is the sampler's doing: it is the accuracy that no network can exceed at so many tokens
-per pass, and a test of the sampler, whose accuracies lie as near to the closed form as chance
-allows. Nothing is trained and no model is loaded.
+goes wrong is the sampler's doing. It is a benchmark of samplers, and a test of this one, whose
+accuracies lie as near to the closed form as chance allows. Nothing is trained, no model is loaded.
 """
 
 import json

@@ -57,6 +57,16 @@ def test_one_per_pass_is_always_right():
             assert accuracy(task, 5, order=order, pace=pace) == 1
 
 
+def test_cosine_leaves_most_for_the_last_passes_and_pays_for_it():
+    """8 masks in 4 passes: floor(8 cos(pi s / 8)) are left, 7, 5, 3 and 0."""
+    counts, m, expected = [1, 2, 2, 3], 8, 1.0
+    for k in counts:
+        expected *= math.perm(m, k) / m**k
+        m -= k
+    assert accuracy("shuffle", 8, steps=4, schedule="cosine") == pytest.approx(expected)
+    assert expected < accuracy("shuffle", 8, steps=4)
+
+
 # --- against enumeration of every draw -----------------------------------------------------------
 
 
