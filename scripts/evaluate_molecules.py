@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from hf_maskgit import MaskGitForMaskedLM
+from hf_maskgit import MaskGitForMaskedLM, Pattern
 from hf_maskgit.evaluation.molecules import load_moses, moses_metrics, moses_table
 from hf_maskgit.evaluation.progress import ProgressBar
 from hf_maskgit.hub.loading import load_generator
@@ -40,6 +40,9 @@ class MoleculeArguments:
     output_dir: str = required("Folder for the molecules and their figures.")
     num_molecules: int = option(30_000, "How many to write; published rows are of 30,000.")
     decoding: str = option("{}", "Options of `generate`, a JSON object.")
+    well_formed: bool = option(
+        False, "Write SMILES alone whose branches and rings close (`Pattern.from_smiles`)."
+    )
     batch_size: int = option(250, "Molecules written together.")
     seed: int = option(0, "Seed of all molecules.")
     processes: int = option(1, "Processes that measure.")
@@ -104,11 +107,13 @@ def write(
     kept = len(lines) // options.batch_size * options.batch_size
     path.write_text("".join(f"{line}\n" for line in lines[:kept]), encoding="utf-8")
     molecules, wanted = lines[:kept], options.num_molecules
+    pattern = Pattern.from_smiles(tokenizer) if options.well_formed else None
     with ProgressBar("Writing", wanted, "molecule", done=min(kept, wanted)) as told:
         while len(molecules) < wanted:
             rows: Any = model.generate(
                 seed=options.seed + len(molecules),
                 num_return_sequences=options.batch_size,
+                pattern=pattern,
                 **{"num_tokens": "sampled", **decoding},
             )
             texts = tokenizer.batch_decode(rows, skip_special_tokens=True)

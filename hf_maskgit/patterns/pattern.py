@@ -1,7 +1,7 @@
 """`Pattern`: what a text must look like, compiled for one tokenizer."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Self
 
 from transformers import PreTrainedTokenizerBase
@@ -11,6 +11,7 @@ from ..core.pattern_automaton import of_elements
 from ..core.token_pattern import TokenPattern, fingerprint
 from .compiling import ByteAutomaton, bytes_of_choices, bytes_of_regex, over_tokens, regex_of_schema
 from .prosite import elements_of
+from .smiles import smiles_automaton
 from .token_texts import token_texts
 
 
@@ -102,6 +103,36 @@ class Pattern(TokenPattern):
         automaton = of_elements(elements_of(motif, residues), len(texts.first))
         marks = fingerprint(tokenizer), tokenizer.mask_token_id, texts.spaced
         return cls(automaton, motif, *marks)
+
+    @classmethod
+    def from_smiles(
+        cls,
+        tokenizer: PreTrainedTokenizerBase,
+        depth: int = 3,
+        rings: Collection[int] = (1, 2, 3, 4),
+        attached: bool = False,
+    ) -> Self:
+        """Make the pattern of SMILES whose bonds, branches and rings are well formed.
+
+        What of SMILES it holds and what no pattern can: `hf_maskgit.patterns.smiles`.
+
+        Args:
+            tokenizer: the model's, with a token for each atom, bond, bracket and ring number.
+            depth: branches within branches, at most.
+            rings: numbers that rings may have, from 1 to 9; the lowest free one is taken. Beside
+                known text leave out those that are open there.
+            attached: for what stands behind an atom, so that it may begin with a bond.
+
+        Raises:
+            ValueError: for other numbers, a vocabulary without atoms, or too many states.
+        """
+        check_is_tokenizer(tokenizer)
+        texts = token_texts(tokenizer)
+        atoms = [None if text is None else text.decode(errors="replace") for text in texts.rest]
+        automaton = smiles_automaton(atoms, depth, rings, attached)
+        source = f"SMILES, {depth} branches deep, rings {', '.join(map(str, rings))}"
+        marks = fingerprint(tokenizer), tokenizer.mask_token_id, texts.spaced
+        return cls(automaton, source, *marks)
 
     @classmethod
     def _compiled(

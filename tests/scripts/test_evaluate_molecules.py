@@ -5,9 +5,11 @@ import json
 import pytest
 import torch
 
+from hf_maskgit import Pattern
 from hf_maskgit.evaluation.molecules import COLUMNS
 from scripts import evaluate_molecules
 from tests.support.tiny import tiny_model, word_tokenizer
+from tests.support.tiny_tokenizers import model_for, molecule_tokenizer
 
 
 @pytest.fixture
@@ -65,3 +67,17 @@ def test_decoding_that_is_no_object_is_refused(model, tmp_path):
     with pytest.raises(ValueError, match="--decoding"):
         run(model, tmp_path / "out", "--decoding", "[]")
     assert not (tmp_path / "out").exists()
+
+
+def test_molecules_may_be_well_formed_alone(tmp_path, measured):
+    torch.manual_seed(0)
+    model = model_for(molecule_tokenizer())
+    model.config.lengths = {"4": 1, "7": 1}
+    model.save_pretrained(tmp_path / "model")
+    molecule_tokenizer().save_pretrained(tmp_path / "model")
+    more = ("--num_molecules", "8", "--well_formed", "--decoding", '{"steps": 2}')
+    run(str(tmp_path / "model"), tmp_path / "out", *more)
+    pattern = Pattern.from_smiles(molecule_tokenizer())
+    for text in measured[0]:
+        ids = molecule_tokenizer()(text, add_special_tokens=False)["input_ids"]
+        assert pattern.matches(ids), text
