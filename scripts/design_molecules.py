@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import pipeline
 
-from hf_maskgit import Pattern
+from hf_maskgit import InfillingPipeline, Pattern
 from hf_maskgit.evaluation.progress import ProgressBar
 from hf_maskgit.evaluation.scaffolds import (
     core_of,
@@ -81,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     claim(folder, options)
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     model, tokenizer = load_generator(options.model, device_map=device)
-    fill = pipeline("infilling", model=model, tokenizer=tokenizer)
+    fill = InfillingPipeline(model=model, tokenizer=tokenizer)
     patterns = [
         {
             place.name: Pattern.from_smiles(tokenizer, options.depth, place.rings, place.attached)
