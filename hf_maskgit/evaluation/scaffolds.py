@@ -132,7 +132,7 @@ def draw_grid(smiles: Sequence[str], cores: Sequence[Any], per_row: int = 4) -> 
         cores: the scaffold of each.
         per_row: molecules beside each other.
     """
-    molecules = [read_molecule(one) for one in smiles]
+    molecules: list[Any] = [read_molecule(one) for one in smiles]
     return load_rdkit("Chem.Draw").MolsToGridImage(
         molecules,
         molsPerRow=per_row,
