@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from .argument_checks import check_is_tokenizer, check_whole, kind_of
+from .options import shown
 from .pattern_automaton import (
     NEVER,
     Automaton,
@@ -61,7 +62,7 @@ class TokenPattern:
         """Show source and size."""
         states, classes = self.automaton.step.shape
         kind = type(self).__name__
-        return f"<{kind} {self.source!r}: {states} states, {classes} classes of tokens>"
+        return f"<{kind} {shown(self.source)}: {states} states, {classes} classes of tokens>"
 
     @classmethod
     def from_token_classes(cls, elements: Sequence[Any], vocab_size: int) -> Self:
