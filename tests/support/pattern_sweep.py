@@ -3,8 +3,8 @@
     python -m tests.support.pattern_sweep --count 100000
 
 A case is a regular expression, one of six kinds of tokenizers, a legal sampler with its options,
-and texts of masks and known tokens between them. Every text that `generate` writes is decoded and
-matched by Python's `re`.
+and texts of masks and known tokens between them, or texts that are continued by as many tokens as
+the expression takes. Every text that `generate` writes is decoded and matched by Python's `re`.
 """
 
 import argparse
@@ -147,6 +147,8 @@ def check(case: Case) -> int:
     """Write the texts of a case, and see that each matches; return how many there were."""
     dice = random.Random(case.seed)
     pattern, tokenizer, model = (f(case.kind) for f in (_of(case.regex), tokenizer_of, model_of))
+    if pattern is not None and dice.random() < 0.2:
+        return check_appended(case, pattern, dice)
     texts = [] if pattern is None else [walked(pattern, dice) for _ in range(3)]
     rows, spans, free = [], [], dice.random() < 0.3
     for text in texts:
@@ -190,6 +192,42 @@ def check(case: Case) -> int:
     return len(rows)
 
 
+def check_appended(case: Case, pattern: TokenPattern, dice: random.Random) -> int:
+    """Do as `check` with texts that are continued by as many tokens as the pattern takes."""
+    tokenizer, model = tokenizer_of(case.kind), model_of(case.kind)
+    if not bool(pattern.lengths(LONGEST)[1:].any()):
+        return 0
+    special = set(tokenizer.all_special_ids)
+    words = [i for i in range(len(tokenizer)) if i not in special]
+    rows = [
+        [tokenizer.cls_token_id, *dice.choices(words, k=dice.randint(0, 3))]
+        for _ in range(dice.randint(1, 3))
+    ]
+    if dice.random() < 0.5:  # a closing token that stays where it was
+        rows = [[*row, *(model.config.suffix_ids or [])] for row in rows]
+    width, left = max(map(len, rows)), dice.random() < 0.5
+    pads = [[tokenizer.pad_token_id] * (width - len(row)) for row in rows]
+    padded = [pad + row if left else row + pad for pad, row in zip(pads, rows, strict=True)]
+    ones = [[0] * len(pad) + [1] * len(row) for pad, row in zip(pads, rows, strict=True)]
+    real = ones if left else [row[::-1] for row in ones]
+    options = options_of(dice) | {"num_tokens": "pattern", "max_new_tokens": LONGEST}
+    out = model.generate(
+        torch.tensor(padded),
+        torch.tensor(real),
+        pattern=pattern,
+        seed=case.seed,
+        return_dict_in_generate=True,
+        **options,
+    )
+    for number, row in enumerate(rows):
+        begin = width if left else len(row)
+        body = out.sequences[number, begin : begin + int(out.num_new_tokens[number])].tolist()
+        text = text_of(tokenizer, body)
+        if not re.fullmatch(case.regex, text):
+            raise AssertionError(f"{text!r} does not match: {case}, {options}")
+    return len(rows)
+
+
 def _of(regex: str):
     return lambda kind: pattern_of(kind, regex)
 
@@ -199,13 +237,17 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100_000, help="Texts to write.")
     parser.add_argument("--seed", type=int, default=0, help="Of the first case.")
     asked = parser.parse_args()
-    dice, written, calls = random.Random(asked.seed), 0, 0
+    dice, written, calls, told = random.Random(asked.seed), 0, 0, 1000
     while written < asked.count:
         kind = dice.choice(list(KINDS))
         regex = expression(kind, dice)
         for _ in range(20):  # a compiled pattern is worth several calls
             written += check(Case(kind, regex, dice.randrange(2**31)))
             calls += 1
+        if written >= told:
+            sys.stderr.write(f"{written:,} so far, all match\n")
+            sys.stderr.flush()
+            told += 1000
     sys.stdout.write(f"{written:,} of {written:,} texts match, of {calls:,} calls.\n")
 
 
