@@ -70,8 +70,11 @@ def _compiled(name: Any, given: Any, tokenizer: PreTrainedTokenizerBase) -> Toke
             "pip install 'hf_maskgit[patterns]', or give a Pattern that was saved and loaded."
         ) from error
     memory, key = _memory(tokenizer), _key(how, given)
-    known = key is not None and key in memory
-    pattern = memory.pop(key) if known else as_pattern(getattr(compiler, how)(given, tokenizer))
+    try:
+        known = key is not None and key in memory
+        pattern = memory.pop(key) if known else as_pattern(getattr(compiler, how)(given, tokenizer))
+    except ValueError as error:
+        raise ValueError(f"The pattern of {{{name}}} is none: {error}") from error
     if key is not None:
         memory[key] = pattern  # now the last that was used
         while len(memory) > _MOST_COMPILED:
@@ -145,10 +148,12 @@ def fitting_lengths(
         fitting[number] = [n for n, fits in enumerate(possible) if fits and n >= max(1, blank.low)]
         if not fitting[number]:
             longest = "any number" if pattern.longest is None else str(pattern.longest)
+            asked = str(blank.low) if blank.low == blank.high else f"{blank.low} to {blank.high}"
+            asked = f"{blank.low} or more" if blank.high is None else asked
             raise ValueError(
                 f"{pattern!r} takes from {pattern.shortest} to {longest} tokens, and its blank "
-                f"has {blank.low} to {min(high, most)}, none of which it takes; give the blank "
-                "another length, or none."
+                f"has {asked} (one at least, and the encoder takes {most}), none of which fits; "
+                "give the blank another length, or none."
             )
     return fitting
 

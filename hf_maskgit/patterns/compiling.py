@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..core.pattern_automaton import MOST_STATES, Automaton, smallest, tokens_by_class
+from .schema import readable_schema
 from .token_texts import TokenTexts
 
 # States of bytes times tokens: more are walked for longer than a minute.
@@ -83,8 +84,9 @@ def regex_of_schema(schema: str) -> str:
 
     Raises:
         ImportError: when outlines-core is not installed.
-        ValueError: for a schema that it does not know.
+        ValueError: for a schema that it does not know, or of which it would ignore a part.
     """
+    schema = readable_schema(schema)
     try:
         from outlines_core.json_schema import build_regex_from_schema
     except ImportError as error:

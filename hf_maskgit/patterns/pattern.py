@@ -57,12 +57,16 @@ class Pattern(TokenPattern):
 
         Raises:
             ImportError: when the package outlines-core is not installed.
-            ValueError: for a schema that cannot be compiled, or makes too large an automaton.
+            ValueError: for a schema that cannot be compiled, that says what a pattern cannot hold
+                to, such as `minimum`, or that makes too large an automaton.
         """
         check_is_tokenizer(tokenizer)
         if not isinstance(schema, str | Mapping):
             raise TypeError(f"`schema` must be a dict or JSON text, got {type(schema).__name__}.")
-        text = schema if isinstance(schema, str) else json.dumps(schema)
+        try:
+            text = schema if isinstance(schema, str) else json.dumps(schema)
+        except TypeError as error:
+            raise ValueError(f"`schema` holds something that is no JSON: {error}.") from error
         return cls._compiled(bytes_of_regex(regex_of_schema(text)), tokenizer, text)
 
     @classmethod
