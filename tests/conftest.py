@@ -23,11 +23,18 @@ os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 
 # torch and transformers are some 400,000 objects, which the collector of cycles would visit again
 # and again: a tenth of all time. It comes by less often, and leaves alone what collection brought.
-gc.set_threshold(20_000, 20, 20)
+gc.set_threshold(100_000, 20, 100)
 
 
 def pytest_collection_finish() -> None:
     gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)  # before what is slow is left out
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    from tests.support.grids import thin
+
+    thin(config, items)
 
 
 # Same examples in every run, and no time limit per example: a busy machine is not a defect.

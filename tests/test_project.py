@@ -24,6 +24,7 @@ from transformers.dynamic_module_utils import (
 )
 
 from tests.support import measures
+from tests.support.grids import AXES, lost
 from tests.support.project import CARRIED, PACKAGE, ROOT, Import, imports_of
 from tests.support.tiny_training import write_inputs
 
@@ -437,3 +438,10 @@ def test_make_setup_says_what_is_wrong_with_a_python(tmp_path, program, sentence
     assert done.returncode != 0
     assert re.search(sentence.replace("{minimum}", minimum), done.stderr), done.stderr
     assert not venv.exists()
+
+
+def test_a_grid_that_is_thinned_keeps_every_value_of_its_axes(request):
+    """Of the grids that this run has collected; all of them, where it is a run of all."""
+    assert lost(request.config.stash[AXES]) == []
+    some = {"some": {"axis": ({0, 1, 2}, {0, 2}), "other": ({0, 1}, {0, 1})}}
+    assert lost(some) == ["some: axis 1"]

@@ -306,6 +306,7 @@ SAMPLERS = [
 ]
 
 
+@pytest.mark.grid(3)
 @pytest.mark.parametrize("rows", [1, 3, 12])
 @pytest.mark.parametrize("options", SAMPLERS, ids=str)
 def test_texts_are_those_of_whole_passes(options, rows, monkeypatch):

@@ -83,6 +83,7 @@ def test_it_can_force_a_token_that_the_denoiser_then_sees(table, combination):
         assert int(out.reveal_steps[0, 4]) == 0
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("combination", LEGAL, ids="-".join)
 @pytest.mark.parametrize("block_length", [None, 2])
 def test_it_can_mask_a_token_again_even_after_the_last_step(table, combination, block_length):

@@ -281,6 +281,7 @@ def generator_with(kind, settings):
     return model.eval()
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("size", [48, 38])
 @pytest.mark.parametrize(("kind", "settings"), HEADS.values(), ids=list(HEADS))
 def test_a_resized_model_keeps_what_it_knows_and_is_saved_whole(kind, settings, size, tmp_path):

@@ -73,6 +73,7 @@ def test_every_number_format(dtype):
 # --- generate ------------------------------------------------------------------------------------
 
 
+@pytest.mark.grid(2)
 @BROKEN
 @pytest.mark.parametrize("combination", LEGAL, ids="-".join)
 def test_broken_weights_write_nothing(bad, combination):

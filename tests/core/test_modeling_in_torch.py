@@ -169,7 +169,7 @@ def test_half_precision_weights_stay_the_only_ones(folder, order, in_chunks, mon
     assert copies.found, "the test has no power"
 
 
-@pytest.mark.parametrize("in_chunks", [False, True])
+@pytest.mark.parametrize("in_chunks", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_texts_of_half_precision_have_the_law_of_its_own_logits(in_chunks, monkeypatch):
     """Drawn and scored in float32: chi-square of 40,000 draws; false alarm 1e-6 for a fresh seed.
 
@@ -414,6 +414,7 @@ def test_a_pass_is_one_graph(kind, compiler):
     assert compiler.frame_count == 2
 
 
+@pytest.mark.slow
 def test_a_compiled_pass_may_be_the_first_of_its_thread(compiler):
     """Of a process, too: nothing appears while the compiler looks that was absent before."""
     model, found = tiny_model(), []

@@ -68,6 +68,7 @@ def logits_of(model):
     return model(**INPUTS).logits
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("task_type", [None, "CAUSAL_LM", "FEATURE_EXTRACTION"])
 @pytest.mark.parametrize("target_modules", ["all-linear", ATTENTION])
 def test_an_adapter_is_trained_saved_loaded_merged_and_writes(

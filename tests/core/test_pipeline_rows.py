@@ -106,6 +106,7 @@ def test_texts_to_fill_may_stand_beside_texts_to_continue(write, named):
     assert_alone_is_together(write, texts, seed=1, steps=4, return_tensors=True, **named)
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize(
     "prompts", [["", "", ""], ["", "w1 w2", ""], ["w1", "", "[MASK] w2"]], ids=repr
 )

@@ -465,7 +465,9 @@ def test_remdm_conf_runs_above_the_mask_rate():
     assert p_value(run(ORACLE, SAMPLES, remask="remdm_conf", steps=8)) < REJECT
 
 
-@pytest.mark.parametrize("remask", ["remdm_cap", "remdm_rescale"])
+@pytest.mark.parametrize(
+    "remask", ["remdm_cap", pytest.param("remdm_rescale", marks=pytest.mark.slow)]
+)
 def test_remdm_reaches_the_law_in_the_limit(remask):
     """With eta falling like 1 / S: a fixed share remasked per pass is drawn again at once."""
     limit = run(ORACLE, SAMPLES, remask=remask, steps=150, remdm_eta=2 / 150)

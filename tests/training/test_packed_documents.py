@@ -37,6 +37,7 @@ def packed(rows, padding=3, pad_token_id=0):
     return ids, torch.cat([*numbers, torch.zeros(padding, dtype=torch.long)])[None]
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_document_has_the_same_logits_packed_and_alone(kind, attention):

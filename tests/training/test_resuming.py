@@ -252,6 +252,7 @@ def test_two_processes_resume_to_the_same_weights(tmp_path):
     assert log_of(resumed, "eval_nats_per_token") == evaluated
 
 
+@pytest.mark.slow
 def test_critic_and_self_conditioning_resume_to_the_same_weights(tmp_path, monkeypatch):
     """Which texts look back and what the critic is shown go on as dropout does."""
     inputs = write_inputs(tmp_path, num_texts=40)

@@ -53,8 +53,8 @@ def whole(tmp_path_factory):
     ("where", "call", "signum", "step"),
     [
         ("take_update", 3, signal.SIGTERM, 3),  # the evaluation after it is still due
-        ("evaluate_bound", 1, signal.SIGINT, 3),
-        ("take_update", 5, signal.SIGHUP, 5),
+        pytest.param("evaluate_bound", 1, signal.SIGINT, 3, marks=pytest.mark.slow),
+        pytest.param("take_update", 5, signal.SIGHUP, 5, marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_writes_a_checkpoint_that_goes_on_to_the_same_run(

@@ -80,6 +80,7 @@ def test_a_block_is_shuffled_and_a_later_pass_otherwise(tmp_path):
     assert [example["example_id"] for example in first + second] == list(range(180))
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("kind", ["jsonl", "txt", "csv", "parquet", "txt.gz", "saved"])
 @pytest.mark.parametrize(("pack", "at_hand"), [("no", 4), ("joined", 256)])
 def test_a_lane_goes_on_wherever_it_was_left(tmp_path, monkeypatch, kind, pack, at_hand):
