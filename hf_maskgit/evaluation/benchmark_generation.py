@@ -18,7 +18,9 @@ from .benchmark_works import (
     COMPILED,
     FEW,
     FLOOR,
+    HEAD,
     ORDERS,
+    OTHERS_COMPILED,
     PACE_WORKS,
     PEERS,
     PLAIN,
@@ -49,10 +51,12 @@ class Cell(NamedTuple):
     floor: str = FLOOR
 
 
+# As far as those of the generator of verses in the demonstration spread, where all is masked.
+_SPREAD = 3.0
 CELLS = (
     Cell(
         "BERT 6 x 384",
-        BERT,
+        replace(BERT, logit_spread=_SPREAD),
         (
             *ORDERS,
             COMPILED,
@@ -60,7 +64,14 @@ CELLS = (
             "x-transformers, filter as by default",
             *in_half((*ORDERS, COMPILED)),
             *in_half(PEERS),
+            *in_half(OTHERS_COMPILED),
         ),
+    ),
+    Cell(
+        "BERT 6 x 384, unsure of everything",
+        BERT,
+        (FLOOR, HEAD, PLAIN, "generate, order=confidence"),
+        rounds=3,
     ),
     Cell(
         "ModernBERT-base",
@@ -93,8 +104,10 @@ CELLS = (
     ),
 )
 QUICK_CELLS = (
-    Cell("BERT 6 x 384", replace(BERT, batch_size=2, length=64, steps=4), (*ORDERS, *PEERS)),
-    Cell("ESM-2 8M", replace(CELLS[2].sizes, length=64, steps=4), (*ORDERS, *PEERS)),
+    Cell(
+        "BERT 6 x 384", replace(CELLS[0].sizes, batch_size=2, length=64, steps=4), (*ORDERS, *PEERS)
+    ),
+    Cell("ESM-2 8M", replace(CELLS[3].sizes, length=64, steps=4), (*ORDERS, *PEERS)),
     Cell(
         "long text in blocks",
         replace(BERT, layers=2, batch_size=1, length=192, steps=12),

@@ -4,6 +4,8 @@ Each fills a text that is all masks with the weights of one `MaskGitForMaskedLM`
 and without filters unless it says otherwise, in `steps` passes of the encoder:
 
 - the bare encoder, without LM head: what nobody can go below who takes as many full passes;
+- the same with the head's matrix product at every position that is still masked: what nobody can go
+  below who, besides, asks for the logits of all masks;
 - a loop in LLaDA's way (arXiv 2502.09992): the head at every position, Gumbel noise in
   float64 over all of (B, L, V), the surest positions of each row by a loop over the rows;
 - `NonAutoregressiveWrapper` of the package x-transformers, with its own `generate`.
@@ -16,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..core.chunked_head import rows_at_a_time, run_head
 from ..core.modeling_maskgit import MaskGitForMaskedLM
 
 
@@ -25,6 +28,19 @@ def encoder_passes(model: MaskGitForMaskedLM, masked: Tensor, steps: int) -> Ten
     encoder = model.denoiser.base_model
     for _ in range(steps):
         encoder(input_ids=masked)
+    return masked
+
+
+@torch.no_grad()
+def encoder_and_head_passes(model: MaskGitForMaskedLM, masked: Tensor, steps: int) -> Tensor:
+    """Do as `encoder_passes`, and run the LM head where equally many masks per pass are left."""
+    encoder, rows = model.denoiser.base_model, rows_at_a_time(model.denoiser)
+    width = masked.shape[1]
+    for step in range(steps):
+        left = width * (steps - step) // steps
+        states = encoder(input_ids=masked)[0][:, :left]
+        for part in states.flatten(0, 1).split(rows):
+            run_head(model.denoiser, part)
     return masked
 
 

@@ -1,13 +1,16 @@
 """Shapes of encoders and texts that speed is measured with; their weights are random.
 
-Random weights take as long as trained ones. To add a kind of encoder is to add a row to `ENCODERS`.
+An encoder takes as long with random weights as with trained ones. What is sure is another matter:
+some orders need fewer logits where the model is sure of something, and new weights are of nothing,
+so that the spread of the logits can be set. To add a kind of encoder is to add a row to `ENCODERS`.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 from transformers import BertConfig, EsmConfig, ModernBertConfig, PreTrainedConfig
 
 from ..core.configuration_maskgit import MaskGitConfig
@@ -27,6 +30,8 @@ class Sizes:
         batch_size: B, texts side by side.
         length: L, tokens of a text, all masked.
         steps: passes.
+        logit_spread: standard deviation of a position's logits; None is that of new weights, whose
+            logits are nearly equal.
     """
 
     encoder: str
@@ -38,6 +43,7 @@ class Sizes:
     batch_size: int
     length: int
     steps: int
+    logit_spread: float | None = None
 
 
 def _bert(sizes: Sizes) -> PreTrainedConfig:
@@ -87,7 +93,26 @@ def build_model(sizes: Sizes, device: torch.device) -> MaskGitForMaskedLM:
     config = MaskGitConfig(
         text_config=ENCODERS[sizes.encoder](sizes), mask_token_id=mask_token_id(sizes)
     )
-    return MaskGitForMaskedLM(config).eval().to(device)
+    model = MaskGitForMaskedLM(config).eval().to(device)
+    if sizes.logit_spread is not None:
+        _spread(model, sizes)
+    return model
+
+
+@torch.no_grad()
+def _spread(model: MaskGitForMaskedLM, sizes: Sizes) -> None:
+    """Scale what the head's matrix is applied to, until logits have the spread that is asked for.
+
+    Raises:
+        ValueError: for a head that ends in no normalisation with a weight.
+    """
+    body = set(model.denoiser.base_model.modules())
+    norms = [m for m in model.denoiser.modules() if isinstance(m, nn.LayerNorm) and m not in body]
+    if not norms:
+        raise ValueError(f"The head of {sizes.encoder!r} has no LayerNorm to spread its logits by.")
+    masks = torch.full((1, sizes.length), mask_token_id(sizes), device=model.device)
+    found = model(input_ids=masks).logits.std(-1).mean()
+    norms[-1].weight.mul_(cast(float, sizes.logit_spread) / found)
 
 
 BERT = Sizes("bert", 6, 384, 12, 1536, 30_522, batch_size=8, length=128, steps=18)

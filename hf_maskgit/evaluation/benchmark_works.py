@@ -9,10 +9,10 @@ import copy
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..core.generation_config_maskgit import MaskGitGenerationConfig
 from ..core.modeling_maskgit import MaskGitForMaskedLM
@@ -20,6 +20,7 @@ from ..core.sampler_presets import PRESETS
 from ..core.sampler_rules import PACES
 from .benchmark_peers import (
     check_x_transformers,
+    encoder_and_head_passes,
     encoder_passes,
     llada_style,
     wrapper_of_x_transformers,
@@ -44,16 +45,30 @@ class Work(NamedTuple):
         make: of a model and sizes.
         fills: whether the masks are filled; those of a floor stay.
         is_peer: whether it is another project's.
-        compiled: whether the model is compiled for it.
+        compiled: of a copy of the model, the module that is compiled for it; None is nothing.
     """
 
     make: Callable[[MaskGitForMaskedLM, Sizes], Filling]
     fills: bool = True
     is_peer: bool = False
-    compiled: bool = False
+    compiled: Callable[[MaskGitForMaskedLM], nn.Module] | None = None
 
 
-def _ours(*, compiled: bool = False, **options: Any) -> Work:
+def _all_of(model: MaskGitForMaskedLM) -> nn.Module:
+    return model
+
+
+def _denoiser(model: MaskGitForMaskedLM) -> nn.Module:
+    return model.denoiser
+
+
+def _encoder(model: MaskGitForMaskedLM) -> nn.Module:
+    return cast(nn.Module, model.denoiser.base_model)
+
+
+def _ours(
+    *, compiled: Callable[[MaskGitForMaskedLM], nn.Module] | None = None, **options: Any
+) -> Work:
     """Fill by our `generate`, with its defaults but for the options named."""
     by_steps = PACES[options.get("pace") or "schedule"].by_steps
 
@@ -70,6 +85,10 @@ def _bare(model: MaskGitForMaskedLM, sizes: Sizes) -> Filling:
     return lambda masked: encoder_passes(model, masked, sizes.steps)
 
 
+def _bare_with_head(model: MaskGitForMaskedLM, sizes: Sizes) -> Filling:
+    return lambda masked: encoder_and_head_passes(model, masked, sizes.steps)
+
+
 def _llada(model: MaskGitForMaskedLM, sizes: Sizes) -> Filling:
     return lambda masked: llada_style(model, masked, sizes.steps)
 
@@ -83,8 +102,10 @@ def _x_transformers(**options: Any) -> Work:
 
 
 FLOOR, PLAIN = "bare encoder", "generate"
-COMPILED = "generate, torch.compile"
+HEAD = f"{FLOOR}, head at the masks"
 LLADA, ANCESTOR = "LLaDA-style loop", "x-transformers"
+COMPILED = f"{PLAIN}, torch.compile"
+OTHERS_COMPILED = tuple(f"{name}, torch.compile" for name in (FLOOR, LLADA, ANCESTOR))
 BLOCKS = f"generate, blocks of {BLOCK}, no cache"  # what a cache is compared with
 _IN_BLOCKS: dict[str, Any] = {"block_length": BLOCK}
 CACHES = {
@@ -100,19 +121,23 @@ PRESET_WORKS = {f"preset {name}": _ours(**preset.options) for name, preset in PR
 PACE_WORKS = {f"generate, pace={name}": _ours(pace=name) for name in PACES}
 WORKS = {
     FLOOR: Work(_bare, fills=False),
+    HEAD: Work(_bare_with_head, fills=False),
     PLAIN: _ours(),
     "generate, order=confidence": _ours(order="confidence"),
     "generate, order=random": _ours(order="random"),
-    COMPILED: _ours(compiled=True),
+    COMPILED: _ours(compiled=_all_of),
     LLADA: Work(_llada, is_peer=True),
     ANCESTOR: _x_transformers(filter_thres=None),
     "x-transformers, filter as by default": _x_transformers(),
+    OTHERS_COMPILED[0]: Work(_bare, fills=False, compiled=_encoder),
+    OTHERS_COMPILED[1]: Work(_llada, is_peer=True, compiled=_denoiser),
+    OTHERS_COMPILED[2]: _x_transformers(filter_thres=None)._replace(compiled=_denoiser),
     BLOCKS: _ours(**_IN_BLOCKS, use_cache=False),
     **CACHES,
     **PRESET_WORKS,
     **PACE_WORKS,
 }
-ORDERS = (FLOOR, PLAIN, "generate, order=confidence", "generate, order=random")
+ORDERS = (FLOOR, HEAD, PLAIN, "generate, order=confidence", "generate, order=random")
 PEERS = (LLADA, ANCESTOR)
 FEW = (FLOOR, PLAIN, *PEERS)
 
@@ -148,9 +173,9 @@ def _contestant(
     name: str, model: MaskGitForMaskedLM, masked: Tensor, sizes: Sizes, floor: str
 ) -> Contestant:
     half, work = name.endswith(HALF), work_of(name)
-    if work.compiled:  # a copy, since it is compiled in place
+    if work.compiled is not None:  # a copy, since it is compiled in place
         model = copy.deepcopy(model)
-        model.compile()
+        work.compiled(model).compile()
     fill = work.make(model, sizes)
 
     def run() -> Any:
@@ -182,8 +207,11 @@ def _contestant(
     contestant = Contestant(name, run, floor + HALF * half, check)
     if not work.is_peer:
         return contestant
+    contestant = replace(contestant, most_rounds=_PEER_ROUNDS)
+    if work.compiled is not None:  # its passes cannot be counted, and are made all
+        return contestant
     begin = beginning_of(run, model.denoiser.base_model, _PASSES_OF_A_PEER)
-    return replace(contestant, peak=begin, most_rounds=_PEER_ROUNDS)
+    return replace(contestant, peak=begin)
 
 
 def check_peers(names: Sequence[str]) -> None:

@@ -2,12 +2,16 @@
 
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from hf_maskgit.core.sampler_paces import remaining_counts, step_times
 from hf_maskgit.core.sampler_presets import PRESETS
 from hf_maskgit.core.sampler_rules import PACES
+from hf_maskgit.core.schedules import get_schedule
+from hf_maskgit.evaluation import benchmark_peers, benchmark_shapes
 from hf_maskgit.evaluation import benchmark_works as works
 from hf_maskgit.evaluation.benchmark_generation import (
     CELLS,
@@ -19,7 +23,11 @@ from hf_maskgit.evaluation.benchmark_generation import (
     measure_cell,
     measure_growth,
 )
-from hf_maskgit.evaluation.benchmark_peers import llada_style, wrapper_of_x_transformers
+from hf_maskgit.evaluation.benchmark_peers import (
+    encoder_and_head_passes,
+    llada_style,
+    wrapper_of_x_transformers,
+)
 from hf_maskgit.evaluation.benchmark_rounds import peak_bytes
 from hf_maskgit.evaluation.benchmark_shapes import ENCODERS, Sizes, build_model, mask_token_id
 from hf_maskgit.evaluation.benchmark_works import (
@@ -30,6 +38,7 @@ from hf_maskgit.evaluation.benchmark_works import (
     FLOOR,
     HALF,
     ORDERS,
+    OTHERS_COMPILED,
     PACE_WORKS,
     PEERS,
     PRESET_WORKS,
@@ -108,15 +117,23 @@ def test_every_preset_and_every_pace_has_a_work():
 @pytest.mark.slow
 def test_a_compiled_work_is_counted_as_it_is_written_and_timed_compiled(monkeypatch):
     compiled = []
+    compile_it = torch.nn.Module.compile
     monkeypatch.setattr(
-        works.MaskGitForMaskedLM,
+        torch.nn.Module,
         "compile",
-        lambda model: (compiled.append(model), torch.nn.Module.compile(model, backend="eager")),
+        lambda module: (compiled.append(module), compile_it(module, backend="eager")),
     )
-    found = measure_cell(Cell("tiny", TINY, (FLOOR, COMPILED)), 1, CPU)["works"][1]
-    assert (found["passes"], found["filled"]) == (TINY.steps, 1)
-    assert len(compiled) == 1
-    assert compiled[0]._compiled_call_impl is not None
+    names = (FLOOR, COMPILED, *OTHERS_COMPILED)
+    found = measure_cell(Cell("tiny", TINY, names), 1, CPU)["works"][1:]
+    assert [one["passes"] for one in found] == [TINY.steps] * 4
+    assert [one["filled"] for one in found] == [1, 0, 1, 1]
+    assert [type(module).__name__ for module in compiled] == [
+        "MaskGitForMaskedLM",
+        "BertModel",
+        "BertForMaskedLM",
+        "BertForMaskedLM",
+    ]
+    assert all(module._compiled_call_impl is not None for module in compiled)
     torch._dynamo.reset()
 
 
@@ -208,6 +225,34 @@ def test_cells_name_works_that_exist_each_beside_its_floor():
         assert all(not WORKS[name.removesuffix(HALF)].is_peer for name in without_peers(cell.works))
     grown = {growth.over: growth.values for growth in GROWTHS}
     assert {"length", "vocab_size", "batch_size", "steps"} == set(grown)
+
+
+def test_the_second_floor_asks_for_the_masks_that_the_plan_leaves(monkeypatch):
+    sizes = replace(TINY, length=11, steps=4)
+    model, asked = build_model(sizes, CPU), []
+    monkeypatch.setattr(
+        benchmark_peers, "run_head", lambda denoiser, states: asked.append(len(states))
+    )
+    monkeypatch.setattr(benchmark_peers, "rows_at_a_time", lambda denoiser: 1000)
+    encoder_and_head_passes(model, torch.full((3, 11), mask_token_id(sizes)), 4)
+    rates = get_schedule("linear").mask_rate(step_times(4)[1:])
+    left = remaining_counts(torch.tensor([11]), rates)[:, 0].tolist()
+    assert asked == [3 * n for n in [11, *left[:-1]]]
+
+
+@pytest.mark.parametrize("kind", ["bert", "esm", "modernbert"])
+def test_logits_spread_as_far_as_is_asked(kind):
+    sizes = replace(TINY, encoder=kind, logit_spread=3.0)
+    masks = torch.full((2, 10), mask_token_id(sizes))
+    with torch.no_grad():
+        logits = build_model(sizes, CPU)(input_ids=masks).logits
+    assert logits.std(-1).mean().item() == pytest.approx(3, rel=0.01)
+
+
+def test_a_head_that_cannot_be_spread_is_refused(monkeypatch):
+    monkeypatch.setattr(benchmark_shapes, "nn", SimpleNamespace(LayerNorm=torch.nn.RMSNorm))
+    with pytest.raises(ValueError, match="head of 'bert' has no LayerNorm"):
+        build_model(replace(TINY, logit_spread=3.0), CPU)
 
 
 def test_a_missing_package_is_named_before_anything_is_measured(monkeypatch):
