@@ -9,6 +9,7 @@ from peft import LoraConfig, get_peft_model
 from hf_maskgit.core import decoding_cache
 from hf_maskgit.core.attention_cache import NAME
 from hf_maskgit.core.decoding_cache import Denoiser
+from hf_maskgit.core.token_pattern import TokenPattern
 from tests.core.test_threads import in_threads
 from tests.support.slow_cache import SlowCachedDenoiser
 from tests.support.support_matrix import tiny_generator, tokenizer_of
@@ -277,3 +278,33 @@ def test_adapters_go_with_the_twin():
     beside = adapted.generate(**options)
     assert not torch.equal(beside, tiny_model().double().generate(**options))
     assert torch.equal(beside, adapted.merge_and_unload().generate(**options))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"block_length": 6, "steps": 12, "cache_refresh_interval": 3},
+        {"steps": 6, "use_cache": True, "order": "random"},
+        {"steps": 6, "use_cache": True, "remask": "confidence"},
+    ],
+    ids=str,
+)
+def test_with_a_pattern_texts_match_and_are_those_of_a_slow_cache(options, passes, monkeypatch):
+    """Where every pass is full, they are the uncached ones to the bit, in float64."""
+    model = tiny_model().double()
+    text = row_text().repeat(3, 1)
+    text[1, 8] = 9
+    low, high = list(range(6, 18)), list(range(18, 30))
+    size = model.config.get_text_config().vocab_size
+    pattern = TokenPattern.from_token_classes([(low, 1, None), (high, 1, None)], size)
+
+    def written(**changed):
+        return model.generate(text, pattern=pattern, seed=1, **{**options, **changed})
+
+    cached = written()
+    assert any(active is not None for _, active in passes)
+    assert all(pattern.matches(row[4:16]) for row in cached)
+    uncached = written(use_cache=False)
+    assert written(use_cache=True, cache_refresh_interval=1).equal(uncached)
+    monkeypatch.setattr(decoding_cache, "CachedDenoiser", SlowCachedDenoiser)
+    assert written().equal(cached)

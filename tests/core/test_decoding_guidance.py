@@ -1,9 +1,12 @@
 """Guidance without a classifier, against the formula computed by hand on the table."""
 
+import itertools
+
 import pytest
 import torch
 
 from hf_maskgit.core.decoding_guidance import guided
+from hf_maskgit.core.token_pattern import TokenPattern
 from tests.support.prompts import CLS, MASK, PAD, SEP, UNK
 from tests.support.tiny import TableModel, tiny_config, tiny_model
 
@@ -245,3 +248,27 @@ def test_what_guidance_cannot_use_is_refused(table, prompt, options, message):
     with pytest.raises(ValueError, match=message):
         table.generate(prompt, **{**negative, **options})
     assert table.calls == []
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 3.0])
+def test_a_pattern_conditions_the_guided_law(table, scale):
+    """One pass, against the enumeration of every text: probabilities, and the likeliest one."""
+    text = [CLS, 5, MASK, MASK, MASK, SEP]
+    pattern = TokenPattern.from_token_classes([([10, 11], 1, 2), ([11, 12], 1, 2)], 40)
+    given = law(table, text, [2, 3, 4])
+    other = law(table, [CLS, MASK, MASK, MASK, MASK, SEP], [2, 3, 4])
+    expected = guided_law(given, other, scale, can_end=False)
+    texts = [t for t in itertools.product((10, 11, 12), repeat=3) if pattern.matches(ids(t)[0])]
+    weights = torch.stack([expected[range(3), list(t)].sum() for t in texts]).softmax(0)
+    options = {"guidance_scale": scale, "pattern": pattern, **ONE_PASS}
+    for seed in range(5):
+        out = table.generate(ids(text), seed=seed, **options)
+        drawn = out.sequences[0, 2:5].tolist()
+        assert tuple(drawn) in texts
+        for place, token in enumerate(drawn):
+            alike = [t[place] == token for t in texts]
+            reported = float(out.reveal_log_probabilities[0, 2 + place])
+            assert reported == pytest.approx(float(weights[alike].sum().log()), abs=1e-5)
+    options |= {"order": "left_to_right"}
+    best = table.generate(ids(text), do_sample=False, **options).sequences[0, 2:5].tolist()
+    assert tuple(best) == texts[int(weights.argmax())]
