@@ -17,7 +17,6 @@ from .pattern_automaton import Automaton
 from .pattern_law import from_the_right, log_mass
 from .pattern_rows import RowPatterns
 from .sampler import Sampler
-from .sampler_rules import rules_of
 from .token_pattern import TokenPattern, as_pattern
 
 # One for all rows, or one or None for each row, given or returned.
@@ -48,16 +47,11 @@ def with_patterns(
 
     Raises:
         TypeError: for something else than patterns.
-        ValueError: for patterns that do not fit the rows, the vocabulary or the pace, or that
-            cannot be met.
+        ValueError: for patterns that do not fit the rows or the vocabulary, or that cannot be
+            met.
     """
     if patterns is None:
         return state
-    if rules_of(sampler).pace.write is not None:
-        raise ValueError(
-            f"pace={sampler.pace!r} drafts and verifies tokens one by one, and the tokens of a "
-            "`pattern` are drawn jointly; choose another pace."
-        )
     of_rows = per_row(patterns, len(state.text))
     used = list(dict.fromkeys(pattern for pattern in of_rows if pattern is not None))
     for pattern in used:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .finite import check_critic_scores, check_processed, check_same_shape
-from .pattern_rows import PatternLaw, RowPatterns
+from .pattern_rows import PatternLaw, RowPatterns, Warp
 from .position_logits import LateLogits, PositionLogits
 from .sampler import Sampler
 from .sampler_scores import Distribution, draw, likeliest
@@ -323,32 +323,18 @@ class Turn:
 
     def temperature_at(self, scale: Tensor) -> Tensor:
         """Return temperatures at scales, where they are annealed; 0 takes the likeliest."""
-        sampler = self.sampler
-        if not sampler.do_sample:
+        if not self.sampler.do_sample:
             return torch.zeros_like(scale)
-        scale = scale if sampler.anneal_temperature else torch.ones_like(scale)
-        return sampler.temperature * scale
+        scale = scale if self.sampler.anneal_temperature else torch.ones_like(scale)
+        return self.sampler.temperature * scale
 
     def _joint_drawer(
         self, logits: PositionLogits, law: PatternLaw
     ) -> Callable[[Distribution, slice], Tensor]:
         """Draw a whole text of every row; its tokens at some positions are what is drawn there."""
-        sampler = self.sampler
-        temperature = self.temperature_at(self.asked.temperature_scale)
-        cold = temperature == 0
-
-        def warp(scores: Tensor, index: Tensor) -> Tensor:
-            rows = law.rows[index]
-            scores, _ = self.processed(scores, law.logits, index, rows)
-            return self.warm(Distribution(scores), temperature[rows]).logits
-
-        def filtering(scores: Tensor, index: Tensor) -> Tensor:
-            return self.filtered(scores, self.state.text[law.rows[index]])
-
-        plain = not sampler.processors and bool((cold | (temperature == 1)).all())
-        uniforms = self.uniforms[..., 0]
-        filters = filtering if sampler.warpers else None
-        path, scores_of = law.path(None if plain else warp, filters, cold, uniforms)
+        warm = self.temperature_at(self.asked.temperature_scale)
+        warps, uniforms = self.pattern_warps(law, warm[law.rows]), self.uniforms[..., 0]
+        path, scores_of = law.path(*warps, warm == 0, uniforms)
 
         def drawn(block: Distribution, which: slice) -> Tensor:
             index = logits.index[which]
@@ -357,6 +343,21 @@ class Turn:
             return torch.where(path.likeliest[index], likeliest(scores), tokens)
 
         return drawn
+
+    def pattern_warps(
+        self, law: PatternLaw, temperature: Tensor
+    ) -> tuple[Warp | None, Warp | None]:
+        """Return what warps scores at temperatures (N,), and what filters them, for a law."""
+
+        def warp(scores: Tensor, index: Tensor) -> Tensor:
+            scores, _ = self.processed(scores, law.logits, index, law.rows[index])
+            return self.warm(Distribution(scores), temperature[index]).logits
+
+        def filtering(scores: Tensor, index: Tensor) -> Tensor:
+            return self.filtered(scores, self.state.text[law.rows[index]])
+
+        warps = self.sampler.processors or bool((temperature != temperature**2).any())
+        return warp if warps else None, filtering if self.sampler.warpers else None
 
     def warm(self, block: Distribution, temperature: Tensor) -> Distribution:
         """Return n distributions at temperatures (n,), those at 0 as at 1."""
@@ -390,8 +391,7 @@ class Turn:
         if not self.sampler.processors:
             return scores, text
         # A processor may edit in place, and may bring back what the distribution excludes.
-        given, words = scores, cast(torch.LongTensor, text)
-        scores = scores.clone()
+        given, scores, words = scores, scores.clone(), cast(torch.LongTensor, text)
         for processor in self.sampler.processors:
             scores = processor(words, cast(torch.FloatTensor, scores))
             check_same_shape("logits_processor", scores, given)

@@ -88,3 +88,11 @@ def check_critic_scores(scores: Tensor) -> None:
             "for weights that are not finite "
             "([n for n, p in model.named_parameters() if not p.isfinite().all()])."
         )
+
+
+def no_text(row: int) -> ValueError:
+    """Return what tells that a row of a pass can match no more."""
+    return ValueError(
+        f"Row {row} of a pass can match its pattern no more: a callback has changed its text, or "
+        "the denoiser gives -inf to every text of the pattern."
+    )

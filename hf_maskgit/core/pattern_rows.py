@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .finite import no_text
 from .pattern_law import (
     Chains,
     class_masses,
@@ -28,7 +29,7 @@ from .pattern_law import (
     log_mass,
 )
 from .position_logits import PositionLogits
-from .sampler_scores import Distribution
+from .sampler_scores import Distribution, likeliest
 
 # Scores (n, V) of some positions, by which of the N they are, as a token is to be drawn from them.
 Warp = Callable[[Tensor, Tensor], Tensor]
@@ -119,6 +120,21 @@ class Path(NamedTuple):
     likeliest: Tensor
 
 
+class _Drawing(NamedTuple):
+    """What texts are drawn by: scores before and after filters, masses and ways of the classes.
+
+    `cold` (R,) bool has rows of which the likeliest is taken; `weights` (R, W, C) is what filters
+    looked at, None without any.
+    """
+
+    scores: Warp
+    draws: Warp
+    masses: Tensor
+    ways: Tensor
+    cold: Tensor
+    weights: Tensor | None
+
+
 class PatternLaw:
     """The law of one pass, given that every row will match its pattern.
 
@@ -128,7 +144,13 @@ class PatternLaw:
         text: (R, L) long.
         masked: (R, L) bool.
         positions: (R, L) bool, the N positions.
+
+    Attributes:
+        tentative: let rows be that can match no more, (R,) bool `hopeless`; they have no chances.
     """
+
+    tentative = False
+    hopeless: Tensor
 
     def __init__(
         self,
@@ -171,33 +193,13 @@ class PatternLaw:
         Returns:
             The path, and the scores (n, V) of some positions from which its tokens are drawn.
         """
-        scores = warp or (lambda block, index: block)
-        if warp is None:
-            masses, ways = self._masses, self._ways
-        else:
-            masses = self._masses_of(scores)
-            ways = self._checked(from_the_right(masses, self._chains))
-        draws = scores
-        cold = cold.cpu()
-        if filtering is not None:
-            # What is likeliest given the pattern is kept: the likeliest tokens of the denoiser may
-            # all be none that the pattern takes.
-            came = from_the_left(masses, self._chains, ways)
-            weights = class_weights(came, ways, self._chains)
-            draws = self._filtered(scores, filtering, weights)
-            masses = self._masses_of(draws)
-            ways = from_the_right(masses, self._chains)
-            # Filters may leave no text at all: then it is the likeliest one.
-            cold = cold | (log_mass(ways, self._chains) == -torch.inf)
+        scores, draws, masses, ways, cold, _ = self._drawing(warp, filtering, cold)
         spans = uniforms.gather(1, self._patterns.places).cpu()
         classes, left = torch.zeros_like(self._chains.inside, dtype=torch.long), spans
         if not bool(cold.all()):
             classes, left = draw_classes(masses, ways, self._chains, spans)
         if bool(cold.any()):
-            maxima = self._masses_of(scores, likeliest=True)
-            best = from_the_right(maxima, self._chains, likeliest=True)
-            likely = likeliest_classes(maxima, best, self._chains)
-            classes = torch.where(cold[:, None], likely, classes)
+            classes = torch.where(cold[:, None], self._likeliest(scores), classes)
         # Known tokens, and rows without a pattern, are drawn as without one.
         device = uniforms.device
         cold, free = cold.to(device)[self.rows], self._free
@@ -207,6 +209,74 @@ class PatternLaw:
             cold,
         )
         return path, lambda block, index: self._chosen(scores, draws, path, block, index)
+
+    def chances(
+        self, warps: tuple[Warp | None, Warp | None], own: Warp | None, cold: Tensor
+    ) -> Warp:
+        """Return what gives the probabilities (n, V) that `path` draws some places with.
+
+        Args:
+            warps: `warp` and `filtering` of `path`, by which all other places go.
+            own: warps the scores of the place itself.
+            cold: (R,) bool, see `path`.
+        """
+        warp, filtering = warps
+        drawing = self._drawing(warp, filtering, cold)
+        came = from_the_left(drawing.masses, self._chains, drawing.ways)
+        weights = class_weights(came, drawing.ways, self._chains)
+        if bool(drawing.cold.any()):
+            likely = self._likeliest(drawing.scores)[..., None]
+            only = torch.full_like(weights, -torch.inf).scatter(2, likely, 0.0)
+            weights = torch.where(drawing.cold[:, None, None], only, weights)
+        weights = weights.masked_fill(self.hopeless[:, None, None], 0.0)
+        plain: Warp = own or (lambda block, index: block)
+        draws = plain
+        if filtering is not None and drawing.weights is not None:
+            draws = self._filtered(plain, filtering, drawing.weights)
+
+        def chances(block: Tensor, index: Tensor) -> Tensor:
+            rows = self.rows[index].cpu()
+            certain = drawing.cold[rows].to(block.device)[:, None]
+            found = plain(block, index)
+            if filtering is not None:
+                found = torch.where(certain, found, draws(block, index))
+            weighed = self._weighed(found, index, self._at(weights, found, index))
+            law = weighed.softmax(-1)
+            if bool(certain.any()):
+                best = torch.zeros_like(law).scatter(1, likeliest(weighed)[:, None], 1.0)
+                law = torch.where(certain, best, law)
+            return law.masked_fill(self.hopeless[rows].to(block.device)[:, None], 0.0)
+
+        return chances
+
+    def _drawing(self, warp: Warp | None, filtering: Warp | None, cold: Tensor) -> "_Drawing":
+        """Find what texts are drawn by; the arguments are those of `path`."""
+        scores: Warp = warp or (lambda block, index: block)
+        if warp is None:
+            masses, ways = self._masses, self._ways
+        else:
+            masses = self._masses_of(scores)
+            ways = self._checked(from_the_right(masses, self._chains))
+        cold = cold.cpu()
+        if filtering is None:
+            return _Drawing(scores, scores, masses, ways, cold, None)
+        # What is likeliest given the pattern is kept: the likeliest tokens of the denoiser may
+        # all be none that the pattern takes.
+        came = from_the_left(masses, self._chains, ways)
+        weights = class_weights(came, ways, self._chains)
+        weights = weights.masked_fill(self.hopeless[:, None, None], 0.0)
+        draws = self._filtered(scores, filtering, weights)
+        masses = self._masses_of(draws)
+        ways = from_the_right(masses, self._chains)
+        # Filters may leave no text at all: then it is the likeliest one.
+        cold = cold | (log_mass(ways, self._chains) == -torch.inf)
+        return _Drawing(scores, draws, masses, ways, cold, weights)
+
+    def _likeliest(self, scores: Warp) -> Tensor:
+        """Return the classes (R, W) of the likeliest text of each row."""
+        maxima = self._masses_of(scores, likeliest=True)
+        best = from_the_right(maxima, self._chains, likeliest=True)
+        return likeliest_classes(maxima, best, self._chains)
 
     @property
     def log_mass(self) -> Tensor:
@@ -240,15 +310,13 @@ class PatternLaw:
     @cached_property
     def _weights(self) -> Tensor:
         came = from_the_left(self._masses, self._chains, self._ways)
-        return class_weights(came, self._ways, self._chains)
+        weights = class_weights(came, self._ways, self._chains)
+        return weights.masked_fill(self.hopeless[:, None, None], 0.0)
 
     def _checked(self, ways: Tensor) -> Tensor:
-        impossible = (log_mass(ways, self._chains) == -torch.inf).nonzero()
-        if len(impossible):
-            raise ValueError(
-                f"Row {int(impossible[0])} of a pass can match its pattern no more: a callback has "
-                "changed its text, or the denoiser gives -inf to every text of the pattern."
-            )
+        self.hopeless = log_mass(ways, self._chains) == -torch.inf
+        if not self.tentative and bool(self.hopeless.any()):
+            raise no_text(int(self.hopeless.nonzero()[0]))
         return ways
 
     def _masses_of(self, scores: Warp, likeliest: bool = False) -> Tensor:

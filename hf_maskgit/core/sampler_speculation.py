@@ -7,17 +7,21 @@ drafted and q its law behind the tokens before it; the first that is not is draw
 instead, and ends the round. So each token has the law q, as if it had been revealed in a pass of
 its own (speculative sampling, arXiv 2211.17192; for any order, ASSD, arXiv 2504.20456). The order
 must be known without a look at tokens or logits: one that depends on a draft would depend on
-whether it is accepted.
+whether it is accepted. With a pattern p and q are those of one
+place given that the text will match; drafts that contradict each other have a q of 0.
 
 Letters: R rows still being decoded, L length, V vocabulary, N drafts, S prefixes to verify.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .decoding_turn import DecodingState, Turn
+from .finite import no_text
+from .pattern_rows import PatternLaw
 from .position_logits import PositionLogits
 from .sampler_orders import Look, placed
 from .sampler_paces import annealing_by_reveals
@@ -80,6 +84,9 @@ def write_verified(turn: Turn, look: Look, chosen: Tensor) -> DecodingState:
     Raises:
         ValueError: for logits that are no distribution, see `_law`.
     """
+    if turn.state.log_weights is not None:  # of a round it is not kept what each token weighed
+        unknown = torch.full_like(turn.state.log_weights, torch.nan)
+        turn = replace(turn, state=replace(turn.state, log_weights=unknown))
     rank = ranks(look.scores, chosen)  # (R, L) the order's sequence, from 0
     draft = _drafted(turn, chosen, rank)
     # The first draft has the law of the text as it is: there is nothing to verify.
@@ -88,6 +95,8 @@ def write_verified(turn: Turn, look: Look, chosen: Tensor) -> DecodingState:
         return turn.state.reveal(*draft.at(draft.places))
     ahead, place = _prefixes(turn, draft, rank, row, column)
     logits = ahead.logits(place, kept=turn.sampler.records_probabilities)
+    if isinstance(logits.condition, PatternLaw):
+        logits.condition.tentative = True  # drafts may contradict each other: one is refused
     law = _law(ahead, logits, place, _scale(ahead.state, 0))  # (S, V)
     # A draft is accepted, or ends the round; where none stands, the round ends anyway.
     chance = law.gather(1, draft.tokens[row, column, None]).squeeze(1)
@@ -98,6 +107,9 @@ def write_verified(turn: Turn, look: Look, chosen: Tensor) -> DecodingState:
     ends[row, column] = rank[row, column].masked_fill(accepted, beyond)
     end = ends.amin(1, keepdim=True)  # (R, 1) the rank that ends the round
     last = rank[row, column] == end[row, 0]  # (S,)
+    nothing = (law[last].sum(-1) == 0).nonzero()
+    if len(nothing):
+        raise no_text(int(row[last][nothing[0]]))
     tokens = _instead(turn, draft, law[last], (row[last], column[last]))
     ending = torch.zeros_like(chosen)
     ending[row[last], column[last]] = True
@@ -142,7 +154,7 @@ def _prefixes(
 
 
 def _law(turn: Turn, logits: PositionLogits, positions: Tensor, scale: Tensor) -> Tensor:
-    """Return the probabilities that `drawer` draws by, all at once; not those of a pattern.
+    """Return the probabilities that `drawer` draws by, all at once; of a pattern, each by itself.
 
     Args:
         turn: the rows.
@@ -159,6 +171,8 @@ def _law(turn: Turn, logits: PositionLogits, positions: Tensor, scale: Tensor) -
     rows = positions.nonzero()[:, 0]
     temperature = turn.temperature_at(scale)
     cold = (temperature == 0)[:, None]
+    if isinstance(logits.condition, PatternLaw):
+        return _pattern_law(turn, logits, logits.condition, temperature)
     all_cold, some_cold = bool(cold.all()), bool(cold.any())
 
     def law(block: Distribution, which: slice) -> tuple[Tensor]:
@@ -172,6 +186,28 @@ def _law(turn: Turn, logits: PositionLogits, positions: Tensor, scale: Tensor) -
         warm = turn.warm(Distribution(scores), temperature[which]).logits
         warm = turn.filtered(warm, text).softmax(-1)
         return (torch.where(cold[which], certain, warm),)
+
+    (probabilities,) = logits.read(law)
+    return probabilities
+
+
+def _pattern_law(
+    turn: Turn, logits: PositionLogits, condition: PatternLaw, temperature: Tensor
+) -> Tensor:
+    """Do as `_law` for rows with patterns, at temperatures (N,) of the places themselves."""
+    # The others have the one of the next token: any law will do for a draft, but the first has it.
+    of_row = turn.temperature_at(_scale(turn.state, 0))
+    others = of_row[condition.rows]
+    mine = others.index_put((logits.index,), temperature)
+    own, _ = turn.pattern_warps(condition, mine)
+    chances = condition.chances(turn.pattern_warps(condition, others), own, of_row == 0)
+
+    def law(block: Distribution, which: slice) -> tuple[Tensor]:
+        index = logits.index[which]
+        found = chances(condition.logits.at(index), index)
+        best = torch.zeros_like(found).scatter(1, found.argmax(-1, keepdim=True), 1.0)
+        cold = (mine[index] == 0)[:, None] & (found > 0).any(-1, keepdim=True)
+        return (torch.where(cold, best, found),)
 
     (probabilities,) = logits.read(law)
     return probabilities

@@ -24,7 +24,6 @@ from hf_maskgit.core.sampler_orders import ORDERS
 from hf_maskgit.core.sampler_rules import PACES
 from hf_maskgit.core.sampler_speculation import next_drafts
 from hf_maskgit.core.schedules import get_schedule
-from hf_maskgit.core.token_pattern import TokenPattern
 from tests.support.oracles_sampling import (
     CHAIN,
     Oracle,
@@ -363,14 +362,6 @@ def test_a_model_that_looks_back_is_refused():
     model = tiny_model(seed=0, self_cond=True)
     with pytest.raises(ValueError, match="this model looks back on the pass before"):
         model.generate(torch.tensor([[2, 4, 4, 3]]), pace="speculative")
-
-
-def test_a_pattern_is_refused():
-    pattern = TokenPattern.from_token_classes([[9, 10], [9, 11]], 40)
-    with pytest.raises(ValueError, match="the tokens of a `pattern` are drawn jointly"):
-        tiny_model(seed=0).generate(
-            torch.tensor([[2, 4, 4, 3]]), pace="speculative", pattern=pattern
-        )
 
 
 def test_logits_that_are_no_numbers_are_refused_in_either_pass():

@@ -26,8 +26,6 @@ LEGAL = [
     ("critic", "schedule", "p2", "critic"),
     *[("random", "ancestral", remask, "self") for remask in REMDM],
 ]
-# Tokens that are drafted and verified one by one are not drawn jointly, as a pattern draws them.
-LEGAL_WITH_PATTERNS = [combination for combination in LEGAL if combination[1] != "speculative"]
 
 
 def choices(combination):

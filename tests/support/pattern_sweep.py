@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hf_maskgit import MaskGitConfig, Pattern
 from hf_maskgit.core.special_tokens import tokenizer_fields
 from hf_maskgit.core.token_pattern import TokenPattern
-from tests.support.combinations import LEGAL_WITH_PATTERNS, choices
+from tests.support.combinations import LEGAL, choices
 from tests.support.pattern_texts import text_of
 from tests.support.tiny import TableModel, bert_config, word_tokenizer
 from tests.support.tiny_tokenizers import TOKENIZERS
@@ -123,7 +123,7 @@ def walked(pattern: TokenPattern, dice: random.Random) -> list[int] | None:
 
 def options_of(dice: random.Random) -> dict[str, Any]:
     """A legal sampler and its options."""
-    combination = dice.choice(LEGAL_WITH_PATTERNS)
+    combination = dice.choice(LEGAL)
     options: dict[str, Any] = {**choices(combination), "steps": dice.randint(1, 6)}
     if options["remask"] != "p2":
         del options["p2_planner"]
