@@ -14,6 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+# Numbers e^-300 and their products are far above the least of float64, those of e^-700 are not.
+_SPREAD = 300.0
+
 
 class Chains(NamedTuple):
     """The automata of some rows, padded to one size.
@@ -85,18 +88,60 @@ def from_the_right(masses: Tensor, chains: Chains, likeliest: bool = False) -> T
     rows, width, _ = masses.shape
     ways = masses.new_empty(rows, width + 1, chains.final.shape[1])
     ways[:, width] = torch.zeros_like(ways[:, width]).masked_fill(~chains.final, -torch.inf)
+    # Places that every row has, and where all is of one kind, take the short way.
+    whole, some_open = chains.inside.all(0).tolist(), chains.open.any(0).tolist()
+    level, near, small = _apart(masses)
+    some_ended = bool(chains.ended.any())
     for place in reversed(range(width)):
-        on = _behind(ways[:, place + 1], chains.step) + masses[:, place, None]
-        best = on.amax(-1)
-        total = best if likeliest else on.logsumexp(-1)
-        total = total.masked_fill(chains.ended, 0.0)  # all of it, also where a text is sought
-        if bool(chains.open[:, place].any()):
+        after = ways[:, place + 1]
+        if likeliest or some_open[place]:
+            on = _behind(after, chains.step) + masses[:, place, None]
+            total = on.amax(-1) if likeliest else on.logsumexp(-1)
+        else:
+            total = _sum_behind(after, masses, place, chains.step, level, near, small)
+        if some_ended:
+            total = total.masked_fill(chains.ended, 0.0)  # all of it, also where a text is sought
+        if some_open[place]:
             # There no text is likelier than another: it only counts that there is one.
+            best = on.amax(-1).masked_fill(chains.ended, 0.0)
             some = torch.zeros_like(best).masked_fill(best == -torch.inf, -torch.inf)
             total = torch.where(chains.open[:, place, None], some, total)
         # Rows end at different places; behind the last nothing happens.
-        ways[:, place] = torch.where(chains.inside[:, place, None], total, ways[:, place + 1])
+        if not whole[place]:
+            total = torch.where(chains.inside[:, place, None], total, after)
+        ways[:, place] = total
     return ways
+
+
+def _apart(logs: Tensor) -> tuple[Tensor, Tensor, bool]:
+    """Split logarithms (..., K) into a level (..., 1) and factors up to 1 that are exact.
+
+    Returns:
+        Level, factors, and whether the factors are to be trusted: none that is not 0 is so small
+        that a product of it would lose digits.
+    """
+    level = logs.amax(-1, keepdim=True)
+    level = level.where(level.isfinite(), 0)
+    below = logs - level
+    lowest = below.masked_fill(below == -torch.inf, 0.0).amin() if below.numel() else below.sum()
+    return level, below.exp(), bool(lowest > -_SPREAD)
+
+
+def _sum_behind(
+    after: Tensor,
+    masses: Tensor,
+    place: int,
+    step: Tensor,
+    level: Tensor,
+    near: Tensor,
+    small: bool,
+) -> Tensor:
+    """Sum up the ways on from every state over the classes, (R, Q) in logarithms."""
+    behind, ways, exact = _apart(after)
+    if not (small and exact):
+        return (_behind(after, step) + masses[:, place, None]).logsumexp(-1)
+    found = _looked_up(ways, step, 0.0) @ near[:, place, :, None]
+    return found.squeeze(-1).log() + behind + level[:, place]
 
 
 def from_the_left(masses: Tensor, chains: Chains, ways: Tensor) -> Tensor:
@@ -113,18 +158,25 @@ def from_the_left(masses: Tensor, chains: Chains, ways: Tensor) -> Tensor:
     now = masses.new_full((rows, states + 1), -torch.inf)  # the last is nowhere
     now.scatter_(1, chains.start[:, None], 0.0)
     target = chains.step.flatten(1)
+    level, near, small = _apart(masses)
     for place in range(width):
         # What stands at a place has no say in how one comes to it: of a known token, too, it can be
         # told how likely it is given all the others.
         came[:, place] = now[:, :-1]
         if place == width - 1:
             break
-        paths = (now[:, :-1, None] + masses[:, place, None]).flatten(1)
-        # A logarithm of a sum over the paths that meet in a state, as `logsumexp` takes it.
-        level = torch.full_like(now, -torch.inf).scatter_reduce(1, target, paths, "amax")
-        level = level.where(level.isfinite(), 0)
-        sums = torch.zeros_like(now).scatter_add(1, target, (paths - level.gather(1, target)).exp())
-        behind = sums.log() + level
+        here, ways, exact = _apart(now)
+        if small and exact:
+            paths = (ways[:, :-1, None] * near[:, place, None]).flatten(1)
+            behind = torch.zeros_like(now).scatter_add(1, target, paths).log()
+            behind = behind + here + level[:, place]
+        else:
+            paths = (now[:, :-1, None] + masses[:, place, None]).flatten(1)
+            # A logarithm of a sum over the paths that meet in a state, as `logsumexp` takes it.
+            most = torch.full_like(now, -torch.inf).scatter_reduce(1, target, paths, "amax")
+            most = most.where(most.isfinite(), 0)
+            over = (paths - most.gather(1, target)).exp()
+            behind = torch.zeros_like(now).scatter_add(1, target, over).log() + most
         behind[:, -1] = -torch.inf
         now = torch.where(chains.inside[:, place, None], behind, now)
     return came
@@ -138,8 +190,15 @@ def class_weights(came: Tensor, ways: Tensor, chains: Chains) -> Tensor:
     """
     weights = []
     for place in range(came.shape[1]):  # the whole (R, W, Q, C) may not fit into memory
-        through = came[:, place, :, None] + _behind(ways[:, place + 1], chains.step)
-        weights.append(through.logsumexp(1))
+        before, after = came[:, place], ways[:, place + 1]
+        at, reached, small = _apart(before)
+        behind, on, exact = _apart(after)
+        if small and exact:
+            found = reached[:, None] @ _looked_up(on, chains.step, 0.0)
+            weights.append(found.squeeze(1).log() + at + behind)
+        else:
+            through = before[:, :, None] + _behind(after, chains.step)
+            weights.append(through.logsumexp(1))
     return torch.stack(weights, 1)
 
 
@@ -161,7 +220,7 @@ def draw_classes(
     state, drawn, left = chains.start, [], []
     for place in range(masses.shape[1]):
         # A class by its own mass and by that of all ways to go on behind it: no draw leads astray.
-        on = _of_state(_behind(ways[:, place + 1], chains.step), state) + masses[:, place]
+        on = _behind_state(ways[:, place + 1], chains.step, state) + masses[:, place]
         cumulative = (on - on.amax(-1, keepdim=True)).exp().cumsum(-1)  # (R, C)
         total = cumulative[:, -1:].contiguous()
         target = uniforms[:, place, None] * total
@@ -188,7 +247,7 @@ def likeliest_classes(maxima: Tensor, ways: Tensor, chains: Chains) -> Tensor:
     """
     state, taken = chains.start, []
     for place in range(maxima.shape[1]):
-        on = _of_state(_behind(ways[:, place + 1], chains.step), state) + maxima[:, place]
+        on = _behind_state(ways[:, place + 1], chains.step, state) + maxima[:, place]
         taken.append(on.argmax(-1))
         state = _next_state(chains, state, taken[-1], place)
     return torch.stack(taken, 1)
@@ -201,15 +260,19 @@ def log_mass(ways: Tensor, chains: Chains) -> Tensor:
 
 def _behind(ways: Tensor, step: Tensor) -> Tensor:
     """Look up (R, Q) by the state after each class, (R, Q, C); nowhere there is no way."""
+    return _looked_up(ways, step, -torch.inf)
+
+
+def _looked_up(ways: Tensor, step: Tensor, nowhere: float) -> Tensor:
     rows, states, classes = step.shape
-    nowhere = ways.new_full((rows, 1), -torch.inf)
-    found = torch.cat([ways, nowhere], 1).gather(1, step.flatten(1))
+    found = torch.cat([ways, ways.new_full((rows, 1), nowhere)], 1).gather(1, step.flatten(1))
     return found.view(rows, states, classes)
 
 
-def _of_state(table: Tensor, state: Tensor) -> Tensor:
-    """Pick the row of each state: (R, Q, C), (R,) -> (R, C)."""
-    return table[torch.arange(len(state)), state]
+def _behind_state(ways: Tensor, step: Tensor, state: Tensor) -> Tensor:
+    """Look up (R, Q) by the state after each class from one state of each row, (R, C)."""
+    nowhere = ways.new_full((len(ways), 1), -torch.inf)
+    return torch.cat([ways, nowhere], 1).gather(1, step[torch.arange(len(state)), state])
 
 
 def _next_state(chains: Chains, state: Tensor, classes: Tensor, place: int) -> Tensor:

@@ -144,6 +144,8 @@ class PositionLogits:
         self._can_end, self._allowed, self._table = can_end, allowed, allowed_table
         self._whole = whole
         self._restricted: Tensor | None = None  # all of `raw`, where they are kept so
+        if kept and isinstance(raw, LateLogits):  # computed just now: nobody else has them
+            self._raw = self._restricted = self._restrict(cast(Tensor, self._raw), slice(None))
         self.condition: Condition | None = None
         self.index = torch.zeros(0, dtype=torch.long)  # (N,) as the condition counts them
 

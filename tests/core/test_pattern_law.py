@@ -194,3 +194,21 @@ def test_importance_weights_make_up_for_the_lookahead(steps):
         assert weights[0] == pytest.approx(float(product[law > 0].sum()), abs=1e-9)
     plain, _ = fill_chain(3, 1, seed=0, records_probabilities=True, temperature=2.0)
     assert plain.log_weights.isnan().all()
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("scale", [40.0, 400.0, 40_000.0])
+def test_what_is_merely_unlikely_never_becomes_impossible(seed, scale):
+    """Near things are summed up as numbers, far ones as logarithms: both give the law."""
+    of = cell(seed)
+    of = Cell(of.logits * scale, of.step, of.final, of.known)
+    masses, chains, ways, came = messages(of)
+    nats = torch.stack([of.logits.log_softmax(-1)[i, of.texts[:, i]] for i in range(of.shape[0])])
+    free = [i for i in range(of.shape[0]) if i not in of.known]
+    expected = nats[free].sum(0).logsumexp(0).item()
+    assert log_mass(ways, chains).item() == pytest.approx(expected, rel=1e-12)
+    # From the left, all there is comes to the last place.
+    last = came[:, -1, :, None] + masses[:, -1, None]
+    ends = torch.cat([torch.where(chains.final, 0.0, -torch.inf), torch.tensor([[-torch.inf]])], 1)
+    last = last + ends[:, chains.step[0]]
+    assert last.flatten().logsumexp(0).item() == pytest.approx(expected, rel=1e-12)
