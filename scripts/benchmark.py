@@ -34,6 +34,7 @@ from hf_maskgit.evaluation.benchmark_report import (
 )
 from hf_maskgit.evaluation.benchmark_works import check_peers, without_peers
 from hf_maskgit.evaluation.progress import duration
+from hf_maskgit.training import benchmark_loops as loops
 from hf_maskgit.training import benchmark_updates as training
 from hf_maskgit.training.recipes import (
     check_least,
@@ -216,6 +217,9 @@ def all_parts(quick: bool, no_peers: bool) -> list[Part]:
         parts.append(
             Part("training", update.name, training.header_of(update), update.works, measure)
         )
+    for loop in loops.QUICK_CELLS if quick else loops.CELLS:
+        measure = partial(loops.measure_cell, loop)
+        parts.append(Part("training", loop.name, loops.header_of(loop), loop.works, measure))
     for growth in generation.QUICK_GROWTHS if quick else generation.GROWTHS:
         growth = growth._replace(works=without_peers(growth.works)) if no_peers else growth
         measure = partial(generation.measure_growth, growth)

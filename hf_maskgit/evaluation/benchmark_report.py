@@ -17,7 +17,8 @@ def page_tables(found: Found) -> dict[str, str]:
         "generation": "\n\n".join(map(_cell, found["generation"])) or "Nothing was measured.",
         "growth": _growths(found["growth"]) if found["growth"] else "Nothing was measured.",
         "training": "\n\n".join(map(_cell, found["training"])) or "Nothing was measured.",
-        "profile": "\n\n".join(map(_profile, found["training"])) or "Nothing was measured.",
+        "profile": "\n\n".join(_profile(one) for one in found["training"] if "profile" in one)
+        or "Nothing was measured.",
     }
 
 

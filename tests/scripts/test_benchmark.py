@@ -10,6 +10,7 @@ from hf_maskgit.evaluation import benchmark_generation as generation
 from hf_maskgit.evaluation.benchmark_generation import Cell, Growth
 from hf_maskgit.evaluation.benchmark_shapes import Sizes
 from hf_maskgit.evaluation.benchmark_works import FEW
+from hf_maskgit.training import benchmark_loops as loops
 from hf_maskgit.training import benchmark_updates as training
 from scripts import benchmark
 
@@ -22,6 +23,7 @@ def tiny_cells(monkeypatch):
     monkeypatch.setattr(generation, "QUICK_CELLS", (Cell("small", TINY, FEW),))
     monkeypatch.setattr(generation, "QUICK_GROWTHS", (Growth("length", (4, 8), TINY, FEW),))
     monkeypatch.setattr(training, "QUICK_CELLS", (training.Cell("learns", TINY, training.ALL),))
+    monkeypatch.setattr(loops, "QUICK_CELLS", (loops.Cell("runs", TINY, loops.ALL[:2]),))
 
 
 def test_it_measures_prints_and_writes(tmp_path, capsys):
