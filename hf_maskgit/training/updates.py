@@ -199,7 +199,7 @@ def take_update(
     for i, piece in enumerate(pieces):
         is_last = i == len(pieces) - 1
         weigher.weigh(piece)
-        given = _model_inputs(accelerator.unwrap_model(model), piece)
+        given = _model_inputs(accelerator, model, piece)
         with engine.passing(accelerator, model, is_last):
             output = model(
                 **given,
@@ -230,10 +230,14 @@ def take_update(
     return Update(num_tokens=count, measured=measured, **losses)
 
 
-def _model_inputs(model: Any, piece: Mapping[str, Tensor]) -> dict[str, Any]:
+def _model_inputs(
+    accelerator: Accelerator, model: nn.Module, piece: Mapping[str, Tensor]
+) -> dict[str, Any]:
     """Leave out what a model does not take, and tell it of documents what it does."""
     apart = ("example_id", "document_ids")
     given: dict[str, Any] = {name: part for name, part in piece.items() if name not in apart}
     if "document_ids" in piece:
-        given.update(document_arguments(model.denoiser, piece["document_ids"]))
+        # only here: Accelerate looks for installed packages each time that it unwraps a model
+        plain: Any = accelerator.unwrap_model(model)
+        given.update(document_arguments(plain.denoiser, piece["document_ids"]))
     return given

@@ -57,7 +57,7 @@ def test_a_run_that_was_ended_goes_on(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             benchmark.main(words)
     before = json.loads(output.read_text())
-    assert [len(before[kind]) for kind in ("generation", "training", "growth")] == [1, 1, 0]
+    assert [len(before[kind]) for kind in ("generation", "training", "growth")] == [1, 2, 0]
     assert measured == ["length"]
     after = benchmark.main([*words, "--resume"])
     assert json.loads(output.read_text()) == after
