@@ -124,7 +124,9 @@ def measure(
         first = number % len(contestants)
         for one in [*contestants[first:], *contestants[:first]]:
             if one.is_timed_in(number):
-                timed = partial(seconds_of, one.work, device) if one.seconds is None else one.seconds
+                timed = (
+                    partial(seconds_of, one.work, device) if one.seconds is None else one.seconds
+                )
                 seconds[one.name].append(timed())
                 tell()
     return [

@@ -2,10 +2,10 @@
 
 A work is a run from a model and tokenised texts: it shuffles, masks, learns, and logs every few
 updates. It is timed from the beginning of its second pass on over so many updates, and ended before
-the next, so that nobody saves anything; how long it took to start is told beside. Both have the same weights, the same texts, which are of many lengths, as
-many of them per update, the same attention, fused AdamW, clipping and logging. `Trainer` has
-transformers' own collator, which hides as many tokens on average, and the plain encoder, whose head
-and loss are at every position.
+the next, so that nobody saves anything; how long it took to start is told beside. Both have the
+same weights, the same texts, which are of many lengths, as many of them per update, the same
+attention, fused AdamW, clipping and logging. `Trainer` has transformers' own collator, which hides
+as many tokens on average, and the plain encoder, whose head and loss are at every position.
 
 Letters: B batch, L length of the longest text.
 """
@@ -26,9 +26,9 @@ from tokenizers.models import WordLevel
 from transformers import (
     AutoModelForMaskedLM,
     DataCollatorForLanguageModeling,
-    PrinterCallback,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
+    PrinterCallback,
     Trainer,
     TrainingArguments,
 )
@@ -206,7 +206,8 @@ def contestants_of(cell: Cell, device: torch.device, folder: Path) -> list[Conte
     torch.manual_seed(0)
     tokenizer, texts = make_tokenizer(sizes), make_texts(sizes)
     encoder = AutoModelForMaskedLM.from_config(ENCODERS[sizes.encoder](sizes))
-    model = MaskGitForMaskedLM.from_encoder(encoder, tokenizer=tokenizer).to(device)
+    model: Any = MaskGitForMaskedLM.from_encoder(encoder, tokenizer=tokenizer)
+    model.to(device)
     return [
         _contestant(name, copy.deepcopy(model), tokenizer, texts, sizes, folder / str(number))
         for number, name in enumerate(cell.works)
@@ -249,7 +250,7 @@ def _contestant(
         }
 
     def seconds() -> float:
-        times = []
+        times: list[float] = []
 
         def note(*_: Any) -> None:
             if len(times) in (1, sizes.steps + 1):  # or the host would wait for each

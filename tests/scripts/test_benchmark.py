@@ -98,7 +98,10 @@ def test_one_cell_without_peers(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--cells", "big"], "There is no cell 'big'; `cells` may name small, learns, growth."),
+        (
+            ["--cells", "big"],
+            "There is no cell 'big'; `cells` may name small, learns, runs, growth.",
+        ),
         (["--resume"], "`resume` goes on with an `output_file`, and none is named."),
         (["--rounds", "0"], "`rounds` must be at least 1, got 0."),
         (["--device", "tpu"], "`device` must be cpu or cuda, got 'tpu'."),

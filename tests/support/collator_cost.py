@@ -1,4 +1,4 @@
-"""Tells what making a batch costs per example: processor time of one thread, ours and transformers'.
+"""Tells what a batch costs per example: processor time of one thread, ours and transformers'.
 
     python -m tests.support.collator_cost
     python -m tests.support.collator_cost 30      # rounds
