@@ -61,12 +61,15 @@ class NelboOutput:
         num_tokens: (B,) long, maskable tokens of each text.
         estimator: what predicted the masked tokens: "one pass", or with self-conditioning "two
             passes ...". Each bounds the likelihood of the sampler that does so at every text.
+        pairs: (B, P) float64, the estimate of each pair of opposite maskings, whose mean is `nats`;
+            where two models met the same masks, their difference has its error from here.
     """
 
     nats: Tensor
     std_error: Tensor
     num_tokens: Tensor
     estimator: str = ONE_PASS
+    pairs: Tensor | None = None
 
     @property
     def nats_per_token(self) -> float:
@@ -101,11 +104,27 @@ class NelboOutput:
                 f"These bounds are of different estimators: {' and '.join(estimators)}. Join those "
                 "of one."
             )
+        pairs = [part.pairs for part in parts if part.pairs is not None]
         return cls(
             torch.cat([part.nats for part in parts]),
             torch.cat([part.std_error for part in parts]),
             torch.cat([part.num_tokens for part in parts]),
             *estimators,
+            pairs=torch.cat(pairs) if len(pairs) == len(parts) else None,
+        )
+
+    def at(self, index: Tensor) -> "NelboOutput":
+        """Return the bounds of these texts, on the CPU.
+
+        Args:
+            index: (K,) long, numbers of texts, in the order wanted.
+        """
+        return replace(
+            self,
+            nats=self.nats.cpu()[index],
+            std_error=self.std_error.cpu()[index],
+            num_tokens=self.num_tokens.cpu()[index],
+            pairs=None if self.pairs is None else self.pairs.cpu()[index],
         )
 
 
@@ -165,17 +184,11 @@ def nelbo(
     # 1. Check, before any pass
     check_num_samples(num_samples)
     generator = chosen_generator(seed, generator)
-    _check_texts(model, input_ids, attention_mask, maskable, token_type_ids)
+    given = model, input_ids, attention_mask, maskable, token_type_ids
+    check_measurable(*given, max_unknown_share=max_unknown_share)
     self_condition = looks_twice(model.config, self_condition)
-    if attention_mask is None:
-        attention_mask = torch.ones_like(input_ids)
-    known = sum_of(read_ids_of(model.config, input_ids, attention_mask), "tokens")
-    check_read(known, "`input_ids`", max_unknown_share)
-    judged = judged_positions(model.config, input_ids, attention_mask, maskable)
     # 2. Move each text to the left edge
-    types = None if token_type_ids is None else token_type_ids.long()
-    rows = _Rows(input_ids, attention_mask, judged, types).at_the_left_edge()
-    check_texts(model.config, rows.input_ids, rows.judged)
+    rows = rows_of(*given)
     # 3. Mask k tokens and predict them
     samples = [
         sampled_bound(
@@ -196,11 +209,12 @@ def nelbo(
         pairs.std(0) / math.sqrt(len(pairs)),
         rows.judged.sum(1),
         TWO_PASSES if self_condition else ONE_PASS,
+        pairs.T,
     )
 
 
 @dataclass(frozen=True)
-class _Rows:
+class Rows:
     """Texts to measure: each tensor (B, L), `judged` bool, the others as `nelbo` takes them."""
 
     input_ids: Tensor
@@ -208,7 +222,7 @@ class _Rows:
     judged: Tensor
     token_type_ids: Tensor | None
 
-    def at_the_left_edge(self) -> "_Rows":
+    def at_the_left_edge(self) -> "Rows":
         """Move padding from the left to the right, where any is there.
 
         Most encoders count positions from the left edge and would see a text elsewhere than in
@@ -219,7 +233,7 @@ class _Rows:
             return self
         layout = plan_layout(self.attention_mask, 0, torch.zeros_like(self.attention_mask[:, 0]))
         types = self.token_type_ids
-        return _Rows(
+        return Rows(
             layout.pack(self.input_ids),
             layout.pack(self.attention_mask),
             layout.pack(self.judged),
@@ -273,7 +287,7 @@ def evaluate_nelbo(
         for batch in text_batches(model, texts, tokenizer, *how):
             ids, real = batch.input_ids, batch.attention_mask
             if not batch.in_share:
-                rows = _Rows(ids, real, batch.judged(model.config), None).at_the_left_edge()
+                rows = Rows(ids, real, batch.judged(model.config), None).at_the_left_edge()
                 list(
                     sampled_masks(rows.judged, num_samples, generator)
                 )  # its noise, for batches that follow
@@ -282,14 +296,29 @@ def evaluate_nelbo(
             with counted_before():  # all together, and not batch by batch
                 parts.append(nelbo(model, *given, num_samples, generator, self_condition))
             order.extend(batch.index)
-    joined = NelboOutput.concatenate(parts)
-    back = torch.tensor(order).argsort()  # from the order of lengths to that of `texts`
-    return replace(
-        joined,
-        nats=joined.nats.cpu()[back],
-        std_error=joined.std_error.cpu()[back],
-        num_tokens=joined.num_tokens.cpu()[back],
-    )
+    # from the order of lengths to that of `texts`
+    return NelboOutput.concatenate(parts).at(torch.tensor(order).argsort())
+
+
+def rows_of(
+    model: EvaluatedGenerator,
+    input_ids: Tensor,
+    attention_mask: Tensor | None = None,
+    maskable: Tensor | None = None,
+    token_type_ids: Tensor | None = None,
+) -> Rows:
+    """Tell what each text is judged by, and move it to the left edge; arguments as for `nelbo`.
+
+    Raises:
+        ValueError: for a text that holds the mask token, or has no maskable token.
+    """
+    if attention_mask is None:
+        attention_mask = torch.ones_like(input_ids)
+    judged = judged_positions(model.config, input_ids, attention_mask, maskable)
+    types = None if token_type_ids is None else token_type_ids.long()
+    rows = Rows(input_ids, attention_mask, judged, types).at_the_left_edge()
+    check_texts(model.config, rows.input_ids, rows.judged)
+    return rows
 
 
 def check_num_samples(value: Any, name: str = "num_samples") -> None:
@@ -309,14 +338,22 @@ def check_num_samples(value: Any, name: str = "num_samples") -> None:
         raise ValueError(f"`{name}` must be even (maskings come in opposite pairs), got {value}.")
 
 
-def _check_texts(
+def check_measurable(
     model: EvaluatedGenerator,
     input_ids: Any,
-    attention_mask: Any,
-    maskable: Any,
-    token_type_ids: Any,
+    attention_mask: Any = None,
+    maskable: Any = None,
+    token_type_ids: Any = None,
+    *,
+    max_unknown_share: float | None = None,
 ) -> None:
-    """Refuse what cannot be measured, before any pass; the arguments are those of `nelbo`."""
+    """Refuse what cannot be measured, before any pass; the arguments are those of `nelbo`.
+
+    Raises:
+        ValueError: for ids, masks or types that do not fit together or the encoder, a text that is
+            too long, or tokens that are mostly unknown.
+        TypeError: for anything but a generator and a tensor of ids.
+    """
     config = model.config
     if not hasattr(config, "prefix_ids"):
         raise TypeError(
@@ -335,3 +372,6 @@ def _check_texts(
     check_longest(longest, getattr(model, "max_positions", None))
     warn_of_length(config, longest, "its bound")
     warn_of_dropout(model, "its bound")
+    real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+    known = sum_of(read_ids_of(config, input_ids, real), "tokens")
+    check_read(known, "`input_ids`", max_unknown_share)
