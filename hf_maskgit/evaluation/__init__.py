@@ -3,28 +3,42 @@
 from .accuracy import masked_accuracy
 from .batches import EvaluatedGenerator
 from .bound import ONE_PASS, TWO_PASSES, NelboOutput, evaluate_nelbo, nelbo
+from .calibration import Calibration, calibration, draw_reliability
+from .corpus import Comparison, CorpusEstimate, compare_bounds, per_token
 from .counting import TextStatistics, evaluate_unigram, text_statistics, unigram_cross_entropy
 from .critic import CriticAuroc, critic_auroc
 from .exact import ExactOutput, exact_likelihood
 from .text_lengths import LengthDistance, length_distance, written_lengths
+from .text_units import text_units
+from .windows import WindowedTexts, windowed
 
 __all__ = [
     "ONE_PASS",
     "TWO_PASSES",
+    "Calibration",
+    "Comparison",
+    "CorpusEstimate",
     "CriticAuroc",
     "EvaluatedGenerator",
     "ExactOutput",
     "LengthDistance",
     "NelboOutput",
     "TextStatistics",
+    "WindowedTexts",
+    "calibration",
+    "compare_bounds",
     "critic_auroc",
+    "draw_reliability",
     "evaluate_nelbo",
     "evaluate_unigram",
     "exact_likelihood",
     "length_distance",
     "masked_accuracy",
     "nelbo",
+    "per_token",
     "text_statistics",
+    "text_units",
     "unigram_cross_entropy",
+    "windowed",
     "written_lengths",
 ]

@@ -137,14 +137,19 @@ def text_batches(
     known = read_examples((texts[i] for i in range(len(texts))), tokenizer)
     check_read(known, "the texts to evaluate", max_unknown_share)
     # Sorting costs nothing and saves most of the padding; who needs the old order has `index`.
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]["input_ids"]))
+    batches = sorted_batches(texts, batch_size)
     pad_token_id = tokenizer.pad_token_id or 0  # behind the attention mask, any id will do
     with ProgressBar("evaluate", len(texts), "text", shown=progress) as told:
-        for number, start in enumerate(range(0, len(order), batch_size)):
-            index = order[start : start + batch_size]
+        for number, index in enumerate(batches):
             in_share = number % share[1] == share[0]
             yield TextBatch(index, [texts[i] for i in index], pad_token_id, model.device, in_share)
             told.update(len(index))
+
+
+def sorted_batches(texts: Sequence[Any], batch_size: int) -> list[list[int]]:
+    """Return the numbers of the texts of each batch, the shortest texts first."""
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]["input_ids"]))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 def _stack(examples: Sequence[Mapping[str, Any]], name: str, padding: int) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from hf_maskgit import MaskGitForMaskedLM, nelbo
 from hf_maskgit.evaluation import ONE_PASS, TWO_PASSES
 from scripts import evaluate
+from tests.support.launches import launched
 from tests.support.tiny import tiny_model, word_tokenizer
 from tests.support.tiny_training import repeated_symbols, words
 
@@ -129,3 +130,119 @@ def test_a_critic_that_cannot_be_measured_costs_no_other_figure(
     assert json.loads(capsys.readouterr().out) == found
     assert json.loads((tmp_path / "figures.json").read_text()) == found
     assert "no text has both a right and a wrong token" in caplog.text
+
+
+def _options(saved, tmp_path, texts, name="texts.txt"):
+    (tmp_path / name).write_text("\n".join(texts))
+    return ["--model", saved, "--dataset", str(tmp_path / name), "--num_samples", "4"]
+
+
+def test_the_corpus_has_its_errors_and_its_characters(saved, tmp_path):
+    options = _options(saved, tmp_path, ["w1 w2 w3", "w4 w5", "w6"])
+    found = evaluate.main([*options, "--per_character"])
+    corpus = found["corpus"]
+    assert corpus["nats_per_token"]["value"] == pytest.approx(found["nats_per_token"])
+    assert corpus["nats_per_token"]["masking_std_error"] == pytest.approx(found["std_error"])
+    low, high = corpus["nats_per_token"]["interval_95"]
+    assert low < found["nats_per_token"] < high
+    nats = found["nats_per_token"] * 6
+    assert corpus["bits_per_character"]["value"] == pytest.approx(nats / math.log(2) / 15)
+    assert corpus["bits_per_byte"] == corpus["bits_per_character"]
+    alone = evaluate.main(_options(saved, tmp_path, ["w1 w2 w3"]))["corpus"]["nats_per_token"]
+    assert (alone["std_error"], alone["interval_95"]) == (None, None)
+
+
+def test_only_completions_are_judged_where_rows_have_prompts(saved, tmp_path):
+    rows = [{"p": "w1 w2 ", "c": "w3 w4 w5"}, {"p": "w6 ", "c": "w7"}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    options = ["--model", saved, "--dataset", str(tmp_path / "rows.jsonl"), "--num_samples=4"]
+    columns = ["--prompt_column=p", "--completion_column=c", "--per_character"]
+    found = evaluate.main([*options, *columns])
+    assert found["maskable_tokens"] == 4
+    bits = found["corpus"]["bits_per_character"]["value"]
+    assert bits == pytest.approx(found["bits_per_token"] * 4 / 10)
+
+
+def test_characters_are_refused_where_they_are_not_those_of_the_texts(saved, tmp_path):
+    with pytest.raises(ValueError, match="the tokens of 'w1  w2' read 'w1 w2'"):
+        evaluate.main([*_options(saved, tmp_path, ["w1  w2", "w3"]), "--per_character"])
+    options = [*_options(saved, tmp_path, ["w1 w2 w3 w4", "w3"]), "--max_length=5"]
+    with pytest.raises(ValueError, match="1 texts are longer than 5 tokens and were cut"):
+        evaluate.main([*options, "--per_character"])
+    whole = evaluate.main([*options, "--per_character", "--window_stride=1"])
+    assert (whole["maskable_tokens"], whole["data"]["cut_texts"]) == (5, 0)
+    assert (whole["measured_examples"], whole["data"]["examples"]) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("words_", "told"),
+    [
+        (["--pack", "--per_character"], "`pack` joins texts and cuts blocks of them"),
+        (["--pack", "--window_stride=2"], "`pack` joins texts and cuts blocks of them"),
+        (["--ids_column=ids", "--per_character"], "`per_character` counts the characters of texts"),
+        (["--window_stride=0"], "`window_stride` must be at least 1, got 0"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(words_, told, saved, capsys):
+    with pytest.raises(SystemExit):
+        evaluate.main(["--model", saved, "--dataset", "none.txt", *words_])
+    assert told in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_baseline_is_met_with_the_same_masks(saved, tmp_path):
+    other = tiny_model()
+    torch.nn.init.normal_(next(other.parameters()), std=0.5)
+    other.save_pretrained(tmp_path / "other")
+    word_tokenizer().save_pretrained(tmp_path / "other")
+    options = _options(saved, tmp_path, ["w1 w2 w3 w4", "w4 w5", "w6 w7 w8"])
+    itself = evaluate.main([*options, "--baseline", saved])["difference"]
+    assert itself["nats_per_token"]["value"] == 0 == itself["nats_per_token"]["std_error"]
+    assert itself["share_better"] == 0.5
+    found = evaluate.main([*options, "--baseline", str(tmp_path / "other")])
+    gap = found["nats_per_token"] - found["baseline_figures"]["nats_per_token"]
+    assert found["difference"]["nats_per_token"]["value"] == pytest.approx(gap)
+    swapped = ["--model", str(tmp_path / "other"), *options[2:], "--baseline", saved]
+    back = evaluate.main(swapped)["difference"]["nats_per_token"]
+    assert back["value"] == pytest.approx(-gap)
+    assert back["std_error"] == pytest.approx(found["difference"]["nats_per_token"]["std_error"])
+
+
+def test_a_baseline_that_reads_other_tokens_is_refused(saved, tmp_path):
+    other = tiny_model()
+    other.save_pretrained(tmp_path / "other")
+    word_tokenizer(words=[f"w{i}" for i in reversed(range(35))]).save_pretrained(tmp_path / "other")
+    options = _options(saved, tmp_path, ["w1 w2 w3 w4", "w4 w5"])
+    with pytest.raises(ValueError, match="do not read the texts as the same tokens"):
+        evaluate.main([*options, "--baseline", str(tmp_path / "other")])
+
+
+def test_the_reliability_of_confidences_is_told_and_drawn(saved, tmp_path):
+    options = _options(saved, tmp_path, repeated_symbols(20))
+    picture = tmp_path / "reliability.png"
+    found = evaluate.main([*options, "--mask_rates", "0.5", "--reliability_plot", str(picture)])
+    (one,) = found["calibration"].values()
+    assert 0 <= one["expected_error"] <= 1
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_two_processes_find_the_figures_of_one(saved, tmp_path):
+    """Five batches of three texts, and one of all: then the second process has none."""
+    options = [*_options(saved, tmp_path, repeated_symbols(15)), "--per_character"]
+    for size in ("3", "20"):
+        both = tmp_path / f"both{size}.json"
+        given = [*options, "--batch_size", size, "--output_file"]
+        launched(*given, str(both), program="scripts/evaluate.py")
+        alone = evaluate.main([*given, str(tmp_path / "alone.json")])
+        found = json.loads(both.read_text())
+        assert _flat(found | {"output_file": alone["output_file"]}) == [
+            pytest.approx(value, rel=1e-9) if isinstance(value, float) else value
+            for value in _flat(json.loads(json.dumps(alone)))
+        ]
+
+
+def _flat(value):
+    """Every number and word of a JSON value, with the names that lead there."""
+    if isinstance(value, dict):
+        return [one for name in sorted(value) for one in (name, *_flat(value[name]))]
+    return [one for part in value for one in _flat(part)] if isinstance(value, list) else [value]

@@ -1,0 +1,57 @@
+"""One evaluation by all processes of `accelerate launch`: the figures are those of one process."""
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+
+from .batches import sorted_batches
+from .bound import NelboOutput
+
+Result = TypeVar("Result")
+
+
+def num_processes() -> int:
+    """Count the processes that a launcher started together; 1 without one."""
+    return PartialState().num_processes if int(os.environ.get("WORLD_SIZE", "1")) > 1 else 1
+
+
+def is_main_process() -> bool:
+    """Tell whether this is the process that speaks."""
+    return num_processes() == 1 or PartialState().is_main_process
+
+
+def in_shares(
+    measure: Callable[..., Result], texts: Sequence[Any], batch_size: int
+) -> list[Result]:
+    """Measure every process's share of the batches; all get the results of all that had one.
+
+    Args:
+        measure: called with `batch_size`, `progress` and `share`.
+        texts: that it measures.
+        batch_size: texts per pass.
+    """
+    world = num_processes()
+    rank = PartialState().process_index if world > 1 else 0
+    how = {"batch_size": batch_size, "progress": rank == 0, "share": (rank, world)}
+    # with fewer batches than processes some have none
+    parts = [measure(**how)] if rank < math.ceil(len(texts) / batch_size) else []
+    return list(gather_object(parts)) if world > 1 else parts
+
+
+def bound_in_shares(
+    measure: Callable[..., NelboOutput], texts: Sequence[Any], batch_size: int
+) -> NelboOutput:
+    """Put the bounds that the processes find into the order of the texts; see `in_shares`."""
+    batches, world = sorted_batches(texts, batch_size), num_processes()
+    order = [
+        i
+        for rank in range(min(world, len(batches)))
+        for i in sorted(i for batch in batches[rank::world] for i in batch)
+    ]
+    found = NelboOutput.concatenate(in_shares(measure, texts, batch_size))
+    return found.at(torch.tensor(order).argsort())
