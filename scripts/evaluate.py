@@ -16,8 +16,8 @@ character and byte. `--baseline` measures a second model on the same texts under
 from the share that is right (ECE); `--reliability_plot` draws it. `unknown_share` says how many of
 the words the tokenizer does not know: a bound is no praise where they are many. `masked_accuracy`
 says, by the share of tokens that is hidden, how often the likeliest token is the true one. A model
-with self-conditioning is measured with two passes per masked text; `one_pass` has the bound without.
-`critic_auroc` says how often a token critic ranks a right token above a wrong one of the same text,
+with self-conditioning is measured with two passes per text; `one_pass` has the bound without.
+`critic_auroc` says how often a token critic ranks a right token above a wrong one of one text,
 among those that the denoiser filled in when half of the tokens were hidden; it is null where no
 text has both.
 """

@@ -37,7 +37,14 @@ from tests.support.shown_commands import OPTIONS as SHOWN
 from tests.support.shown_commands import check_understood, commands_of, run_by
 from tests.support.tiny import word_tokenizer
 
-PAGES = ("ecosystem.md", "coming_from.md", "lengths.md", "patterns.md", "fields.md")
+PAGES = (
+    "ecosystem.md",
+    "coming_from.md",
+    "lengths.md",
+    "patterns.md",
+    "fields.md",
+    "likelihood.md",
+)
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 # What takes long or needs a Hub, by the heading above it; the rest runs in the default tier.

@@ -8,6 +8,7 @@ from .corpus import Comparison, CorpusEstimate, compare_bounds, per_token
 from .counting import TextStatistics, evaluate_unigram, text_statistics, unigram_cross_entropy
 from .critic import CriticAuroc, critic_auroc
 from .exact import ExactOutput, exact_likelihood
+from .scores import MutantScore, SequenceScore, score, score_mutants
 from .text_lengths import LengthDistance, length_distance, written_lengths
 from .text_units import text_units
 from .windows import WindowedTexts, windowed
@@ -22,7 +23,9 @@ __all__ = [
     "EvaluatedGenerator",
     "ExactOutput",
     "LengthDistance",
+    "MutantScore",
     "NelboOutput",
+    "SequenceScore",
     "TextStatistics",
     "WindowedTexts",
     "calibration",
@@ -36,6 +39,8 @@ __all__ = [
     "masked_accuracy",
     "nelbo",
     "per_token",
+    "score",
+    "score_mutants",
     "text_statistics",
     "text_units",
     "unigram_cross_entropy",

@@ -109,8 +109,8 @@ class NelboOutput:
             torch.cat([part.nats for part in parts]),
             torch.cat([part.std_error for part in parts]),
             torch.cat([part.num_tokens for part in parts]),
-            *estimators,
-            pairs=torch.cat(pairs) if len(pairs) == len(parts) else None,
+            estimators[0],
+            torch.cat(pairs) if len(pairs) == len(parts) else None,
         )
 
     def at(self, index: Tensor) -> "NelboOutput":

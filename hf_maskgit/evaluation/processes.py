@@ -17,12 +17,18 @@ Result = TypeVar("Result")
 
 def num_processes() -> int:
     """Count the processes that a launcher started together; 1 without one."""
-    return PartialState().num_processes if int(os.environ.get("WORLD_SIZE", "1")) > 1 else 1
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return 1  # without a launcher no process group is begun
+    return int(_state().num_processes)
+
+
+def _state() -> Any:
+    return PartialState()  # whose attributes are set where no type checker looks
 
 
 def is_main_process() -> bool:
     """Tell whether this is the process that speaks."""
-    return num_processes() == 1 or PartialState().is_main_process
+    return num_processes() == 1 or bool(_state().is_main_process)
 
 
 def in_shares(
@@ -36,7 +42,7 @@ def in_shares(
         batch_size: texts per pass.
     """
     world = num_processes()
-    rank = PartialState().process_index if world > 1 else 0
+    rank = int(_state().process_index) if world > 1 else 0
     how = {"batch_size": batch_size, "progress": rank == 0, "share": (rank, world)}
     # with fewer batches than processes some have none
     parts = [measure(**how)] if rank < math.ceil(len(texts) / batch_size) else []

@@ -6,7 +6,7 @@ tokenizer folded case, dropped an accent or put an unknown token, the tokens are
 text, and the figure would flatter: it is refused.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -37,7 +37,7 @@ def text_units(
     """
 
     def plain(tokens: Sequence[int]) -> str:
-        return str(tokenizer.decode(tokens, clean_up_tokenization_spaces=False))
+        return str(tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
 
     def joined(tokens: Sequence[int]) -> str:
         return "".join(plain(tokens).split())
@@ -60,7 +60,7 @@ def text_units(
 
 
 def units_of_bodies(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], bodies: Sequence[Mapping[str, Any]]
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], bodies: Iterable[Any]
 ) -> tuple[Tensor, Tensor]:
     """Count what is judged of tokenised texts: all of a text, a completion without its prompt.
 

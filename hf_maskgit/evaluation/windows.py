@@ -5,7 +5,7 @@ further piece of `stride` tokens given as many of those before it as fit. By the
 bounds of the pieces add up to one of the whole text, for a generator that writes it so.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +67,7 @@ def sliding_windows(num_tokens: int, size: int, stride: int) -> Iterator[tuple[i
 
 
 def windowed(
-    bodies: Sequence[Any],
+    bodies: Iterable[Any],
     prefix_ids: Sequence[int],
     suffix_ids: Sequence[int],
     *,
@@ -93,10 +93,10 @@ def windowed(
             f"`window_stride` is {stride} tokens, but a window of {max_length} holds {size} of a "
             f"text; set it to {size} at most. Half of that gives every token a good part before it."
         )
-    examples, text_of = [], []
-    for number in range(len(bodies)):
-        ids = list(bodies[number]["input_ids"])
-        allowed = list(bodies[number].get("maskable") or [1] * len(ids))
+    examples, text_of, number = [], [], -1
+    for number, body in enumerate(bodies):
+        ids = list(body["input_ids"])
+        allowed = list(body.get("maskable") or [1] * len(ids))
         for start, first, stop in sliding_windows(len(ids), size, stride):
             maskable = [0] * (first - start) + allowed[first:stop]
             if not any(maskable):  # a part of a long prompt
@@ -105,4 +105,4 @@ def windowed(
             around = [1] * len(prefix_ids), [1] * len(suffix_ids)
             examples.append({"input_ids": framed, "maskable": [*around[0], *maskable, *around[1]]})
             text_of.append(number)
-    return WindowedTexts(examples, torch.tensor(text_of), len(bodies))
+    return WindowedTexts(examples, torch.tensor(text_of), number + 1)
