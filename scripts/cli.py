@@ -2,6 +2,7 @@
 
     hf-maskgit train --encoder answerdotai/ModernBERT-base --dataset verses.txt --output_dir runs/v
     hf-maskgit evaluate --model runs/v --dataset held_out.txt
+    hf-maskgit score --model runs/v --text "In the beginning" --std_error 0.5
     hf-maskgit generate --model runs/v --text "In the beginning" --max_new_tokens 24
     hf-maskgit plot runs/v                                    # its curves, also while it goes on
     hf-maskgit push runs/v --repo_id me/verses --dry_run
@@ -24,6 +25,7 @@ NAME = "hf-maskgit"
 COMMANDS = {
     "train": "train",
     "evaluate": "evaluate",
+    "score": "score",
     "generate": "generate",
     "plot": "plot_run",
     "push": "push_to_hub",

@@ -153,7 +153,7 @@ def score(
         ValueError: for values out of their range, and texts that cannot be measured, see `nelbo`.
         TypeError: for a single text instead of a list, or what is no tokenizer.
     """
-    _check(std_error, max_maskings, batch_size)
+    check_scoring(std_error, max_maskings, batch_size)
     with evaluating(model):
         rows = _rows_of_texts(model, texts, tokenizer, max_unknown_share)
         twice = looks_twice(model.config, self_condition)
@@ -203,7 +203,7 @@ def score_mutants(
             wild type.
         TypeError: as for `score`.
     """
-    _check(std_error, max_maskings, batch_size)
+    check_scoring(std_error, max_maskings, batch_size)
     with evaluating(model):
         _check_list(mutants, "mutants")
         rows = _rows_of_texts(model, [wild_type, *mutants], tokenizer, max_unknown_share)
@@ -365,7 +365,12 @@ def _rows_of_texts(
     return rows
 
 
-def _check(std_error: float, max_maskings: int, batch_size: int) -> None:
+def check_scoring(std_error: float, max_maskings: int, batch_size: int) -> None:
+    """Refuse options of `score` that are out of their range.
+
+    Raises:
+        ValueError: saying what is allowed.
+    """
     for name, value in (("std_error", std_error), ("max_maskings", max_maskings)):
         check(name, value, options_of(Scoring)[name])
     if max_maskings % _BLOCK:

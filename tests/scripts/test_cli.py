@@ -5,12 +5,13 @@ import sys
 import pytest
 
 import hf_maskgit
-from scripts import cli, evaluate, generate, plot_run, push_to_hub, train
+from scripts import cli, evaluate, generate, plot_run, push_to_hub, score, train
 from tests.support.project import ROOT
 
 SCRIPTS = {
     "train": train,
     "evaluate": evaluate,
+    "score": score,
     "generate": generate,
     "plot": plot_run,
     "push": push_to_hub,
@@ -68,7 +69,7 @@ def test_the_version_is_the_packages(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([], "Name a command. Commands: train, evaluate, generate, plot, push."),
+        ([], "Name a command. Commands: train, evaluate, score, generate, plot, push."),
         (["evalute"], "There is no command 'evalute'. Did you mean evaluate? Commands: train"),
         (["--model", "m"], "There is no command '--model'. Commands: train"),
     ],
