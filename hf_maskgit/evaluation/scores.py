@@ -17,7 +17,7 @@ common cancels, and the error told is that of their *difference*.
 import itertools
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,21 +25,13 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..core.argument_checks import check_is_tokenizer, check_whole
-from ..core.losses import cross_entropy
-from ..core.noise import keyed_generator
 from ..core.options import check, option, options_of
-from ..core.text_bound import forbidden_ids, predict_masked, sampled_masks
 from ..core.text_reader import check_texts
 from .batches import EvaluatedGenerator, evaluating, looks_twice
 from .bound import Rows, check_measurable, rows_of
+from .score_rounds import BLOCK, ROUND, MaskedCosts, drawn_until
 
 logger = logging.getLogger(__name__)
-
-_ROUND = 8  # maskings of one round: one of every eighth of (0, 1], see `antithetic_fractions`
-_ROUNDS = 8  # independent rounds drawn together; after them one can plan by their spread
-_BLOCK = _ROUND * _ROUNDS  # maskings
-_HEADROOM = 1.1  # more of them than the spread asks for, which is itself an estimate
-_STREAM = 0x73636F7265  # tells this noise from that of other measures under the same seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +49,10 @@ class Scoring:
     )
     max_maskings: int = option(
         4096,
-        f"Most maskings of a sequence that are drawn for that, a multiple of {_BLOCK}; where they "
+        f"Most maskings of a sequence that are drawn for that, a multiple of {BLOCK}; where they "
         "do not do, a warning says which error was reached.",
         int,
-        low=_BLOCK,
+        low=BLOCK,
     )
 
 
@@ -158,7 +150,7 @@ def score(
         rows = _rows_of_texts(model, texts, tokenizer, max_unknown_share)
         twice = looks_twice(model.config, self_condition)
         found = [
-            _scored(_Passes(model, row, batch_size, twice), std_error, max_maskings, seed, text)
+            _scored(MaskedCosts(model, row, batch_size, twice), std_error, max_maskings, seed, text)
             for row, text in zip(rows, texts, strict=True)
         ]
     for one, text in zip(found, texts, strict=True):
@@ -208,7 +200,7 @@ def score_mutants(
         _check_list(mutants, "mutants")
         rows = _rows_of_texts(model, [wild_type, *mutants], tokenizer, max_unknown_share)
         twice = looks_twice(model.config, self_condition)
-        wild, *others = (_Passes(model, row, batch_size, twice) for row in rows)
+        wild, *others = (MaskedCosts(model, row, batch_size, twice) for row in rows)
         for other, text in zip(others, mutants, strict=True):
             _check_mutant(wild, other, text)
         pseudo = -float(wild.conditional().sum())
@@ -228,74 +220,15 @@ def score_mutants(
     return found
 
 
-class _Passes:
-    """One sequence and what predicts it: its costs under masks, in batches.
-
-    Args:
-        model: predicts.
-        row: the sequence alone, B = 1.
-        batch_size: masked sequences per pass.
-        twice: whether a second pass predicts.
-    """
-
-    def __init__(self, model: EvaluatedGenerator, row: Rows, batch_size: int, twice: bool) -> None:
-        self.model, self.batch_size, self.twice = model, batch_size, twice
-        self.ids, self.real, self.judged = row.input_ids, row.attention_mask, row.judged
-        self.where = row.judged[0].nonzero()[:, 0]
-        self._blocks: dict[int, Tensor] = {}  # a wild type meets the same with every mutant
-
-    def costs(self, masks: Tensor) -> Tensor:
-        """Return -log p of each masked token by masking, 0 elsewhere.
-
-        Args:
-            masks: (M, L) bool.
-
-        Returns:
-            (M, n) float64 at the judged positions, on the CPU.
-        """
-        found = []
-        for chosen in masks.split(self.batch_size):
-            ids = self.ids.expand(len(chosen), -1)
-            real = self.real.expand(len(chosen), -1)
-            logits = predict_masked(self.model, ids, real, chosen, self.twice)
-            cost = torch.zeros(chosen.shape, dtype=torch.float64, device=chosen.device)
-            nats = cross_entropy(logits, ids[chosen], forbidden_ids(self.model.config))
-            cost[chosen] = nats.double()
-            found.append(cost[:, self.where].cpu())
-        return torch.cat(found)
-
-    def block(self, number: int, seed: int) -> Tensor:
-        """Estimate the share of each token in the bound by each of 8 rounds, (8, n) float64."""
-        if number not in self._blocks:
-            generator = keyed_generator(_STREAM, seed, number)
-            masks = list(sampled_masks(self.judged.expand(_ROUNDS, -1), _ROUND, generator))
-            together = torch.cat(masks)  # masking by masking, of each all rounds
-            weights = len(self.where) / together.sum(1).double().cpu()  # n / k
-            shares = self.costs(together) * weights[:, None]
-            self._blocks[number] = shares.view(_ROUND, _ROUNDS, -1).mean(0)
-        return self._blocks[number]
-
-    def conditional(self) -> Tensor:
-        """Return -log p(token | all others), (n,) float64."""
-        masks = torch.zeros(len(self.where), self.ids.shape[1], dtype=torch.bool)
-        masks = masks.to(self.ids.device)
-        masks[torch.arange(len(self.where)), self.where] = True
-        return self.costs(masks).diagonal()
-
-    def marginal(self) -> Tensor:
-        """Return -log p(token | none of the others), (n,) float64."""
-        return self.costs(self.judged)[0]
-
-
 def _scored(
-    passes: _Passes, std_error: float, max_maskings: int, seed: int, text: str
+    passes: MaskedCosts, std_error: float, max_maskings: int, seed: int, text: str
 ) -> SequenceScore:
-    rounds, error = _until(lambda i: passes.block(i, seed), std_error, max_maskings)
+    rounds, error = drawn_until(lambda i: passes.block(i, seed), std_error, max_maskings)
     shares = rounds.mean(0)
     return SequenceScore(
         float(shares.sum()),
         error,
-        len(rounds) * _ROUND,
+        len(rounds) * ROUND,
         error <= std_error,
         passes.where.cpu(),
         shares,
@@ -305,46 +238,25 @@ def _scored(
 
 
 def _pair(
-    wild: _Passes, other: _Passes, pseudo: float, std_error: float, max_maskings: int, seed: int
+    wild: MaskedCosts,
+    other: MaskedCosts,
+    pseudo: float,
+    std_error: float,
+    max_maskings: int,
+    seed: int,
 ) -> MutantScore:
-    rounds, error = _until(
+    rounds, error = drawn_until(
         lambda i: other.block(i, seed) - wild.block(i, seed), std_error, max_maskings
     )
     differ = (wild.ids != other.ids)[0].nonzero()[:, 0].tolist()
     return MutantScore(
         float(rounds.mean(0).sum()),
         error,
-        len(rounds) * _ROUND,
+        len(rounds) * ROUND,
         error <= std_error,
         float(other.conditional().sum()) + pseudo,
         tuple((place, int(wild.ids[0, place]), int(other.ids[0, place])) for place in differ),
     )
-
-
-def _until(
-    estimate: Callable[[int], Tensor], std_error: float, max_maskings: int
-) -> tuple[Tensor, float]:
-    """Draw blocks of rounds, which are independent, until their mean is known well enough.
-
-    Args:
-        estimate: of each share by the rounds of the block of a number, (8, n) float64.
-        std_error: of the sum of the shares, asked for.
-        max_maskings: most of them.
-
-    Returns:
-        (R, n) all rounds, and the standard error of the sum of their mean.
-    """
-    most, wanted = max_maskings // _BLOCK, 1
-    blocks: list[Tensor] = []
-    while True:
-        blocks += [estimate(i) for i in range(len(blocks), wanted)]
-        rounds = torch.cat(blocks)
-        sums = rounds.sum(1)
-        error = float(sums.std()) / math.sqrt(len(sums))
-        if error <= std_error or len(blocks) >= most:
-            return rounds, error
-        asked = math.ceil(_HEADROOM * len(blocks) * (error / std_error) ** 2)
-        wanted = min(most, max(asked, len(blocks) + 1))
 
 
 def _rows_of_texts(
@@ -373,8 +285,8 @@ def check_scoring(std_error: float, max_maskings: int, batch_size: int) -> None:
     """
     for name, value in (("std_error", std_error), ("max_maskings", max_maskings)):
         check(name, value, options_of(Scoring)[name])
-    if max_maskings % _BLOCK:
-        raise ValueError(f"`max_maskings` must be a multiple of {_BLOCK}, got {max_maskings}.")
+    if max_maskings % BLOCK:
+        raise ValueError(f"`max_maskings` must be a multiple of {BLOCK}, got {max_maskings}.")
     check_whole("batch_size", batch_size, least=1)
 
 
@@ -388,7 +300,7 @@ def _check_list(texts: object, name: str) -> None:
         raise ValueError(f"`{name}` is empty: there is nothing to score.")
 
 
-def _check_mutant(wild: _Passes, other: _Passes, text: str) -> None:
+def _check_mutant(wild: MaskedCosts, other: MaskedCosts, text: str) -> None:
     if wild.ids.shape != other.ids.shape or not torch.equal(wild.judged, other.judged):
         raise ValueError(
             f"The mutant {_named(text)} has {len(other.where)} tokens and the wild type "
