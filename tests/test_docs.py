@@ -44,6 +44,7 @@ PAGES = (
     "patterns.md",
     "fields.md",
     "likelihood.md",
+    "quality.md",
 )
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 

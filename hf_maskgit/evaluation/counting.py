@@ -88,8 +88,12 @@ class TextStatistics:
     distinct_words: float
 
 
-def text_statistics(texts: Iterable[str]) -> TextStatistics:
+def text_statistics(texts: Iterable[str], ignore_case: bool = True) -> TextStatistics:
     """Measure repetition within each of the texts; words are separated by blanks.
+
+    Args:
+        texts: at least one with a word.
+        ignore_case: take capitals and small letters for the same.
 
     Raises:
         ValueError: when no text has a word.
@@ -97,7 +101,7 @@ def text_statistics(texts: Iterable[str]) -> TextStatistics:
     repeated = pairs = 0
     distinct = []
     for text in texts:
-        words = text.lower().split()
+        words = (text.lower() if ignore_case else text).split()
         bigrams = list(itertools.pairwise(words))
         repeated += len(bigrams) - len(set(bigrams))
         pairs += len(bigrams)
