@@ -31,6 +31,7 @@ from hf_maskgit.evaluation.scaffolds import (
     open_places,
     read_molecule,
 )
+from hf_maskgit.evaluation.written_folders import claim_folder
 from hf_maskgit.hub.loading import load_generator
 from hf_maskgit.training.recipes import (
     check_least,
@@ -77,7 +78,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     places = [open_places(scaffold) for scaffold in options.scaffolds]
     known = known_molecules(options)
     folder = Path(options.output_dir)
-    claim(folder, options)
+    free = ("output_dir", "num_designs", "known", "known_split")
+    claim_folder(folder, {n: value for n, value in asdict(options).items() if n not in free})
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     model, tokenizer = load_generator(options.model, device_map=device)
     fill = InfillingPipeline(model=model, tokenizer=tokenizer)
@@ -112,25 +114,6 @@ def known_molecules(options: DesignArguments) -> set[str] | None:
             f"{', '.join(split.column_names)}."
         )
     return set(split["text"])
-
-
-def claim(folder: Path, options: DesignArguments) -> None:
-    """Make the folder, or see that what it holds was drawn in the same way.
-
-    Raises:
-        ValueError: for designs that other options drew.
-    """
-    decides = asdict(options)
-    for free in ("output_dir", "num_designs", "known", "known_split"):
-        del decides[free]
-    noted = folder / "options.json"
-    if noted.exists() and json.loads(noted.read_text(encoding="utf-8")) != decides:
-        raise ValueError(
-            f"The folder {str(folder)!r} holds designs that were drawn with other options (its "
-            "options.json). Name another folder with --output_dir."
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    noted.write_text(json.dumps(decides, indent=2), encoding="utf-8")
 
 
 def draw(

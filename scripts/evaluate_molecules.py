@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from hf_maskgit import MaskGitForMaskedLM, Pattern
 from hf_maskgit.evaluation.molecules import load_moses, moses_metrics, moses_table
 from hf_maskgit.evaluation.progress import ProgressBar
+from hf_maskgit.evaluation.written_folders import claim_folder
 from hf_maskgit.hub.loading import load_generator
 from hf_maskgit.training.recipes import (
     check_least,
@@ -58,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     load_moses()  # before hours of writing
     decoding = json_object("--decoding", options.decoding)
     folder = Path(options.output_dir)
-    claim(folder, options)
+    free = ("output_dir", "num_molecules", "processes")
+    claim_folder(folder, {n: value for n, value in asdict(options).items() if n not in free})
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     model, tokenizer = load_generator(options.model, device_map=device)
     molecules = write(model, tokenizer, decoding, options, folder / "molecules.smi")
@@ -67,27 +69,6 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     (folder / "metrics.json").write_text(json.dumps(known, indent=2), encoding="utf-8")
     print(moses_table({options.model: figures}))
     return figures
-
-
-def claim(folder: Path, options: MoleculeArguments) -> None:
-    """Make the folder, or see that what it holds was written in the same way.
-
-    Raises:
-        ValueError: for molecules that other options wrote.
-    """
-    decides = asdict(options)
-    for free in ("output_dir", "num_molecules", "processes"):
-        del decides[free]
-    noted = folder / "options.json"
-    if noted.exists():
-        before = json.loads(noted.read_text(encoding="utf-8"))
-        if before != decides:
-            raise ValueError(
-                f"The folder {str(folder)!r} holds molecules that were written with {before}, and "
-                f"this call has {decides}. Name another folder with --output_dir."
-            )
-    folder.mkdir(parents=True, exist_ok=True)
-    noted.write_text(json.dumps(decides, indent=2), encoding="utf-8")
 
 
 def write(

@@ -356,7 +356,7 @@ class Turn:
         def filtering(scores: Tensor, index: Tensor) -> Tensor:
             return self.filtered(scores, self.state.text[law.rows[index]])
 
-        warps = self.sampler.processors or bool((temperature != temperature**2).any())
+        warps = self.sampler.processors or bool(((temperature != 0) & (temperature != 1)).any())
         return warp if warps else None, filtering if self.sampler.warpers else None
 
     def warm(self, block: Distribution, temperature: Tensor) -> Distribution:

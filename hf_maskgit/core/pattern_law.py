@@ -88,17 +88,18 @@ def from_the_right(masses: Tensor, chains: Chains, likeliest: bool = False) -> T
     rows, width, _ = masses.shape
     ways = masses.new_empty(rows, width + 1, chains.final.shape[1])
     ways[:, width] = torch.zeros_like(ways[:, width]).masked_fill(~chains.final, -torch.inf)
-    # Places that every row has, and where all is of one kind, take the short way.
     whole, some_open = chains.inside.all(0).tolist(), chains.open.any(0).tolist()
-    level, near, small = _apart(masses)
-    some_ended = bool(chains.ended.any())
+    near, some_ended = _factors(masses), bool(chains.ended.any())
+    exact = near.exact.all(0).tolist()
     for place in reversed(range(width)):
         after = ways[:, place + 1]
-        if likeliest or some_open[place]:
+        behind = _factors(after)
+        if likeliest or some_open[place] or not (exact[place] and bool(behind.exact.all())):
             on = _behind(after, chains.step) + masses[:, place, None]
             total = on.amax(-1) if likeliest else on.logsumexp(-1)
         else:
-            total = _sum_behind(after, masses, place, chains.step, level, near, small)
+            found = _looked_up(behind.values, chains.step, 0.0) @ near.values[:, place, :, None]
+            total = found.squeeze(-1).log() + behind.level + near.level[:, place]
         if some_ended:
             total = total.masked_fill(chains.ended, 0.0)  # all of it, also where a text is sought
         if some_open[place]:
@@ -113,44 +114,35 @@ def from_the_right(masses: Tensor, chains: Chains, likeliest: bool = False) -> T
     return ways
 
 
-def _apart(logs: Tensor) -> tuple[Tensor, Tensor, bool]:
-    """Split logarithms (..., K) into a level (..., 1) and factors up to 1 that are exact.
+class _Factors(NamedTuple):
+    """Logarithms (..., K) as numbers: `level + values.log()`.
 
-    Returns:
-        Level, factors, and whether the factors are to be trusted: none that is not 0 is so small
-        that a product of it would lose digits.
+    Attributes:
+        level: (..., 1), the greatest of each.
+        values: (..., K), in [0, 1].
+        exact: (...) bool, whether none that is not 0 is so small that a product of two would lose
+            digits.
     """
+
+    level: Tensor
+    values: Tensor
+    exact: Tensor
+
+
+def _factors(logs: Tensor) -> _Factors:
     level = logs.amax(-1, keepdim=True)
     level = level.where(level.isfinite(), 0)
     below = logs - level
-    lowest = below.masked_fill(below == -torch.inf, 0.0).amin() if below.numel() else below.sum()
-    return level, below.exp(), bool(lowest > -_SPREAD)
+    lowest = below.masked_fill(below == -torch.inf, 0.0).amin(-1)
+    return _Factors(level, below.exp(), lowest > -_SPREAD)
 
 
-def _sum_behind(
-    after: Tensor,
-    masses: Tensor,
-    place: int,
-    step: Tensor,
-    level: Tensor,
-    near: Tensor,
-    small: bool,
-) -> Tensor:
-    """Sum up the ways on from every state over the classes, (R, Q) in logarithms."""
-    behind, ways, exact = _apart(after)
-    if not (small and exact):
-        return (_behind(after, step) + masses[:, place, None]).logsumexp(-1)
-    found = _looked_up(ways, step, 0.0) @ near[:, place, :, None]
-    return found.squeeze(-1).log() + behind + level[:, place]
-
-
-def from_the_left(masses: Tensor, chains: Chains, ways: Tensor) -> Tensor:
+def from_the_left(masses: Tensor, chains: Chains) -> Tensor:
     """Return the log-mass of all ways to come to each state, (R, W, Q): before each place.
 
     Args:
         masses: (R, W, C) float64.
         chains: the automata.
-        ways: from `from_the_right`; a state from which nothing leads to an end is left out.
     """
     rows, width, _ = masses.shape
     states = chains.final.shape[1]
@@ -158,18 +150,19 @@ def from_the_left(masses: Tensor, chains: Chains, ways: Tensor) -> Tensor:
     now = masses.new_full((rows, states + 1), -torch.inf)  # the last is nowhere
     now.scatter_(1, chains.start[:, None], 0.0)
     target = chains.step.flatten(1)
-    level, near, small = _apart(masses)
+    near = _factors(masses)
+    exact = near.exact.all(0).tolist()
     for place in range(width):
         # What stands at a place has no say in how one comes to it: of a known token, too, it can be
         # told how likely it is given all the others.
         came[:, place] = now[:, :-1]
         if place == width - 1:
             break
-        here, ways, exact = _apart(now)
-        if small and exact:
-            paths = (ways[:, :-1, None] * near[:, place, None]).flatten(1)
+        here = _factors(now)
+        if exact[place] and bool(here.exact.all()):
+            paths = (here.values[:, :-1, None] * near.values[:, place, None]).flatten(1)
             behind = torch.zeros_like(now).scatter_add(1, target, paths).log()
-            behind = behind + here + level[:, place]
+            behind = behind + here.level + near.level[:, place]
         else:
             paths = (now[:, :-1, None] + masses[:, place, None]).flatten(1)
             # A logarithm of a sum over the paths that meet in a state, as `logsumexp` takes it.
@@ -191,11 +184,10 @@ def class_weights(came: Tensor, ways: Tensor, chains: Chains) -> Tensor:
     weights = []
     for place in range(came.shape[1]):  # the whole (R, W, Q, C) may not fit into memory
         before, after = came[:, place], ways[:, place + 1]
-        at, reached, small = _apart(before)
-        behind, on, exact = _apart(after)
-        if small and exact:
-            found = reached[:, None] @ _looked_up(on, chains.step, 0.0)
-            weights.append(found.squeeze(1).log() + at + behind)
+        here, behind = _factors(before), _factors(after)
+        if bool(here.exact.all() & behind.exact.all()):
+            found = here.values[:, None] @ _looked_up(behind.values, chains.step, 0.0)
+            weights.append(found.squeeze(1).log() + here.level + behind.level)
         else:
             through = before[:, :, None] + _behind(after, chains.step)
             weights.append(through.logsumexp(1))
@@ -264,6 +256,7 @@ def _behind(ways: Tensor, step: Tensor) -> Tensor:
 
 
 def _looked_up(ways: Tensor, step: Tensor, nowhere: float) -> Tensor:
+    """Do so with another number for nowhere."""
     rows, states, classes = step.shape
     found = torch.cat([ways, ways.new_full((rows, 1), nowhere)], 1).gather(1, step.flatten(1))
     return found.view(rows, states, classes)

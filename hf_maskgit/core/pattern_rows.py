@@ -222,7 +222,7 @@ class PatternLaw:
         """
         warp, filtering = warps
         drawing = self._drawing(warp, filtering, cold)
-        came = from_the_left(drawing.masses, self._chains, drawing.ways)
+        came = from_the_left(drawing.masses, self._chains)
         weights = class_weights(came, drawing.ways, self._chains)
         if bool(drawing.cold.any()):
             likely = self._likeliest(drawing.scores)[..., None]
@@ -262,7 +262,7 @@ class PatternLaw:
             return _Drawing(scores, scores, masses, ways, cold, None)
         # What is likeliest given the pattern is kept: the likeliest tokens of the denoiser may
         # all be none that the pattern takes.
-        came = from_the_left(masses, self._chains, ways)
+        came = from_the_left(masses, self._chains)
         weights = class_weights(came, ways, self._chains)
         weights = weights.masked_fill(self.hopeless[:, None, None], 0.0)
         draws = self._filtered(scores, filtering, weights)
@@ -309,7 +309,7 @@ class PatternLaw:
 
     @cached_property
     def _weights(self) -> Tensor:
-        came = from_the_left(self._masses, self._chains, self._ways)
+        came = from_the_left(self._masses, self._chains)
         weights = class_weights(came, self._ways, self._chains)
         return weights.masked_fill(self.hopeless[:, None, None], 0.0)
 

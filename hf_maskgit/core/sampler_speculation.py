@@ -7,8 +7,8 @@ drafted and q its law behind the tokens before it; the first that is not is draw
 instead, and ends the round. So each token has the law q, as if it had been revealed in a pass of
 its own (speculative sampling, arXiv 2211.17192; for any order, ASSD, arXiv 2504.20456). The order
 must be known without a look at tokens or logits: one that depends on a draft would depend on
-whether it is accepted. With a pattern p and q are those of one
-place given that the text will match; drafts that contradict each other have a q of 0.
+whether it is accepted. With a pattern p and q are those of one place given that the text will
+match; drafts that contradict each other have a q of 0.
 
 Letters: R rows still being decoded, L length, V vocabulary, N drafts, S prefixes to verify.
 """

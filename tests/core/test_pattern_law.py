@@ -36,7 +36,7 @@ def messages(of):
         step[None], final[None], torch.tensor([start]), everywhere, ~everywhere, nothing
     )
     ways = from_the_right(masses[None], chains)
-    came = from_the_left(masses[None], chains, ways)
+    came = from_the_left(masses[None], chains)
     return masses[None], chains, ways, came
 
 

@@ -7,13 +7,17 @@ from hf_maskgit.training.arguments import DataArguments, ModelArguments, TrainAr
 from hf_maskgit.training.recipes import parse_options
 from scripts.cli import COMMANDS
 from scripts.evaluate import EvaluateArguments
+from scripts.evaluate_texts import TextArguments
 from scripts.generate import GenerateArguments
 from scripts.plot_run import PlotArguments
 from scripts.push_to_hub import PushArguments
+from scripts.score import ScoreArguments
 
 OPTIONS = {
     "train": (ModelArguments, DataArguments, TrainArguments),
     "evaluate": (EvaluateArguments,),
+    "evaluate_texts": (TextArguments,),
+    "score": (ScoreArguments,),
     "generate": (GenerateArguments,),
     "plot_run": (PlotArguments,),
     "push_to_hub": (PushArguments,),
