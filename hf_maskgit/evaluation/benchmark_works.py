@@ -26,7 +26,7 @@ from .benchmark_peers import (
     wrapper_of_x_transformers,
 )
 from .benchmark_rounds import Contestant, beginning_of, counted_passes
-from .benchmark_shapes import Sizes, build_model, mask_token_id
+from .benchmark_shapes import Sizes, build_model, build_pattern, mask_token_id
 
 HALF = ", bf16"  # behind the name of a work: under autocast in bfloat16
 BLOCK = 64  # tokens of a block, where texts are written block by block
@@ -67,15 +67,22 @@ def _encoder(model: MaskGitForMaskedLM) -> nn.Module:
 
 
 def _ours(
-    *, compiled: Callable[[MaskGitForMaskedLM], nn.Module] | None = None, **options: Any
+    *,
+    compiled: Callable[[MaskGitForMaskedLM], nn.Module] | None = None,
+    patterned: bool = False,
+    **options: Any,
 ) -> Work:
-    """Fill by our `generate`, with its defaults but for the options named."""
+    """Fill by our `generate`, with its defaults but for the options named, or to a pattern."""
     by_steps = PACES[options.get("pace") or "schedule"].by_steps
 
     def make(model: MaskGitForMaskedLM, sizes: Sizes) -> Filling:
         steps = {"steps": sizes.steps} if by_steps else {}
+        pattern = build_pattern(sizes) if patterned else None
         return lambda masked: model.generate(
-            masked, generation_config=MaskGitGenerationConfig(**{**options, **steps}), seed=0
+            masked,
+            generation_config=MaskGitGenerationConfig(**{**options, **steps}),
+            pattern=pattern,
+            seed=0,
         )
 
     return Work(make, compiled=compiled)
@@ -117,14 +124,23 @@ CACHES = {
         **_IN_BLOCKS, use_cache=True, cache_refresh="adaptive"
     ),
 }
+_OF_ORDERS: dict[str, dict[str, Any]] = {
+    PLAIN: {},
+    "generate, order=confidence": {"order": "confidence"},
+    "generate, order=random": {"order": "random"},
+}
+PATTERN = ", pattern of 64 states"  # behind the name of what is compared with
+OF_ORDERS = {name: _ours(**options) for name, options in _OF_ORDERS.items()}
+PATTERNS = {
+    name + PATTERN: _ours(patterned=True, **options) for name, options in _OF_ORDERS.items()
+}
 PRESET_WORKS = {f"preset {name}": _ours(**preset.options) for name, preset in PRESETS.items()}
 PACE_WORKS = {f"generate, pace={name}": _ours(pace=name) for name in PACES}
 WORKS = {
     FLOOR: Work(_bare, fills=False),
     HEAD: Work(_bare_with_head, fills=False),
-    PLAIN: _ours(),
-    "generate, order=confidence": _ours(order="confidence"),
-    "generate, order=random": _ours(order="random"),
+    **OF_ORDERS,
+    **PATTERNS,
     COMPILED: _ours(compiled=_all_of),
     LLADA: Work(_llada, is_peer=True),
     ANCESTOR: _x_transformers(filter_thres=None),
@@ -137,7 +153,7 @@ WORKS = {
     **PRESET_WORKS,
     **PACE_WORKS,
 }
-ORDERS = (FLOOR, HEAD, PLAIN, "generate, order=confidence", "generate, order=random")
+ORDERS = (FLOOR, HEAD, *OF_ORDERS)
 PEERS = (LLADA, ANCESTOR)
 FEW = (FLOOR, PLAIN, *PEERS)
 
