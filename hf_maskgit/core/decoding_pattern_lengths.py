@@ -19,7 +19,7 @@ from .decoding_start import Asked
 from .decoding_turn import DecodingState, LogitsFn
 from .length_law import pick
 from .noise import keyed_generator
-from .pattern_rows import PatternLaw
+from .pattern_pass import PatternLaw
 from .position_logits import PositionLogits
 from .sampler import Sampler
 from .token_pattern import TokenPattern

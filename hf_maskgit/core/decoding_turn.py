@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from .finite import check_critic_scores, check_processed, check_same_shape
-from .pattern_rows import PatternLaw, RowPatterns, Warp
+from .pattern_pass import PatternLaw, Warp
+from .pattern_rows import RowPatterns
 from .position_logits import LateLogits, PositionLogits
 from .sampler import Sampler
 from .sampler_scores import Distribution, draw, likeliest
@@ -379,8 +380,7 @@ class Turn:
         """Return the scores (n, V) that warpers make, of their rows' text (n, L)."""
         if not self.sampler.warpers:
             return scores
-        words = cast(torch.LongTensor, text)
-        return self.sampler.warpers(words, cast(torch.FloatTensor, scores))
+        return self.sampler.warpers(cast(torch.LongTensor, text), cast(torch.FloatTensor, scores))
 
     def processed(
         self, scores: Tensor, logits: PositionLogits, which: Tensor | slice, rows: Tensor

@@ -175,12 +175,13 @@ def _chunk_of(rows: Tensor, chunk: Tensor, behind: float) -> tuple[Tensor, Tenso
         behind: what stands behind the end of a short one.
 
     Returns:
-        Its numbers and the ids of its tokens, (N, c) each.
+        Its numbers and the ids of its tokens, (N, c) each; behind the end, the last token's.
     """
     size = rows.shape[-1]
     place = torch.arange(min(_CHUNK, size), device=rows.device)
     tokens = (chunk * _CHUNK)[:, None] + place
-    return rows.gather(-1, tokens.clamp_max(size - 1)).masked_fill(tokens >= size, behind), tokens
+    inside = tokens.clamp_max(size - 1)
+    return rows.gather(-1, inside).masked_fill(tokens >= size, behind), inside
 
 
 def _found(weights: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:

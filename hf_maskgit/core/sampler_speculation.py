@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .decoding_turn import DecodingState, Turn
 from .finite import no_text
-from .pattern_rows import PatternLaw
+from .pattern_pass import PatternLaw
 from .position_logits import PositionLogits
 from .sampler_orders import Look, placed
 from .sampler_paces import annealing_by_reveals

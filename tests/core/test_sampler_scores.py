@@ -14,6 +14,7 @@ from hf_maskgit.core.sampler_paces import annealing, remaining_counts
 from hf_maskgit.core.sampler_rules import PACES
 from hf_maskgit.core.sampler_scores import (
     draw,
+    draw_by,
     gumbel,
     highest,
     likeliest,
@@ -230,6 +231,15 @@ def test_a_draw_does_not_depend_on_the_rows_beside_it():
     logits, uniforms = torch.randn(9, 500) * 3, torch.rand(9)
     alone = [int(draw(logits[i : i + 1], uniforms[i : i + 1])) for i in range(9)]
     assert draw(logits, uniforms).tolist() == alone
+
+
+@pytest.mark.parametrize("size", [5, 128, 330, 30_522])
+def test_rows_that_are_no_numbers_give_ids_of_the_vocabulary(size):
+    """So that whoever checks for nan finds it, and not an index out of bounds."""
+    nothing = torch.full((2, size), torch.nan)
+    uniforms = torch.tensor([0.0, 0.99])
+    for tokens in (draw(nothing, uniforms), draw_by(nothing, uniforms)):
+        assert ((tokens >= 0) & (tokens < size)).all()
 
 
 @pytest.mark.parametrize("size", [1, 5, 128, 129, 700])
