@@ -81,3 +81,20 @@ def test_molecules_may_be_well_formed_alone(tmp_path, measured):
     for text in measured[0]:
         ids = molecule_tokenizer()(text, add_special_tokens=False)["input_ids"]
         assert pattern.matches(ids), text
+
+
+@pytest.mark.parametrize(("precision", "is_half"), [("bf16", True), ("no", False)])
+def test_passes_have_the_precision_asked_for(model, tmp_path, monkeypatch, precision, is_half):
+    seen, load = set(), evaluate_molecules.load_generator
+
+    def watched(*arguments, **options):
+        found, tokenizer = load(*arguments, **options)
+        found.denoiser.register_forward_hook(
+            lambda *_: seen.add(torch.is_autocast_enabled(found.device.type))
+        )
+        return found, tokenizer
+
+    monkeypatch.setattr(evaluate_molecules, "load_generator", watched)
+    more = ("--num_molecules", "4", "--mixed_precision", precision)
+    run(model, tmp_path / "out", *more)
+    assert seen == {is_half}
