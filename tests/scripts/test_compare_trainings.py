@@ -1,0 +1,127 @@
+"""The script that compares ways of training: who is trained, and what is told of them."""
+
+import json
+import math
+import statistics
+import sys
+
+import pytest
+import torch
+import yaml
+from datasets import Dataset, DatasetDict
+from transformers import BertForMaskedLM
+
+from scripts import compare_trainings, evaluate
+from tests.support.tiny import word_tokenizer
+from tests.support.tiny_training import fresh_encoder_config, repeated_symbols
+
+WAYS = {
+    "cosine": {"schedule": "cosine"},
+    "slow": {"learning_rate": 1e-9},
+    "same": {"warmup_steps": 1},
+}
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """Write a recipe of a tiny encoder on texts of one word repeated."""
+    torch.manual_seed(0)
+    BertForMaskedLM(fresh_encoder_config()).save_pretrained(tmp_path / "encoder")
+    word_tokenizer().save_pretrained(tmp_path / "encoder")
+    texts = {
+        split: Dataset.from_dict({"text": repeated_symbols(number, seed)})
+        for seed, (split, number) in enumerate({"train": 64, "validation": 16}.items())
+    }
+    DatasetDict(texts).save_to_disk(tmp_path / "texts")
+    options = {
+        "encoder": str(tmp_path / "encoder"),
+        "dataset": str(tmp_path / "texts"),
+        "eval_split": "validation",
+        "corruption_prob": 0.0,
+        "max_length": 16,
+        "max_steps": 40,
+        "per_device_batch_size": 16,
+        "learning_rate": 0.01,
+        "warmup_steps": 1,
+        "use_cpu": True,
+        "output_dir": str(tmp_path / "unused"),
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(options))
+    return path
+
+
+def run(recipe, folder, *more):
+    given = ["--recipe", str(recipe), "--output_dir", str(folder)]
+    return compare_trainings.main([*given, "--num_samples", "4", *more])
+
+
+@pytest.mark.slow
+def test_ways_are_measured_beside_the_recipe_under_the_same_masks(recipe, tmp_path, capfd):
+    folder = tmp_path / "ways"
+    more = ("--ways", json.dumps(WAYS), "--seeds", "0", "1")
+    found = run(recipe, folder, *more)
+    said = capfd.readouterr()
+    assert said.out.startswith("| way | bound, nats per token | less the recipe's")
+    assert "'same' is left out: the recipe is trained so already." in said.err
+    assert found.keys() == {compare_trainings.AS_IT_IS, "cosine", "slow"}
+    assert found == json.loads((folder / "comparison.json").read_text())
+    base, slow = found[compare_trainings.AS_IT_IS], found["slow"]
+    assert base["difference"] == base["std_error"] == 0
+    # A model that learned nothing says log 35 of each of 35 words, one that did far less.
+    assert slow["difference"] > 5 * slow["std_error"] > 0
+    assert slow["bounds"][0] == pytest.approx(math.log(35), abs=0.3)
+    for number in range(2):
+        apart = slow["bounds"][number] - base["bounds"][number]
+        assert slow["differences"][number]["value"] == pytest.approx(apart, abs=1e-9)
+    values = [one["value"] for one in slow["differences"]]
+    assert slow["std_error"] == pytest.approx(statistics.stdev(values) / math.sqrt(2))
+    # The bounds are those of `scripts/evaluate.py`.
+    asked = ["--dataset", str(tmp_path / "texts"), "--split", "validation", "--num_samples", "4"]
+    place = compare_trainings.place_of(folder, "slow", 1)
+    figures = evaluate.main(["--model", str(place), "--max_length", "16", *asked])
+    assert figures["nats_per_token"] == slow["bounds"][1]
+    # What is trained is kept, and only measured again.
+    (place / "model.safetensors").touch()
+    before = (place / "model.safetensors").stat().st_mtime_ns
+    assert run(recipe, folder, *more) == found
+    assert (place / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_training_that_fails_says_how_to_go_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "false")
+    with pytest.raises(RuntimeError, match="ended with exit code 1; .* The same command goes on"):
+        compare_trainings.train(["recipe.yaml"], tmp_path / "way-0")
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (["--ways", "[]"], "`--ways` must be a JSON object"),
+        (["--ways", '{"a": 1}'], "The way 'a' must be a JSON object of options"),
+        (["--ways", '{"a": {"shedule": "cosine"}}'], "The way 'a': .*shedule"),
+        (["--ways", '{"a": {"schedule": "cosin"}}'], "The way 'a': .*invalid choice: 'cosin'"),
+        (["--ways", '{"a": {"learning_rate": 0}}'], "The way 'a': `learning_rate` must be greater"),
+        (["--ways", '{"a": {"from_scratch": true}}'], "The way 'a': `from_scratch` builds"),
+        (["--ways", '{"a": {"warmup_steps": 1}}'], "The recipe has all that `ways` changes"),
+        (["--ways", '{"a": {"eval_split": null, "validation_fraction": 0.1}}'], "names no"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_trained(recipe, tmp_path, more, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        run(recipe, tmp_path / "ways", *more)
+    assert not (tmp_path / "ways").exists()
+
+
+def test_a_seed_that_stands_twice_is_refused(recipe, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run(recipe, tmp_path / "ways", "--seeds", "1", "1")
+    assert "`seeds` names one twice: [1, 1]; name each once." in capsys.readouterr().err
+
+
+def test_the_ways_known_by_themselves_are_options_of_the_training(recipe, tmp_path):
+    asked = compare_trainings.TrainingsArguments(str(recipe), str(tmp_path / "ways"))
+    ways = compare_trainings.ways_of(asked)
+    assert ways.keys() == {compare_trainings.AS_IT_IS, *compare_trainings.WAYS}
+    for name, changes in ways.items():
+        assert compare_trainings.words_of(asked, name, changes)[0] == str(recipe)
