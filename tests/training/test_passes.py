@@ -5,13 +5,15 @@ from functools import partial
 import pytest
 import torch
 from accelerate.data_loader import SeedableRandomSampler
+from datasets import Dataset
 
 from hf_maskgit import DataCollatorForMaskGit
 from hf_maskgit.training.checkpoints import Progress
+from hf_maskgit.training.examples import prepare_examples
 from hf_maskgit.training.orders import shuffled_updates
 from hf_maskgit.training.passes import UpdateBatches, UpdateOrder, UpdateShares
 from tests.support.tiny import word_tokenizer
-from tests.support.tiny_training import examples
+from tests.support.tiny_training import examples, repeated_symbols
 
 SIZE = 8  # of an update
 CPU = torch.device("cpu")
@@ -84,6 +86,15 @@ def test_a_run_that_goes_on_takes_the_batches_that_were_left():
 
 def test_workers_prepare_the_same_batches():
     alone, helped = (rows_of(batches_of(1, 2, count=5, num_workers=n)) for n in (0, 2))
+    assert helped == alone
+
+
+@pytest.mark.parametrize("pack", ["joined", "separate"])
+def test_workers_prepare_the_same_packed_batches(pack):
+    texts = Dataset.from_dict({"text": repeated_symbols(96)})
+    data, _ = prepare_examples(texts, word_tokenizer(), max_length=24, pack=pack)
+    assert len(data) > 3 * SIZE
+    alone, helped = (rows_of(batches_of(1, 2, count=5, data=data, num_workers=n)) for n in (0, 2))
     assert helped == alone
 
 
