@@ -8,39 +8,39 @@
     python scripts/generate.py --model runs/verses --preset remdm --steps 128 --num_samples 5
     python scripts/generate.py --model runs/verses --remask p2 --options '{"p2_eta": 2.0}'
 
+    accelerate launch scripts/generate.py --model runs/verses --input_file big.jsonl \
+        --output_file out/
+
 A text that holds the tokenizer's mask token is filled, any other is continued. What a text becomes
-depends on the seed, its number and the number of the sample, not on the size of the batches.
+depends on the seed, its number and the number of the sample, not on the size of the batches. A
+folder is written in parts that any number of processes share (docs/many_rows.md): the same command
+goes on where it was killed, and the parts are those of one process.
 """
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_type_hints
 
-import torch
-from transformers import PreTrainedTokenizerBase
-
-from hf_maskgit import MaskGitForMaskedLM, MaskGitGenerationConfig
 from hf_maskgit.core.decoding_cache import CacheOptions
 from hf_maskgit.core.generation_config_maskgit import OPTIONS, Request
-from hf_maskgit.core.noise import mix
-from hf_maskgit.core.pipeline_infilling import check_no_blank
 from hf_maskgit.core.sampler import Sampler
 from hf_maskgit.core.sampler_presets import PRESETS
-from hf_maskgit.core.text_reader import check_texts
-from hf_maskgit.core.unknown_tokens import counted_before
+from hf_maskgit.evaluation.processes import own_device, own_place
 from hf_maskgit.evaluation.progress import ProgressBar
-from hf_maskgit.hub.loading import load_generator
+from hf_maskgit.hub.loading import identity_of, load_generator
+from hf_maskgit.rows.parts import FORMATS, LINES, PartsFolder
+from hf_maskgit.rows.reading import ListedRows, Rows, open_rows
+from hf_maskgit.rows.writer import RowWriter
+from hf_maskgit.rows.writing import PartsWriter, RowOptions, in_batches
 from hf_maskgit.training.recipes import (
     check_least,
     check_output,
     json_object,
     option,
     parse_options,
-    read_text,
     required,
     run_program,
 )
@@ -79,7 +79,10 @@ class GenerateArguments:
     text: list[str] | None = option(
         None, "Prompts, or texts with mask tokens. Default: start from nothing."
     )
-    input_file: str | None = option(None, "The same, one per line.")
+    input_file: str | None = option(
+        None, "The same, one per line; or JSON Lines or Parquet, `*` for several files."
+    )
+    text_column: str = option("text", "Column of JSON Lines or Parquet that holds the text.")
     num_samples: int = option(1, "Samples per text.")
     max_new_tokens: list[int] | None = option(
         None,
@@ -99,147 +102,150 @@ class GenerateArguments:
     )
     seed: int = option(0, "Seed of all samples.")
     batch_size: int = option(32, "Samples written together.")
-    output_file: str | None = option(None, "Default: the screen.")
-    output_format: Literal["text", "jsonl"] = option(
-        "text", "One sample per line (line breaks as \\n), or one JSON object per line."
+    output_file: str | None = option(
+        None,
+        'Default: the screen. A folder ("out/") is written in parts, which several processes '
+        "share.",
     )
+    output_format: Literal["text", "jsonl", "parquet"] | None = option(
+        None,
+        "One sample per line (line breaks as \\n); one JSON object per line, the columns of the "
+        "input with it; or, in a folder, Parquet. Default: jsonl in a folder, else text.",
+    )
+    output_column: str = option("output", "Column of the result in JSON Lines or Parquet.")
+    samples_per_part: int = option(10_000, "Samples per part of a folder.")
     allow_missing_weights: bool = option(
         False, "Load a checkpoint that lacks weights; what is missing is drawn at random."
     )
 
     def __post_init__(self) -> None:
         """Check ranges, and that the texts will have a place."""
-        check_least(self, num_samples=1, batch_size=1)
+        check_least(self, num_samples=1, batch_size=1, samples_per_part=1)
+        if self.output_format is None:
+            self.output_format = "jsonl" if self.in_parts else "text"
+        if self.in_parts:
+            self._check_parts()
+            return
         check_output(self.output_file)
+        if self.output_format not in LINES:
+            raise ValueError(
+                f"`output_format` {self.output_format} is written in parts; name a folder, such as "
+                "--output_file out/."
+            )
+        if own_place()[1] > 1:
+            raise ValueError(
+                f"{own_place()[1]} processes were launched, and a single file or the screen is for "
+                "one of them; name a folder, such as --output_file out/, whose parts they share."
+            )
 
+    @property
+    def in_parts(self) -> bool:
+        """Whether the output is a folder."""
+        name = self.output_file
+        return name is not None and (name.endswith("/") or Path(name).is_dir())
 
-class Sample(NamedTuple):
-    """One sample to write: the text it starts from, its number among the text's, its own seed."""
-
-    text: str
-    sample: int
-    seed: int
+    def _check_parts(self) -> None:
+        if self.text and self.input_file is not None:
+            raise ValueError(
+                "A folder is written from `text` or from `input_file`, not from both; write all "
+                "texts to the file."
+            )
+        if self.allow_missing_weights:
+            raise ValueError(
+                "`allow_missing_weights` draws weights anew in each process, so that the parts of "
+                "a folder would come from different models; name a file instead."
+            )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write what the command line asks for."""
     (options,) = parse_options((GenerateArguments,), argv, "Write texts with a generator.")
-    texts = read_texts(options)
-    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    rows = read_rows(options)
     model, tokenizer = load_generator(
         options.model,
-        device_map=device,
+        device_map=own_device(),
         allow_missing_weights=options.allow_missing_weights,
     )
-    stored: Any = getattr(model.generation_config, "max_unknown_share", None)
-    check_texts(tokenizer, texts, decoding_options(options).get("max_unknown_share", stored))
-    config = sampler_of(model, options)  # before the file is written over
-    lengths_of(config, len(texts), options.num_samples)
+    writer = RowWriter(model, tokenizer, decoding_options(options), options.num_samples)
+    if options.in_parts:
+        write_parts(writer, rows, options)
+        return
+    lines = written_lines(writer, rows, row_options(options))
     with open_output(options.output_file) as output:
-        for request, written in write_samples(model, tokenizer, texts, options):
-            if options.output_format == "text":
-                line = written.replace("\n", "\\n")
-            else:
-                line = json.dumps({**request._asdict(), "output": written}, ensure_ascii=False)
+        for line in lines:
             print(line, file=output, flush=True)
 
 
-def read_texts(options: GenerateArguments) -> list[str]:
+def read_rows(options: GenerateArguments) -> Rows:
     """Collect the texts of the command line and the file; without any, one empty text.
 
     Raises:
-        ValueError: for a file that cannot be read or is empty, or a text with a blank.
+        ValueError: for a file that cannot be read or is empty.
     """
-    texts = list(options.text or [])
-    if options.input_file is not None:
-        lines = read_text(options.input_file).splitlines()
-        if not lines:
-            raise ValueError(f"The file {options.input_file!r} is empty; write one text per line.")
-        texts += lines
-    for text in texts:
-        check_no_blank(text, "this script")
-    return texts or [""]
+    given = [{options.text_column: text} for text in options.text or []]
+    if options.input_file is None:
+        return ListedRows(given or [{options.text_column: ""}])
+    rows = open_rows(options.input_file, options.text_column)
+    return ListedRows([*given, *rows.between(0, len(rows))]) if given else rows
 
 
-def write_samples(
-    model: MaskGitForMaskedLM,
-    tokenizer: PreTrainedTokenizerBase,
-    texts: Sequence[str],
-    options: GenerateArguments,
-) -> Iterator[tuple[Sample, str]]:
-    """Yield each sample as it is written, in the order of the texts."""
-    config = sampler_of(model, options)
-    lengths = lengths_of(config, len(texts), options.num_samples)
-    config.max_new_tokens = None  # it is named in the call
-    requests = [
-        Sample(text, sample, mix(options.seed, number, sample))
-        for number, text in enumerate(texts)
-        for sample in range(options.num_samples)
-    ]
-    with ProgressBar("Writing", len(requests), "text") as told:
-        for batch in batches(requests, tokenizer.mask_token, options.batch_size):
-            inputs = tokenizer(
-                [request.text for request in batch],
-                padding=True,
-                return_attention_mask=True,  # FNet's tokenizer makes none by itself
-                return_tensors="pt",
-            )
-            seeds = [request.seed for request in batch]
-            own: dict[str, Any] = (
-                {} if lengths is None else {"max_new_tokens": [next(lengths) for _ in batch]}
-            )
-            with counted_before():  # by words, text by text
-                sequences: Any = model.generate(
-                    **inputs.to(model.device),
-                    generation_config=config,
-                    seed=seeds,
-                    tokenizer=tokenizer,
-                    **own,
+def row_options(options: GenerateArguments) -> RowOptions:
+    """Say how rows become samples and results."""
+    values = asdict(options)
+    return RowOptions(**{name: values[name] for name in RowOptions.__dataclass_fields__})
+
+
+def write_parts(writer: RowWriter, rows: Rows, options: GenerateArguments) -> None:
+    """Write this process's parts of a folder, see `PartsWriter`.
+
+    Raises:
+        ValueError: for a row that cannot be written from, or a folder that other options have
+            filled.
+    """
+    how = row_options(options)
+    total = len(rows) * how.num_samples
+    suffix = FORMATS[how.output_format].suffix
+    folder = PartsFolder(Path(str(options.output_file)), total, options.samples_per_part, suffix)
+    parts = PartsWriter(writer, rows, how, folder)
+    folder.claim(
+        {
+            "model": identity_of(options.model, writer.model),
+            "input": rows.digest,
+            "decoding": decoding_options(options),
+            "samples_per_part": options.samples_per_part,
+            **asdict(how),
+        }
+    )
+    parts.write(*own_place())
+
+
+def written_lines(writer: RowWriter, rows: Rows, how: RowOptions) -> Iterator[str]:
+    """Return the lines of all samples in their order, each as soon as it is written.
+
+    Raises:
+        ValueError: for a row that cannot be written from, before any is.
+    """
+    how.check(rows)
+    texts = [row[how.text_column] for row in rows.between(0, len(rows))]
+    writer.check_readings(writer.measure(texts)[1], texts.__getitem__)
+    length_of = writer.lengths(len(rows))
+    samples = how.samples(rows, range(len(rows) * how.num_samples))
+
+    def lines() -> Iterator[str]:
+        with ProgressBar("Writing", len(samples), "text") as told:
+            # neighbours, but never texts to fill with texts to continue
+            for batch in in_batches(samples, how.batch_size, writer.is_filled):
+                outputs = writer.write(
+                    [sample.text for sample in batch],
+                    [sample.seed for sample in batch],
+                    None if length_of is None else [length_of(s.row_number) for s in batch],
                 )
-            decoded = tokenizer.batch_decode(sequences, skip_special_tokens=True)
-            yield from zip(batch, decoded, strict=True)
-            told.update(len(batch))
+                for sample, output in zip(batch, outputs, strict=True):
+                    record = how.record(sample, output)
+                    yield LINES[how.output_format](record, how.output_column)
+                told.update(len(batch))
 
-
-def lengths_of(
-    config: MaskGitGenerationConfig, num_texts: int, num_samples: int
-) -> Iterator[int] | None:
-    """Give each sample the number of tokens that its text gets, in their order.
-
-    Args:
-        config: from `sampler_of`.
-        num_texts: how many texts there are.
-        num_samples: of each.
-
-    Returns:
-        None where nothing is named.
-
-    Raises:
-        ValueError: for several numbers that are not as many as the texts.
-    """
-    length: int | list[int] | None = config.max_new_tokens
-    if length is None:
-        return None
-    lengths = length if isinstance(length, list) else [length]
-    if len(lengths) not in (1, num_texts):
-        raise ValueError(
-            f"`max_new_tokens` has {len(lengths)} numbers for {num_texts} texts; give one for all, "
-            "or one per text."
-        )
-    of_texts = lengths if len(lengths) > 1 else lengths * num_texts
-    return iter([n for n in of_texts for _ in range(num_samples)])
-
-
-def sampler_of(model: MaskGitForMaskedLM, options: GenerateArguments) -> MaskGitGenerationConfig:
-    """Return the options of decoding, for several samples as `generate` takes them for several.
-
-    Raises:
-        ValueError: for options that do not go together, or several samples of what draws nothing.
-    """
-    config = MaskGitGenerationConfig(**decoding_options(options))
-    asked = {"num_return_sequences": options.num_samples}
-    config.do_sample = model.resolve_options(config, None, asked).do_sample
-    return config
+    return lines()
 
 
 def decoding_options(options: GenerateArguments) -> dict[str, Any]:
@@ -256,24 +262,6 @@ def decoding_options(options: GenerateArguments) -> dict[str, Any]:
     if twice:
         raise ValueError(f"`{twice[0]}` is given by name and in `options`; leave one of them out.")
     return {**preset, **given, **further}
-
-
-def batches(requests: Sequence[Sample], mask_token: str, size: int) -> Iterator[list[Sample]]:
-    """Group neighbours, never texts to fill with texts to continue: `generate` appends to a batch.
-
-    Args:
-        requests: in order.
-        mask_token: what a text to fill holds.
-        size: requests per batch at most.
-    """
-    batch: list[Sample] = []
-    for request in requests:
-        other_kind = batch and (mask_token in request.text) != (mask_token in batch[0].text)
-        if other_kind or len(batch) == size:
-            yield batch
-            batch = []
-        batch.append(request)
-    yield batch
 
 
 def open_output(path: str | None) -> Any:

@@ -26,6 +26,20 @@ def _state() -> Any:
     return PartialState()  # whose attributes are set where no type checker looks
 
 
+def own_place() -> tuple[int, int]:
+    """Tell which process this is, and of how many, by what the launcher said: no group is begun."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def own_device() -> torch.device:
+    """Return the accelerator of this process, the one of its number on this machine; or the CPU."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is None:
+        return torch.device("cpu")
+    number = int(os.environ.get("LOCAL_RANK", "0"))
+    return torch.device(accelerator.type, number % torch.accelerator.device_count())
+
+
 def is_main_process() -> bool:
     """Tell whether this is the process that speaks."""
     return num_processes() == 1 or bool(_state().is_main_process)

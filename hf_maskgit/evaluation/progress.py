@@ -45,12 +45,21 @@ class ProgressBar:
         unit: one of them, in the singular.
         done: how many are done already.
         shown: False shows nothing, for all processes but one.
+        tells_pace: say in a log how many are done in a second, as a bar does.
     """
 
     def __init__(
-        self, what: str, total: int, unit: str, *, done: int = 0, shown: bool = True
+        self,
+        what: str,
+        total: int,
+        unit: str,
+        *,
+        done: int = 0,
+        shown: bool = True,
+        tells_pace: bool = False,
     ) -> None:
         self._what, self._total, self._unit, self._done = what, total, unit, done
+        self._tells_pace = tells_pace
         self._lines = shown and not draws_bars()
         bar = shown and not self._lines
         self._bar = tqdm(desc=what, total=total, initial=done, unit=unit, disable=not bar)
@@ -90,6 +99,8 @@ class ProgressBar:
         units = self._unit if self._total == 1 else f"{self._unit}s"
         if self._begun_with < done < self._total:
             pace = (now - self._begun_at) / (done - self._begun_with)
+            if self._tells_pace and pace > 0:
+                units += f", {1 / pace:.4g} a second"
             units += f", {duration((self._total - done) * pace)} left"
         logger.info("%s: %d of %d %s%s", self._what, done, self._total, units, told)
         self._said_at, self._said_of = now, done

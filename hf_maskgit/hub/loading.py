@@ -3,6 +3,7 @@
 Where a program wants a generator it takes an ordinary encoder as well, wrapped as it is.
 """
 
+import hashlib
 import logging
 import os
 from pathlib import Path
@@ -29,6 +30,8 @@ _OF_TOKENIZER = (
 )
 # What every tokenizer has at least one of: of the Rust library, of sentencepiece, or of its own.
 _ANY_OF_TOKENIZER = ("tokenizer*", "*vocab*", "*.model")
+
+_OF_MODEL = (".json", ".safetensors", ".txt", ".model")  # endings of files that decide what it does
 
 
 def load_generator(
@@ -117,6 +120,27 @@ def load_model(
     except OSError as error:
         raise ValueError(f"{str(name)!r} cannot be loaded: {_in_one_line(error)}") from error
     return model
+
+
+def identity_of(name: str | Path, model: MaskGitForMaskedLM) -> str:
+    """Name what a model is made of: the same for the same files, wherever they lie.
+
+    Args:
+        name: a folder or a name on the Hub.
+        model: that was loaded from there.
+
+    Returns:
+        The name with its commit, or a checksum of the folder's files.
+    """
+    if not Path(name).is_dir():
+        return f"{name}@{getattr(model.config, '_commit_hash', None)}"
+    read = hashlib.sha256()
+    for path in sorted(path for path in Path(name).iterdir() if path.is_file()):
+        if path.suffix in _OF_MODEL:
+            read.update(path.name.encode())
+            with path.open("rb") as content:
+                read.update(hashlib.file_digest(content, "sha256").digest())
+    return f"sha256:{read.hexdigest()}"
 
 
 def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:

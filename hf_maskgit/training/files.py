@@ -127,7 +127,7 @@ def first_not_utf8(files: Sequence[str]) -> str | None:
 def guessed_encoding(file: str) -> str:
     """Guess for an example what a file's encoding is: two of them begin with a mark of theirs."""
     try:
-        with _opened(file) as content:
+        with opened(file) as content:
             start = content.read(2)
     except (OSError, EOFError):  # it has no name of its own, or has gone
         return "latin1"
@@ -183,7 +183,12 @@ def line_of_row(files: Sequence[str], row: int) -> str | None:
     return None
 
 
-def _opened(file: str) -> IO[bytes]:
+def opened(file: str) -> IO[bytes]:
+    """Open a local file, compressed or not, for its bytes.
+
+    Raises:
+        OSError: where it cannot be, or is compressed with zstandard.
+    """
     suffix = Path(file).suffix
     if suffix not in _OPENERS:
         return open(file, "rb")
@@ -195,7 +200,7 @@ def _opened(file: str) -> IO[bytes]:
 
 
 def _lines(file: str) -> Iterator[str]:
-    with _opened(file) as content, io.TextIOWrapper(content, encoding="utf-8-sig") as lines:
+    with opened(file) as content, io.TextIOWrapper(content, encoding="utf-8-sig") as lines:
         yield from lines
 
 

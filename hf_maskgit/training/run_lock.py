@@ -18,6 +18,10 @@ LOCK_NAME = "run.lock"
 _held: set[Path] = set()
 
 
+class HeldError(ValueError):
+    """Another run holds what a run wants for itself."""
+
+
 class RunLock:
     """Hold a folder for one run: `with RunLock(output_dir): ...`.
 
@@ -26,14 +30,15 @@ class RunLock:
 
     Args:
         folder: of the run; made where it is missing.
+        name: of the file that is locked, where it is a part of the folder that is held.
 
     Raises:
-        ValueError: when another run holds the folder.
+        HeldError: when another run holds it, a ValueError.
         RuntimeError: when nothing can be written there.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.path = Path(folder).resolve() / LOCK_NAME
+    def __init__(self, folder: str | Path, name: str = LOCK_NAME) -> None:
+        self.path = Path(folder).resolve() / name
         self._opened: int | None = None
 
     def __enter__(self) -> "RunLock":
@@ -109,8 +114,8 @@ class RunLock:
         except (OSError, UnicodeDecodeError):
             return "another process"
 
-    def _refusal(self, holder: str) -> ValueError:
-        return ValueError(
+    def _refusal(self, holder: str) -> HeldError:
+        return HeldError(
             f"Another run writes to `output_dir` {str(self.path.parent)!r} ({holder}). Wait for "
             "its end, or name another folder."
         )

@@ -74,6 +74,17 @@ def test_what_is_left_counts_from_where_a_run_went_on(screen, caplog, monkeypatc
         assert caplog.messages[0] == "Training: 101 of 104 updates, 30 s left"
 
 
+def test_a_log_tells_the_pace_where_it_is_asked_to(screen, caplog, monkeypatch):
+    screen = screen()
+    now = iter([0.0, *[10.0] * 9])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    with ProgressBar("Writing", 1000, "row", done=100, tells_pace=True) as told:
+        told.update(300)
+        told.tell({})
+    if not screen.isatty():
+        assert caplog.messages == ["Writing: 400 of 1000 rows, 30 a second, 20 s left"]
+
+
 @pytest.mark.parametrize(
     ("seconds", "written"),
     [

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hf_maskgit import MaskGitForMaskedLM
-from hf_maskgit.hub.loading import load_generator, load_model, load_tokenizer
+from hf_maskgit.hub.loading import identity_of, load_generator, load_model, load_tokenizer
 from tests.support.tiny import tiny_encoder, word_tokenizer
 from tests.support.tiny_training import assert_same_weights
 
@@ -23,6 +23,18 @@ def test_a_generator_comes_with_its_tokenizer(folder):
     model, tokenizer = load_generator(folder)
     assert not model.training
     assert tokenizer.get_vocab() == word_tokenizer().get_vocab()
+
+
+def test_a_model_is_known_by_its_files_wherever_they_lie(folder, copy):
+    model, _ = load_generator(folder)
+    assert identity_of(copy, model) == identity_of(str(folder), model)
+    (copy / "README.md").write_text("A card decides nothing.")
+    assert identity_of(copy, model) == identity_of(folder, model)
+    with (copy / "model.safetensors").open("ab") as weights:
+        weights.write(b"!")
+    assert identity_of(copy, model) != identity_of(folder, model)
+    model.config._commit_hash = "abc"
+    assert identity_of("me/verses", model) == "me/verses@abc"
 
 
 def test_places_where_there_is_no_generator(folder, tmp_path, monkeypatch):

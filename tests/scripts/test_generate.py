@@ -137,3 +137,53 @@ def test_several_samples_of_a_sampler_that_draws_nothing(saved, tmp_path, capsys
     written = lines_of(capsys, "--model", str(greedy), *start[2:])
     assert written == lines_of(capsys, *start)
     assert len(set(written)) > 1
+
+
+def test_a_folder_is_written_in_parts_with_the_columns_of_the_input(saved, tmp_path, capsys):
+    rows = [{"id": i, "prompt": text} for i, text in enumerate(["w1", "w2 [MASK]", "w3 w4"])]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    start = ["--model", saved, "--input_file", str(file), "--text_column", "prompt"]
+    start += ["--max_new_tokens", "3", "--num_samples", "2", "--output_column", "made"]
+    lines = lines_of(capsys, *start, "--output_format", "jsonl")
+    folder = tmp_path / "out"
+    generate.main([*start, "--output_file", f"{folder}/", "--samples_per_part", "4"])
+    parts = sorted(folder.glob("part-*"))
+    assert [path.name for path in parts] == [f"part-0000{i}-of-00002.jsonl" for i in range(2)]
+    assert [line for path in parts for line in path.read_text().splitlines()] == lines
+    found = [json.loads(line) for line in lines]
+    assert [(row["id"], row["prompt"], row["sample"]) for row in found] == [
+        (row["id"], row["prompt"], sample) for row in rows for sample in range(2)
+    ]
+    assert all(set(row["made"].split()) <= set(WORDS) for row in found)
+    again = ["--output_file", f"{folder}/", "--samples_per_part", "4"]
+    with pytest.raises(ValueError, match=r"written with seed=0, and this call has seed=1"):
+        generate.main([*start, *again, "--seed", "1"])
+    longer = tmp_path / "longer.jsonl"
+    longer.write_text(file.read_text() * 2)
+    words = [str(longer) if word == str(file) else word for word in start]
+    with pytest.raises(ValueError, match=r"written with input='[0-9a-f]{64}', and this call"):
+        generate.main([*words, *again])
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--output_format", "parquet"], "`output_format` parquet is written in parts; name a"),
+        (["--text", "w1", "--input_file", "a", "--output_file", "o/"], "from `text` or from `inp"),
+        (["--output_file", "o/", "--allow_missing_weights"], "draws weights anew in each process"),
+        (["--samples_per_part", "0"], "`samples_per_part` must be at least 1, got 0"),
+    ],
+)
+def test_mistakes_about_the_output_are_named(saved, capsys, words, sentence):
+    with pytest.raises(SystemExit):
+        generate.main(["--model", saved, *words])
+    assert sentence in " ".join(capsys.readouterr().err.split())
+
+
+def test_several_processes_do_not_write_the_same_rows_twice(saved, capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit):
+        generate.main(["--model", saved, "--text", "w1"])
+    told = " ".join(capsys.readouterr().err.split())
+    assert "2 processes were launched, and a single file or the screen is for one of them" in told

@@ -1,0 +1,104 @@
+"""Parts of a folder: nothing that was written whole is lost, and nothing else counts."""
+
+import json
+
+import pytest
+
+from hf_maskgit.rows.parts import FORMATS, Journal, PartsFolder, json_line
+
+BATCHES = {(3, 1): ["a\nb", "\u00e9"], (2, 0): ["", '"x"'], (4,): ["last"]}
+
+
+def written(path):
+    journal = Journal(path)
+    for samples, outputs in BATCHES.items():
+        journal.append(samples, outputs)
+    return path.read_bytes()
+
+
+def test_a_journal_cut_at_any_byte_holds_its_whole_batches_and_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.fsync", lambda file: None)  # nobody pulls the plug
+    whole = written(tmp_path / "whole")
+    lines = whole.splitlines(keepends=True)
+    for cut in range(len(whole) + 1):
+        path = tmp_path / "cut"
+        path.write_bytes(whole[:cut])
+        journal = Journal(path)
+        # a line is whole before its line break as well
+        count = sum(len(b"".join(lines[: i + 1])) - 1 <= cut for i in range(len(lines)))
+        kept = dict(list(BATCHES.items())[:count])
+        assert journal.read() == kept
+        journal.append((7, 8), ["x", "y"])
+        assert journal.read() == {**kept, (7, 8): ["x", "y"]}
+
+
+def test_what_is_no_batch_does_not_count(tmp_path):
+    path = tmp_path / "journal"
+    assert Journal(path).read() == {}
+    lines = ["[]", "3", '{"samples": [1]}', '{"samples": [1, 2], "outputs": ["a"]}', "\x00\x00"]
+    path.write_text("\n".join([*lines, '{"samples": [5], "outputs": ["b"]}', ""]))
+    assert Journal(path).read() == {(5,): ["b"]}
+
+
+@pytest.mark.parametrize(("samples", "each"), [(1, 10), (10, 10), (11, 10), (29, 3)])
+def test_parts_hold_every_sample_once_and_every_process_reaches_all(tmp_path, samples, each):
+    folder = PartsFolder(tmp_path, samples, each, ".txt")
+    spans = [folder.span(part) for part in range(folder.count)]
+    assert [number for span in spans for number in span] == list(range(samples))
+    for world in (1, 2, 5):
+        orders = [list(folder.order(rank, world)) for rank in range(world)]
+        assert all(sorted(order) == list(range(folder.count)) for order in orders)
+        own = [order[: len(range(rank, folder.count, world))] for rank, order in enumerate(orders)]
+        assert sorted(part for parts in own for part in parts) == list(range(folder.count))
+
+
+def test_a_folder_counts_what_is_done_and_forgets_what_was_left(tmp_path):
+    folder = PartsFolder(tmp_path, 25, 10, ".txt")
+    folder.claim({"seed": 1})
+    folder.journal(1).append((11, 15), ["a", "b"])
+    folder.finish(2, lambda path: path.write_text("done"))
+    assert folder.num_done() == 5 + 2
+    assert not folder.tidy()
+    for part in (0, 1):
+        folder.finish(part, lambda path: path.write_text("done"))
+    (tmp_path / "part-00000.lock").touch()  # of a killed process
+    assert folder.tidy()
+    names = [f"part-0000{part}-of-00003.txt" for part in range(3)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["options.json", *names]
+    assert folder.num_done() == 25
+
+
+def test_a_folder_of_other_options_or_of_other_files_is_refused(tmp_path):
+    folder = PartsFolder(tmp_path / "out", 25, 10, ".txt")
+    folder.claim({"seed": 1, "pair": (1, 2)})
+    folder.claim({"seed": 1, "pair": (1, 2)})
+    with pytest.raises(ValueError, match=r"written with seed=1, and .* seed=2. .*--output_file"):
+        folder.claim({"seed": 2, "pair": (1, 2)})
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(ValueError, match=r"holds other files, such as 'mine.txt'; name an empty"):
+        PartsFolder(tmp_path, 25, 10, ".txt").claim({"seed": 1})
+
+
+def test_a_part_that_cannot_be_written_says_why(tmp_path):
+    folder = PartsFolder(tmp_path / "gone", 5, 10, ".txt")
+    with pytest.raises(RuntimeError, match=r"Cannot write '.*part-00000.unfinished': No such file"):
+        folder.journal(0).append((1,), ["a"])
+    with pytest.raises(RuntimeError, match=r"part-00000-of-00001.txt': No such file.*it goes on"):
+        folder.finish(0, lambda path: path.write_text("a"))
+
+
+@pytest.mark.parametrize("value", [float("nan"), b"bytes", "\ud800"])
+def test_what_json_cannot_hold_is_refused(value):
+    with pytest.raises(
+        ValueError, match=r"JSON cannot hold a value of the row .*parquet, or leave"
+    ):
+        json_line({"text": "a", "value": value}, "output")
+
+
+def test_lines_hold_one_result_each(tmp_path):
+    records = [{"text": "a\u2028", "output": "b\nc"}, {"text": "", "output": "d"}]
+    FORMATS["text"].write(tmp_path / "a", records, None, "output")
+    assert (tmp_path / "a").read_text() == "b\\nc\nd\n"
+    FORMATS["jsonl"].write(tmp_path / "b", records, None, "output")
+    lines = (tmp_path / "b").read_text().split("\n")
+    assert [json.loads(line) for line in lines[:-1]] == records
