@@ -3,7 +3,11 @@
 Letters: S states of the automaton of bytes, V vocabulary.
 """
 
+import json
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -16,7 +20,10 @@ from .token_texts import TokenTexts
 # States of bytes times tokens: more are walked for longer than a minute.
 _MOST_WALKS = 2**29
 _BLOCK = 2**22  # walks side by side
-_NO_BYTE = 256  # the id of the end, which outlines-core wants
+_MOST_STATES = 8 * MOST_STATES  # of bytes: several make one of tokens
+# To compile: an automaton of so many states takes a second and a tenth of it.
+_MOST_SECONDS = 30
+_MOST_GIB = 4
 _LAST = "\U0010ffff"  # no character, and the last of Unicode
 _EXTRA = (
     "compiles regular expressions with the package outlines-core, which is not installed: "
@@ -44,39 +51,57 @@ def bytes_of_regex(regex: str) -> ByteAutomaton:
 
     Raises:
         ImportError: when outlines-core is not installed.
-        ValueError: for an expression that it does not know.
+        ValueError: for an expression that it does not know, or one too large.
     """
     try:
-        from outlines_core import Index, Vocabulary
+        import outlines_core
     except ImportError as error:
         raise ImportError(f"Pattern.from_regex {_EXTRA}") from error
-    every = Vocabulary(_NO_BYTE, {bytes([byte]): [byte] for byte in range(_NO_BYTE)})
+    asked = {
+        "regex": regex,
+        "last": _LAST,
+        "most": _MOST_STATES,
+        "memory": int(_MOST_GIB * 2**30),
+        "paths": [str(Path(outlines_core.__file__).parent.parent)],
+    }
+    # A file of the working folder does not stand for a module of Python's: -P.
+    command = [sys.executable, "-P", str(Path(__file__).with_name("regex_process.py"))]
+    said = json.dumps(asked).encode()
     try:
-        Index(regex, every)  # alone: brackets around it would make sense of "a)(b"
-        # Of a text that could be over and goes on, outlines-core forgets how (a(ba)* is only a to
-        # it). So no text is over but by a character that stands in none.
-        index = Index(f"(?:{regex})\\x{{{ord(_LAST):X}}}", every)
-    except (ValueError, TypeError) as error:
+        ended = subprocess.run(command, input=said, capture_output=True, timeout=_MOST_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise ValueError(_too_large(regex, f"{_MOST_SECONDS} seconds")) from error
+    line, _, moves = ended.stdout.partition(b"\n")
+    if ended.returncode < 0 or b"MemoryError" in ended.stderr:
+        raise ValueError(_too_large(regex, f"{_MOST_GIB} GiB of memory"))
+    if ended.returncode:
+        raise RuntimeError(
+            f"The process that compiles regular expressions ended with {ended.returncode}: "
+            f"{ended.stderr.decode(errors='replace').strip()}"
+        )
+    found = json.loads(line)
+    if "error" in found:
         raise ValueError(
-            f"The regular expression {regex!r} cannot be compiled: {error}. It is matched by whole "
-            "texts, so that anchors (^, $) are left out; looking around, word boundaries and "
-            "references to groups are not regular."
-        ) from error
-    moves = index.get_transitions()  # by states whose numbers have gaps
-    behind = {state for reached in moves.values() for state in reached.values()}
-    names = sorted({index.get_initial_state(), *moves, *behind})
-    _check_states(len(names))
-    number = {name: place for place, name in enumerate(names)}
-    step = torch.full((len(names) + 1, _NO_BYTE), len(names))
-    for name, reached in moves.items():
-        for byte, target in reached.items():
-            if byte != _NO_BYTE:
-                step[number[name], byte] = number[target]
-    state = torch.arange(len(names))
+            f"The regular expression {regex!r} cannot be compiled: {found['error']}. It is matched "
+            "by whole texts, so that anchors (^, $) are left out; looking around, word boundaries "
+            "and references to groups are not regular."
+        )
+    _check_states(found["states"])
+    step = torch.frombuffer(bytearray(moves), dtype=torch.int32).view(-1, 256).long()
+    step = torch.cat([step, torch.full((1, 256), len(step))])
+    state = torch.arange(len(step) - 1)
     for byte in _LAST.encode():
         state = step[state, byte]
-    over = torch.tensor([name in index.get_final_states() for name in names] + [False])
-    return ByteAutomaton(step[:-1], over[state], number[index.get_initial_state()])
+    over = torch.zeros(len(step), dtype=torch.bool)
+    over[found["final"]] = True
+    return ByteAutomaton(step[:-1], over[state], found["start"])
+
+
+def _too_large(regex: str, limit: str) -> str:
+    return (
+        f"The regular expression {regex!r} was not compiled within {limit}, and its automaton is "
+        f"beyond the limit of {_MOST_STATES:,} states of bytes. Bound what repeats, or ask less."
+    )
 
 
 def regex_of_schema(schema: str) -> str:
@@ -183,9 +208,8 @@ def _walked(language: ByteAutomaton, texts: Sequence[bytes | None], starts: Tens
 
 
 def _check_states(states: int) -> None:
-    most = 8 * MOST_STATES  # several states of bytes make one of tokens
-    if states > most:
+    if states > _MOST_STATES:
         raise ValueError(
             f"The pattern makes an automaton of {states:,} states of bytes or more; "
-            f"{most:,} are the limit. Bound what repeats, or ask less."
+            f"{_MOST_STATES:,} are the limit. Bound what repeats, or ask less."
         )

@@ -180,10 +180,32 @@ def test_a_motif_that_is_none_is_refused(motif, sentence):
 )
 def test_an_expression_that_cannot_be_met_is_refused(monkeypatch, regex, sentence):
     monkeypatch.setattr("hf_maskgit.core.pattern_automaton.MOST_STATES", 50)
-    monkeypatch.setattr("hf_maskgit.patterns.compiling.MOST_STATES", 50)
+    monkeypatch.setattr("hf_maskgit.patterns.compiling._MOST_STATES", 400)
     tokenizer = wordpiece_tokenizer() if "0-9" not in regex else protein_tokenizer()
     with pytest.raises(ValueError, match=sentence):
         Pattern.from_regex(regex, tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "sentence"),
+    [
+        ("_MOST_SECONDS", 0.2, "not compiled within 0.2 seconds, .* limit of 16,384 states"),
+        ("_MOST_GIB", 0.25, "not compiled within 0.25 GiB of memory"),
+    ],
+)
+def test_an_expression_that_would_keep_the_compiler_busy_is_given_up(
+    monkeypatch, limit, value, sentence
+):
+    """Of two to the power of 40 states, which no machine would ever have compiled."""
+    monkeypatch.setattr(f"hf_maskgit.patterns.compiling.{limit}", value)
+    with pytest.raises(ValueError, match=sentence):
+        Pattern.from_regex("(a|b)*a(a|b){40}", word_tokenizer())
+
+
+def test_what_else_may_befall_the_compiler_is_told(monkeypatch):
+    monkeypatch.setattr("hf_maskgit.patterns.compiling._LAST", "")
+    with pytest.raises(RuntimeError, match=r"(?s)ended with 1: .*ord\(\) expected a character"):
+        Pattern.from_regex("a", word_tokenizer())
 
 
 def test_an_automaton_too_large_for_the_vocabulary_is_refused(monkeypatch):
