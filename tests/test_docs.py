@@ -45,6 +45,7 @@ PAGES = (
     "fields.md",
     "likelihood.md",
     "quality.md",
+    "many_rows.md",
 )
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 

@@ -32,7 +32,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 # Who may import whom: a folder takes from itself and from those before it. The modules of the
 # package's own folder are for its users; nothing inside goes through them.
-FOLDERS = ("core", "patterns", "evaluation", "training", "hub", "rows")
+FOLDERS = ("core", "patterns", "evaluation", "training", "hub", "rows", "integrations")
 CORE_MAY_IMPORT = {"torch", "transformers", "huggingface_hub"} | sys.stdlib_module_names
 
 
