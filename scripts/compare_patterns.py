@@ -10,7 +10,6 @@ pattern is a regular expression, a list of texts, a JSON schema, or "@" and the 
 that was saved.
 """
 
-import importlib
 import json
 import re
 import time
@@ -25,6 +24,7 @@ from hf_maskgit import InfillingPipeline, Pattern, nelbo
 from hf_maskgit.core.pipeline_fields import compiled
 from hf_maskgit.core.token_pattern import TokenPattern
 from hf_maskgit.evaluation.progress import ProgressBar
+from hf_maskgit.evaluation.scaffolds import load_rdkit, read_molecule
 from hf_maskgit.hub.loading import load_generator
 from hf_maskgit.training.recipes import (
     check_least,
@@ -106,12 +106,8 @@ def _json() -> Reader:
 
 
 def _smiles() -> Reader:
-    try:
-        chemistry, log = (importlib.import_module(f"rdkit.{name}") for name in ("Chem", "RDLogger"))
-    except ImportError as error:
-        raise ImportError("--reader smiles reads with RDKit: pip install rdkit.") from error
-    log.DisableLog("rdApp.*")  # or every text that it refuses is told
-    return lambda text, fields: chemistry.MolFromSmiles("".join(text.split())) is not None
+    load_rdkit()  # before anything is written
+    return lambda text, fields: read_molecule("".join(text.split())) is not None
 
 
 READERS: dict[str, Callable[[], Reader]] = {"json": _json, "smiles": _smiles}

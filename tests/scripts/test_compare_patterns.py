@@ -1,7 +1,6 @@
 """The script that compares texts with and without patterns: three rows of figures."""
 
 import sys
-from types import SimpleNamespace
 
 import pytest
 from transformers import AutoTokenizer
@@ -37,14 +36,16 @@ def test_three_rows_of_texts_of_the_same_lengths(saved, tmp_path, capsys):
 
 
 def test_readers_read(saved, monkeypatch):
-    """RDKit is not among what the tests need: here one molecule is valid."""
     with_json = run(saved, '{"x": "w[345]"}', "--reader", "json", text="w1 {x:1}")
     assert with_json[2].read == 0  # words are no JSON
-    chemistry = SimpleNamespace(MolFromSmiles=lambda text: True if text == "w1w3" else None)
-    monkeypatch.setitem(sys.modules, "rdkit", SimpleNamespace())
-    monkeypatch.setitem(sys.modules, "rdkit.Chem", chemistry)
-    silent = SimpleNamespace(DisableLog=lambda name: None)
-    monkeypatch.setitem(sys.modules, "rdkit.RDLogger", silent)
+    smiles = compare_patterns.READERS["smiles"]()
+    assert smiles("C C O", {})
+    assert not smiles("C1 C C", {})
+    assert not smiles("", {})
+    # Words are no molecules either: here one is.
+    monkeypatch.setattr(
+        compare_patterns, "read_molecule", lambda text: True if text == "w1w3" else None
+    )
     read = run(saved, '{"x": ["w3", "w4"]}', "--reader", "smiles", text="w1 {x}")[2].read
     assert 0 < read < 1
     assert compare_patterns.READERS["json"]()("", {"x": '{"a": 1}'})
@@ -65,6 +66,8 @@ def test_what_cannot_be_compared_is_refused(saved, patterns, asked, error, sente
 
 
 def test_without_rdkit_a_sentence_says_what_to_install(saved, monkeypatch):
-    monkeypatch.setitem(sys.modules, "rdkit", None)
-    with pytest.raises(ImportError, match="--reader smiles reads with RDKit: pip install rdkit"):
+    monkeypatch.setitem(sys.modules, "rdkit.Chem", None)
+    with pytest.raises(
+        ImportError, match=r"left to RDKit, .* 'hf_maskgit\[molecules\]'"
+    ):
         run(saved, '{"x": "w1"}', "--reader", "smiles")
