@@ -3,6 +3,7 @@
     hf-maskgit train --encoder answerdotai/ModernBERT-base --dataset verses.txt --output_dir runs/v
     hf-maskgit evaluate --model runs/v --dataset held_out.txt
     hf-maskgit score --model runs/v --text "In the beginning" --std_error 0.5
+    hf-maskgit lm_eval --model hf_maskgit --model_args pretrained=runs/v --tasks my_task
     hf-maskgit generate --model runs/v --text "In the beginning" --max_new_tokens 24
     hf-maskgit plot runs/v                                    # its curves, also while it goes on
     hf-maskgit push runs/v --repo_id me/verses --dry_run
@@ -26,6 +27,7 @@ COMMANDS = {
     "train": "train",
     "evaluate": "evaluate",
     "score": "score",
+    "lm_eval": "harness",
     "generate": "generate",
     "plot": "plot_run",
     "push": "push_to_hub",

@@ -93,7 +93,8 @@ def exact_likelihood(
                 "or raise `most_tokens`."
             )
         found = [
-            _summed(_subset_nats(model, rows, i, batch_size, twice)) for i in range(len(num_tokens))
+            sum_over_orders(_subset_nats(model, rows, i, batch_size, twice))
+            for i in range(len(num_tokens))
         ]
     nats, bounds = torch.tensor(found, dtype=torch.float64).T
     return ExactOutput(nats, bounds, num_tokens.cpu(), TWO_PASSES if twice else ONE_PASS)
@@ -112,7 +113,7 @@ def _subset_nats(
     where = rows.judged[row, :length].nonzero()[:, 0]
     n = len(where)
     subsets = torch.arange(2**n, device=ids.device)
-    hidden = (subsets[:, None] >> torch.arange(n, device=ids.device)) & 1 == 1
+    hidden = hidden_subsets(n).to(ids.device)
     nats = torch.zeros(2**n, n, dtype=torch.float64, device=ids.device)
     forbidden = forbidden_ids(model.config)
     for part in subsets[1:].split(batch_size):
@@ -134,15 +135,21 @@ def _subset_nats(
     return nats.cpu()
 
 
-def _summed(nats: Tensor) -> tuple[float, float]:
+def hidden_subsets(num_tokens: int) -> Tensor:
+    """Return all subsets of n tokens, (2^n, n) bool: bit i of a row's number is token i."""
+    return (torch.arange(2**num_tokens)[:, None] >> torch.arange(num_tokens)) & 1 == 1
+
+
+def sum_over_orders(nats: Tensor) -> tuple[float, float]:
     """Sum over the orders: minus the logarithm of the mean product, and the mean of the sums.
 
     Args:
-        nats: from `_subset_nats`.
+        nats: (2^n, n) float64, the cost of each token by the hidden set, a row of
+            `hidden_subsets`; 0 where it is not hidden.
     """
     n = nats.shape[1]
     subsets, bits = torch.arange(2**n), 2 ** torch.arange(n)
-    hidden = (subsets[:, None] & bits) > 0
+    hidden = hidden_subsets(n)
     sizes = hidden.sum(1)
     log_mean = torch.zeros(2**n, dtype=torch.float64)  # log A(H)
     mean_log = torch.zeros(2**n, dtype=torch.float64)

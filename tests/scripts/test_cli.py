@@ -5,13 +5,14 @@ import sys
 import pytest
 
 import hf_maskgit
-from scripts import cli, evaluate, generate, plot_run, push_to_hub, score, train
+from scripts import cli, evaluate, generate, harness, plot_run, push_to_hub, score, train
 from tests.support.project import ROOT
 
 SCRIPTS = {
     "train": train,
     "evaluate": evaluate,
     "score": score,
+    "lm_eval": harness,
     "generate": generate,
     "plot": plot_run,
     "push": push_to_hub,
@@ -69,7 +70,7 @@ def test_the_version_is_the_packages(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([], "Name a command. Commands: train, evaluate, score, generate, plot, push."),
+        ([], "Name a command. Commands: train, evaluate, score, lm_eval, generate, plot, push."),
         (["evalute"], "There is no command 'evalute'. Did you mean evaluate? Commands: train"),
         (["--model", "m"], "There is no command '--model'. Commands: train"),
     ],
