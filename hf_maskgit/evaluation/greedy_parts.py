@@ -6,7 +6,7 @@ pass tells; the others are decoded.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -86,7 +86,8 @@ class _Batch:
 
     def all_are_right(self) -> list[bool]:
         """Decode the parts and compare."""
-        masked = self.ids.masked_fill(self.judged, self.model.config.mask_token_id)
+        mask = cast(int, self.model.config.mask_token_id)
+        masked = self.ids.masked_fill(self.judged, mask)
         steps = int(self.judged.sum(1).max())
         filled = self.model.generate(masked, self.real, steps=steps, **_GREEDY)
         return list(((filled == self.ids) | ~self.judged).all(1).tolist())

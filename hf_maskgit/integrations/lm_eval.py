@@ -126,7 +126,7 @@ class Answers:
         for name, value in (("most_tokens", most_tokens), ("seed", seed)):
             check_whole(name, value, least=0 if name == "seed" else 1)
         where = device_of(device)
-        given = {} if dtype is None else {"dtype": dtype}
+        given: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
         self.model, self.tokenizer = load_generator(str(pretrained), device_map=where, **given)
         self._device, self._seed = self.model.device, seed
         self._costs = partial(
@@ -290,7 +290,9 @@ class Answers:
         prefix, suffix = self._framing
         rows = [[*prefix, *self._ids(text)[-(self._room - count) :], *suffix] for text, _ in args]
         ids, real = _left_padded(rows, self.model.config.pad_token_id or 0)
-        stops = {"stop_strings": until, "tokenizer": self.tokenizer} if until else {}
+        stops: dict[str, Any] = {}
+        if until:
+            stops = {"stop_strings": until, "tokenizer": self.tokenizer}
         with counted_before():
             output = self.model.generate(
                 ids.to(self._device),
