@@ -52,7 +52,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Ready: $(VENV) with $$($(BIN)/python --version)."
 
 demo: setup  ## train a small generator and fill masks with it
-	@$(BIN)/python scripts/demo.py
+	@$(BIN)/python -m scripts.demo
 
 # One file stays on one core: fixtures of a module are made once. More than four processes spend
 # their time importing torch.

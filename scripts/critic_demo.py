@@ -36,7 +36,8 @@ from hf_maskgit.training.building import load_model
 from hf_maskgit.training.by_length import train_by_length
 from hf_maskgit.training.recipes import option, parse_options, run_program
 
-from .demo import examples_of, quiet_libraries, say, section
+from .demo import examples_of
+from .telling import quiet_libraries, say, section
 
 RESULTS = "critic_demo.json"
 

@@ -81,7 +81,7 @@ class AntibodyArguments:
         None, "Options of `generate` for each sampler of loops, a JSON list of objects."
     )
     batch_size: int = option(32, "Domains in a pass.")
-    mixed_precision: Literal["bf16", "no"] = option("no", "Number format; 'no' is float32.")
+    mixed_precision: Literal["bf16", "no"] = option("bf16", "Number format; 'no' is float32.")
     seed: int = option(0, "Seed of the choice of domains and of all that is written.")
 
     def __post_init__(self) -> None:

@@ -6,11 +6,13 @@ import shutil
 import sys
 
 import pytest
-from datasets import DatasetDict
+import torch
+from datasets import Dataset, DatasetDict
 from huggingface_hub import ModelCard
 
 from hf_maskgit import MaskGitForMaskedLM
-from scripts import demo
+from hf_maskgit.evaluation import NelboOutput
+from scripts import demo, demo_verses
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +69,24 @@ def test_a_missing_package_is_named_with_the_way_to_get_it(monkeypatch, package,
         load()
 
 
+def test_holes_are_every_third_token_and_the_frame_is_none():
+    held_out = Dataset.from_dict({"input_ids": [[1] * n for n in (5, 14, 15, 16, 17, 18, 19, 25)]})
+    assert [len(ids) for ids in demo_verses.short_verses(held_out)] == [15, 17, 19]
+    (masked,) = demo_verses.with_holes([7, 1, 2, 3, 4, 5, 6, 8], 0).tolist()
+    assert masked == [7, 1, 2, 0, 4, 5, 0, 8]
+
+
+def test_the_words_beside_a_bound_are_its_exponential(capsys):
+    """log 100 is 4.605, and log 50 is 3.912, less by 15.1 %."""
+    bound = NelboOutput(torch.tensor([39.12]), torch.tensor([0.0]), torch.tensor([10]))
+    demo_verses.print_bounds(4.60517, bound, bound)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[1].split() == ["unigram", "model", "4.605", "100", "tokens"]
+    assert printed[3].split() == (
+        "bound after training 3.912 +- 0.000 50 tokens 15.1% below unigram".split()
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("_untouched_libraries")
 def test_the_whole_story_in_little(tmp_path, monkeypatch, capsys):
@@ -77,6 +97,7 @@ def test_the_whole_story_in_little(tmp_path, monkeypatch, capsys):
 
     # It learned, and every number that is kept was printed.
     assert json.loads((folder / "demo.json").read_text()) == results
+    assert [len(loop["probabilities"]) for loop in results["loops"]] == [8, 8, 14]
     (before, before_error), (after, after_error) = results["bound_before"], results["bound_after"]
     assert after + 10 * after_error < before - 10 * before_error
     for number in (results["unigram_nats"], before, after, before_error, after_error):
@@ -106,20 +127,21 @@ def test_the_whole_story_in_little(tmp_path, monkeypatch, capsys):
     assert bound.metric_value == round(after, 4)
     assert error.metric_value == round(after_error, 4)
 
-    # The known words of a masked verse stand where they stood, in what the pipeline's model wrote.
+    # The known words of a masked verse stand where they stood, and those that are counted in the
+    # book are there.
     paragraphs = re.sub(r"\n {4}", " ", printed)
-    masked, filled, real = (
-        re.search(rf"^{title}\n(.+)$", paragraphs, re.M)[1].replace(" ", "")
-        for title in (
-            "A verse it has not seen, with masks:",
-            "Filled:",
-            "As it stands in the book:",
-        )
-    )
-    assert "[MASK]" in masked
-    known = [re.escape(part) for part in masked[len("[CLS]") : -len("[SEP]")].split("[MASK]")]
-    assert re.fullmatch(".+".join(known), filled)
-    assert re.fullmatch(".+".join(known), real)
+    titles = ("With holes:", "Filled:", "As it stands in the book:")
+    shown = [re.findall(rf"^{title}\n(.+)$", paragraphs, re.M) for title in titles]
+    assert [len(found) for found in shown] == [3, 3, 3]
+    for one in zip(*shown, strict=True):
+        masked, filled, real = (text.replace(" ", "") for text in one)
+        assert "[MASK]" in masked
+        known = [re.escape(part) for part in masked.split("[MASK]")]
+        assert re.fullmatch(".+".join(known[:-1]) + ".*", filled)
+        assert re.fullmatch(".+".join(known[:-1]) + ".*", real)
+    right, holes = results["filled_as_in_the_book"]
+    assert holes == sum(text.count("[MASK]") for text in shown[0])
+    assert f"{right} of {holes} tokens are those of the book" in printed
     assert "\nAnd the LORD spake unto Moses, saying," in printed
 
     # What was saved says by itself how it is to be used.
