@@ -104,12 +104,13 @@ def show_passes(tokenizer: PreTrainedTokenizerBase, loop: str, written: Any) -> 
 
 def print_loops(filled: list[FilledLoop]) -> None:
     """Print loops below each other: real, written, and how sure each residue was."""
-    say("", "Each loop hidden alone, and how sure it was of each residue, in per cent:")
+    say("", "Each loop, hidden alone, and how sure the encoder was of each residue:")
     for number, loop in enumerate(filled, 1):
         right = round(recovered(loop.written, loop.real) * len(loop.real))
         cells = (loop.real, loop.written, [f"{100 * p:.0f}" for p in loop.probabilities])
         print()
-        for name, row in zip((f"loop {number}, real", "written", "sure"), cells, strict=True):
+        names = (f"loop {number}, real", "written", "sure (per cent)")
+        for name, row in zip(names, cells, strict=True):
             print(f"{name:16}{''.join(f'{cell:>4}' for cell in row)}")
         chance = len(loop.real) / len(RESIDUES)
         print(f"{'':16}{right} of {len(loop.real)} are the real ones; {chance:.1f} by chance")
