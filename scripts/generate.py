@@ -7,6 +7,7 @@
         --schedule cosine --order confidence --output_format jsonl --output_file texts.jsonl
     python scripts/generate.py --model runs/verses --preset remdm --steps 128 --num_samples 5
     python scripts/generate.py --model runs/verses --remask p2 --options '{"p2_eta": 2.0}'
+    python scripts/generate.py --model runs/verses --steps 10 --show --save_animation text.svg
 
     accelerate launch scripts/generate.py --model runs/verses --input_file big.jsonl \
         --output_file out/
@@ -44,6 +45,7 @@ from hf_maskgit.training.recipes import (
     required,
     run_program,
 )
+from hf_maskgit.visualization import FirstText, check_animation_path
 
 # The options of `generate` that words of the command line can say, but for those that this script
 # says otherwise.
@@ -114,6 +116,10 @@ class GenerateArguments:
     )
     output_column: str = option("output", "Column of the result in JSON Lines or Parquet.")
     samples_per_part: int = option(10_000, "Samples per part of a folder.")
+    show: bool = option(False, "Show the first text on standard error while it comes about.")
+    save_animation: str | None = option(
+        None, "Save how the first text came about: .html, .svg, .gif or .webp (docs/animations.md)."
+    )
     allow_missing_weights: bool = option(
         False, "Load a checkpoint that lacks weights; what is missing is drawn at random."
     )
@@ -123,6 +129,8 @@ class GenerateArguments:
         check_least(self, num_samples=1, batch_size=1, samples_per_part=1)
         if self.output_format is None:
             self.output_format = "jsonl" if self.in_parts else "text"
+        if self.save_animation is not None:
+            check_animation_path(self.save_animation)
         if self.in_parts:
             self._check_parts()
             return
@@ -155,6 +163,11 @@ class GenerateArguments:
                 "`allow_missing_weights` draws weights anew in each process, so that the parts of "
                 "a folder would come from different models; name a file instead."
             )
+        if self.show or self.save_animation is not None:
+            raise ValueError(
+                "`show` and `save_animation` look on while the first text comes about, and nobody "
+                "knows who writes that of a folder; name a file instead."
+            )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -170,8 +183,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.in_parts:
         write_parts(writer, rows, options)
         return
-    lines = written_lines(writer, rows, row_options(options))
-    with open_output(options.output_file) as output:
+    first = FirstText(tokenizer, options.show, options.save_animation)
+    lines = written_lines(writer, rows, row_options(options), first)
+    with open_output(options.output_file) as output, first:
         for line in lines:
             print(line, file=output, flush=True)
 
@@ -219,7 +233,9 @@ def write_parts(writer: RowWriter, rows: Rows, options: GenerateArguments) -> No
     parts.write(*own_place())
 
 
-def written_lines(writer: RowWriter, rows: Rows, how: RowOptions) -> Iterator[str]:
+def written_lines(
+    writer: RowWriter, rows: Rows, how: RowOptions, first: FirstText
+) -> Iterator[str]:
     """Return the lines of all samples in their order, each as soon as it is written.
 
     Raises:
@@ -232,13 +248,14 @@ def written_lines(writer: RowWriter, rows: Rows, how: RowOptions) -> Iterator[st
     samples = how.samples(rows, range(len(rows) * how.num_samples))
 
     def lines() -> Iterator[str]:
-        with ProgressBar("Writing", len(samples), "text") as told:
+        with ProgressBar("Writing", len(samples), "text", shown=not first.shows) as told:
             # neighbours, but never texts to fill with texts to continue
             for batch in in_batches(samples, how.batch_size, writer.is_filled):
                 outputs = writer.write(
                     [sample.text for sample in batch],
                     [sample.seed for sample in batch],
                     None if length_of is None else [length_of(s.row_number) for s in batch],
+                    first,
                 )
                 for sample, output in zip(batch, outputs, strict=True):
                     record = how.record(sample, output)

@@ -46,6 +46,7 @@ PAGES = (
     "likelihood.md",
     "quality.md",
     "many_rows.md",
+    "animations.md",
 )
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 

@@ -76,7 +76,11 @@ class RowWriter:
         return self.tokenizer.mask_token in text
 
     def write(
-        self, texts: Sequence[str], seeds: Sequence[int], lengths: Sequence[int] | None = None
+        self,
+        texts: Sequence[str],
+        seeds: Sequence[int],
+        lengths: Sequence[int] | None = None,
+        looks_on: Any = None,
     ) -> list[str]:
         """Write what becomes of each text of a batch.
 
@@ -84,6 +88,7 @@ class RowWriter:
             texts: B, all to be filled or all to be continued.
             seeds: one per text.
             lengths: tokens to add to each; None where the call names none.
+            looks_on: a `FirstText` of the visualization, or None.
 
         Returns:
             The B texts, without special tokens.
@@ -95,14 +100,18 @@ class RowWriter:
             return_tensors="pt",
         )
         own: dict[str, Any] = {} if lengths is None else {"max_new_tokens": list(lengths)}
+        own |= looks_on.options() if looks_on else {}
         with counted_before():  # by words, text by text
-            sequences: Any = self.model.generate(
+            written: Any = self.model.generate(
                 **inputs.to(self.model.device),
                 generation_config=self._config,
                 seed=list(seeds),
                 tokenizer=self.tokenizer,
                 **own,
             )
+        if looks_on:
+            looks_on.finish(written)
+        sequences = getattr(written, "sequences", written)
         return list(self.tokenizer.batch_decode(sequences, skip_special_tokens=True))
 
     def measure(self, texts: Sequence[str]) -> tuple[list[int], list[Reading]]:

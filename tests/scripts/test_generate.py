@@ -1,6 +1,7 @@
 """The writing script: prompts, masks, samplers, and mistakes in their options."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -187,3 +188,32 @@ def test_several_processes_do_not_write_the_same_rows_twice(saved, capsys, monke
         generate.main(["--model", saved, "--text", "w1"])
     told = " ".join(capsys.readouterr().err.split())
     assert "2 processes were launched, and a single file or the screen is for one of them" in told
+
+
+def test_the_first_text_is_shown_and_saved_while_nothing_else_changes(saved, tmp_path, capsys):
+    options = ("--model", saved, "--text", "w1 [MASK] w2", "w3 [MASK] [MASK]", "--num_samples", "2")
+    alone = lines_of(capsys, *options)
+    file = tmp_path / "first.svg"
+    generate.main([*options, "--show", "--save_animation", str(file), "--batch_size", "1"])
+    printed = capsys.readouterr()
+    assert printed.out.splitlines() == alone
+    shown = [line.split()[1:] for line in printed.err.splitlines() if line[:3].strip().isdigit()]
+    assert shown == [["w1", "···", "w2"], alone[0].split()]
+    picture = file.read_text(encoding="utf-8")
+    assert picture.startswith("<svg")
+    assert "1 token in 1 pass<" in picture
+    assert f'aria-label="{alone[0]}"' in picture
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--save_animation", "text.png"], r"one of \.html, \.svg, \.gif, \.webp; got 'text\.png'"),
+        (["--show", "--output_file", "out/"], "`show` and `save_animation` look on while"),
+        (["--save_animation", "a.svg", "--output_file", "out/"], "nobody knows who writes that of"),
+    ],
+)
+def test_what_cannot_be_shown_or_saved_is_said_before_a_model_is_loaded(options, message, capsys):
+    with pytest.raises(SystemExit):
+        generate.main(["--model", "nowhere", *options])
+    assert re.search(message, capsys.readouterr().err)

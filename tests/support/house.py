@@ -16,7 +16,16 @@ START, END = "<!-- map: python -m tests.support.house -->", "<!-- end of map -->
 
 # In the direction of imports: a folder takes from itself and from those above it. What a folder is
 # about, its own docstring says.
-FOLDERS = ("core", "patterns", "evaluation", "training", "hub", "rows", "integrations")
+FOLDERS = (
+    "core",
+    "patterns",
+    "evaluation",
+    "training",
+    "hub",
+    "rows",
+    "integrations",
+    "visualization",
+)
 OWN_MODULES = "What users import; nothing inside goes through it."
 
 

@@ -1,9 +1,20 @@
+"""The terminal shows a text as it stood after each pass, and nothing of its tokens is obeyed."""
+
 import builtins
+import io
 from xml.dom import minidom
 
 import pytest
+from rich.console import Console
 
-from hf_maskgit.visualization import print_unmasking, save_unmasking, unmasking_lines
+from hf_maskgit.visualization import (
+    LiveUnmasking,
+    lines_of,
+    print_unmasking,
+    save_unmasking,
+    unmasking_lines,
+)
+from tests.support.tiny import TableModel, tiny_config, word_tokenizer
 
 TOKENS = ["[CLS]", "and", "the", "king", "##dom", "said", "[SEP]"]
 STEPS = [-1, 0, 2, 1, 1, 0, -1]
@@ -76,3 +87,29 @@ def _texts(node):
         yield node
     for child in node.childNodes:
         yield from _texts(child)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_text_is_shown_while_it_comes_about(terminal):
+    """In a terminal in one place, which is cleared again and again; elsewhere line by line."""
+    tokenizer, written = word_tokenizer(), io.StringIO()
+    console = Console(file=written, force_terminal=terminal, width=80, color_system=None)
+    seen = []
+    with LiveUnmasking(tokenizer, console=console) as live:
+
+        def look(step, state):
+            live(step, state)
+            seen.append(written.getvalue())
+
+        model = TableModel(tiny_config())
+        inputs = tokenizer("w1 [MASK] [MASK] w2", return_tensors="pt")
+        model.generate(**inputs, seed=0, steps=2, callback_on_step_end=look)
+    words = [line.plain.split() for line in lines_of(live.recorder.unmasking())]
+    shown = written.getvalue()
+    assert len(seen[0]) < len(seen[1]) <= len(shown)
+    assert " ".join(words[0][1:]) in seen[0]
+    assert " ".join(words[1][1:]) in seen[0]
+    assert " ".join(words[2][1:]) in seen[1]
+    assert ("\x1b[2K" in shown) == terminal
+    if not terminal:
+        assert [line.split() for line in shown.splitlines()] == words
