@@ -6,6 +6,7 @@ through the model side by side however many machines there are, and become the s
 
 import logging
 import time
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,6 +155,7 @@ class PartsWriter:
         self._length_of = writer.lengths(len(rows))
         options.check(rows)
         self._schema = options.schema(rows)
+        self._tokens: dict[int, array[int]] = {}  # of each row of a part that is not written yet
 
     def write(self, rank: int, world: int) -> None:
         """Write this process's parts, and those of others that nobody has begun.
@@ -191,38 +193,49 @@ class PartsWriter:
             )
 
     def _check_texts(self, parts: Sequence[int]) -> None:
-        """Read the texts of some parts with the tokenizer."""
-        readings: list[Reading] = []
-        numbers: list[int] = []
-        most, each = self._writer.model.max_positions, self._options.num_samples
+        """Read the texts of some parts with the tokenizer, and keep how long they are."""
+        readings, numbers = list[Reading](), list[int]()
         for part in parts:
-            span = self._folder.span(part)
-            row_numbers = range(span.start // each, -(-span.stop // each))
-            rows = self._rows.between(row_numbers.start, row_numbers.stop)
-            texts = [row[self._options.text_column] for row in rows]
-            tokens, read = self._writer.measure(texts)
-            for number, text, count in zip(row_numbers, texts, tokens, strict=True):
-                length = None if self._length_of is None else self._length_of(number)
-                needed = count + self._writer.room(text, length)
-                if most is not None and needed > most:
-                    raise ValueError(
-                        f"The text of {self._rows.place(number)} comes to {needed} tokens with "
-                        f"what is written, and the encoder takes {most}. Shorten it, or ask for "
-                        "fewer `max_new_tokens`."
-                    )
-            readings += read
-            numbers += row_numbers
-        if readings:
-            column = self._options.text_column
-            self._writer.check_readings(
-                readings, lambda i: self._rows.between(numbers[i], numbers[i] + 1)[0][column]
-            )
+            row_numbers, texts, tokens, read = self._measured(part)
+            self._tokens[part] = array("l", tokens)
+            self._check_room(row_numbers, texts, tokens)
+            # what is known all through is counted, and not kept
+            strange = [i for i, reading in enumerate(read) if reading.unknown]
+            known = sum(reading.words for reading in read if not reading.unknown)
+            readings += [read[i] for i in strange] + [Reading(words=known, noun=read[0].noun)]
+            numbers += [row_numbers[i] for i in strange] + [row_numbers[0]]
+        column = self._options.text_column
+        self._writer.check_readings(
+            readings, lambda i: self._rows.between(numbers[i], numbers[i] + 1)[0][column]
+        )
+
+    def _measured(self, part: int) -> tuple[range, list[str], list[int], list[Reading]]:
+        """Return the numbers of a part's rows, their texts, tokens, and what is known of them."""
+        span, each = self._folder.span(part), self._options.num_samples
+        numbers = range(span.start // each, -(-span.stop // each))
+        rows = self._rows.between(numbers.start, numbers.stop)
+        texts = [row[self._options.text_column] for row in rows]
+        return numbers, texts, *self._writer.measure(texts)
+
+    def _check_room(self, numbers: range, texts: Sequence[str], tokens: Sequence[int]) -> None:
+        most = self._writer.model.max_positions
+        if most is None:
+            return
+        for number, text, count in zip(numbers, texts, tokens, strict=True):
+            length = None if self._length_of is None else self._length_of(number)
+            needed = count + self._writer.room(text, length)
+            if needed > most:
+                raise ValueError(
+                    f"The text of {self._rows.place(number)} comes to {needed} tokens with what is "
+                    f"written, and the encoder takes {most}. Shorten it, or ask for fewer "
+                    "`max_new_tokens`."
+                )
 
     def _write_part(self, part: int, look: "_Look") -> None:
         samples = self._options.samples(self._rows, self._folder.span(part))
         journal = self._folder.journal(part)
         written, results = journal.read(), dict[int, str]()
-        for batch in self._batches(samples):
+        for batch in self._batches(part, samples):
             numbers = tuple(sample.number for sample in batch)
             outputs = written.get(numbers)
             if outputs is None:
@@ -242,13 +255,18 @@ class PartsWriter:
 
         self._folder.finish(part, write)
 
-    def _batches(self, samples: Sequence[Sample]) -> list[list[Sample]]:
+    def _batches(self, part: int, samples: Sequence[Sample]) -> list[list[Sample]]:
         """Group the samples of a part by their length, those to fill for themselves."""
-        tokens, _ = self._writer.measure([sample.text for sample in samples])
+        if part not in self._tokens:  # another's, whose process has looked at it
+            self._tokens[part] = array("l", self._measured(part)[2])
+        tokens, first = self._tokens.pop(part), samples[0].row_number
         lengths = self._lengths(samples) or [0] * len(samples)
         size = {
-            sample.number: (self._writer.is_filled(sample.text), count + length)
-            for sample, count, length in zip(samples, tokens, lengths, strict=True)
+            sample.number: (
+                self._writer.is_filled(sample.text),
+                tokens[sample.row_number - first] + length,
+            )
+            for sample, length in zip(samples, lengths, strict=True)
         }
         alike = sorted(samples, key=lambda sample: size[sample.number])
         return in_batches(alike, self._options.batch_size, self._writer.is_filled)
