@@ -1,6 +1,7 @@
 """What the pages under docs show works: their examples print what they say, their names exist."""
 
 import ast
+import importlib.util
 import inspect
 import json
 import os
@@ -52,6 +53,7 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs
 
 # What takes long or needs a Hub, by the heading above it; the rest runs in the default tier.
 SLOW = {"`peft`", "`accelerate launch`", "`push_to_hub` and `revision`", "`torch.compile`"}
+PRETRAINED = "A CDR loop, by a pretrained encoder"  # needs a package with its weights
 STRANGER = "Loading without this package"  # runs where an import of it fails
 
 # What an import of the package must not bring with it, and what nobody of ours may ask for.
@@ -182,7 +184,9 @@ def assert_printed(blocks, printed):
     assert not wrong, "\n".join(wrong)
 
 
-QUICK = [b for page in PAGES for b in blocks_of(page) if b.heading not in {*SLOW, STRANGER}]
+QUICK = [
+    b for page in PAGES for b in blocks_of(page) if b.heading not in {*SLOW, PRETRAINED, STRANGER}
+]
 
 
 @pytest.fixture(scope="module")
@@ -225,6 +229,15 @@ def test_the_slow_examples_too(tmp_path, monkeypatch):
     modules = str(tmp_path / "modules")
     found = read(others, tmp_path, stranger=True, HF_MODULES_CACHE=modules)
     assert_printed(others, found.printed)
+
+
+@pytest.mark.slow
+def test_the_example_of_a_pretrained_encoder_too(tmp_path):
+    if importlib.util.find_spec("antiberty") is None:
+        pytest.skip("the package antiberty, with the encoder's weights, is not installed")
+    blocks = [block for block in blocks_of("patterns.md") if block.heading == PRETRAINED]
+    assert len(blocks) == 3
+    assert_printed(blocks, read(blocks, tmp_path).printed)
 
 
 def commands() -> list[list[str]]:

@@ -67,7 +67,5 @@ def test_what_cannot_be_compared_is_refused(saved, patterns, asked, error, sente
 
 def test_without_rdkit_a_sentence_says_what_to_install(saved, monkeypatch):
     monkeypatch.setitem(sys.modules, "rdkit.Chem", None)
-    with pytest.raises(
-        ImportError, match=r"left to RDKit, .* 'hf_maskgit\[molecules\]'"
-    ):
+    with pytest.raises(ImportError, match=r"left to RDKit, .* 'hf_maskgit\[molecules\]'"):
         run(saved, '{"x": "w1"}', "--reader", "smiles")
