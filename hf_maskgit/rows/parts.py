@@ -117,6 +117,8 @@ class PartsFolder:
                 f"The folder {str(self.folder)!r} holds other files, such as {foreign[0]!r}; name "
                 "an empty or a new one with --output_file."
             )
+        if not any(name.startswith("part-") for name in foreign):  # nothing is written yet
+            (self.folder / NOTED).unlink(missing_ok=True)
         with told_if_it_fails(self.folder, _ADVICE):
             noted = json.loads(json.dumps(dict(decides)))  # as it will be read back
             claim_folder(self.folder, noted, "output_file")

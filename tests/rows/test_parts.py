@@ -71,7 +71,9 @@ def test_a_folder_counts_what_is_done_and_forgets_what_was_left(tmp_path):
 def test_a_folder_of_other_options_or_of_other_files_is_refused(tmp_path):
     folder = PartsFolder(tmp_path / "out", 25, 10, ".txt")
     folder.claim({"seed": 1, "pair": (1, 2)})
+    folder.claim({"seed": 0})  # of a call that was refused before it wrote anything
     folder.claim({"seed": 1, "pair": (1, 2)})
+    folder.journal(0).append((0,), ["a"])
     with pytest.raises(ValueError, match=r"written with seed=1, and .* seed=2. .*--output_file"):
         folder.claim({"seed": 2, "pair": (1, 2)})
     (tmp_path / "mine.txt").touch()

@@ -43,6 +43,8 @@ def names_of(script):
         ("generate", "--prompt", "text"),
         ("generate", "--num_return_sequences", "num_samples"),
         ("generate", "--cfg_scale", "guidance_scale"),
+        ("generate", "--output_dir", "output_file"),
+        ("generate", "--dataset", "input_file"),
         ("evaluate", "--per_device_eval_batch_size", "batch_size"),
         ("push", "--hub_model_id", "repo_id"),
     ],
