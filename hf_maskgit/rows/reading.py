@@ -8,6 +8,7 @@ import bisect
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
@@ -23,6 +24,7 @@ _BETWEEN_MARKS = 1000  # rows: as many are skipped at most to reach one
 _READ_TOGETHER = 10_000  # rows that are looked at beforehand
 _BLOCK = 1 << 20  # bytes
 _NOT_READ = (".json", ".csv", ".tsv")  # whose lines would pass for texts
+_HALF = re.compile("[\ud800-\udfff]")  # what JSON can write and no encoding can
 _MARK_OF_UTF8 = b"\xef\xbb\xbf"  # that some editors put at the beginning of a file
 
 
@@ -121,11 +123,11 @@ class LineRows:
         after = bisect.bisect_right(self._marks, start, key=lambda mark: mark.row)
         mark = self._marks[after - 1]
         number, rows = mark.row, []
-        for line in self._lines(mark):
+        for file, line in self._lines(mark):
             if number >= stop:
                 break
             if number >= start:
-                rows.append(self._row(number, line))
+                rows.append(self._row(number, line, file))
             number += 1
         return rows
 
@@ -137,25 +139,25 @@ class LineRows:
         """See `Rows`."""
         return _schema_of_values(self)
 
-    def _lines(self, mark: _Mark) -> Iterator[bytes]:
+    def _lines(self, mark: _Mark) -> Iterator[tuple[str, bytes]]:
         for number in range(mark.file, len(self._files)):
             at = mark.byte if number == mark.file else 0
             with _told(self._files[number]), opened(self._files[number]) as content:
                 content.seek(at)
                 for line in content:
                     if self._holds_row(line):
-                        yield line if at else line.removeprefix(_MARK_OF_UTF8)
+                        yield self._files[number], line if at else line.removeprefix(_MARK_OF_UTF8)
                     at += len(line)
 
     def _holds_row(self, line: bytes) -> bool:
         return not self._objects or bool(line.strip())
 
-    def _row(self, number: int, line: bytes) -> Row:
+    def _row(self, number: int, line: bytes, file: str) -> Row:
         try:
             text = line.decode()
         except UnicodeDecodeError as error:
             raise ValueError(
-                f"Row {number}, in {self._files}, is not in UTF-8 (byte {error.start} of it: "
+                f"Row {number}, in {file!r}, is not in UTF-8 (byte {error.start} of it: "
                 f"{error.reason}); save the file in that encoding."
             ) from error
         if not self._objects:
@@ -305,6 +307,12 @@ def look_at_rows(rows: Rows, text_column: str) -> Iterator[tuple[int, list[Row]]
                     f"{text_column!r}, not a text."
                 )
             check_no_blank(text, "this script")
+            if _HALF.search(text):
+                raise ValueError(
+                    f"{_begun(rows.place(number))} holds half of a character in its column "
+                    f"{text_column!r} (a surrogate alone, such as \\ud800), which no tokenizer "
+                    "reads; mend the text."
+                )
         yield start, some
 
 
@@ -328,9 +336,9 @@ def _schema_of_values(rows: Rows) -> pyarrow.Schema:
             arrays = {name: pyarrow.array([row.get(name) for row in some]) for name in columns}
             found = pyarrow.table(arrays).schema
             schema = pyarrow.unify_schemas([schema, found], promote_options="permissive")
-        except pyarrow.ArrowException as error:
+        except (pyarrow.ArrowException, OverflowError, UnicodeError) as error:
             raise ValueError(
-                f"The rows {start} to {stop - 1} have a column of several types, which Parquet "
-                f"cannot hold ({error}); take --output_format jsonl."
+                f"The rows {start} to {stop - 1} have a column of several types, or a value that "
+                f"Parquet cannot hold ({error}); take --output_format jsonl."
             ) from error
     return schema

@@ -87,6 +87,11 @@ def test_types_of_written_values_hold_all_rows(tmp_path):
     assert open_rows(f"{tmp_path}/a.parquet", "text").schema().names == ["id", "text", "note"]
 
 
+def test_values_that_parquet_cannot_hold_are_refused():
+    with pytest.raises(ValueError, match=r"rows 0 to 0 .* a value that Parquet cannot hold \("):
+        ListedRows([{"text": "a", "x": 2**70}]).schema()
+
+
 def test_files_that_hold_no_rows_are_refused(tmp_path):
     def refused(name, content, sentence, pattern=None):
         path = tmp_path / name
@@ -106,6 +111,8 @@ def test_files_that_hold_no_rows_are_refused(tmp_path):
         "c.jsonl", b'{"txt": "w1"}\n', r"has no column 'text'; name .*--text_column. It has: txt"
     )
     refused("d.jsonl", b'{"text": 3}\n', r"Line 1 of .* holds int in its column 'text', not a text")
+    half = r"Line 1 of .* holds half of a character in its column 'text' .*\\ud800.* mend the text"
+    refused("l.jsonl", b'{"text": "a \\ud800 b"}\n', half)
     refused("e.jsonl", b'{"text": "{blank}"}\n', r"'{blank}' holds a blank, which this script")
     refused("f.txt", b"w1\n\xff\n", r"Row 1, in .*f.txt.* is not in UTF-8 \(byte 0 of it: invalid")
     refused("g.parquet", b"PAR", r"Cannot read '.*g.parquet': ")
