@@ -85,20 +85,23 @@ class _AsItsNetwork(nn.Module):
             length,
         )
 
-    def forward(self, text: Tensor, **asked: Any) -> tuple[Tensor, None]:
+    def forward(self, text: Tensor, **asked: Any) -> Tensor | tuple[Tensor, None]:
         """Return logits (B, L, V), and no states: they are read with self-conditioning alone."""
         logits = self.denoiser(input_ids=text).logits
         logits[..., self.mask_id] = -torch.inf
-        return logits, None
+        return (logits, None) if asked.get("return_logits_and_embeddings") else logits
 
 
-def wrapper_of_x_transformers(model: MaskGitForMaskedLM, length: int, steps: int) -> Any:
+def wrapper_of_x_transformers(
+    model: MaskGitForMaskedLM, length: int, steps: int, **options: Any
+) -> Any:
     """Put that package's `NonAutoregressiveWrapper` around an encoder of ours.
 
     Args:
         model: its denoiser predicts.
         length: of the texts, in tokens; it takes one only.
         steps: passes.
+        **options: further ones of the wrapper.
 
     Raises:
         RuntimeError: when x-transformers is not installed.
@@ -108,7 +111,7 @@ def wrapper_of_x_transformers(model: MaskGitForMaskedLM, length: int, steps: int
 
     network = _AsItsNetwork(model, length)
     wrapper = NonAutoregressiveWrapper(
-        network, mask_id=network.mask_id, steps=steps, schedule="linear"
+        network, mask_id=network.mask_id, steps=steps, schedule="linear", **options
     )
     # It goes back to its own mode behind `generate`, and so would the encoder that all share.
     return wrapper.eval()
