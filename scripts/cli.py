@@ -1,10 +1,11 @@
-"""The command `hf-maskgit`: train, evaluate, generate, plot, push where the package is installed.
+"""The command `hf-maskgit`: train, evaluate, generate, serve, plot, push, where it is installed.
 
     hf-maskgit train --encoder answerdotai/ModernBERT-base --dataset verses.txt --output_dir runs/v
     hf-maskgit evaluate --model runs/v --dataset held_out.txt
     hf-maskgit score --model runs/v --text "In the beginning" --std_error 0.5
     hf-maskgit lm_eval --model hf_maskgit --model_args pretrained=runs/v --tasks my_task
     hf-maskgit generate --model runs/v --text "In the beginning" --max_new_tokens 24
+    hf-maskgit serve --model runs/v --port 8000
     hf-maskgit plot runs/v                                    # its curves, also while it goes on
     hf-maskgit push runs/v --repo_id me/verses --dry_run
     hf-maskgit train --help                                   # the options of one command
@@ -29,6 +30,7 @@ COMMANDS = {
     "score": "score",
     "lm_eval": "harness",
     "generate": "generate",
+    "serve": "serve",
     "plot": "plot_run",
     "push": "push_to_hub",
 }

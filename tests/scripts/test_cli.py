@@ -5,7 +5,7 @@ import sys
 import pytest
 
 import hf_maskgit
-from scripts import cli, evaluate, generate, harness, plot_run, push_to_hub, score, train
+from scripts import cli, evaluate, generate, harness, plot_run, push_to_hub, score, serve, train
 from tests.support.project import ROOT
 
 SCRIPTS = {
@@ -14,6 +14,7 @@ SCRIPTS = {
     "score": score,
     "lm_eval": harness,
     "generate": generate,
+    "serve": serve,
     "plot": plot_run,
     "push": push_to_hub,
 }
@@ -70,7 +71,7 @@ def test_the_version_is_the_packages(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([], "Name a command. Commands: train, evaluate, score, lm_eval, generate, plot, push."),
+        ([], "Name a command. Commands: train, evaluate, score, lm_eval, generate, serve, plot, push."),
         (["evalute"], "There is no command 'evalute'. Did you mean evaluate? Commands: train"),
         (["--model", "m"], "There is no command '--model'. Commands: train"),
     ],

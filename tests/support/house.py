@@ -25,6 +25,7 @@ FOLDERS = (
     "rows",
     "integrations",
     "visualization",
+    "serving",
 )
 OWN_MODULES = "What users import; nothing inside goes through it."
 

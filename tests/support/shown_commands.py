@@ -3,6 +3,7 @@
 import shlex
 from pathlib import Path
 
+from hf_maskgit.serving.program import ServeArguments
 from hf_maskgit.training.arguments import DataArguments, ModelArguments, TrainArguments
 from hf_maskgit.training.recipes import parse_options
 from scripts.cli import COMMANDS
@@ -19,6 +20,7 @@ OPTIONS = {
     "evaluate_texts": (TextArguments,),
     "score": (ScoreArguments,),
     "generate": (GenerateArguments,),
+    "serve": (ServeArguments,),
     "plot_run": (PlotArguments,),
     "push_to_hub": (PushArguments,),
 }

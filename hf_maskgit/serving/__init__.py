@@ -1,0 +1,1 @@
+"""A server around one generator: rows of many callers share passes, none knows of the others."""

@@ -1,0 +1,36 @@
+"""Bodies of requests: read up to a length, and no further."""
+
+from typing import Any
+
+from fastapi import Request
+
+from ..core.options import shown
+from .errors import BadRequest, TooLarge
+
+
+async def read_json(request: Request, max_bytes: int) -> Any:
+    """Read the JSON of a request.
+
+    Args:
+        request: whose body is read.
+        max_bytes: the longest body.
+
+    Raises:
+        TooLarge: for a longer one, which is not read to its end.
+        BadRequest: for what is no JSON.
+    """
+    import json
+
+    sentence = f"The body is longer than {max_bytes} bytes, the most that this server reads."
+    declared = request.headers.get("content-length", "0")
+    if declared.isdecimal() and int(declared) > max_bytes:
+        raise TooLarge(sentence)
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > max_bytes:
+            raise TooLarge(sentence)
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"The body is no JSON in UTF-8, got {shown(bytes(body[:40]))}.") from error

@@ -1,0 +1,355 @@
+"""/v1/completions: texts continued, in OpenAI's words.
+
+Letters: P prompt tokens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..core.decoding_prompts import ids_of_decoding
+from ..core.generation_config_maskgit import OPTIONS, MaskGitGenerationConfig
+from ..core.noise import mix
+from ..core.options import shown
+from ..core.pipeline_splicing import continuation
+from ..core.pipeline_text_generation import MaskGitTextGenerationPipeline
+from ..core.unknown_tokens import counted_before
+from .errors import BadRequest
+from .fields import Limits, arguments_of, check_texts_asked, checked, flag, seed_of
+from .tasks import Emit, Json, Reading, Task, head
+
+_OWN = ("prompt", "stream", "stream_options", "echo", "logprobs")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt.
+
+    Attributes:
+        text: as it was typed.
+        ids: (1, P) long.
+    """
+
+    text: str
+    ids: Tensor
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One text that was written.
+
+    Attributes:
+        text: behind the prompt, up to a stop string.
+        finish_reason: "stop" for one that ended, "length" for one that got all its tokens.
+        ids: its tokens.
+        log_probabilities: of each at the moment of its reveal.
+    """
+
+    text: str
+    finish_reason: str
+    ids: list[int]
+    log_probabilities: list[float]
+
+
+class Completions:
+    """Reads requests for completions.
+
+    Args:
+        model: that the engine asks, an `Engine.model`.
+        tokenizer: its tokenizer.
+        name: under which the model is served.
+        limits: of one request.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, name: str, limits: Limits) -> None:
+        self._model, self._tokenizer, self._name, self._limits = model, tokenizer, name, limits
+        self._pipeline = MaskGitTextGenerationPipeline(model._model, tokenizer=tokenizer)
+        self._pipeline.model = model
+
+    def read(self, body: Any) -> Reading:
+        """Understand a request, with every check that needs no pass.
+
+        Args:
+            body: its JSON.
+
+        Raises:
+            Refusal, ValueError, TypeError: a sentence, for what cannot be done.
+        """
+        fields = checked(body, _OWN, self._name)
+        stream, echo = flag(fields, "stream"), flag(fields, "echo")
+        usage = _includes_usage(fields.pop("stream_options", None), stream)
+        shows = _logprobs(fields.pop("logprobs", None))
+        seed = seed_of(fields)
+        if fields.get("temperature") == 0 and fields.get("do_sample") is None:
+            del fields["temperature"]  # OpenAI's word for it
+            fields["do_sample"] = False
+        given = fields.pop("prompt", "")
+        options = arguments_of(fields, self._tokenizer, self._limits)
+        resolved = self._resolved(options)
+        prompts = self._prompts(given, resolved)
+        copies = options.pop("num_return_sequences", None) or resolved.num_return_sequences
+        check_texts_asked(len(prompts) * copies, self._limits)
+        writer = Writer(self._model, self._tokenizer, options, resolved)
+        seeds = [mix(seed, copy) for copy in range(copies)]
+        size = 1 if stream else copies  # what streams goes by itself
+        groups = [seeds[i : i + size] for i in range(0, copies, size)]
+        tasks = [writer.task(p, group, stream) for p in prompts for group in groups]
+        words = _Words(head("cmpl", "text_completion", self._name), self._tokenizer, echo, shows)
+        words.seed, words.usage = seed, usage
+        words.prompts = [prompt for prompt in prompts for _ in range(copies)]
+        words.prompt_tokens = sum(prompt.ids.shape[1] for prompt in prompts)
+        texts = [prompt.text for prompt in prompts]
+        return Reading(tasks, words.answer, stream, words.tell, words.close, words.finish, texts)
+
+    def _resolved(self, options: Json) -> MaskGitGenerationConfig:
+        named = {name: value for name, value in options.items() if name in OPTIONS}
+        resolved: MaskGitGenerationConfig = self._model.resolve_options(
+            None, options.get("preset"), named
+        )
+        return resolved
+
+    def _prompts(self, given: Any, resolved: MaskGitGenerationConfig) -> list[Prompt]:
+        """Read texts, or lists of ids, one or several."""
+        if isinstance(given, str) or (isinstance(given, list) and given and _is_id(given[0])):
+            given = [given]
+        if not isinstance(given, list) or not given:
+            raise _no_prompt(given)
+        prompts = [self._prompt(one, resolved) for one in given]
+        mask = self._model.config.mask_token_id
+        if any(bool((prompt.ids == mask).any()) for prompt in prompts):
+            raise BadRequest(
+                "The prompt holds masks, and a completion is what follows a prompt; send texts "
+                "with masks to /v1/infill."
+            )
+        return prompts
+
+    def _prompt(self, given: Any, resolved: MaskGitGenerationConfig) -> Prompt:
+        if isinstance(given, str):
+            share = resolved.max_unknown_share
+            read = self._pipeline.preprocess(given, max_unknown_share=share)
+            real = read["attention_mask"][0].bool()
+            return Prompt(given, read["input_ids"][:, real])
+        if not (isinstance(given, list) and all(_is_id(one) for one in given)):
+            raise _no_prompt(given)
+        text = self._tokenizer.decode(given, skip_special_tokens=True)
+        return Prompt(text, torch.tensor([given], dtype=torch.long))
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Writes the texts of one request.
+
+    Attributes:
+        model: that the engine asks.
+        tokenizer: its tokenizer.
+        options: arguments of `generate`.
+        resolved: the options as `generate` understands them.
+    """
+
+    model: Any
+    tokenizer: Any
+    options: Json
+    resolved: MaskGitGenerationConfig
+
+    def task(self, prompt: Prompt, seeds: list[int], stream: bool) -> Task:
+        """Return the task of one prompt and some of its texts, whose seeds these are."""
+
+        def work(emit: Emit) -> list[Choice]:
+            streamer = Deltas(self.tokenizer, prompt, self._stops, emit) if stream else None
+            with counted_before():  # by words, when the prompt was read
+                output = self.model.generate(
+                    prompt.ids.to(self.model.device),
+                    **self.options,
+                    num_return_sequences=len(seeds),
+                    seed=seeds,
+                    tokenizer=self.tokenizer,
+                    streamer=streamer,
+                    return_dict_in_generate=True,
+                )
+            return [self._choice(prompt, output, row) for row in range(len(seeds))]
+
+        return Task(work, len(seeds))
+
+    @property
+    def _stops(self) -> list[str]:
+        stops = self.resolved.stop_strings
+        return [stops] if isinstance(stops, str) else list(stops or [])
+
+    def _choice(self, prompt: Prompt, output: Any, row: int) -> Choice:
+        size = prompt.ids.shape[1]
+        new = slice(size, size + int(output.num_new_tokens[row]))
+        written = output.reveal_steps[row, new] >= 0
+        ids: list[int] = output.sequences[row, new][written].tolist()
+        logs: list[float] = output.reveal_log_probabilities[row, new][written].tolist()
+        text = continuation(self.tokenizer, prompt.text, prompt.ids[0].tolist(), ids)
+        kept = cut(text, self._stops)
+        _, ends = ids_of_decoding(self.model.config, self.resolved)
+        ended = kept != text or not bool(written.all()) or bool(set(ids) & set(ends))
+        return Choice(kept, "stop" if ended else "length", ids, logs)
+
+
+class Deltas:
+    """A streamer that tells the text from the left, as far as it will not change any more.
+
+    Args:
+        tokenizer: of the ids.
+        prompt: what the text follows.
+        stops: strings before the first of which it ends.
+        emit: told each further piece.
+    """
+
+    def __init__(self, tokenizer: Any, prompt: Prompt, stops: list[str], emit: Emit) -> None:
+        self._tokenizer, self._prompt, self._stops, self._emit = tokenizer, prompt, stops, emit
+        self._ids: list[int] | None = None
+        self._told = 0
+
+    def put(self, value: Tensor) -> None:
+        """Take the prompt, and then the tokens as they are settled."""
+        if self._ids is None:
+            self._ids = []
+            self._emit("")  # every check has passed
+            return
+        self._ids += value.tolist()
+        known = self._prompt.ids[0].tolist()
+        text = continuation(self._tokenizer, self._prompt.text, known, self._ids)
+        certain = cut(text, self._stops)
+        if certain == text:
+            certain = _certain(text, self._stops)
+        if len(certain) > self._told:
+            self._emit(certain[self._told :])
+            self._told = len(certain)
+
+    def end(self) -> None:
+        """Leave the rest to the end of the task, which knows the whole text."""
+
+
+def _certain(text: str, stops: list[str]) -> str:
+    """Hold back what a further token, or a stop string that has begun, may still change."""
+    # A word may go on, and with it how it is joined to what stands before.
+    text = text[: len(text.rstrip()) - len(text.rstrip().split()[-1])] if text.strip() else ""
+    text = text.rstrip()
+    starts = (stop[:n] for stop in stops for n in range(len(stop), 0, -1))
+    begun = max((len(start) for start in starts if text.endswith(start)), default=0)
+    return text[: len(text) - begun]
+
+
+def cut(text: str, stops: Sequence[str]) -> str:
+    """Return the text before the first of the stop strings."""
+    found = [text.index(stop) for stop in stops if stop in text]
+    return text[: min(found)] if found else text
+
+
+class _Words:
+    """How the choices of one request are told."""
+
+    prompts: list[Prompt]
+    seed: int
+    usage: bool
+    prompt_tokens: int
+
+    def __init__(self, head: Json, tokenizer: Any, echo: bool, shows: bool) -> None:
+        self._head, self._tokenizer, self._echo, self._shows = head, tokenizer, echo, shows
+        self._told: dict[int, str] = {}
+
+    def answer(self, results: Sequence[list[Choice]]) -> Json:
+        choices = [choice for written in results for choice in written]
+        told = [
+            self._choice(i, self._shown(i) + choice.text, choice)
+            for i, choice in enumerate(choices)
+        ]
+        return {**self._head, "choices": told, "usage": self._usage(choices), "seed": self.seed}
+
+    def tell(self, task: int, delta: str) -> list[Json]:
+        if task not in self._told:
+            self._told[task] = ""
+            delta = self._shown(task) + delta
+        if not delta:
+            return []
+        self._told[task] += delta
+        return [self._chunk([self._choice(task, delta, None)])]
+
+    def close(self, task: int, result: list[Choice]) -> list[Json]:
+        told = self._told.get(task, "")
+        rest = (self._shown(task) + result[0].text)[len(told) :]
+        return [self._chunk([self._choice(task, rest, result[0])])]
+
+    def finish(self, results: Sequence[list[Choice]]) -> list[Json]:
+        if not self.usage:
+            return []
+        choices = [choice for written in results for choice in written]
+        return [{**self._chunk([]), "usage": self._usage(choices)}]
+
+    def _chunk(self, choices: list[Json]) -> Json:
+        return {**self._head, "choices": choices, "seed": self.seed}
+
+    def _shown(self, index: int) -> str:
+        return self.prompts[index].text if self._echo else ""
+
+    def _choice(self, index: int, text: str, choice: Choice | None) -> Json:
+        reason = None if choice is None else choice.finish_reason
+        logprobs = self._logprobs(index, choice) if self._shows and choice is not None else None
+        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
+
+    def _logprobs(self, index: int, choice: Choice) -> Json:
+        """List the tokens that the text is of; where each begins is told by the text before it."""
+        prompt = self.prompts[index]
+        known, before = prompt.ids[0].tolist(), len(self._shown(index))
+        lengths = [
+            len(continuation(self._tokenizer, prompt.text, known, choice.ids[:i]))
+            for i in range(len(choice.ids) + 1)
+        ]
+        # An end of text adds nothing to it, and behind a stop string stands nothing.
+        kept = [
+            i
+            for i in range(len(choice.ids))
+            if lengths[i + 1] > lengths[i] and lengths[i] < len(choice.text)
+        ]
+        return {
+            "tokens": [self._tokenizer.decode([choice.ids[i]]) for i in kept],
+            "token_logprobs": [choice.log_probabilities[i] for i in kept],
+            "top_logprobs": None,
+            "text_offset": [before + lengths[i] for i in kept],
+        }
+
+    def _usage(self, choices: Sequence[Choice]) -> Json:
+        written = sum(len(choice.ids) for choice in choices)
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": written,
+            "total_tokens": self.prompt_tokens + written,
+        }
+
+
+def _is_id(value: Any) -> bool:
+    return type(value) is int and -(2**63) <= value < 2**63
+
+
+def _no_prompt(given: Any) -> BadRequest:
+    return BadRequest(
+        f"`prompt` must be a text, a list of token ids, or a list of these, got {shown(given)}."
+    )
+
+
+def _logprobs(given: Any) -> bool:
+    if given is None:
+        return False
+    if type(given) is not int or given not in (0, 1):
+        raise BadRequest(
+            "`logprobs` must be 0 or 1: parallel decoding knows the log-probability of each token "
+            f"when it was revealed, and keeps none of its alternatives; got {shown(given)}."
+        )
+    return True
+
+
+def _includes_usage(given: Any, stream: bool) -> bool:
+    if given is None:
+        return False
+    if not stream or not isinstance(given, dict) or not set(given) <= {"include_usage"}:
+        raise BadRequest(
+            '`stream_options` goes with stream=true and may be {"include_usage": true}, got '
+            f"{shown(given)}."
+        )
+    return flag(dict(given), "include_usage")

@@ -1,0 +1,175 @@
+"""What rows ask of the networks, joined into passes and taken apart again.
+
+Letters: B rows of one question, L its length, H width of the hidden states, N its positions.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Network(NamedTuple):
+    """A network that questions are put to.
+
+    Attributes:
+        run: asks it, of the model and the arguments by name.
+        positions: the argument (B, L) bool that says where answers are wanted.
+        per_position: outputs with one entry per such position, (N, ..).
+        per_row: outputs with one entry per row and place, (B, L, ..).
+    """
+
+    run: Callable[[Any, Mapping[str, Any]], Any]
+    positions: str
+    per_position: tuple[str, ...]
+    per_row: tuple[str, ...] = ()
+
+
+def _scores(model: Any, arguments: Mapping[str, Any]) -> SimpleNamespace:
+    return SimpleNamespace(scores=model.score_tokens(**arguments))
+
+
+NETWORKS = {
+    "denoiser": Network(
+        lambda model, arguments: model(**arguments),
+        "masked_positions",
+        ("logits", "head_states"),
+        ("last_hidden_state",),
+    ),
+    "critic": Network(_scores, "positions", ("scores",)),
+}
+# Arguments with an entry per row, and what stands at padding; those of others are joined as they
+# are, and must be equal.
+_FILLERS = {
+    "input_ids": None,  # the model's own padding
+    "attention_mask": 0,
+    "masked_positions": False,
+    "positions": False,
+    "token_type_ids": 0,
+    "previous_hidden_states": 0.0,
+}
+_PER_ROW = (*_FILLERS, "has_previous")
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What one decoding asks of a network.
+
+    Attributes:
+        network: row of `NETWORKS`.
+        arguments: of the network, by name.
+    """
+
+    network: str
+    arguments: Mapping[str, Any]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """B and L."""
+        ids: Tensor = self.arguments["input_ids"]
+        return int(ids.shape[0]), int(ids.shape[1])
+
+    @property
+    def kind(self) -> tuple[Any, ...] | None:
+        """What questions have in common that share a pass; None for one that goes by itself."""
+        given = {name: value for name, value in self.arguments.items() if value is not None}
+        needed = {"input_ids", "attention_mask", NETWORKS[self.network].positions}
+        if not needed <= given.keys() or "labels" in given:
+            return None
+        same = tuple(sorted((n, v) for n, v in given.items() if n not in _PER_ROW))
+        if not all(isinstance(value, bool) for _, value in same):
+            return None
+        return self.network, tuple(sorted(given)), same
+
+    def ask(self, model: Any) -> Any:
+        """Put the question by itself."""
+        return NETWORKS[self.network].run(model, self.arguments)
+
+
+def grouped(questions: Sequence[Question], most_places: int) -> list[list[int]]:
+    """Sort questions into passes: of one kind, of similar lengths, not too many places at once.
+
+    Args:
+        questions: in any order.
+        most_places: rows times length of a pass; a question beyond it goes by itself.
+
+    Returns:
+        Indices of the questions of each pass.
+    """
+    kinds: dict[Any, list[int]] = {}
+    for number, question in enumerate(questions):
+        kind = question.kind
+        kinds.setdefault(("alone", number) if kind is None else kind, []).append(number)
+    passes = []
+    for members in kinds.values():
+        current: list[int] = []
+        rows = 0
+        # The longest first, so that the first of a pass says how wide it is.
+        for number in sorted(members, key=lambda i: -questions[i].shape[1]):
+            count, length = questions[number].shape
+            width = questions[current[0]].shape[1] if current else length
+            # Beyond half of a pass, padding costs more than a pass of its own.
+            if current and (2 * length < width or (rows + count) * width > most_places):
+                passes.append(current)
+                current, rows = [], 0
+            current.append(number)
+            rows += count
+        passes.append(current)
+    return passes
+
+
+def ask_together(model: Any, questions: Sequence[Question], pad_token_id: int) -> list[Any]:
+    """Put questions of one kind in one pass, and give each its own part of the answer.
+
+    Args:
+        model: a generator.
+        questions: of one `Question.kind`.
+        pad_token_id: the encoder's padding.
+
+    Returns:
+        For each question what the network alone would have returned, up to rounding.
+    """
+    if len(questions) == 1:
+        return [questions[0].ask(model)]
+    network = NETWORKS[questions[0].network]
+    width = max(question.shape[1] for question in questions)
+    first = questions[0].arguments
+    joined = {
+        name: _joined([q.arguments[name] for q in questions], name, width, pad_token_id)
+        if name in _PER_ROW
+        else value
+        for name, value in first.items()
+        if value is not None
+    }
+    output = network.run(model, joined)
+    counts = [int(question.arguments[network.positions].sum()) for question in questions]
+    rows = [question.shape[0] for question in questions]
+    parts: list[dict[str, Any]] = [{} for _ in questions]
+    for names, sizes in ((network.per_position, counts), (network.per_row, rows)):
+        for name in names:
+            whole = getattr(output, name, None)
+            for i, part in enumerate([] if whole is None else whole.split(sizes)):
+                cut = part[:, : questions[i].shape[1]] if name in network.per_row else part
+                parts[i][name] = cut
+    absent = dict.fromkeys((*network.per_position, *network.per_row))
+    return [SimpleNamespace(**{**absent, **part}) for part in parts]
+
+
+def _joined(values: Sequence[Tensor], name: str, width: int, pad_token_id: int) -> Tensor:
+    if name not in _FILLERS:
+        return torch.cat(list(values))
+    filler = pad_token_id if _FILLERS[name] is None else _FILLERS[name]
+    return torch.cat([_widened(value, width, filler) for value in values])
+
+
+def _widened(value: Tensor, width: int, filler: Any) -> Tensor:
+    """Pad (B, L) or (B, L, H) to (B, `width`, ..)."""
+    missing = width - value.shape[1]
+    if not missing:
+        return value
+    sides = (0, missing) if value.ndim == 2 else (0, 0, 0, missing)
+    return F.pad(value, sides, value=filler)

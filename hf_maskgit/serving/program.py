@@ -1,0 +1,113 @@
+"""Serve a generator over HTTP: OpenAI's completions, and infilling.
+
+    python -m hf_maskgit.serving --model runs/verses --port 8000
+    hf-maskgit serve --model runs/verses --port 8000          # the same, where it is installed
+
+Rows of different requests, whatever their options, share the passes of the model. What a row
+becomes depends on its text, options and seed, not on its neighbours (up to rounding in float32).
+"""
+
+import logging
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..hub.loading import load_generator
+from ..training.recipes import check_least, option, parse_options, required
+
+
+@dataclass
+class ServeArguments:
+    """What is served, where, and how much of it."""
+
+    model: str = required("Generator, or an encoder as it is: a folder or a name on the Hub.")
+    host: str = option("127.0.0.1", "Address to listen at; 0.0.0.0 is open to every machine.")
+    port: int = option(8000, "Port to listen at; 0 takes a free one.")
+    served_name: str | None = option(
+        None, "Name under which clients ask for the model; default: the last part of `model`."
+    )
+    dtype: str = option(
+        "auto",
+        "Of the weights; in float64 a text does not even depend on its neighbours by rounding.",
+        choices=["auto", "float32", "float64", "bfloat16", "float16"],
+    )
+    max_rows: int = option(64, "Texts decoded side by side; further ones wait.")
+    max_queue: int = option(256, "Texts that may wait; beyond, a request is told to come later.")
+    max_places: int = option(16_384, "Tokens of one pass, padding included.")
+    max_positions: int | None = option(
+        None, "Longest text in tokens, prompt and all; default: what the model takes."
+    )
+    max_texts: int = option(128, "Texts that one request may ask for.")
+    max_pattern_chars: int = option(2000, "Longest pattern that is compiled for a request.")
+    max_body: int = option(1_000_000, "Longest body of a request, in bytes.")
+    max_seconds: float = option(120.0, "Longest time of one request, waiting included.")
+    drain_seconds: int = option(30, "Time that requests in work get after SIGTERM.")
+    log_texts: bool = option(False, "Log prompts and answers; else nothing of them is logged.")
+    allow_missing_weights: bool = option(
+        False, "Load a checkpoint that lacks weights; what is missing is drawn at random."
+    )
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        counts = ("max_rows", "max_places", "max_positions", "max_texts", "max_pattern_chars")
+        check_least(self, **dict.fromkeys((*counts, "max_body"), 1))
+        check_least(self, port=0, max_queue=0, drain_seconds=0)
+        if not self.max_seconds > 0:
+            raise ValueError(f"`max_seconds` must be greater than 0, got {self.max_seconds}.")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Serve what the command line asks for, until SIGTERM or Ctrl-C."""
+    (options,) = parse_options((ServeArguments,), argv, "Serve a generator over HTTP.")
+    try:
+        import uvicorn
+
+        from .app import Server, make_app
+        from .engine import Engine
+        from .fields import Limits
+    except ImportError as error:
+        raise ValueError(
+            f"The server needs {error.name!r}, which is not installed: "
+            "pip install 'hf_maskgit[serve]'."
+        ) from error
+    listening = listen(options.host, options.port)
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    model, tokenizer = load_generator(
+        options.model,
+        device_map=device,
+        dtype=options.dtype,
+        allow_missing_weights=options.allow_missing_weights,
+    )
+    name = options.served_name or Path(options.model).name
+    if not options.log_texts:  # warnings of texts quote them
+        logging.getLogger("hf_maskgit.core").setLevel(logging.ERROR)
+    engine = Engine(
+        model, options.max_rows, options.max_queue, options.max_places, options.max_positions
+    )
+    limits = Limits(options.max_texts, options.max_pattern_chars)
+    of_requests = limits, options.max_body, options.max_seconds, options.log_texts
+    app = make_app(Server(engine, tokenizer, name, *of_requests))
+    host, port = listening.getsockname()[:2]
+    sys.stdout.write(f"Serving {name!r} at http://{host}:{port}\n")
+    sys.stdout.flush()
+    config = uvicorn.Config(
+        app, log_level="warning", timeout_graceful_shutdown=options.drain_seconds
+    )
+    uvicorn.Server(config).run([listening])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Take the port before the model is loaded, which may take minutes.
+
+    Raises:
+        ValueError: when it cannot be had.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        raise ValueError(f"Cannot listen at {host}:{port}: {error}.") from error

@@ -1,0 +1,83 @@
+"""A generator whose passes are asked of somebody else, who may ask for many at once."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from ..core.decoding import StepCallback
+from ..core.decoding_turn import DecodingState
+from ..core.generation_maskgit import MaskGitGenerationMixin
+from .passes import Question
+
+
+class SharedModel(MaskGitGenerationMixin):
+    """A generator to `generate` and to the pipelines, which hands on every question it is asked.
+
+    Args:
+        model: the generator that it stands for.
+        ask: answers a question, sooner or later.
+        pause: lets others go on; called after every pass that asked nothing.
+        max_positions: longest text in tokens that is taken, besides the model's own limit.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        ask: Callable[[Question], Any],
+        pause: Callable[[], None],
+        max_positions: int | None = None,
+    ) -> None:
+        self._model, self._ask, self._pause, self._longest = model, ask, pause, max_positions
+
+    def __getattr__(self, name: str) -> Any:
+        """Be the model in all that is not said here."""
+        if name.startswith("__") or name == "_model":  # while it is copied, it has none
+            raise AttributeError(name)
+        return getattr(self._model, name)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """Copy the model: the twin of an attention cache is asked by its own row alone."""
+        return copy.deepcopy(self._model, memo)
+
+    @property
+    def max_positions(self) -> int | None:
+        """Longest text in tokens: the model's own limit, or the server's."""
+        limits = (self._model.max_positions, self._longest)
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    @property
+    def has_token_critic(self) -> bool:
+        """Whether the model has a token critic."""
+        return bool(self._model.has_token_critic)
+
+    def __call__(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **arguments: Any
+    ) -> Any:
+        """Ask for a pass of the denoiser, under the names of `MaskGitForMaskedLM.forward`."""
+        own = {"input_ids": input_ids, "attention_mask": attention_mask}
+        return self._ask(Question("denoiser", {**own, **arguments}))
+
+    def score_tokens(
+        self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor, **kwargs: Any
+    ) -> Tensor:
+        """Ask for a pass of the token critic."""
+        own = {"input_ids": input_ids, "attention_mask": attention_mask, "positions": positions}
+        return self._ask(Question("critic", {**own, **kwargs})).scores
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """Decode as the model does, and let others go on between passes."""
+        callback: StepCallback | None = kwargs.pop("callback_on_step_end", None)
+
+        def on_step_end(step: int, state: DecodingState) -> DecodingState | None:
+            changed = None if callback is None else callback(step, state)
+            self._pause()
+            return changed
+
+        return super().generate(*args, **kwargs, callback_on_step_end=on_step_end)
+
+    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
+        """Prepare the arguments of a pass as the model does."""
+        prepared: dict[str, Any] = self._model.prepare_inputs_for_generation(input_ids, **kwargs)
+        return prepared

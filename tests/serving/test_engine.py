@@ -1,0 +1,293 @@
+"""Rows of many callers side by side: each is what it would have been alone."""
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from hf_maskgit.serving.engine import Engine, Job
+from hf_maskgit.serving.errors import QueueFull, TimeIsUp, Unavailable
+from hf_maskgit.serving.passes import Question, ask_together, grouped
+from tests.support.served import until
+from tests.support.tiny import ENCODERS, TableModel, tiny_config, tiny_model
+
+MIXTURE = [
+    {"steps": 4},
+    {"preset": "llada", "steps": 8},
+    {"preset": "remdm", "steps": 9},
+    {"pace": "speculative", "order": "random"},
+    {"pace": "threshold", "confidence_threshold": 0.4},
+    {"pace": "ancestral", "steps": 6},
+    {"order": "left_to_right", "top_k": 5},
+    {"do_sample": False, "steps": 3},
+    {"guidance_scale": 1.5, "steps": 3},
+    {"block_length": 4, "steps": 8},
+    {"repetition_penalty": 1.3, "temperature": 0.7},
+]
+WITH_CRITIC = [{"order": "critic", "steps": 5}, {"remask": "critic", "order": "critic", "steps": 4}]
+
+
+def calls(count: int, mixture: list[dict]) -> list[dict]:
+    """Rows of many lengths and options, each with a seed of its own."""
+    drawn = torch.Generator().manual_seed(0)
+    rows = []
+    for i in range(count):
+        length = int(torch.randint(3, 20, (), generator=drawn))
+        ids = torch.randint(6, 30, (1, length), generator=drawn)
+        rows.append(
+            {
+                "input_ids": ids,
+                "max_new_tokens": 1 + i % 12,
+                "seed": [i],
+                **mixture[i % len(mixture)],
+            }
+        )
+    return rows
+
+
+class Done:
+    """Collects the ends of jobs."""
+
+    def __init__(self, count: int) -> None:
+        self.found: dict[int, SimpleNamespace] = {}
+        self._count, self._all = count, threading.Event()
+
+    def of(self, number: int):
+        def end(value, error):
+            assert number not in self.found  # an end is told once
+            self.found[number] = SimpleNamespace(value=value, error=error)
+            if len(self.found) == self._count:
+                self._all.set()
+
+        return end
+
+    def wait(self) -> list[SimpleNamespace]:
+        assert self._all.wait(120)
+        return [self.found[i] for i in range(self._count)]
+
+
+@pytest.fixture
+def engine_of():
+    """Make engines, and close them in the end."""
+    made = []
+
+    def make(model, **options):
+        made.append(Engine(model, **options))
+        return made[-1]
+
+    yield make
+    for engine in made:
+        engine.close()
+
+
+def together(engine, rows) -> list[SimpleNamespace]:
+    done = Done(len(rows))
+    jobs = [
+        Job(lambda row=row: engine.model.generate(**row), 1, done.of(i))
+        for i, row in enumerate(rows)
+    ]
+    for job in jobs:  # as so many requests
+        engine.submit(job)
+    return done.wait()
+
+
+def test_64_mixed_rows_of_a_table_are_to_the_last_bit_what_each_is_alone(engine_of):
+    model = TableModel(tiny_config(), critic=True)
+    rows = calls(64, MIXTURE + WITH_CRITIC)
+    alone = [model.generate(**row) for row in rows]
+    model.calls.clear()
+    engine = engine_of(model)
+    for one, expected in zip(together(engine, rows), alone, strict=True):
+        assert one.error is None
+        assert torch.equal(one.value, expected)
+    # they did share passes, those of different options among them
+    assert max(len(call.input_ids) for call in model.calls) > 32
+    assert engine.counts.rows > 4 * engine.counts.passes
+
+
+def assert_as_alone(engine_of, model, rows):
+    alone = [model.generate(**row) for row in rows]
+    found = together(engine_of(model, max_rows=24), rows)
+    assert [one.error for one in found] == [None] * len(rows)
+    assert all(torch.equal(one.value, row) for one, row in zip(found, alone, strict=True))
+
+
+def test_mixed_rows_of_a_real_model_in_float64_are_what_each_is_alone(engine_of):
+    assert_as_alone(engine_of, tiny_model().double(), calls(len(MIXTURE), MIXTURE))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        *((kind, {}) for kind in ENCODERS),
+        ("bert", {"self_cond": True}),
+        ("bert", {"token_critic": "self"}),
+        ("modernbert", {"token_critic": "separate"}),
+    ],
+    ids=str,
+)
+def test_64_of_them_with_every_kind_of_encoder(engine_of, kind, options):
+    mixture = [
+        one
+        for one in MIXTURE + (WITH_CRITIC if "token_critic" in options else [])
+        # which does not go with self-conditioning
+        if one.get("pace") != "speculative" or "self_cond" not in options
+    ]
+    assert_as_alone(engine_of, tiny_model(kind, **options).double(), calls(64, mixture))
+
+
+def test_a_row_joins_at_the_next_pass_and_leaves_when_it_is_done(engine_of):
+    """A short row that comes while a long one is in work ends before it."""
+    model = TableModel(tiny_config())
+    engine, order, passes = engine_of(model), [], threading.Event()
+    ids = torch.full((1, 3), 7)
+
+    def long():
+        def look(step, state):
+            passes.set()
+            if step == 1:
+                until(lambda: engine.counts.waiting)  # the short one has come
+            return
+
+        engine.model.generate(ids, max_new_tokens=40, steps=40, seed=0, callback_on_step_end=look)
+
+    done = Done(2)
+    engine.submit(Job(lambda: (long(), order.append("long")), 1, done.of(0)))
+    passes.wait(30)
+    short = Job(
+        lambda: (engine.model.generate(ids, max_new_tokens=30, steps=2), order.append("short")),
+        1,
+        done.of(1),
+    )
+    engine.submit(short)
+    assert all(one.error is None for one in done.wait())
+    assert order == ["short", "long"]
+    assert [len(call.input_ids) for call in model.calls].count(2) == 2
+
+
+def test_a_row_that_fails_fails_alone(engine_of):
+    """Neither a refused row nor one on which the network itself fails takes others with it."""
+    model = TableModel(tiny_config())
+    rows = calls(6, [{"steps": 4}])
+    alone = [model.generate(**row) for row in rows]
+    plain = type(model).__call__
+
+    class Failing(TableModel):
+        def __call__(self, input_ids, attention_mask, masked_positions, token_type_ids=None):
+            if (input_ids == 33).any():
+                raise RuntimeError("of the network")
+            return plain(self, input_ids, attention_mask, masked_positions, token_type_ids)
+
+    model.__class__ = Failing
+    rows[1]["input_ids"] = torch.full((1, 5), 33)
+    rows[3]["max_new_tokens"] = 1000
+    found = together(engine_of(model), rows)
+    assert isinstance(found[1].error, RuntimeError)
+    assert isinstance(found[3].error, ValueError)
+    for i in (0, 2, 4, 5):
+        assert torch.equal(found[i].value, alone[i])
+
+
+def blocking(engine, hold: threading.Event):
+    """A row that holds the engine up in the midst of its first pass."""
+    return lambda: engine.model.generate(
+        torch.full((1, 3), 7), max_new_tokens=9, steps=9, seed=0,
+        callback_on_step_end=lambda step, state: hold.wait(30) and None,
+    )  # fmt: skip
+
+
+def test_a_full_queue_refuses_and_leaves_what_waits_alone(engine_of):
+    engine, hold, done = (
+        engine_of(TableModel(tiny_config()), max_rows=1, max_queue=2),
+        None,
+        Done(3),
+    )
+    hold = threading.Event()
+    engine.submit(Job(blocking(engine, hold), 1, done.of(0)))
+    until(lambda: engine.counts.decoding)
+    engine.submit(*(Job(blocking(engine, hold), 1, done.of(i)) for i in (1, 2)))
+    with pytest.raises(QueueFull, match="2 rows wait already and this request has 1; 2 may wait."):
+        engine.submit(Job(blocking(engine, hold), 1, lambda *end: None))
+    hold.set()
+    assert all(one.error is None for one in done.wait())
+    assert (engine.counts.waiting, engine.counts.decoding) == (0, 0)
+
+
+def test_rows_that_are_cancelled_or_late_are_freed(engine_of):
+    engine, hold, done = (
+        engine_of(TableModel(tiny_config()), max_rows=2),
+        threading.Event(),
+        Done(4),
+    )
+    jobs = [Job(blocking(engine, hold), 1, done.of(i)) for i in range(3)]
+    late = Job(blocking(engine, hold), 1, done.of(3), seconds=0.01)
+    engine.submit(*jobs, late)
+    until(lambda: engine.counts.decoding)
+    engine.cancel(jobs[0], jobs[2])  # one in work, one that waits
+    hold.set()
+    found = done.wait()
+    assert found[1].error is None
+    assert isinstance(found[3].error, TimeIsUp)
+    assert "longer than 0.01 seconds" in str(found[3].error)
+    assert (engine.counts.waiting, engine.counts.decoding) == (0, 0)
+
+
+def test_a_closed_engine_ends_what_it_has_and_takes_no_more():
+    engine, hold, done = Engine(TableModel(tiny_config())), threading.Event(), Done(1)
+    engine.submit(Job(blocking(engine, hold), 1, done.of(0)))
+    until(lambda: engine.counts.decoding)
+    threading.Timer(0.05, hold.set).start()
+    engine.close()
+    assert isinstance(done.wait()[0].error, Unavailable)
+    with pytest.raises(Unavailable, match="shutting down"):
+        engine.submit(Job(blocking(engine, hold), 1, lambda *end: None))
+
+
+def question(rows: int, length: int, **more):
+    ids = torch.full((rows, length), 7)
+    own = {"attention_mask": torch.ones_like(ids), "masked_positions": ids > 0}
+    return Question("denoiser", {"input_ids": ids, **own, **more})
+
+
+def test_passes_hold_questions_of_one_kind_of_like_lengths_and_not_too_many():
+    questions = [question(1, 10), question(2, 40), question(1, 6), question(1, 30), question(3, 12)]
+    assert sorted(map(sorted, grouped(questions, 1000))) == [[0, 2, 4], [1, 3]]
+    # 3 rows of 12 and 1 of 10 would be 48 places
+    assert sorted(map(sorted, grouped(questions, 40))) == [[0, 2], [1], [3], [4]]
+    types = question(1, 10, token_type_ids=torch.zeros(1, 10).long())
+    late = question(1, 10, output_head_states=True)
+    assert grouped([questions[0], types, late], 1000) == [[0], [1], [2]]
+    # with labels there is a loss, which is one number for all
+    labelled = question(1, 10, labels=torch.zeros(1, 10).long())
+    assert grouped([labelled, labelled], 1000) == [[0], [1]]
+
+
+def test_answers_of_joined_questions_are_those_of_each():
+    model = tiny_model(self_cond=True).double()
+    drawn = torch.Generator().manual_seed(1)
+    questions = []
+    for rows, length in ((2, 9), (1, 5), (3, 7)):
+        ids = torch.randint(6, 30, (rows, length), generator=drawn)
+        masked = torch.rand(ids.shape, generator=drawn) < 0.5
+        states = torch.randn(rows, length, 32, generator=drawn, dtype=torch.float64)
+        questions.append(
+            Question(
+                "denoiser",
+                {
+                    "input_ids": ids.masked_fill(masked, model.config.mask_token_id),
+                    "attention_mask": torch.ones_like(ids),
+                    "masked_positions": masked,
+                    "previous_hidden_states": states,
+                    "has_previous": torch.ones(rows, dtype=torch.bool),
+                    "output_last_hidden_state": True,
+                },
+            )
+        )
+    with torch.no_grad():
+        found = ask_together(model, questions, 0)
+        for one, answer in zip(questions, found, strict=True):
+            alone = one.ask(model)
+            torch.testing.assert_close(answer.logits, alone.logits)
+            torch.testing.assert_close(answer.last_hidden_state, alone.last_hidden_state)

@@ -1,0 +1,454 @@
+"""The server on a port of loopback, asked by OpenAI's client and as any program asks."""
+
+import concurrent.futures
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+
+import httpx
+import openai
+import pytest
+import torch
+from transformers import pipeline
+
+from hf_maskgit.core.noise import mix
+from hf_maskgit.serving.program import ServeArguments, listen
+from tests.support.project import ROOT
+from tests.support.served import served, until
+from tests.support.tiny_tokenizers import model_for, wordpiece_tokenizer
+
+PROMPTS = ["the cat", "And God said", "is it the ball", "the cat sat on the mat, playing"]
+MIXTURE = [
+    {"steps": 3},
+    {"preset": "llada", "steps": 6},
+    {"order": "random", "temperature": 0.7, "top_p": 0.9},
+    {"temperature": 0, "steps": 4},
+    {"preset": "remdm", "steps": 5},
+    {"guidance_scale": 1.5, "steps": 2},
+]
+INFILLED = ["the {blank:2} sat on the [MASK].", "a [MASK] [MASK] of wool", "the {blank} was closed"]
+
+
+@pytest.fixture(scope="module")
+def parts():
+    """A generator in float64, its tokenizer, and its own pipelines."""
+    torch.manual_seed(0)
+    tokenizer = wordpiece_tokenizer()
+    return model_for(tokenizer).double(), tokenizer
+
+
+@pytest.fixture(scope="module")
+def server(parts):
+    with served(*parts) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server):
+    with openai.OpenAI(
+        base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=60
+    ) as found:
+        yield found
+
+
+def ask(server, path: str, **fields) -> httpx.Response:
+    return server.client.post(f"/v1/{path}", json=fields)
+
+
+def refusal(answer: httpx.Response) -> tuple[int, str]:
+    """Status and sentence, in OpenAI's form."""
+    error = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    return answer.status_code, error["message"]
+
+
+def as_generated(parts, prompt: str, seed: int, options: dict) -> str:
+    """What the text-generation pipeline writes behind a prompt of its own."""
+    options = dict(options)
+    if options.get("temperature") == 0:
+        options = {**options, "temperature": None, "do_sample": False}
+    write = pipeline("text-generation", model=parts[0], tokenizer=parts[1])
+    (record,) = write(prompt, seed=seed, return_full_text=False, **options)
+    return record["generated_text"]
+
+
+def test_the_client_finds_the_model(client):
+    assert [model.id for model in client.models.list()] == ["tiny"]
+    assert client.models.retrieve("tiny").object == "model"
+    with pytest.raises(openai.NotFoundError, match="'big' is not served here; 'tiny' is"):
+        client.models.retrieve("big")
+    with pytest.raises(openai.NotFoundError, match="'big' is not served here; 'tiny' is"):
+        client.completions.create(model="big", prompt="the cat")
+
+
+def test_completions_are_those_of_the_pipeline(client, parts):
+    """Of every prompt the n texts that it has alone, with tokens and their probabilities."""
+    found = client.completions.create(
+        model="tiny", prompt=PROMPTS[:2], n=2, seed=5, max_tokens=6, logprobs=1, echo=True
+    )
+    write = pipeline("text-generation", model=parts[0], tokenizer=parts[1])
+    alone = [
+        record["generated_text"]
+        for prompt in PROMPTS[:2]
+        for record in write(prompt, seed=5, num_return_sequences=2, max_new_tokens=6)
+    ]
+    assert [choice.text for choice in found.choices] == alone
+    assert [choice.index for choice in found.choices] == [0, 1, 2, 3]
+    tokenizer = parts[1]
+    ids = [tokenizer(prompt, return_tensors="pt").input_ids for prompt in PROMPTS[:2]]
+    for i, choice in enumerate(found.choices):
+        output = parts[0].generate(
+            ids[i // 2], seed=[mix(5, i % 2)], max_new_tokens=6, return_dict_in_generate=True
+        )
+        written = output.reveal_log_probabilities[0][output.reveal_steps[0] >= 0].tolist()
+        told = choice.logprobs
+        assert all(any(abs(a - b) < 1e-5 for b in written) for a in told.token_logprobs)
+        assert choice.finish_reason in ("length", "stop")
+        assert len(told.tokens) == len(told.text_offset) <= 6
+        assert told.text_offset[0] == len(PROMPTS[i // 2])
+    assert found.usage.prompt_tokens == sum(one.shape[1] for one in ids)
+    assert found.usage.total_tokens == found.usage.prompt_tokens + found.usage.completion_tokens
+
+
+def test_a_prompt_may_be_token_ids(client, parts):
+    ids = parts[1](PROMPTS[0]).input_ids
+    texts = [
+        client.completions.create(model="tiny", prompt=prompt, seed=1, max_tokens=5).choices[0].text
+        for prompt in (ids, [ids], PROMPTS[0])
+    ]
+    assert len(set(texts)) == 1
+
+
+def test_a_stop_string_ends_the_text_and_is_no_part_of_it(client):
+    whole = client.completions.create(model="tiny", prompt="the cat", seed=3, max_tokens=12)
+    text = whole.choices[0].text
+    stop = text.split()[2]
+    stopped = client.completions.create(
+        model="tiny", prompt="the cat", seed=3, max_tokens=12, stop=[stop, "never written"]
+    )
+    assert stopped.choices[0].finish_reason == "stop"
+    assert stopped.choices[0].text == text[: text.index(stop)]
+
+
+def test_a_text_without_a_seed_tells_the_one_it_was_drawn_with(server):
+    drawn = ask(server, "completions", prompt="the cat", max_tokens=8).json()
+    again = ask(server, "completions", prompt="the cat", max_tokens=8, seed=drawn["seed"]).json()
+    assert drawn["choices"] == again["choices"]
+    assert drawn["seed"] != ask(server, "completions", prompt="the cat").json()["seed"]
+
+
+@pytest.mark.parametrize("stop", [None, " w", "ba"])
+def test_a_stream_comes_to_the_text_that_comes_without(client, stop):
+    asked = {"model": "tiny", "prompt": PROMPTS[:2], "n": 2, "max_tokens": 24, "seed": 11}
+    asked |= {"extra_body": {"order": "left_to_right", "steps": 24}, "stop": stop}
+    whole = client.completions.create(**asked)
+    texts, reasons, pieces, usage = [""] * 4, [None] * 4, 0, None
+    for chunk in client.completions.create(
+        **asked, stream=True, stream_options={"include_usage": True}
+    ):
+        usage = chunk.usage
+        for choice in chunk.choices:
+            texts[choice.index] += choice.text
+            reasons[choice.index] = choice.finish_reason
+            pieces += bool(choice.text)
+    assert texts == [choice.text for choice in whole.choices]
+    assert reasons == [choice.finish_reason for choice in whole.choices]
+    assert usage == whole.usage
+    assert pieces > 8  # they came one after the other
+
+
+def events(server, path: str, **fields) -> list:
+    """What a stream says, each event read as JSON."""
+    with server.client.stream("POST", f"/v1/{path}", json={**fields, "stream": True}) as answer:
+        lines = [line for line in answer.iter_lines() if line]
+    assert all(line.startswith("data: ") for line in lines)
+    assert lines.pop() == "data: [DONE]"
+    return [json.loads(line.removeprefix("data: ")) for line in lines]
+
+
+def test_infilling_is_that_of_the_pipeline(server, parts):
+    fill = pipeline("infilling", model=parts[0], tokenizer=parts[1])
+    options = {"num_return_sequences": 2, "steps": 3, "order": "margin"}
+    found = ask(server, "infill", text=INFILLED, seed=4, **options).json()
+    alone = fill(INFILLED, seed=4, return_probabilities=True, **options)
+    assert [one["results"] for one in found["data"]] == alone
+    (one,) = ask(server, "infill", text=INFILLED[0], seed=4).json()["data"]
+    assert one["results"] == [fill(INFILLED[0], seed=4, return_probabilities=True)]
+
+
+def test_infilling_tells_drafts_after_each_pass(server, parts):
+    *drafts, last = events(server, "infill", text=INFILLED[0], seed=4, steps=3)
+    assert [draft["step"] for draft in drafts] == [0, 1, 2]
+    masks = [draft["texts"][0].count("[MASK]") for draft in drafts]
+    assert masks == [2, 1, 0]
+    (result,) = last["data"][0]["results"]
+    fill = pipeline("infilling", model=parts[0], tokenizer=parts[1])
+    assert result == fill(INFILLED[0], seed=4, steps=3, return_probabilities=True)
+    assert drafts[-1]["texts"] == [result["infilled_text"]]
+
+
+def test_patterns_choices_and_allowed_tokens_come_as_json(server, parts):
+    regex = "(cat|ball)"
+    (one,) = ask(server, "infill", text="the {who:1-2} sat", patterns={"who": regex}).json()["data"]
+    assert re.fullmatch(regex, one["results"][0]["fields"]["who"]["value"])
+    asked = {"text": "the {blank} sat", "choices": ["cat", "ball"], "seed": 0}
+    (one,) = ask(server, "infill", **asked).json()["data"]
+    fill = pipeline("infilling", model=parts[0], tokenizer=parts[1])
+    assert one["results"] == fill(asked["text"], choices=asked["choices"], seed=0)
+    the, sat = parts[1].convert_tokens_to_ids(["the", "sat"])
+    asked = {"prompt": "the", "max_tokens": 2}
+    # behind the three columns of the framed prompt
+    found = ask(server, "completions", **asked, allowed_token_ids={"4": [the], "3": [sat]}).json()
+    assert found["choices"][0]["text"] == " sat the"
+    found = ask(server, "completions", **asked, pattern="sat (sat|the)").json()
+    assert found["choices"][0]["text"] in (" sat sat", " sat the")
+    negative = {"guidance_scale": 1.5, "negative_prompt_ids": parts[1]("the").input_ids}
+    assert ask(server, "completions", **asked, **negative).status_code == 200
+
+
+def mixed_requests(count: int):
+    """Requests of both kinds with options of every sort, each with the text it must come to."""
+    for i in range(count):
+        options = {**MIXTURE[i % len(MIXTURE)], "seed": 100 + i}
+        if i % 3 == 2:
+            if options.get("temperature") == 0:
+                options |= {"temperature": None, "do_sample": False}
+            yield "infill", {"text": INFILLED[i % len(INFILLED)], **options}
+        else:
+            tokens = {"max_new_tokens": 1 + i % 11}
+            yield "completions", {"prompt": PROMPTS[i % len(PROMPTS)], **tokens, **options}
+
+
+def expected(parts, path: str, fields: dict) -> str:
+    fields = {name: value for name, value in fields.items() if value is not None}
+    seed = fields.pop("seed")
+    if path == "completions":
+        return as_generated(parts, fields.pop("prompt"), seed, fields)
+    fill = pipeline("infilling", model=parts[0], tokenizer=parts[1])
+    return fill(fields.pop("text"), seed=seed, **fields)["infilled_text"]
+
+
+def told(path: str, answer: httpx.Response) -> str:
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    if path == "completions":
+        return found["choices"][0]["text"]
+    return found["data"][0]["results"][0]["infilled_text"]
+
+
+@pytest.mark.parametrize("count", [12, pytest.param(64, marks=pytest.mark.slow)])
+def test_mixed_requests_at_once_have_the_texts_of_each_alone(server, parts, count):
+    asked = list(mixed_requests(count))
+    passes, rows = server.engine.counts.passes, server.engine.counts.rows
+    with concurrent.futures.ThreadPoolExecutor(count) as pool:
+        answers = list(pool.map(lambda one: ask(server, one[0], **one[1]), asked))
+    texts = [told(path, answer) for (path, _), answer in zip(asked, answers, strict=True)]
+    shared = (server.engine.counts.rows - rows) / (server.engine.counts.passes - passes)
+    assert texts == [expected(parts, *one) for one in asked]
+    assert shared > 1  # they did meet
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "sentence"),
+    [
+        ("completions", {"temprature": 1}, r"no option 'temprature'.*Did you mean `temperature`\?"),
+        ("completions", {"prompt": 3}, "`prompt` must be a text, a list of token ids.*, got 3"),
+        ("completions", {"prompt": []}, "`prompt` must be a text"),
+        ("completions", {"prompt": [[1, "a"]]}, "`prompt` must be a text"),
+        ("completions", {"prompt": [99999]}, "99999"),
+        ("completions", {"prompt": "the [MASK]"}, "holds masks.*to /v1/infill"),
+        ("completions", {"prompt": "the {blank}"}, "holds a blank"),
+        ("completions", {"prompt": "a", "max_tokens": 200}, "the encoder takes 128 tokens"),
+        ("completions", {"prompt": "a", "temperature": -1}, "`temperature` must"),
+        ("completions", {"prompt": "a", "n": 0}, "`num_return_sequences` must be an integer of"),
+        ("completions", {"prompt": "a", "n": 129}, "asks for 129 texts, and one gets 128 at most"),
+        ("completions", {"prompt": "a", "n": 2, "num_return_sequences": 2}, "two words for one"),
+        ("completions", {"prompt": "a", "logprobs": 5}, "`logprobs` must be 0 or 1.*got 5"),
+        ("completions", {"prompt": "a", "stream": 1}, "`stream` must be true or false, got 1"),
+        ("completions", {"prompt": "a", "stream_options": {}}, "goes with stream=true"),
+        ("completions", {"prompt": "a", "seed": "x"}, "`seed` must be one integer, got 'x'"),
+        ("completions", {"prompt": "a", "suffix": "b"}, "`suffix` means nothing.*/v1/infill"),
+        ("completions", {"prompt": "a", "best_of": 3}, "`best_of` means nothing"),
+        ("completions", {"prompt": "a", "output_history": True}, "no option 'output_history'"),
+        ("completions", {"prompt": "a", "preset": "none"}, "Unknown preset 'none'"),
+        ("completions", {"prompt": "a", "pattern": "a" * 2001}, "have 2001 characters.*2000"),
+        ("completions", {"prompt": "a", "allowed_token_ids": {"x": [1]}}, "from columns of the"),
+        ("completions", {"prompt": "a", "negative_prompt_ids": "x"}, "must be a list of token ids"),
+        ("completions", {"prompt": "a", "negative_prompt_ids": [2**70]}, "beyond 64 bits"),
+        ("infill", {}, "`text` must be a text or a list of texts, got None"),
+        ("infill", {"text": "the {blank:x}"}, "blank"),
+        ("infill", {"text": "the [MASK]", "max_new_tokens": 3}, "appends nothing"),
+        ("infill", {"text": ["a [MASK]"] * 129}, "asks for 129 texts"),
+    ],
+    ids=lambda value: json.dumps(value)[:40] if isinstance(value, dict) else None,
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_cannot_be_done_is_said_in_the_librarys_sentence(
+    server, path, fields, sentence, stream
+):
+    """With status 400 also where a stream was asked for: it has not begun."""
+    asked = {"stream": True, **fields} if stream and "stream_options" not in fields else fields
+    status, message = refusal(ask(server, path, **asked))
+    assert status == 400
+    assert re.search(sentence, message), message
+
+
+def test_bodies_that_are_none_and_places_that_are_none(server):
+    post = server.client.post
+    assert refusal(post("/v1/infill", content=b"{")) == (
+        400,
+        "The body is no JSON in UTF-8, got b'{'.",
+    )
+    assert refusal(post("/v1/infill", content=b"[1]"))[1] == "A request is a JSON object, got [1]."
+    assert refusal(post("/v1/infill", content=b"[" * 9000))[0] == 400
+    sentence = "The body is longer than 10000 bytes, the most that this server reads."
+    assert refusal(post("/v1/infill", content=b" " * 10_001)) == (413, sentence)
+    pieces = (b" " * 4000 for _ in range(4))  # no length is declared
+    assert refusal(post("/v1/infill", content=pieces)) == (413, sentence)
+    status, message = refusal(server.client.get("/v1/chat/completions"))
+    assert (status, "There is no GET /v1/chat/completions here" in message) == (404, True)
+    assert refusal(server.client.get("/v1/completions"))[0] == 404
+
+
+def hold_up(running, monkeypatch) -> threading.Event:
+    """Let no pass end before the event is set."""
+    hold, network = threading.Event(), type(running.engine._model)
+    forward = network.forward
+
+    def waiting(self, *args, **kwargs):
+        hold.wait(30)
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(network, "forward", waiting)
+    return hold
+
+
+def test_a_client_that_leaves_frees_its_rows(server, monkeypatch):
+    hold = hold_up(server, monkeypatch)
+    for stream in (False, True):
+        asked = {"prompt": "the cat", "n": 3, "steps": 20, "max_tokens": 20, "stream": stream}
+        with pytest.raises(httpx.ReadTimeout):
+            server.client.post("/v1/completions", json=asked, timeout=0.2)
+    hold.set()
+    until(lambda: server.engine.counts.decoding == server.engine.counts.waiting == 0)
+    until(lambda: b"maskgit_clients_left_total 2.0" in server.client.get("/metrics").content)
+
+
+def test_limits_of_queue_and_time(parts, monkeypatch):
+    with served(*parts, max_rows=1, max_queue=1, max_seconds=0.5) as running:
+        hold = hold_up(running, monkeypatch)
+        asked = {"prompt": "the cat", "max_tokens": 6, "steps": 6}
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            first = pool.submit(ask, running, "completions", **asked)
+            until(lambda: running.engine.counts.decoding)
+            second = pool.submit(ask, running, "completions", **asked)
+            until(lambda: running.engine.counts.waiting)
+            status, message = refusal(ask(running, "completions", **asked))
+            assert (status, "1 rows wait already" in message) == (429, True)
+            late = threading.Timer(0.6, hold.set)
+            late.start()
+            for answer in (first.result(), second.result()):
+                status, message = refusal(answer)
+                assert (status, "longer than 0.5 seconds" in message) == (408, True)
+                assert answer.headers["x-should-retry"] == "false"
+        assert ask(running, "completions", **asked).status_code == 200
+
+
+def test_health_metrics_and_a_log_without_texts(server, parts, caplog):
+    assert server.client.get("/health").json() == {"status": "ok"}
+    with caplog.at_level("INFO"):
+        ask(server, "completions", prompt="the cat sat", max_tokens=2)
+        ask(server, "completions", prompt="the cat sat", max_tokens=2000)
+    assert "cat" not in caplog.text
+    page = server.client.get("/metrics").text
+    assert re.search(r'maskgit_requests_total\{path="/v1/completions",status="200"\} [1-9]', page)
+    assert re.search(r"maskgit_rows_per_pass_count [1-9]", page)
+    assert "maskgit_rows_waiting 0.0" in page
+    with served(*parts, log_texts=True) as running, caplog.at_level("INFO"):
+        ask(running, "completions", prompt="the cat sat", max_tokens=2)
+    assert "the cat sat" in caplog.text
+
+
+def test_a_fault_of_ours_is_told_without_the_text(server, monkeypatch, caplog):
+    def broken(self, *args, **kwargs):
+        raise RuntimeError("the secret text")
+
+    monkeypatch.setattr(type(server.engine._model), "forward", broken)
+    assert refusal(ask(server, "completions", prompt="the cat"))[0] == 500
+    assert "secret" not in caplog.text
+    assert "A request failed by RuntimeError" in caplog.text
+
+
+def test_options_of_the_program_are_checked():
+    with pytest.raises(ValueError, match="`max_rows` must be at least 1, got 0"):
+        ServeArguments(model="m", max_rows=0)
+    with pytest.raises(ValueError, match="`max_seconds` must be greater than 0, got 0"):
+        ServeArguments(model="m", max_seconds=0)
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ValueError, match=f"Cannot listen at 127.0.0.1:{port}: "):
+            listen("127.0.0.1", port)
+
+
+@pytest.fixture
+def program(parts, tmp_path):
+    """The program in a process of its own, and its address."""
+    folder = tmp_path / "tiny"
+    parts[0].save_pretrained(folder)
+    parts[1].save_pretrained(folder)
+    command = [sys.executable, "-m", "hf_maskgit.serving", "--model", str(folder), "--port", "0"]
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    line = process.stdout.readline()
+    address = re.search(r"Serving 'tiny' at (http://127\.0\.0\.1:\d+)", line)
+    assert address, line
+    yield process, address[1]
+    process.kill()
+    process.wait()
+
+
+def slow_request(url: str, pool) -> concurrent.futures.Future:
+    """A request that takes some time, and is in work when this returns."""
+    asked = {"prompt": "the cat", "max_tokens": 100, "n": 16, "steps": 100, "seed": 0}
+    sent = pool.submit(httpx.post, f"{url}/v1/completions", json=asked, timeout=60, trust_env=False)
+    until(lambda: "maskgit_rows_decoding 16.0" in httpx.get(f"{url}/metrics", trust_env=False).text)
+    return sent
+
+
+@pytest.mark.slow
+def test_sigterm_lets_what_is_in_work_end(program):
+    process, url = program
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        sent = slow_request(url, pool)
+        process.send_signal(signal.SIGTERM)
+        assert sent.result().status_code == 200
+    assert process.wait(30) in (0, -signal.SIGTERM)
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{url}/health", trust_env=False)
+
+
+@pytest.mark.slow
+def test_kill_loses_what_was_in_flight_and_nothing_else(program, tmp_path):
+    process, url = program
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        sent = slow_request(url, pool)
+        process.kill()
+        with pytest.raises(httpx.HTTPError):
+            sent.result()
+    # nothing was written anywhere, so that there is nothing to repair
+    assert {path.name for path in (tmp_path / "tiny").iterdir()} == {
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
