@@ -71,7 +71,7 @@ def test_the_version_is_the_packages(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([], "Name a command. Commands: train, evaluate, score, lm_eval, generate, serve, plot, push."),
+        ([], "Name a command. Commands: train, evaluate, score, lm_eval, generate, serve, plot,"),
         (["evalute"], "There is no command 'evalute'. Did you mean evaluate? Commands: train"),
         (["--model", "m"], "There is no command '--model'. Commands: train"),
     ],

@@ -146,8 +146,8 @@ def test_a_row_joins_at_the_next_pass_and_leaves_when_it_is_done(engine_of):
 
     def long():
         def look(step, state):
-            passes.set()
-            if step == 1:
+            if step == 0:
+                passes.set()
                 until(lambda: engine.counts.waiting)  # the short one has come
             return
 
