@@ -2,10 +2,13 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -72,6 +75,30 @@ def test_killed_processes_go_on_and_write_what_one_process_writes(words, tmp_pat
     assert all((two / name).stat().st_ino == inode for name, inode in finished.items())
     lines = [line for path in sorted(two.glob("part-*")) for line in path.read_text().splitlines()]
     assert [json.loads(line)["id"] for line in lines] == list(range(240))
+
+
+@pytest.mark.slow
+def test_the_command_of_the_readme_runs_as_it_is_shown(saved, tmp_path):
+    """As it stands there: where the demonstration left its model, whatever devices there are."""
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = page.split("\n## Serve and spread\n")[1].split("\n## ")[0]
+    (command,) = re.findall(r"^accelerate launch .*$", section, flags=re.M)
+    shutil.copytree(saved, tmp_path / "runs/demo/model")
+    (tmp_path / "scripts").symlink_to(ROOT / "scripts")
+    rows = [{"id": i, "text": text} for i, text in enumerate(["w1 w2", "w3 [MASK]", "w4"])]
+    (tmp_path / "big.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    (part,) = (tmp_path / "out").glob("part-*.jsonl")
+    found = [json.loads(line) for line in part.read_text().splitlines()]
+    assert [{"id": row["id"], "text": row["text"]} for row in found] == rows
 
 
 @pytest.mark.slow
