@@ -58,6 +58,7 @@ def check_understood(words: list[str], folder: Path) -> None:
     recipe.write_text("encoder: e\ndataset: d\noutput_dir: o\n", encoding="utf-8")
     script, options = run_by(words) or ("", [])
     options = [str(recipe) if word.endswith(".yaml") else word for word in options]
+    options = [word for word in options if word != "--help"]  # which would end the test as well
     first = {"push_to_hub": "--model", "plot_run": "--runs"}.get(script)
     if first is not None:
         options = [first, *options]
