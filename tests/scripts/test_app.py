@@ -1,0 +1,59 @@
+"""The app's options, what it says without Gradio, and the files of a Space."""
+
+import builtins
+import tomllib
+
+import pytest
+import yaml
+
+from scripts import app
+from tests.support.project import ROOT
+
+
+@pytest.fixture
+def no_models(monkeypatch):
+    for name in ("MODEL", "SEQUENCE_MODEL", "MOLECULE_MODEL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_an_app_without_a_model_is_refused(no_models, capsys):
+    with pytest.raises(SystemExit):
+        app.main([])
+    assert "Name a model with --model, --sequence_model or --molecule_model" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_space_names_its_models_by_variables(no_models, monkeypatch):
+    monkeypatch.setenv("MOLECULE_MODEL", "me/molecules")
+    assert app.AppArguments().molecule_model == "me/molecules"
+    assert app.AppArguments(molecule_model="mine").molecule_model == "mine"
+
+
+def test_without_gradio_it_says_what_to_install(monkeypatch):
+    real_import = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name.split(".")[0] == "gradio":
+            raise ImportError(name)
+        return real_import(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(RuntimeError, match=r"needs the package Gradio; .*hf_maskgit\[app\]"):
+        app.main(["--model", "nowhere"])
+
+
+def test_the_files_of_a_space_name_what_there_is():
+    _, head, _ = (ROOT / "docs/space/README.md").read_text(encoding="utf-8").split("---\n")
+    metadata = yaml.safe_load(head)
+    assert metadata["sdk"] == "gradio"
+    pins = (ROOT / "constraints.txt").read_text().splitlines()
+    assert f"gradio=={metadata['sdk_version']}" in pins
+    assert (ROOT / "scripts" / metadata["app_file"]).exists()
+    assert metadata["license"] == "apache-2.0"
+    assert len(metadata["short_description"]) <= 60  # the Hub's limit
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (line,) = (ROOT / "docs/space/requirements.txt").read_text().split()
+    asked = set(line.removeprefix("hf_maskgit[").removesuffix("]").split(","))
+    assert "app" in asked
+    assert asked <= set(project["optional-dependencies"])
