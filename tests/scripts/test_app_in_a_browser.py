@@ -184,4 +184,4 @@ def test_a_saved_page_is_stepped_and_asked(page, tmp_path):
     assert page.inner_text("#said") == said
     page.emulate_media(reduced_motion="no-preference")
     page.reload()
-    page.wait_for_function("document.getElementById('count').textContent == '3 of 3 passes'")
+    page.wait_for_selector("#count:has-text('3 of 3 passes')")
