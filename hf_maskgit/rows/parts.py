@@ -7,6 +7,7 @@ holds, and a killed one is taken up behind its last whole batch.
 
 import json
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -150,7 +151,9 @@ class PartsFolder:
             RuntimeError: when it cannot be written.
         """
         path = self.path(part)
-        aside = path.with_name(path.name + UNFINISHED)
+        # of this process alone: where a file system has no locks, two may finish the same part
+        whose = f"{socket.gethostname()}-{os.getpid()}"
+        aside = path.with_name(f"{path.name}.{whose}{UNFINISHED}")
         with told_if_it_fails(path, _ADVICE):
             write(aside)
             sync(aside)

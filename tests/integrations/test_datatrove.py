@@ -1,8 +1,14 @@
 """DataTrove starts the server, waits for it, posts to it, and keeps what it answers."""
 
 import asyncio
+import gzip
 import json
+import os
+import re
+import shutil
+import subprocess
 import sys
+from textwrap import indent
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +17,7 @@ from hf_maskgit import MaskGitForMaskedLM
 from hf_maskgit.core.noise import mix
 from hf_maskgit.integrations import datatrove as for_datatrove
 from hf_maskgit.integrations.batch_writer import key_of
+from tests.support.project import ROOT
 from tests.support.tiny import word_tokenizer
 
 TEXTS = [f"w{i} w{i + 1}" for i in range(12)]
@@ -79,3 +86,34 @@ def test_documents_are_continued_as_generate_continues_them(saved, tmp_path):
         words = tokenizer.decode(alone[0], skip_special_tokens=True).split()
         assert written["text"].split() == words[2:]
         assert found[f"d{i}"]["text"] == text
+
+
+def unpacked(path):
+    return gzip.decompress(path.read_bytes()).decode()
+
+
+@pytest.mark.slow
+def test_the_example_of_the_page_runs_as_it_stands(saved, tmp_path):
+    pytest.importorskip("datatrove", reason="pip install 'hf_maskgit[datatrove]'")
+    page = (ROOT / "docs/many_rows.md").read_text(encoding="utf-8")
+    section = page.split("\n## DataTrove\n")[1].split("\n## ")[0]
+    (code,) = re.findall(r"^```py\n(.*?)^```$", section, flags=re.M | re.S)
+    shutil.copytree(saved, tmp_path / "runs/demo/model")
+    (tmp_path / "prompts").mkdir()
+    for name, texts in (("a", TEXTS[:5]), ("b", TEXTS[5:])):
+        rows = [json.dumps({"text": text, "id": f"{name}{i}"}) for i, text in enumerate(texts)]
+        (tmp_path / "prompts" / f"{name}.jsonl").write_text("\n".join(rows) + "\n")
+    (tmp_path / "page.py").write_text(f"if __name__ == '__main__':\n{indent(code, '    ')}")
+    done = subprocess.run(
+        [sys.executable, "page.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    files = sorted((tmp_path / "written").rglob("*.jsonl*"))
+    lines = [line for path in files for line in unpacked(path).splitlines()]
+    found = {row["text"]: row["metadata"]["rollout_results"] for row in map(json.loads, lines)}
+    assert set(found) == set(TEXTS)
+    assert all(len(written["text"].split()) == 24 for (written,) in found.values())
