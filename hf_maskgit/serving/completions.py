@@ -204,7 +204,7 @@ class Deltas:
     def __init__(self, tokenizer: Any, prompt: Prompt, stops: list[str], emit: Emit) -> None:
         self._tokenizer, self._prompt, self._stops, self._emit = tokenizer, prompt, stops, emit
         self._ids: list[int] | None = None
-        self._told = 0
+        self._told = ""
 
     def put(self, value: Tensor) -> None:
         """Take the prompt, and then the tokens as they are settled."""
@@ -218,9 +218,10 @@ class Deltas:
         certain = cut(text, self._stops)
         if certain == text:
             certain = _certain(text, self._stops)
-        if len(certain) > self._told:
-            self._emit(certain[self._told :])
-            self._told = len(certain)
+        further = rest_of(certain, self._told)
+        if further:
+            self._emit(further)
+            self._told += further
 
     def end(self) -> None:
         """Leave the rest to the end of the task, which knows the whole text."""
@@ -234,6 +235,18 @@ def _certain(text: str, stops: list[str]) -> str:
     starts = (stop[:n] for stop in stops for n in range(len(stop), 0, -1))
     begun = max((len(start) for start in starts if text.endswith(start)), default=0)
     return text[: len(text) - begun]
+
+
+def rest_of(text: str, told: str) -> str | None:
+    """Return what follows in a text behind what was told of it; None where that is no part of it.
+
+    Whether a space stands in front a tokenizer decides by the whole text, so that it may have been
+    told otherwise.
+    """
+    for whole, start in ((text, told), (text.lstrip(), told.lstrip())):
+        if whole.startswith(start):
+            return whole[len(start) :]
+    return None
 
 
 def cut(text: str, stops: Sequence[str]) -> str:
@@ -272,8 +285,12 @@ class _Words:
         return [self._chunk([self._choice(task, delta, None)])]
 
     def close(self, task: int, result: list[Choice]) -> list[Json]:
-        told = self._told.get(task, "")
-        rest = (self._shown(task) + result[0].text)[len(told) :]
+        shown = "" if task in self._told else self._shown(task)
+        told = self._told.get(task, "").removeprefix(self._shown(task))
+        rest = rest_of(result[0].text, told)
+        if rest is None:  # what was sent cannot be taken back
+            raise RuntimeError("A streamed text went on otherwise than it had begun.")
+        rest = shown + rest
         return [self._chunk([self._choice(task, rest, result[0])])]
 
     def finish(self, results: Sequence[list[Choice]]) -> list[Json]:

@@ -158,7 +158,7 @@ def test_a_stream_comes_to_the_text_that_comes_without(client, stop):
     assert texts == [choice.text for choice in whole.choices]
     assert reasons == [choice.finish_reason for choice in whole.choices]
     assert usage == whole.usage
-    assert pieces > 8  # they came one after the other
+    assert stop or pieces > 8  # they came one after the other
 
 
 def events(server, path: str, **fields) -> list:
