@@ -43,6 +43,7 @@ from ..evaluation.windows import windowed
 from ..hub.loading import load_generator
 from .lm_eval_arguments import (
     NAME,
+    check_alone,
     check_arguments,
     checked_batch_size,
     device_of,
@@ -120,6 +121,7 @@ class Answers:
         **others: Any,
     ) -> None:
         super().__init__()
+        check_alone()
         self._batch_size = checked_batch_size(batch_size, max_batch_size)
         check_arguments(pretrained, likelihood, others)
         check_num_samples(num_samples)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from ..core.options import shown
+from ..evaluation.processes import num_processes
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,19 @@ def device_of(named: str | None) -> torch.device:
         logger.info("There is no device %r here: the model runs on %r.", named, str(here))
         return here
     return torch.device(named)
+
+
+def check_alone() -> None:
+    """Refuse to be one of several processes, each of which would answer everything.
+
+    Raises:
+        ValueError: naming how many a launcher has started.
+    """
+    if num_processes() > 1:
+        raise ValueError(
+            f"A launcher has started {num_processes()} processes, and the model type {NAME!r} "
+            "answers in one; start it without `accelerate launch`."
+        )
 
 
 def check_arguments(pretrained: Any, likelihood: Any, others: Mapping[str, Any]) -> None:

@@ -158,6 +158,12 @@ def test_a_batch_size_of_one_and_an_absent_device_are_told(saved, caplog):
         assert str(model.model.device) == "cpu"
 
 
+def test_several_processes_are_refused(saved, monkeypatch):
+    monkeypatch.setattr("hf_maskgit.integrations.lm_eval_arguments.num_processes", lambda: 2)
+    with pytest.raises(ValueError, match="has started 2 processes, .* without `accelerate launch`"):
+        made(saved)
+
+
 def test_what_is_mostly_unknown_is_refused(saved):
     with pytest.raises(ValueError, match="The tokenizer does not know 3 of the 3 tokens"):
         made(saved).loglikelihood([request("some words", " unknown")])
