@@ -52,6 +52,7 @@ from .demo import load_verses, split_verses
 
 RESULTS = "comparison.json"
 _OURS = "ours"  # what the others are held against
+_MEASURED_TOGETHER = 64  # blocks per pass
 
 
 @dataclass
@@ -69,14 +70,14 @@ class CausalArguments:
         default_factory=lambda: list(LEARNERS),
         metadata={"help": f"Which of {', '.join(map(repr, LEARNERS))}."},
     )
-    max_steps: int = option(300, "Updates of each.")
-    eval_every: int = option(50, "Updates between two measurements.")
+    max_steps: int = option(1500, "Updates of each.")
+    eval_every: int = option(250, "Updates between two measurements.")
     vocab_size: int = option(2048, "Ids of the tokenizer that is learned from the texts.")
     length: int = option(64, "Tokens of a block.")
     hidden_size: int = option(128, "Channels.")
     num_layers: int = option(4, "Layers.")
     num_heads: int = option(4, "Heads of the attention.")
-    batch_size: int = option(32, "Blocks per update.")
+    batch_size: int = option(8, "Blocks per update.")
     learning_rate: float = option(1e-3, "Learning rate once it has risen; it never falls.")
     warmup_steps: int = option(50, "Updates for which it rises.")
     eval_blocks: int = option(128, "Held-out blocks to measure on, spread evenly.")
@@ -110,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     free = ("output_dir", "ways", "max_steps")  # more of these may be asked for later
     claim_folder(folder, {n: value for n, value in asdict(options).items() if n not in free})
     train, held_out, makers = prepared(options)
-    measure = Measure(options.num_samples, options.batch_size, options.seed)
+    measure = Measure(options.num_samples, _MEASURED_TOGETHER, options.seed)
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     plan = plan_of(options)
     runs, bounds = {}, {}
