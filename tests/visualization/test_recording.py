@@ -17,6 +17,8 @@ SAMPLERS = {
     "remdm": {"preset": "remdm", "steps": 12},
     "eager": {"pace": "threshold", "confidence_threshold": 0.2},
     "blocks": {"steps": 4, "block_length": 3},
+    "speculative": {"pace": "speculative", "order": "random", "anneal_temperature": False},
+    "competing": {"steps": 5, "can_mask_prev_unmasked": True},
 }
 
 
