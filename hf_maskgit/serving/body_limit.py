@@ -1,5 +1,6 @@
 """Bodies of requests: read up to a length, and no further."""
 
+import json
 from typing import Any
 
 from fastapi import Request
@@ -19,8 +20,6 @@ async def read_json(request: Request, max_bytes: int) -> Any:
         TooLarge: for a longer one, which is not read to its end.
         BadRequest: for what is no JSON.
     """
-    import json
-
     sentence = f"The body is longer than {max_bytes} bytes, the most that this server reads."
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared) > max_bytes:

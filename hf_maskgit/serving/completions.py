@@ -4,7 +4,7 @@ Letters: P prompt tokens.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -66,7 +66,7 @@ class Completions:
 
     def __init__(self, model: Any, tokenizer: Any, name: str, limits: Limits) -> None:
         self._model, self._tokenizer, self._name, self._limits = model, tokenizer, name, limits
-        self._pipeline = MaskGitTextGenerationPipeline(model._model, tokenizer=tokenizer)
+        self._pipeline = MaskGitTextGenerationPipeline(model.generator, tokenizer=tokenizer)
         self._pipeline.model = model
 
     def read(self, body: Any) -> Reading:
@@ -97,10 +97,9 @@ class Completions:
         size = 1 if stream else copies  # what streams goes by itself
         groups = [seeds[i : i + size] for i in range(0, copies, size)]
         tasks = [writer.task(p, group, stream) for p in prompts for group in groups]
-        words = _Words(head("cmpl", "text_completion", self._name), self._tokenizer, echo, shows)
-        words.seed, words.usage = seed, usage
-        words.prompts = [prompt for prompt in prompts for _ in range(copies)]
-        words.prompt_tokens = sum(prompt.ids.shape[1] for prompt in prompts)
+        of_choices = [prompt for prompt in prompts for _ in range(copies)]
+        own = head("cmpl", "text_completion", self._name), self._tokenizer, of_choices, copies
+        words = _Words(*own, seed, echo, shows, usage)
         texts = [prompt.text for prompt in prompts]
         return Reading(tasks, words.answer, stream, words.tell, words.close, words.finish, texts)
 
@@ -255,17 +254,31 @@ def cut(text: str, stops: Sequence[str]) -> str:
     return text[: min(found)] if found else text
 
 
+@dataclass(frozen=True)
 class _Words:
-    """How the choices of one request are told."""
+    """How the choices of one request are told.
 
-    prompts: list[Prompt]
+    Attributes:
+        head: what every answer begins with.
+        tokenizer: of the ids.
+        prompts: of each choice.
+        copies: choices of a prompt.
+        seed: of the request.
+        echo: whether a text begins with its prompt.
+        shows: whether log-probabilities are told.
+        usage: whether a stream ends with the numbers of tokens.
+        told: what was told of each choice in a stream, with its prompt.
+    """
+
+    head: Json
+    tokenizer: Any
+    prompts: Sequence[Prompt]
+    copies: int
     seed: int
+    echo: bool
+    shows: bool
     usage: bool
-    prompt_tokens: int
-
-    def __init__(self, head: Json, tokenizer: Any, echo: bool, shows: bool) -> None:
-        self._head, self._tokenizer, self._echo, self._shows = head, tokenizer, echo, shows
-        self._told: dict[int, str] = {}
+    told: dict[int, str] = field(default_factory=dict)
 
     def answer(self, results: Sequence[list[Choice]]) -> Json:
         choices = [choice for written in results for choice in written]
@@ -273,20 +286,20 @@ class _Words:
             self._choice(i, self._shown(i) + choice.text, choice)
             for i, choice in enumerate(choices)
         ]
-        return {**self._head, "choices": told, "usage": self._usage(choices), "seed": self.seed}
+        return {**self.head, "choices": told, "usage": self._usage(choices), "seed": self.seed}
 
     def tell(self, task: int, delta: str) -> list[Json]:
-        if task not in self._told:
-            self._told[task] = ""
+        if task not in self.told:
+            self.told[task] = ""
             delta = self._shown(task) + delta
         if not delta:
             return []
-        self._told[task] += delta
+        self.told[task] += delta
         return [self._chunk([self._choice(task, delta, None)])]
 
     def close(self, task: int, result: list[Choice]) -> list[Json]:
-        shown = "" if task in self._told else self._shown(task)
-        told = self._told.get(task, "").removeprefix(self._shown(task))
+        shown = "" if task in self.told else self._shown(task)
+        told = self.told.get(task, "").removeprefix(self._shown(task))
         rest = rest_of(result[0].text, told)
         if rest is None:  # what was sent cannot be taken back
             raise RuntimeError("A streamed text went on otherwise than it had begun.")
@@ -300,14 +313,14 @@ class _Words:
         return [{**self._chunk([]), "usage": self._usage(choices)}]
 
     def _chunk(self, choices: list[Json]) -> Json:
-        return {**self._head, "choices": choices, "seed": self.seed}
+        return {**self.head, "choices": choices, "seed": self.seed}
 
     def _shown(self, index: int) -> str:
-        return self.prompts[index].text if self._echo else ""
+        return self.prompts[index].text if self.echo else ""
 
     def _choice(self, index: int, text: str, choice: Choice | None) -> Json:
         reason = None if choice is None else choice.finish_reason
-        logprobs = self._logprobs(index, choice) if self._shows and choice is not None else None
+        logprobs = self._logprobs(index, choice) if self.shows and choice is not None else None
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
 
     def _logprobs(self, index: int, choice: Choice) -> Json:
@@ -315,7 +328,7 @@ class _Words:
         prompt = self.prompts[index]
         known, before = prompt.ids[0].tolist(), len(self._shown(index))
         lengths = [
-            len(continuation(self._tokenizer, prompt.text, known, choice.ids[:i]))
+            len(continuation(self.tokenizer, prompt.text, known, choice.ids[:i]))
             for i in range(len(choice.ids) + 1)
         ]
         # An end of text adds nothing to it, and behind a stop string stands nothing.
@@ -325,18 +338,19 @@ class _Words:
             if lengths[i + 1] > lengths[i] and lengths[i] < len(choice.text)
         ]
         return {
-            "tokens": [self._tokenizer.decode([choice.ids[i]]) for i in kept],
+            "tokens": [self.tokenizer.decode([choice.ids[i]]) for i in kept],
             "token_logprobs": [choice.log_probabilities[i] for i in kept],
             "top_logprobs": None,
             "text_offset": [before + lengths[i] for i in kept],
         }
 
     def _usage(self, choices: Sequence[Choice]) -> Json:
+        read = sum(prompt.ids.shape[1] for prompt in self.prompts[:: self.copies])
         written = sum(len(choice.ids) for choice in choices)
         return {
-            "prompt_tokens": self.prompt_tokens,
+            "prompt_tokens": read,
             "completion_tokens": written,
-            "total_tokens": self.prompt_tokens + written,
+            "total_tokens": read + written,
         }
 
 

@@ -34,7 +34,7 @@ class Infilling:
 
     def __init__(self, model: Any, tokenizer: Any, name: str, limits: Limits) -> None:
         self._model, self._tokenizer, self._name, self._limits = model, tokenizer, name, limits
-        self._pipeline = InfillingPipeline(model._model, tokenizer=tokenizer)
+        self._pipeline = InfillingPipeline(model.generator, tokenizer=tokenizer)
         self._pipeline.model = model
 
     def read(self, body: Any) -> Reading:

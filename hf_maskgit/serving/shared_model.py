@@ -16,7 +16,7 @@ class SharedModel(MaskGitGenerationMixin):
     """A generator to `generate` and to the pipelines, which hands on every question it is asked.
 
     Args:
-        model: the generator that it stands for.
+        generator: that it stands for.
         ask: answers a question, sooner or later.
         pause: lets others go on; called after every pass that asked nothing.
         max_positions: longest text in tokens that is taken, besides the model's own limit.
@@ -24,33 +24,34 @@ class SharedModel(MaskGitGenerationMixin):
 
     def __init__(
         self,
-        model: Any,
+        generator: Any,
         ask: Callable[[Question], Any],
         pause: Callable[[], None],
         max_positions: int | None = None,
     ) -> None:
-        self._model, self._ask, self._pause, self._longest = model, ask, pause, max_positions
+        self.generator, self._longest = generator, max_positions
+        self._ask, self._pause = ask, pause
 
     def __getattr__(self, name: str) -> Any:
         """Be the model in all that is not said here."""
-        if name.startswith("__") or name == "_model":  # while it is copied, it has none
+        if name.startswith("__") or name == "generator":  # while it is copied, it has none
             raise AttributeError(name)
-        return getattr(self._model, name)
+        return getattr(self.generator, name)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """Copy the model: the twin of an attention cache is asked by its own row alone."""
-        return copy.deepcopy(self._model, memo)
+        return copy.deepcopy(self.generator, memo)
 
     @property
     def max_positions(self) -> int | None:
         """Longest text in tokens: the model's own limit, or the server's."""
-        limits = (self._model.max_positions, self._longest)
+        limits = (self.generator.max_positions, self._longest)
         return min((limit for limit in limits if limit is not None), default=None)
 
     @property
     def has_token_critic(self) -> bool:
         """Whether the model has a token critic."""
-        return bool(self._model.has_token_critic)
+        return bool(self.generator.has_token_critic)
 
     def __call__(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, **arguments: Any
@@ -79,5 +80,5 @@ class SharedModel(MaskGitGenerationMixin):
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
         """Prepare the arguments of a pass as the model does."""
-        prepared: dict[str, Any] = self._model.prepare_inputs_for_generation(input_ids, **kwargs)
+        prepared: dict[str, Any] = self.generator.prepare_inputs_for_generation(input_ids, **kwargs)
         return prepared

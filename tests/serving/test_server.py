@@ -358,6 +358,19 @@ def test_limits_of_queue_and_time(parts, monkeypatch):
         assert ask(running, "completions", **asked).status_code == 200
 
 
+def test_a_stream_that_runs_out_of_time_says_so_as_an_event(parts, monkeypatch):
+    """Its status is sent by then; OpenAI's client raises on it, with the sentence."""
+    with served(*parts, max_seconds=0.3) as running:
+        hold = hold_up(running, monkeypatch)
+        threading.Timer(0.5, hold.set).start()
+        with (
+            openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as client,
+            pytest.raises(openai.APIError, match="longer than 0.3 seconds"),
+        ):
+            list(client.completions.create(model="tiny", prompt="the cat", stream=True))
+        assert running.engine.counts.decoding == 0
+
+
 def test_health_metrics_and_a_log_without_texts(server, parts, caplog):
     assert server.client.get("/health").json() == {"status": "ok"}
     with caplog.at_level("INFO"):
