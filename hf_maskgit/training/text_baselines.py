@@ -121,8 +121,9 @@ class Wrapper(Ours):
         self, shape: Shape, tokenizer: PreTrainedTokenizerBase, weighted: bool = False
     ) -> None:
         super().__init__(shape, tokenizer)
-        given = {"use_simple_mdlm_loss_weight": weighted}
-        self._wrapper = wrapper_of_x_transformers(self.network, shape.length, 18, **given)
+        self._wrapper = wrapper_of_x_transformers(
+            self.network, shape.length, 18, use_simple_mdlm_loss_weight=weighted
+        )
 
     def loss(self, blocks: Tensor) -> Tensor:
         """Let the wrapper mask and weigh."""

@@ -206,7 +206,8 @@ def test_every_masking_option_says_in_sentences_what_it_is():
 def names_of_places():
     """What the library's code names in each file and function or class, docstrings left out.
 
-    Words that other tools have for an option are advice, and declare nothing.
+    Words that other tools have for an option are advice, and declare nothing; nor does a call that
+    gives an option a value by its name.
     """
     places = {}
     for path in sorted(set(PACKAGE.rglob("*.py")) - {PACKAGE / "training" / "other_names.py"}):
@@ -214,6 +215,7 @@ def names_of_places():
             places.setdefault((path.name, getattr(part, "name", "")), set()).update(
                 value
                 for node in ast.walk(part)
+                if not isinstance(node, ast.keyword)
                 for value in (
                     getattr(node, key, None) for key in ("id", "arg", "attr", "value", "name")
                 )
