@@ -25,24 +25,14 @@ from transformers.dynamic_module_utils import (
 
 from tests.support import measures
 from tests.support.grids import AXES, lost
+from tests.support.house import FOLDERS
 from tests.support.project import CARRIED, PACKAGE, ROOT, Import, imports_of
 from tests.support.tiny_training import write_inputs
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
-# Who may import whom: a folder takes from itself and from those before it. The modules of the
-# package's own folder are for its users; nothing inside goes through them.
-FOLDERS = (
-    "core",
-    "patterns",
-    "evaluation",
-    "training",
-    "hub",
-    "rows",
-    "integrations",
-    "visualization",
-    "serving",
-)
+# Who may import whom stands in `FOLDERS`. The modules of the package's own folder are for its
+# users; nothing inside goes through them.
 CORE_MAY_IMPORT = {"torch", "transformers", "huggingface_hub"} | sys.stdlib_module_names
 
 
