@@ -106,22 +106,29 @@ def keeps(molecule: Any, core: Any) -> bool:
 def internal_diversity(smiles: Sequence[str]) -> float | None:
     """Compute IntDiv of MOSES (arXiv 1811.12823): 1 less the mean similarity of two molecules.
 
-    Tanimoto similarity of Morgan fingerprints, over all pairs, each molecule beside itself too.
-
     Args:
         smiles: of valid molecules.
 
     Returns:
         In [0, 1]; None without any.
     """
+    likeness = mean_similarities(smiles)
+    return 1 - sum(likeness) / len(likeness) if likeness else None
+
+
+def mean_similarities(smiles: Sequence[str]) -> list[float]:
+    """Compute how like all molecules each of them is, in the mean, itself among them.
+
+    Tanimoto similarity of Morgan fingerprints, in [0, 1].
+
+    Args:
+        smiles: of valid molecules.
+    """
     generators = load_rdkit("Chem.rdFingerprintGenerator")
     similarities = load_rdkit("DataStructs").BulkTanimotoSimilarity
     generator = generators.GetMorganGenerator(radius=_RADIUS, fpSize=_BITS)
     prints = [generator.GetFingerprint(read_molecule(one)) for one in smiles]
-    if not prints:
-        return None
-    total = sum(sum(similarities(one, prints)) for one in prints)
-    return 1 - float(total) / len(prints) ** 2
+    return [float(sum(similarities(one, prints))) / len(prints) for one in prints]
 
 
 def draw_grid(smiles: Sequence[str], cores: Sequence[Any], per_row: int = 4) -> Any:
