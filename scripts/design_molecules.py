@@ -1,7 +1,7 @@
 """Design molecules around scaffolds: every one of them keeps its scaffold.
 
     python scripts/design_molecules.py --model runs/molecules/training \
-        --scaffolds 'c1ccc({right:2-16})cc1' '{left:1-12}N1CCN({right:1-12})CC1' \
+        --scaffolds 'c1ccc({right:2-16})cc1' '{left:1-11}N1CCN({right:1-11})CC1' \
         --output_dir runs/molecules/designs
 
 A scaffold is SMILES with fields where atoms may be added, each with how many tokens it may take.
@@ -13,7 +13,7 @@ scaffold marked.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ from hf_maskgit.training.recipes import (
 from hf_maskgit.training.sources import load_texts, only_split
 
 _MOST_DRAWS = 20  # per design that is wanted: then something is wrong with model or scaffold
-_SHOWN = 12
+_SHOWN = 16
 
 
 @dataclass
@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     (folder / "designs.smi").write_text(text, encoding="utf-8")
     (folder / "metrics.json").write_text(json.dumps(figures, indent=2), encoding="utf-8")
     if designs:
-        some = list(designs.items())[:_SHOWN]
+        some = some_of_each(designs, _SHOWN)
         picture = draw_grid([smiles for smiles, _ in some], [cores[which] for _, which in some])
         picture.save(folder / "designs.png")
     print(json.dumps(figures, indent=2))
@@ -218,6 +218,21 @@ def measure(
     if known is not None and designs:
         figures["novel"] = len(designs.keys() - known) / len(designs)
     return designs, figures
+
+
+def some_of_each(designs: Mapping[str, int], most: int) -> list[tuple[str, int]]:
+    """Pick the first designs of every scaffold, as many of each, scaffold by scaffold.
+
+    Args:
+        designs: SMILES with the number of their scaffold, as they came.
+        most: of all together; but one of each scaffold at least.
+    """
+    share = max(1, most // len(set(designs.values())))
+    return [
+        (smiles, which)
+        for which in sorted(set(designs.values()))
+        for smiles in [one for one, of in designs.items() if of == which][:share]
+    ]
 
 
 if __name__ == "__main__":

@@ -143,7 +143,7 @@ def draw_grid(smiles: Sequence[str], cores: Sequence[Any], per_row: int = 4) -> 
     return load_rdkit("Chem.Draw").MolsToGridImage(
         molecules,
         molsPerRow=per_row,
-        subImgSize=(260, 200),
+        subImgSize=(240, 150),
         highlightAtomLists=[m.GetSubstructMatch(c) for m, c in zip(molecules, cores, strict=True)],
         returnPNG=False,
     )

@@ -55,7 +55,7 @@ def test_diversity_is_one_less_the_mean_similarity_of_all_pairs():
 def test_a_picture_has_a_cell_for_every_molecule():
     core = core_of("c1ccccc1{x}")
     picture = draw_grid(["Cc1ccccc1", "Oc1ccccc1", "Nc1ccccc1"], [core] * 3, per_row=2)
-    assert picture.size == (520, 400)
+    assert picture.size == (480, 300)
 
 
 def test_without_rdkit_a_sentence_says_what_to_install(monkeypatch):

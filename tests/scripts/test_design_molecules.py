@@ -1,10 +1,13 @@
 """Designs keep their scaffold, are different, and go on where they were cut off."""
 
 import json
+import re
+from math import prod
 
 import pytest
 import torch
 
+from hf_maskgit.core.blank_lengths import MOST_CANDIDATES
 from hf_maskgit.evaluation.scaffolds import core_of, keeps, read_molecule
 from scripts import design_molecules
 from tests.support.tiny_tokenizers import model_for, molecule_tokenizer
@@ -43,6 +46,22 @@ def test_all_designs_are_valid_different_and_keep_their_scaffold(model, tmp_path
     assert figures["novel"] == sum(smiles not in known for smiles, _ in designs) / 12
     assert json.loads(capsys.readouterr().out) == figures
     assert (tmp_path / "out/designs.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_picture_shows_as_many_of_every_scaffold():
+    designs = {"A": 1, "B": 0, "C": 1, "D": 1, "E": 0}
+    assert design_molecules.some_of_each(designs, 4) == [("B", 0), ("E", 0), ("A", 1), ("C", 1)]
+    assert design_molecules.some_of_each(designs, 1) == [("B", 0), ("A", 1)]
+
+
+def test_the_scaffolds_of_the_description_can_be_filled():
+    """Its command is what a reader copies: the lengths of each are compared at once."""
+    description = str(design_molecules.__doc__)
+    scaffolds = [s for s in re.findall(r"'([^']+)'", description) if "{" in s]
+    assert len(scaffolds) == 2
+    for scaffold in scaffolds:
+        ranges = [range(int(a), int(b) + 1) for a, b in re.findall(r":(\d+)-(\d+)", scaffold)]
+        assert 1 <= prod(map(len, ranges)) <= MOST_CANDIDATES, scaffold
 
 
 def test_a_call_that_was_cut_off_goes_on_to_the_same_designs(model, tmp_path):
