@@ -3,7 +3,7 @@
     python scripts/evaluate_molecules.py --model runs/molecules/training \
         --output_dir runs/molecules/evaluation
 
-Molecules are written from nothing, as long as those of the training (`num_tokens="sampled"`), and
+Molecules are written from nothing, as long as those of the training, and
 kept in `molecules.smi` of the folder as they come: the same command goes on where it was
 interrupted. What decodes them is in `options.json`; another choice needs another folder.
 """
@@ -19,6 +19,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from hf_maskgit import MaskGitForMaskedLM, Pattern
+from hf_maskgit.core.length_law import LengthLaw
 from hf_maskgit.evaluation.molecules import load_moses, moses_metrics, moses_table
 from hf_maskgit.evaluation.progress import ProgressBar
 from hf_maskgit.evaluation.written_folders import claim_folder
@@ -31,6 +32,8 @@ from hf_maskgit.training.recipes import (
     required,
     run_program,
 )
+
+_TOGETHER = 4  # batches whose molecules are sorted by length, so that little is padded
 
 
 @dataclass
@@ -81,34 +84,74 @@ def write(
     options: MoleculeArguments,
     path: Path,
 ) -> list[str]:
-    """Append molecules to a file until there are as many as asked for; batch by batch.
+    """Append molecules to a file until there are as many as asked for; some batches at a time.
 
     Returns:
         As many as asked for, one SMILES each; a line may be empty.
     """
     lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-    # A batch that was cut off is written anew: its seed belongs to a whole one.
-    kept = len(lines) // options.batch_size * options.batch_size
+    # Some batches that were cut off are written anew: their seeds belong to whole ones.
+    together = _TOGETHER * options.batch_size
+    kept = len(lines) // together * together
     path.write_text("".join(f"{line}\n" for line in lines[:kept]), encoding="utf-8")
     molecules, wanted = lines[:kept], options.num_molecules
-    pattern = Pattern.from_smiles(tokenizer) if options.well_formed else None
+    if options.well_formed:
+        decoding = {"pattern": Pattern.from_smiles(tokenizer), **decoding}
     told = ProgressBar("Writing", wanted, "molecule", done=min(kept, wanted))
     is_half = options.mixed_precision == "bf16"
     with told, torch.autocast(model.device.type, torch.bfloat16, is_half):
         while len(molecules) < wanted:
-            rows: Any = model.generate(
-                seed=options.seed + len(molecules),
-                num_return_sequences=options.batch_size,
-                pattern=pattern,
-                **{"num_tokens": "sampled", **decoding},
+            texts = draw(
+                model, tokenizer, decoding, options.batch_size, options.seed + len(molecules)
             )
-            texts = tokenizer.batch_decode(rows, skip_special_tokens=True)
-            texts = ["".join(text.split()) for text in texts]  # SMILES have no blanks
             with path.open("a", encoding="utf-8") as file:
                 file.writelines(f"{text}\n" for text in texts)
             molecules += texts
             told.update(len(texts))
     return molecules[:wanted]
+
+
+def draw(
+    model: MaskGitForMaskedLM,
+    tokenizer: PreTrainedTokenizerBase,
+    decoding: dict[str, Any],
+    batch_size: int,
+    seed: int,
+) -> list[str]:
+    """Write the molecules of some batches; in each batch they are about as long as each other.
+
+    Args:
+        model: the generator.
+        tokenizer: its own.
+        decoding: options of `generate`.
+        batch_size: molecules of a batch.
+        seed: of the first batch; each that follows has the next.
+
+    Returns:
+        `_TOGETHER * batch_size` SMILES, in an order that says nothing of their lengths.
+    """
+    numbers = list(range(_TOGETHER * batch_size))
+    lengths = None
+    if model.config.lengths is not None and not decoding.keys() & {"num_tokens", "max_new_tokens"}:
+        law = LengthLaw(model.config.lengths)
+        draws = torch.Generator().manual_seed(seed)
+        uniforms = torch.rand(len(numbers), generator=draws, dtype=torch.float64)
+        bounds = [1] * len(numbers), [law.longest] * len(numbers)
+        lengths = law.draw(*bounds, uniforms).tolist()
+        numbers.sort(key=lengths.__getitem__)
+    texts = dict.fromkeys(numbers, "")
+    for batch in range(_TOGETHER):
+        part = numbers[batch * batch_size : (batch + 1) * batch_size]
+        asked: dict[str, Any] = {"num_tokens": "sampled"}
+        if lengths is not None:
+            asked = {"max_new_tokens": [lengths[number] for number in part]}
+        rows: Any = model.generate(
+            seed=seed + batch, num_return_sequences=batch_size, **{**asked, **decoding}
+        )
+        written = tokenizer.batch_decode(rows, skip_special_tokens=True)
+        # SMILES have no blanks.
+        texts.update(zip(part, ("".join(text.split()) for text in written), strict=True))
+    return [texts[number] for number in range(len(texts))]
 
 
 if __name__ == "__main__":
