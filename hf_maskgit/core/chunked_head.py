@@ -15,6 +15,7 @@ Letters: N chosen positions, H width of the hidden states, V vocabulary.
 
 import copy
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -110,9 +111,17 @@ def can_hold_back(model: PreTrainedModel, denoiser: Any) -> bool:
 
 def late_logits(denoiser: PreTrainedModel, states: Tensor) -> LateLogits:
     """Return the logits of hidden states (N, H), to be computed where they are read."""
-    positions = torch.arange(len(states), device=states.device)
-    rows = rows_at_a_time(denoiser)
-    return LateLogits(lambda which: run_head(denoiser, states[which]), positions, rows)
+    return LateLogits(_Head(denoiser), states, rows_at_a_time(denoiser))
+
+
+@dataclass(frozen=True)
+class _Head:
+    """The head of a denoiser, of which two are equal if it is the same denoiser's."""
+
+    denoiser: PreTrainedModel
+
+    def __call__(self, states: Tensor) -> Tensor:
+        return run_head(self.denoiser, states)
 
 
 def rows_at_a_time(denoiser: PreTrainedModel) -> int:

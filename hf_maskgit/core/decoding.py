@@ -24,6 +24,8 @@ from .sampler_scores import Distribution, log_probability
 
 # Looks at the rows (B, L) after each pass and may return them changed.
 StepCallback = Callable[[int, DecodingState], DecodingState | None]
+# Makes one pass of some rows, see `reveal_step`, or lets somebody make it with others.
+StepFn = Callable[..., DecodingState]
 # Tells which rows (R,) need no further pass, given their indices and the state of these rows.
 StopFn = Callable[[Tensor, DecodingState], Tensor]
 
@@ -139,6 +141,7 @@ def fill_masks(
     critic_fn: CriticFn | None = None,
     stop_fn: StopFn | None = None,
     on_step_end: StepCallback | None = None,
+    step_fn: StepFn | None = None,
 ) -> Filled:
     """Reveal every masked position.
 
@@ -151,6 +154,7 @@ def fill_masks(
         critic_fn: the critic, where the sampler asks one.
         stop_fn: which rows need no further pass although they hold masks.
         on_step_end: called after every pass with its number, from 0, and all rows.
+        step_fn: makes a pass in place of `reveal_step`, whose arguments it gets.
     """
     keys = torch.tensor([signed(seed) for seed in seeds], device=state.text.device)
     planner, uniforms = Planner(state, sampler), rules_of(sampler).pace.uniforms
@@ -164,7 +168,7 @@ def fill_masks(
             break
         current = state.rows(rows)
         last_revealed = (reveal_steps[rows] == step - 1).sum(1) if step else None
-        after = reveal_step(
+        after = (step_fn or reveal_step)(
             meter.logits,
             rows,
             current,

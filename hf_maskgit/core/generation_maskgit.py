@@ -19,7 +19,7 @@ from transformers.utils import ModelOutput, logging
 
 from .checkpoint_files import stored_options
 from .configuration_maskgit import MaskGitConfig
-from .decoding import Filled, StepCallback, fill_masks
+from .decoding import Filled, StepCallback, StepFn, fill_masks
 from .decoding_constraints import AllowedTokens, asked_processors, asked_warpers
 from .decoding_layout import PackedRows
 from .decoding_observers import Observer
@@ -99,6 +99,7 @@ class MaskGitGenerationMixin:
     device: Any
     __call__: Callable[..., Any]
     output_modalities = ("text",)
+    _step_fn: StepFn | None = None  # of who decodes for many at once
 
     @property
     def max_positions(self) -> int | None:
@@ -231,6 +232,7 @@ class MaskGitGenerationMixin:
             critic_fn=self._critic_fn(rows.real, prompts.token_type_ids),
             stop_fn=stops.stop_fn,
             on_step_end=observer.on_step_end,
+            step_fn=self._step_fn,
         )
         # 5. Put every token back.
         ends = stops.ends(filled.text, rows.can_end)

@@ -33,30 +33,31 @@ class LateLogits:
     """Logits (N, V) that are computed where they are read, some positions at a time.
 
     Args:
-        compute: of (n,) long, which positions; returns their logits (n, V), which nobody else has.
-        positions: (N,) long, which of those that it knows these are.
+        compute: of (n, ..), some of what they are computed of; returns their logits (n, V), which
+            nobody else has.
+        of: (N, ..), what each is computed of: hidden states, or which of all positions it is.
         rows: how many it had best compute at a time.
     """
 
-    def __init__(self, compute: Callable[[Tensor], Tensor], positions: Tensor, rows: int) -> None:
-        self._compute, self._positions, self.rows = compute, positions, rows
+    def __init__(self, compute: Callable[[Tensor], Tensor], of: Tensor, rows: int) -> None:
+        self.compute, self.of, self.rows = compute, of, rows
 
     def __len__(self) -> int:
         """Return N."""
-        return len(self._positions)
+        return len(self.of)
 
     def __getitem__(self, index: Tensor | slice) -> Tensor:
         """Compute some of them, (n, V)."""
-        return self._compute(self._positions[index])
+        return self.compute(self.of[index])
 
     @property
     def device(self) -> torch.device:
         """Where they will be."""
-        return self._positions.device
+        return self.of.device
 
     def only(self, index: Tensor | slice) -> "LateLogits":
         """Return those of some positions, not computed yet."""
-        return LateLogits(self._compute, self._positions[index], self.rows)
+        return LateLogits(self.compute, self.of[index], self.rows)
 
     def packed(self, counts: Sequence[int]) -> Iterator[tuple[int, int, "LateLogits"]]:
         """Cut them between texts of so many positions each, as many as fit or one at a time.
@@ -100,6 +101,13 @@ def joined(parts: Sequence[tuple[Tensor, Tensor | LateLogits]]) -> Tensor | Late
         for where, logits in parts:
             whole[where] = logits[:]
         return whole
+    late = [cast(LateLogits, logits) for _, logits in parts]
+    at_a_time = min(each.rows for each in late)
+    if all(each.compute == late[0].compute for each in late):  # all at once, then
+        of = late[0].of.new_empty(len(parts[0][0]), *late[0].of.shape[1:])
+        for (where, _), logits in zip(parts, late, strict=True):
+            of[where] = logits.of
+        return LateLogits(late[0].compute, of, at_a_time)
     number = torch.stack([where.long().cumsum(0) - 1 for where, _ in parts])  # within its part
 
     def compute(which: Tensor) -> Tensor:
@@ -109,9 +117,8 @@ def joined(parts: Sequence[tuple[Tensor, Tensor | LateLogits]]) -> Tensor | Late
             whole[where[which]] = logits
         return whole
 
-    late = [cast(LateLogits, logits) for _, logits in parts]
     positions = torch.arange(number.shape[1], device=number.device)
-    return LateLogits(compute, positions, min(each.rows for each in late))
+    return LateLogits(compute, positions, at_a_time)
 
 
 class PositionLogits:

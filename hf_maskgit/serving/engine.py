@@ -4,6 +4,10 @@ Every job is an ordinary call of `generate` or of a pipeline, in a greenlet of i
 wherever it asks a network. When all jobs have asked, their questions are joined, and each goes on
 with its own part of the answer. So a job joins with the next pass and leaves when it is done; what
 it asks of its sampler is nobody else's concern; and its text is that of the same call made alone.
+
+It stops before a step of the sampler too: jobs of equal options make it together, in one more
+greenlet, which has them ask their networks (`steps`). Where one of them fails, or leaves, in the
+midst of it, the others go on alone.
 """
 
 import logging
@@ -19,12 +23,14 @@ from typing import Any
 import torch
 from greenlet import GreenletExit, getcurrent, greenlet
 
+from ..core.decoding_turn import DecodingState
 from .errors import QueueFull, TimeIsUp, Unavailable
 from .passes import Question, ask_together, grouped
 from .shared_model import SharedModel
+from .steps import Found, JoinedStep, Step, Wanted
 
 logger = logging.getLogger(__name__)
-_PAUSE = object()
+_PAUSE, _WAITS = object(), object()
 
 
 @dataclass(eq=False)
@@ -44,8 +50,23 @@ class Job:
     seconds: float | None = None
     _deadline: float = math.inf  # on the clock of `time.monotonic`
     _thread: Any = None
-    _asked: Any = None
+    _asked: Any = None  # what it waits for: _PAUSE, or _WAITS for the others of its step
     _passed: bool = False
+
+
+@dataclass(eq=False)
+class _Together:
+    """Jobs in one step of the sampler.
+
+    Attributes:
+        jobs: which.
+        thread: makes the step.
+        asked: numbers of those that it waits for.
+    """
+
+    jobs: list[Job]
+    thread: Any
+    asked: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -55,6 +76,8 @@ class Counts:
     Attributes:
         passes: calls of a network.
         rows: rows of these passes.
+        steps: steps of the sampler that several jobs made together.
+        step_rows: rows of these steps.
         decoding: rows of the jobs in work.
         waiting: rows of the jobs that wait.
         watch: called with the rows of every pass.
@@ -62,6 +85,8 @@ class Counts:
 
     passes: int = 0
     rows: int = 0
+    steps: int = 0
+    step_rows: int = 0
     decoding: int = 0
     waiting: int = 0
     watch: Callable[[int], None] = field(default=lambda rows: None)
@@ -87,13 +112,14 @@ class Engine:
         max_places: int = 16_384,
         max_positions: int | None = None,
     ) -> None:
-        self.model = SharedModel(model, self._ask, self._pause, max_positions)
+        self.model = SharedModel(model, self._ask, self._share, self._pause, max_positions)
         self.counts = Counts()
         self._model, self._max_rows, self._max_queue = model, max_rows, max_queue
         self._max_places = max_places
         self._inbox: SimpleQueue[tuple[str, Job | None]] = SimpleQueue()
         self._waiting: deque[Job] = deque()
         self._jobs: list[Job] = []
+        self._together: list[_Together] = []
         self._lock, self._closed = threading.Lock(), False
         self._worker = threading.Thread(target=self._run, name="hf_maskgit engine", daemon=True)
         self._worker.start()
@@ -166,6 +192,7 @@ class Engine:
                 self._waiting.append(job)
         for job in [*self._waiting, *self._jobs]:
             self._end(job, Unavailable("The server was shut down."))
+        self._go_on_with_steps()  # which were made for them, and end too
 
     def _read_inbox(self) -> bool:
         idle = not self._jobs and not self._waiting
@@ -199,8 +226,16 @@ class Engine:
 
     def _step(self) -> None:
         """Answer what all jobs have asked, and let each go on to its next question."""
-        asked = [job for job in self._jobs if isinstance(job._asked, Question)]
         paused = [job for job in self._jobs if job._asked is _PAUSE]
+        self._begin_steps()
+        self._ask_networks()
+        self._go_on_with_steps()
+        for job in paused:
+            self._resume(job, job._thread.switch)
+
+    def _ask_networks(self) -> None:
+        """Answer all questions, joined."""
+        asked = [job for job in self._jobs if isinstance(job._asked, Question)]
         questions = [job._asked for job in asked]
         answers: list[tuple[Job, Any, BaseException | None]] = []
         for numbers in grouped(questions, self._max_places):
@@ -212,8 +247,64 @@ class Engine:
                 self._resume(job, job._thread.switch, answer)
             else:
                 self._resume(job, job._thread.throw, error)
-        for job in paused:
-            self._resume(job, job._thread.switch)
+
+    def _begin_steps(self) -> None:
+        """Let jobs that are before steps of one kind make one step together."""
+        before = [job for job in self._jobs if isinstance(job._asked, Step)]
+        for numbers in grouped([job._asked for job in before], self._max_places):
+            jobs = [before[i] for i in numbers]
+            if len(jobs) == 1:
+                self._resume(jobs[0], jobs[0]._thread.switch, None)
+                continue
+            step = JoinedStep([job._asked for job in jobs], self._padding, self._switch)
+            self.counts.steps += 1
+            self.counts.step_rows += sum(job.rows for job in jobs)
+            together = _Together(jobs, greenlet(step))
+            self._together.append(together)
+            for job in jobs:
+                job._asked = _WAITS
+            self._go_on(together)
+
+    def _go_on_with_steps(self) -> None:
+        """Go on with each common step whose questions are answered; or let all go on alone."""
+        for together in list(self._together):
+            if any(job not in self._jobs for job in together.jobs):
+                self._go_on_alone(together)
+                continue
+            told = {i: together.jobs[i]._asked for i in together.asked}
+            if all(isinstance(found, Found) for found in told.values()):
+                for i in told:
+                    together.jobs[i]._asked = _WAITS
+                self._go_on(together, told)
+        joined = [job for together in self._together for job in together.jobs]
+        for job in list(self._jobs):
+            if isinstance(job._asked, Found) and job not in joined:
+                self._resume(job, job._thread.switch, None)
+
+    def _go_on(self, together: _Together, *told: Any) -> None:
+        """Go on with a common step, until it asks networks or ends."""
+        try:
+            found = together.thread.switch(*told)
+        except Exception:  # whose fault it is shows when each goes on alone
+            self._go_on_alone(together)
+            return
+        if together.thread.dead:
+            self._together.remove(together)
+            for job, state in zip(together.jobs, found, strict=True):
+                self._resume(job, job._thread.switch, state)
+            return
+        together.asked = list(found)
+        for i, wanted in found.items():
+            self._resume(together.jobs[i], together.jobs[i]._thread.switch, wanted)
+
+    def _go_on_alone(self, together: _Together) -> None:
+        self._together.remove(together)
+        if not together.thread.dead:
+            together.thread.throw(GreenletExit)
+        for job in together.jobs:
+            # One that has asked a network is told when it has its answer.
+            if job in self._jobs and not isinstance(job._asked, Question):
+                self._resume(job, job._thread.switch, None)
 
     def _answers(self, questions: list[Question]) -> list[tuple[Any, BaseException | None]]:
         rows = sum(question.shape[0] for question in questions)
@@ -275,7 +366,16 @@ class Engine:
     def _ask(self, question: Question) -> Any:
         if getcurrent().parent is None:  # outside of any job: nobody to wait for
             return question.ask(self._model)
-        return self._hub.switch(question)
+        return self._switch(question)
+
+    def _share(self, step: Step | Found) -> Wanted | DecodingState | None:
+        if getcurrent().parent is None:
+            return None
+        told: Wanted | DecodingState | None = self._switch(step)
+        return told
+
+    def _switch(self, asked: Any) -> Any:
+        return self._hub.switch(asked)
 
     def _pause(self) -> None:
         job = next((one for one in self._jobs if one._thread is getcurrent()), None)

@@ -6,11 +6,13 @@ Letters: B rows of one question, L its length, H width of the hidden states, N i
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ..core.chunked_head import run_head
 
 
 class Network(NamedTuple):
@@ -53,6 +55,7 @@ _FILLERS = {
     "previous_hidden_states": 0.0,
 }
 _PER_ROW = (*_FILLERS, "has_previous")
+_LATE = "output_head_states"
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,21 +83,38 @@ class Question:
         needed = {"input_ids", "attention_mask", NETWORKS[self.network].positions}
         if not needed <= given.keys() or "labels" in given:
             return None
-        same = tuple(sorted((n, v) for n, v in given.items() if n not in _PER_ROW))
+        same = tuple(sorted((n, v) for n, v in given.items() if n not in (*_PER_ROW, _LATE)))
         if not all(isinstance(value, bool) for _, value in same):
             return None
-        return self.network, tuple(sorted(given)), same
+        return self.network, tuple(sorted(given.keys() - {_LATE})), same
+
+    @property
+    def is_late(self) -> bool:
+        """Whether hidden states are asked for, of which logits are computed later."""
+        return bool(self.arguments.get(_LATE))
 
     def ask(self, model: Any) -> Any:
         """Put the question by itself."""
         return NETWORKS[self.network].run(model, self.arguments)
 
 
-def grouped(questions: Sequence[Question], most_places: int) -> list[list[int]]:
+class Grouped(Protocol):
+    """What is put together: questions, or steps of the sampler."""
+
+    @property
+    def kind(self) -> Any:
+        """What those have in common that go together; None for one that goes by itself."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and length."""
+
+
+def grouped(questions: Sequence[Grouped], most_places: int) -> list[list[int]]:
     """Sort questions into passes: of one kind, of similar lengths, not too many places at once.
 
     Args:
-        questions: in any order.
+        questions: in any order, or steps.
         most_places: rows times length of a pass; a question beyond it goes by itself.
 
     Returns:
@@ -137,12 +157,13 @@ def ask_together(model: Any, questions: Sequence[Question], pad_token_id: int) -
         return [questions[0].ask(model)]
     network = NETWORKS[questions[0].network]
     width = max(question.shape[1] for question in questions)
-    first = questions[0].arguments
+    # Some may want hidden states where others want logits: the pass is one, and behind it the head.
+    late = next((question for question in questions if question.is_late), questions[0])
     joined = {
         name: _joined([q.arguments[name] for q in questions], name, width, pad_token_id)
         if name in _PER_ROW
         else value
-        for name, value in first.items()
+        for name, value in late.arguments.items()
         if value is not None
     }
     output = network.run(model, joined)
@@ -155,8 +176,24 @@ def ask_together(model: Any, questions: Sequence[Question], pad_token_id: int) -
             for i, part in enumerate([] if whole is None else whole.split(sizes)):
                 cut = part[:, : questions[i].shape[1]] if name in network.per_row else part
                 parts[i][name] = cut
+    _add_logits(model, questions, parts)
     absent = dict.fromkeys((*network.per_position, *network.per_row))
     return [SimpleNamespace(**{**absent, **part}) for part in parts]
+
+
+def _add_logits(model: Any, questions: Sequence[Question], parts: Sequence[dict[str, Any]]) -> None:
+    """Compute the logits of those that asked for them and got hidden states with the others."""
+    early = [
+        part
+        for question, part in zip(questions, parts, strict=True)
+        if "head_states" in part and not question.is_late
+    ]
+    if not early:
+        return
+    states = [part.pop("head_states") for part in early]
+    logits = run_head(model.denoiser, torch.cat(states))
+    for part, own in zip(early, logits.split([len(one) for one in states]), strict=True):
+        part["logits"] = own
 
 
 def _joined(values: Sequence[Tensor], name: str, width: int, pad_token_id: int) -> Tensor:

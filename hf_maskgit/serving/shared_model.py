@@ -2,14 +2,19 @@
 
 import copy
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 from torch import Tensor
 
+from ..core.chunked_head import can_hold_back
 from ..core.decoding import StepCallback
 from ..core.decoding_turn import DecodingState
 from ..core.generation_maskgit import MaskGitGenerationMixin
 from .passes import Question
+from .steps import Found, Networks, Step, Wanted
+
+_IN_SHARED_STEP: ContextVar[bool] = ContextVar("in_shared_step", default=False)  # of a greenlet
 
 
 class SharedModel(MaskGitGenerationMixin):
@@ -18,6 +23,8 @@ class SharedModel(MaskGitGenerationMixin):
     Args:
         generator: that it stands for.
         ask: answers a question, sooner or later.
+        share: takes a step, or what a network has said for it: returns what the step wants to know,
+            its rows after it, or None where it is to be made alone.
         pause: lets others go on; called after every pass that asked nothing.
         max_positions: longest text in tokens that is taken, besides the model's own limit.
     """
@@ -26,11 +33,14 @@ class SharedModel(MaskGitGenerationMixin):
         self,
         generator: Any,
         ask: Callable[[Question], Any],
+        share: Callable[[Step | Found], Wanted | DecodingState | None],
         pause: Callable[[], None],
         max_positions: int | None = None,
     ) -> None:
         self.generator, self._longest = generator, max_positions
-        self._ask, self._pause = ask, pause
+        self._ask, self._share, self._pause = ask, share, pause
+        denoiser = getattr(generator, "denoiser", None)  # a stand-in of a model may have none
+        self._holds_back = denoiser is not None and can_hold_back(generator, denoiser)
 
     def __getattr__(self, name: str) -> Any:
         """Be the model in all that is not said here."""
@@ -58,6 +68,8 @@ class SharedModel(MaskGitGenerationMixin):
     ) -> Any:
         """Ask for a pass of the denoiser, under the names of `MaskGitForMaskedLM.forward`."""
         own = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if _IN_SHARED_STEP.get() and self._holds_back:  # for one head of all its rows
+            arguments = {**arguments, "output_head_states": True}
         return self._ask(Question("denoiser", {**own, **arguments}))
 
     def score_tokens(
@@ -77,6 +89,19 @@ class SharedModel(MaskGitGenerationMixin):
             return changed
 
         return super().generate(*args, **kwargs, callback_on_step_end=on_step_end)
+
+    def _step_fn(self, *args: Any) -> DecodingState:
+        """Make a step of the sampler, together with others if there are any."""
+        step = Step(*args)
+        networks = Networks(step)
+        told = self._share(step)
+        before = _IN_SHARED_STEP.set(True)
+        try:
+            while isinstance(told, Wanted):
+                told = self._share(networks.ask(told))
+        finally:
+            _IN_SHARED_STEP.reset(before)
+        return step.alone(networks) if told is None else told
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
         """Prepare the arguments of a pass as the model does."""

@@ -104,17 +104,46 @@ def test_64_mixed_rows_of_a_table_are_to_the_last_bit_what_each_is_alone(engine_
     # they did share passes, those of different options among them
     assert max(len(call.input_ids) for call in model.calls) > 32
     assert engine.counts.rows > 4 * engine.counts.passes
+    # and steps of the sampler, those of equal options
+    assert engine.counts.step_rows > 2 * engine.counts.steps > 0
 
 
-def assert_as_alone(engine_of, model, rows):
+def assert_as_alone(engine_of, model, rows) -> Engine:
     alone = [model.generate(**row) for row in rows]
-    found = together(engine_of(model, max_rows=24), rows)
+    engine = engine_of(model, max_rows=24)
+    found = together(engine, rows)
     assert [one.error for one in found] == [None] * len(rows)
     assert all(torch.equal(one.value, row) for one, row in zip(found, alone, strict=True))
+    return engine
 
 
 def test_mixed_rows_of_a_real_model_in_float64_are_what_each_is_alone(engine_of):
     assert_as_alone(engine_of, tiny_model().double(), calls(len(MIXTURE), MIXTURE))
+
+
+@pytest.mark.parametrize("options", MIXTURE, ids=str)
+def test_rows_of_equal_options_make_one_step_and_are_what_each_is_alone(engine_of, options):
+    """Other lengths, seeds and prompts, and one that asks for several texts."""
+    rows = calls(5, [options])
+    if "do_sample" not in options and options.get("preset") != "llada":  # which draw nothing
+        rows.append({**rows[0], "seed": [7, 8], "num_return_sequences": 2})
+    engine = assert_as_alone(engine_of, tiny_model(self_cond="pace" not in options).double(), rows)
+    assert engine.counts.step_rows >= 3 * engine.counts.steps > 0
+
+
+@pytest.mark.parametrize("options", WITH_CRITIC, ids=str)
+def test_a_common_step_has_each_row_judged_by_its_own_critic(engine_of, options):
+    model = tiny_model(token_critic="self").double()
+    assert assert_as_alone(engine_of, model, calls(5, [options])).counts.steps
+
+
+def test_a_long_vocabulary_and_logits_computed_late(engine_of, monkeypatch):
+    """The head runs once for all rows of a step, whether a row alone would ask for it or not."""
+    monkeypatch.setattr("hf_maskgit.core.chunked_head._USED_AGAIN", 40)
+    monkeypatch.setattr("hf_maskgit.core.chunked_head._READ_ELEMENTS", {True: 40 * 80, False: 1})
+    mixture = [{"steps": 4}, {"steps": 4}, {"order": "confidence", "steps": 3}]
+    rows = calls(9, mixture)
+    assert assert_as_alone(engine_of, tiny_model().double(), rows).counts.steps
 
 
 @pytest.mark.slow
@@ -129,6 +158,8 @@ def test_mixed_rows_of_a_real_model_in_float64_are_what_each_is_alone(engine_of)
     ids=str,
 )
 def test_64_of_them_with_every_kind_of_encoder(engine_of, kind, options):
+    if options.get("token_critic") == "separate":
+        options = {**options, "critic_config": tiny_model().config.text_config}
     mixture = [
         one
         for one in MIXTURE + (WITH_CRITIC if "token_critic" in options else [])
@@ -187,6 +218,54 @@ def test_a_row_that_fails_fails_alone(engine_of):
     assert isinstance(found[1].error, RuntimeError)
     assert isinstance(found[3].error, ValueError)
     for i in (0, 2, 4, 5):
+        assert torch.equal(found[i].value, alone[i])
+
+
+def test_a_row_that_fails_in_the_midst_of_a_common_step_leaves_no_trace(engine_of):
+    """The others make the step alone with what their networks said: none is asked twice."""
+    model = tiny_model(self_cond=True).double()
+    rows = calls(4, [{"steps": 4, "return_dict_in_generate": True}])
+    alone = [model.generate(**row) for row in rows]
+    rows[1]["input_ids"] = torch.full((1, 5), 33)
+    plain = model.forward
+    asked = []
+
+    def forward(input_ids, *args, **kwargs):
+        if (input_ids == 33).any():
+            asked.append(len(input_ids))
+            if len(asked) > 1:  # not in its first pass
+                raise RuntimeError("of the network")
+        return plain(input_ids, *args, **kwargs)
+
+    model.forward = forward
+    engine = engine_of(model)
+    found = together(engine, rows)
+    assert isinstance(found[1].error, RuntimeError)
+    assert engine.counts.steps
+    for i in (0, 2, 3):
+        assert torch.equal(found[i].value.sequences, alone[i].sequences)
+        assert torch.equal(found[i].value.denoiser_passes, alone[i].denoiser_passes)
+
+
+def test_a_step_that_fails_is_made_by_each_row_alone(engine_of):
+    """Logits of one row are no distribution: that one is told so, and the others go on."""
+    model = TableModel(tiny_config())
+    rows = calls(5, [{"steps": 4}])
+    alone = [model.generate(**row) for row in rows]
+    plain = type(model).__call__
+
+    class Broken(TableModel):
+        def __call__(self, input_ids, attention_mask, masked_positions, **kwargs):
+            found = plain(self, input_ids, attention_mask, masked_positions, **kwargs)
+            bad = (input_ids == 33).any(1)[masked_positions.nonzero()[:, 0]]
+            found.logits[bad] = float("nan")
+            return found
+
+    model.__class__ = Broken
+    rows[2]["input_ids"] = torch.full((1, 5), 33)
+    found = together(engine_of(model), rows)
+    assert isinstance(found[2].error, ValueError)
+    for i in (0, 1, 3, 4):
         assert torch.equal(found[i].value, alone[i])
 
 
@@ -257,8 +336,9 @@ def test_passes_hold_questions_of_one_kind_of_like_lengths_and_not_too_many():
     # 3 rows of 12 and 1 of 10 would be 48 places
     assert sorted(map(sorted, grouped(questions, 40))) == [[0, 2], [1], [3], [4]]
     types = question(1, 10, token_type_ids=torch.zeros(1, 10).long())
+    # whether logits are wanted or what they are computed of, the pass is one
     late = question(1, 10, output_head_states=True)
-    assert grouped([questions[0], types, late], 1000) == [[0], [1], [2]]
+    assert grouped([questions[0], types, late], 1000) == [[0, 2], [1]]
     # with labels there is a loss, which is one number for all
     labelled = question(1, 10, labels=torch.zeros(1, 10).long())
     assert grouped([labelled, labelled], 1000) == [[0], [1]]
@@ -285,9 +365,13 @@ def test_answers_of_joined_questions_are_those_of_each():
                 },
             )
         )
+    questions.insert(
+        1, Question("denoiser", {**questions[0].arguments, "output_head_states": True})
+    )
     with torch.no_grad():
         found = ask_together(model, questions, 0)
         for one, answer in zip(questions, found, strict=True):
             alone = one.ask(model)
             torch.testing.assert_close(answer.logits, alone.logits)
+            torch.testing.assert_close(answer.head_states, alone.head_states)
             torch.testing.assert_close(answer.last_hidden_state, alone.last_hidden_state)
