@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from ..core.configuration_maskgit import MaskGitConfig
+from ..core.generation_config_maskgit import MaskGitGenerationConfig
 from ..core.masking import Masking
 from ..core.options import check, options_of
 from ..evaluation.bound import Estimation, check_num_samples
@@ -87,6 +88,12 @@ class ModelArguments:
         "folder. Default: a copy of the encoder.",
     )
     critic_loss_weight: float | None = _left_out("critic_loss_weight")
+    decoding: str | None = option(
+        None,
+        "Options of `generate` that are stored with the model, for the texts of evaluations and "
+        'for calls that do not name them: a JSON object such as \'{"order": "margin"}\', in a '
+        "recipe also a mapping.",
+    )
 
     def __post_init__(self) -> None:
         """Check ranges and what belongs together."""
@@ -95,6 +102,9 @@ class ModelArguments:
             check(name, value, options_of(MaskGitConfig)[name])
         if self.encoder_overrides and not self.from_scratch:
             check_dropouts(json_object("encoder_overrides", self.encoder_overrides))
+        if self.decoding:
+            # Said here, since the first text is decoded at the first evaluation.
+            MaskGitGenerationConfig(**json_object("decoding", self.decoding)).resolve_choices()
         if self.critic is not None and self.token_critic == "self":
             raise ValueError(
                 "`critic` names the encoder of a separate critic, and token_critic='self' has "

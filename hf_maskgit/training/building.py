@@ -18,6 +18,7 @@ from transformers import (
 from ..core.configuration_maskgit import MaskGitConfig, own_fields
 from ..core.encoder_kinds import head_bias, resize
 from ..core.encoder_loading import load_critic, load_encoder
+from ..core.generation_config_maskgit import MaskGitGenerationConfig
 from ..core.masking import maskable_positions
 from ..core.modeling_maskgit import MaskGitForMaskedLM
 from ..core.special_tokens import rows_needed
@@ -78,12 +79,18 @@ def load_model(options: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> M
             ids than the encoder has rows, or an attention that cannot be had here.
     """
     try:
-        return _load_model(options, tokenizer)
+        model = _load_model(options, tokenizer)
     except (ValueError, ImportError) as error:  # of transformers: an unknown one, or no package
         chosen = options.attn_implementation
         if chosen is None or not ("attn" in str(error) or chosen in str(error)):
             raise
         raise ValueError(f"attn_implementation={chosen!r} cannot be used: {error}") from error
+    if options.decoding:
+        # As in a call: a sampler that is named takes nothing of a stored one.
+        named = MaskGitGenerationConfig(**json_object("decoding", options.decoding))
+        named.complete(named.without_conflicts(model.generation_config.to_dict()))
+        model.generation_config = named
+    return model
 
 
 def _load_model(options: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> MaskGitForMaskedLM:

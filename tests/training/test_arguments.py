@@ -131,6 +131,13 @@ def test_faulty_recipes_are_named(tmp_path, capsys):
         (['--encoder_overrides={"layerdrop": 1}'], "'layerdrop' to 1; it is a probability in"),
         (['--encoder_overrides={"layerdrop": "0"}'], "to '0'; it is a probability in [0, 1)"),
         (["--encoder_overrides=0.1"], "`encoder_overrides` must be a JSON object such as"),
+        (["--decoding=[]"], "`decoding` must be a JSON object such as"),
+        (['--decoding={"oder": "margin"}'], "oder"),
+        (
+            ['--decoding={"order": "margin", "remask": "remdm_conf"}'],
+            "goes with order 'random', got order='margin'",
+        ),
+        (['--decoding={"steps": 0}'], "`steps` must be an integer of at least 1, got 0"),
         (["--schedule=square"], "invalid choice: 'square'"),
         (["--lr_scheduler_type=step"], "invalid choice: 'step'"),
         (["--choice=poisson"], "invalid choice: 'poisson'"),

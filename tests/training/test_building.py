@@ -7,7 +7,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from hf_maskgit import DataCollatorForMaskGit
+from hf_maskgit import DataCollatorForMaskGit, MaskGitForMaskedLM
 from hf_maskgit.training.arguments import DataArguments, ModelArguments, TrainArguments
 from hf_maskgit.training.building import (
     encoder_config,
@@ -66,6 +66,30 @@ def test_a_generator_goes_on_with_its_own_settings_unless_others_are_named(tmp_p
     assert all(map(torch.equal, model.state_dict().values(), saved.state_dict().values()))
     model = load_model(ModelArguments(encoder=str(tmp_path), corruption_prob=0.0), tokenizer)
     assert (model.config.schedule, model.config.corruption_prob) == ("cosine", 0.0)
+
+
+@pytest.mark.parametrize("is_generator", [False, True])
+def test_options_of_decoding_are_stored_with_the_model(tmp_path, tokenizer, is_generator):
+    saved = tiny_model() if is_generator else tiny_encoder()
+    if is_generator:
+        saved.generation_config.update(temperature=0.5, choice_temperature=3.0)
+    saved.save_pretrained(tmp_path / "from")
+    chosen = '{"order": "margin", "choice_temperature": 0.25, "num_tokens": "sampled"}'
+    options = ModelArguments(encoder=str(tmp_path / "from"), decoding=chosen)
+    load_model(options, tokenizer).save_pretrained(tmp_path / "to")
+    stored = MaskGitForMaskedLM.from_pretrained(tmp_path / "to").generation_config
+    found = stored.order, stored.choice_temperature, stored.num_tokens
+    assert found == ("margin", 0.25, "sampled")
+    assert stored.temperature == (0.5 if is_generator else 1.0)
+
+
+def test_a_sampler_that_is_named_takes_nothing_of_a_stored_one(tmp_path, tokenizer):
+    saved = tiny_model()
+    saved.generation_config.update(remask="remdm_conf", temperature=0.5)
+    saved.save_pretrained(tmp_path)
+    options = ModelArguments(encoder=str(tmp_path), decoding='{"order": "margin"}')
+    stored = load_model(options, tokenizer).generation_config
+    assert (stored.order, stored.remask, stored.temperature) == ("margin", None, 0.5)
 
 
 def test_a_new_encoder_takes_its_shape_from_any_description(tmp_path, tokenizer):
