@@ -3,10 +3,12 @@
 Letters: S states of the automaton of bytes, V vocabulary.
 """
 
+import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +25,7 @@ _BLOCK = 2**22  # walks side by side
 _MOST_STATES = 8 * MOST_STATES  # of bytes: several make one of tokens
 # To compile: an automaton of so many states takes a second and a tenth of it.
 _MOST_SECONDS = 30
+_SECONDS: ContextVar[float | None] = ContextVar("seconds", default=None)  # where they are fewer
 _MOST_GIB = 4
 _LAST = "\U0010ffff"  # no character, and the last of Unicode
 _EXTRA = (
@@ -46,6 +49,16 @@ class ByteAutomaton(NamedTuple):
     start: int
 
 
+@contextlib.contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Give each regular expression that is compiled in here so many seconds."""
+    before = _SECONDS.set(seconds)
+    try:
+        yield
+    finally:
+        _SECONDS.reset(before)
+
+
 def bytes_of_regex(regex: str) -> ByteAutomaton:
     """Compile a regular expression, matched by whole texts.
 
@@ -66,11 +79,11 @@ def bytes_of_regex(regex: str) -> ByteAutomaton:
     }
     # A file of the working folder does not stand for a module of Python's: -P.
     command = [sys.executable, "-P", str(Path(__file__).with_name("regex_process.py"))]
-    said = json.dumps(asked).encode()
+    said, seconds = json.dumps(asked).encode(), _SECONDS.get() or _MOST_SECONDS
     try:
-        ended = subprocess.run(command, input=said, capture_output=True, timeout=_MOST_SECONDS)
+        ended = subprocess.run(command, input=said, capture_output=True, timeout=seconds)
     except subprocess.TimeoutExpired as error:
-        raise ValueError(_too_large(regex, f"{_MOST_SECONDS} seconds")) from error
+        raise ValueError(_too_large(regex, f"{seconds:g} seconds")) from error
     line, _, moves = ended.stdout.partition(b"\n")
     if ended.returncode < 0 or b"MemoryError" in ended.stderr:
         raise ValueError(_too_large(regex, f"{_MOST_GIB} GiB of memory"))

@@ -18,12 +18,14 @@ from starlette.requests import ClientDisconnect
 
 from ..core.checkpoint_files import raised_in
 from .body_limit import read_json
+from .compilers import Compilers
 from .completions import Completions
 from .engine import Engine
 from .errors import BadRequest, Failure, NoSuchModel, NoSuchPlace, Refusal
 from .fields import Limits
 from .infilling import Infilling
 from .metrics import Metrics
+from .reader import Reader
 from .running import Running, Told
 from .tasks import Json, Reading
 
@@ -55,7 +57,7 @@ class Server:
         log_texts: bool = False,
     ) -> None:
         self.engine, self.name, self.metrics = engine, name, Metrics(engine)
-        self.readers: dict[str, Completions | Infilling] = {
+        self.readers: dict[str, Reader] = {
             "/v1/completions": Completions(engine.model, tokenizer, name, limits),
             "/v1/infill": Infilling(engine.model, tokenizer, name, limits),
         }
@@ -63,11 +65,13 @@ class Server:
         self._began = int(time.time())
         # One thread: a tokenizer is not to be asked by two at once.
         self._reading = ThreadPoolExecutor(1, "hf_maskgit reader")
+        self._compilers = Compilers(tokenizer, limits.max_compiling, limits.max_pattern_seconds)
 
     def close(self) -> None:
         """End what is in work."""
         self.engine.close()
         self._reading.shutdown(wait=False, cancel_futures=True)
+        self._compilers.close()
 
     def card(self) -> Json:
         """Return the served model, in OpenAI's words."""
@@ -92,8 +96,11 @@ class Server:
 
     async def _answer(self, request: Request, path: str, began: float) -> Response:
         body = await read_json(request, self._max_bytes)
-        loop = asyncio.get_running_loop()
-        reading: Reading = await loop.run_in_executor(self._reading, self.readers[path].read, body)
+        loop, reader = asyncio.get_running_loop(), self.readers[path]
+        fields = await loop.run_in_executor(self._reading, reader.begin, body)
+        if reader.must_compile(fields):  # meanwhile others are read
+            fields = await self._compilers.compile(fields)
+        reading = await loop.run_in_executor(self._reading, reader.read, fields)
         if self._log_texts:
             logger.info("%s %s", path, json.dumps(list(reading.log), ensure_ascii=False))
         running = Running(self.engine, list(reading.tasks), self._max_seconds)

@@ -11,17 +11,16 @@ import torch
 from torch import Tensor
 
 from ..core.decoding_prompts import ids_of_decoding
-from ..core.generation_config_maskgit import OPTIONS, MaskGitGenerationConfig
+from ..core.generation_config_maskgit import MaskGitGenerationConfig
 from ..core.noise import mix
 from ..core.options import shown
 from ..core.pipeline_splicing import continuation
 from ..core.pipeline_text_generation import MaskGitTextGenerationPipeline
 from ..core.unknown_tokens import counted_before
 from .errors import BadRequest
-from .fields import Limits, arguments_of, check_texts_asked, checked, flag, seed_of
+from .fields import check_texts_asked, flag, seed_of
+from .reader import Reader
 from .tasks import Emit, Json, Reading, Task, head
-
-_OWN = ("prompt", "stream", "stream_options", "echo", "logprobs")
 
 
 @dataclass(frozen=True)
@@ -54,31 +53,14 @@ class Choice:
     log_probabilities: list[float]
 
 
-class Completions:
-    """Reads requests for completions.
+class Completions(Reader):
+    """Reads requests for completions."""
 
-    Args:
-        model: that the engine asks, an `Engine.model`.
-        tokenizer: its tokenizer.
-        name: under which the model is served.
-        limits: of one request.
-    """
+    own = ("prompt", "stream", "stream_options", "echo", "logprobs")
+    pipeline = MaskGitTextGenerationPipeline
 
-    def __init__(self, model: Any, tokenizer: Any, name: str, limits: Limits) -> None:
-        self._model, self._tokenizer, self._name, self._limits = model, tokenizer, name, limits
-        self._pipeline = MaskGitTextGenerationPipeline(model.generator, tokenizer=tokenizer)
-        self._pipeline.model = model
-
-    def read(self, body: Any) -> Reading:
-        """Understand a request, with every check that needs no pass.
-
-        Args:
-            body: its JSON.
-
-        Raises:
-            Refusal, ValueError, TypeError: a sentence, for what cannot be done.
-        """
-        fields = checked(body, _OWN, self._name)
+    def read(self, fields: Json) -> Reading:
+        """Understand a request, with every check that needs no pass."""
         stream, echo = flag(fields, "stream"), flag(fields, "echo")
         usage = _includes_usage(fields.pop("stream_options", None), stream)
         shows = _logprobs(fields.pop("logprobs", None))
@@ -87,8 +69,7 @@ class Completions:
             del fields["temperature"]  # OpenAI's word for it
             fields["do_sample"] = False
         given = fields.pop("prompt", "")
-        options = arguments_of(fields, self._tokenizer, self._limits)
-        resolved = self._resolved(options)
+        options, resolved = self._options(fields)
         prompts = self._prompts(given, resolved)
         copies = options.pop("num_return_sequences", None) or resolved.num_return_sequences
         check_texts_asked(len(prompts) * copies, self._limits)
@@ -102,13 +83,6 @@ class Completions:
         words = _Words(*own, seed, echo, shows, usage)
         texts = [prompt.text for prompt in prompts]
         return Reading(tasks, words.answer, stream, words.tell, words.close, words.finish, texts)
-
-    def _resolved(self, options: Json) -> MaskGitGenerationConfig:
-        named = {name: value for name, value in options.items() if name in OPTIONS}
-        resolved: MaskGitGenerationConfig = self._model.resolve_options(
-            None, options.get("preset"), named
-        )
-        return resolved
 
     def _prompts(self, given: Any, resolved: MaskGitGenerationConfig) -> list[Prompt]:
         """Read texts, or lists of ids, one or several."""

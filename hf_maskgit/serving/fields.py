@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from ..core.generation_config_maskgit import OPTIONS, unknown_options
 from ..core.options import shown
-from ..core.pipeline_fields import compiled
 from .errors import BadRequest, NoSuchModel
 
 # Words of OpenAI's for options of `generate`.
@@ -47,10 +45,14 @@ class Limits:
     Attributes:
         max_texts: texts that it gets.
         max_pattern_chars: characters of the patterns that it has compiled.
+        max_pattern_seconds: that each of its regular expressions may take.
+        max_compiling: requests whose patterns are compiled at the same time, which all share.
     """
 
     max_texts: int = 128
     max_pattern_chars: int = 2000
+    max_pattern_seconds: float = 30.0
+    max_compiling: int = 2
 
 
 def checked(fields: Any, own: Sequence[str], model: str) -> dict[str, Any]:
@@ -124,24 +126,16 @@ def texts_of(name: str, value: Any) -> list[str]:
     return texts
 
 
-def arguments_of(
-    fields: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, limits: Limits
-) -> dict[str, Any]:
-    """Turn fields into arguments of `generate`: lists to tensors, patterns to what they compile to.
+def arguments_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn fields into arguments of `generate`.
 
     Args:
         fields: from `checked`, without what is the endpoint's own.
-        tokenizer: of the model.
-        limits: of one request.
 
     Raises:
         BadRequest: for an argument that JSON cannot say so.
-        ValueError: for a pattern that is none.
     """
     arguments = dict(fields)
-    check_patterns(arguments, limits)
-    if arguments.get("pattern") is not None:
-        arguments["pattern"] = compiled({"pattern": arguments["pattern"]}, tokenizer)["pattern"]
     allowed = arguments.get("allowed_token_ids")
     if isinstance(allowed, dict):  # the names of an object are texts in JSON
         if not all(name.lstrip("-").isdecimal() for name in allowed):

@@ -4,55 +4,27 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..core.decoding_turn import DecodingState
-from ..core.generation_config_maskgit import OPTIONS
 from ..core.pipeline_infilling import InfillingPipeline
-from .fields import (
-    Limits,
-    arguments_of,
-    check_texts_asked,
-    checked,
-    flag,
-    seed_of,
-    texts_of,
-)
+from .fields import check_texts_asked, flag, seed_of, texts_of
+from .reader import Reader
 from .tasks import Emit, Json, Reading, Task, head
 
 # Words of the pipeline's own.
 _PIPELINE = ("blank_lengths", "length", "length_samples", "patterns", "choices", "num_distinct")
-_OWN = ("text", "stream", *_PIPELINE)
 
 
-class Infilling:
-    """Reads requests for texts to fill.
+class Infilling(Reader):
+    """Reads requests for texts to fill."""
 
-    Args:
-        model: that the engine asks, an `Engine.model`.
-        tokenizer: its tokenizer.
-        name: under which the model is served.
-        limits: of one request.
-    """
+    own = ("text", "stream", *_PIPELINE)
+    pipeline = InfillingPipeline
 
-    def __init__(self, model: Any, tokenizer: Any, name: str, limits: Limits) -> None:
-        self._model, self._tokenizer, self._name, self._limits = model, tokenizer, name, limits
-        self._pipeline = InfillingPipeline(model.generator, tokenizer=tokenizer)
-        self._pipeline.model = model
-
-    def read(self, body: Any) -> Reading:
-        """Understand a request, with every check that needs no pass.
-
-        Args:
-            body: its JSON.
-
-        Raises:
-            Refusal, ValueError, TypeError: a sentence, for what cannot be done.
-        """
-        fields = checked(body, _OWN, self._name)
+    def read(self, fields: Json) -> Reading:
+        """Understand a request, with every check that needs no pass."""
         stream = flag(fields, "stream")
         texts = texts_of("text", fields.pop("text", None))
         seed = seed_of(fields)
-        options = arguments_of(fields, self._tokenizer, self._limits)
-        named = {name: value for name, value in options.items() if name in OPTIONS}
-        resolved = self._model.resolve_options(None, options.get("preset"), named)
+        options, resolved = self._options(fields)
         check_texts_asked(len(texts) * resolved.num_return_sequences, self._limits)
         if resolved.stop_strings is not None:
             options["tokenizer"] = self._tokenizer

@@ -11,7 +11,7 @@ import logging
 import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -43,6 +43,8 @@ class ServeArguments:
     )
     max_texts: int = option(128, "Texts that one request may ask for.")
     max_pattern_chars: int = option(2000, "Longest pattern that is compiled for a request.")
+    max_pattern_seconds: float = option(30.0, "Longest time to compile a regular expression.")
+    max_compiling: int = option(2, "Requests whose patterns are compiled at once; others wait.")
     max_body: int = option(1_000_000, "Longest body of a request, in bytes.")
     max_seconds: float = option(120.0, "Longest time of one request, waiting included.")
     drain_seconds: int = option(30, "Time that requests in work get after SIGTERM.")
@@ -54,10 +56,11 @@ class ServeArguments:
     def __post_init__(self) -> None:
         """Check ranges."""
         counts = ("max_rows", "max_places", "max_positions", "max_texts", "max_pattern_chars")
-        check_least(self, **dict.fromkeys((*counts, "max_body"), 1))
+        check_least(self, **dict.fromkeys((*counts, "max_compiling", "max_body"), 1))
         check_least(self, port=0, max_queue=0, drain_seconds=0)
-        if not self.max_seconds > 0:
-            raise ValueError(f"`max_seconds` must be greater than 0, got {self.max_seconds}.")
+        for name in ("max_seconds", "max_pattern_seconds"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"`{name}` must be greater than 0, got {getattr(self, name)}.")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -88,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     engine = Engine(
         model, options.max_rows, options.max_queue, options.max_places, options.max_positions
     )
-    limits = Limits(options.max_texts, options.max_pattern_chars)
+    limits = Limits(**{each.name: getattr(options, each.name) for each in fields(Limits)})
     of_requests = limits, options.max_body, options.max_seconds, options.log_texts
     app = make_app(Server(engine, tokenizer, name, *of_requests))
     host, port = listening.getsockname()[:2]

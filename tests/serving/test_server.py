@@ -17,6 +17,7 @@ from transformers import pipeline
 
 from hf_maskgit.core.noise import mix
 from hf_maskgit.serving.program import ServeArguments, listen
+from hf_maskgit.serving.reader import Reader
 from tests.support.project import ROOT
 from tests.support.served import served, until
 from tests.support.tiny_tokenizers import model_for, wordpiece_tokenizer
@@ -338,6 +339,38 @@ def test_a_client_that_leaves_frees_its_rows(server, monkeypatch):
     until(lambda: b"maskgit_clients_left_total 2.0" in server.client.get("/metrics").content)
 
 
+def test_patterns_are_compiled_some_at_a_time_and_hold_up_no_others(parts, monkeypatch):
+    plain, inside, at_once, go_on = Reader.compile, [], [], threading.Event()
+
+    def slow(fields, tokenizer):
+        inside.append(tokenizer)
+        at_once.append(len(inside))
+        assert go_on.wait(30)
+        inside.remove(tokenizer)
+        return plain(fields, tokenizer)
+
+    monkeypatch.setattr(Reader, "compile", staticmethod(slow))
+    asked = {"prompt": "the", "max_tokens": 2, "pattern": "sat (sat|the)"}
+    pool = concurrent.futures.ThreadPoolExecutor(3)
+    with served(*parts, max_compiling=2) as running, pool:
+        three = [pool.submit(ask, running, "completions", **asked) for _ in range(3)]
+        until(lambda: len(inside) == 2)
+        assert inside[0] is not inside[1]  # no tokenizer is asked by two
+        assert ask(running, "completions", prompt="the", max_tokens=2).status_code == 200
+        go_on.set()
+        texts = [one.result().json()["choices"][0]["text"] for one in three]
+    assert set(texts) <= {" sat sat", " sat the"}
+    assert max(at_once) == 2
+
+
+def test_a_server_has_its_own_time_for_an_expression(parts):
+    with served(*parts, max_pattern_seconds=0.2) as running:
+        status, message = refusal(
+            ask(running, "completions", prompt="the", pattern="(a|b)*a(a|b){30}")
+        )
+        assert (status, "was not compiled within 0.2 seconds" in message) == (400, True)
+
+
 def test_limits_of_queue_and_time(parts, monkeypatch):
     with served(*parts, max_rows=1, max_queue=1, max_seconds=0.5) as running:
         hold = hold_up(running, monkeypatch)
@@ -402,6 +435,8 @@ def test_options_of_the_program_are_checked():
         ServeArguments(model="m", max_rows=0)
     with pytest.raises(ValueError, match="`max_seconds` must be greater than 0, got 0"):
         ServeArguments(model="m", max_seconds=0)
+    with pytest.raises(ValueError, match="`max_pattern_seconds` must be greater than 0, got 0"):
+        ServeArguments(model="m", max_pattern_seconds=0)
     with listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ValueError, match=f"Cannot listen at 127.0.0.1:{port}: "):

@@ -1,13 +1,15 @@
 """Measures the server: throughput beside single texts, waiting times, memory, wrong texts.
 
     python -m tests.support.load_test --num_requests 200
-    python -m tests.support.load_test --model runs/verses --num_requests 10000 --concurrent 16
+    python -m tests.support.load_test --options equal --num_requests 64
+    python -m tests.support.load_test --size tiny --num_requests 1000 --rounds 10 --concurrent 16
 
-The server runs in a process of its own, and is asked by as many clients at once as the line says.
-Every text is compared with what the pipeline writes of the same prompt, options and seed alone: a
-text that differs is counted as wrong, and ends the program with exit code 1. What is called
-sequential is that pipeline, in this process, without any server. Rounds are interleaved and told by
-their median, since a machine is seldom idle.
+The server runs in a process of its own, and is asked by as many clients at once as the line says,
+for texts of other prompts, seeds and lengths; with other options too, or with the same. Every text
+is compared with what the pipeline writes of the same prompt, options and seed alone: a text that
+differs is counted as wrong, and ends the program with exit code 1. What is called sequential is
+that pipeline, in this process, without any server. Rounds, its own among them, are interleaved and
+told by their median, since a machine is seldom idle.
 """
 
 import contextlib
@@ -37,13 +39,19 @@ from tests.support.project import ROOT
 from tests.support.tiny_tokenizers import wordpiece_tokenizer
 
 PROMPTS = ("the cat", "And God said", "is it the ball", "the cat sat on the mat, playing")
-MIXTURE: tuple[dict[str, Any], ...] = (
-    {"steps": 8},
-    {"preset": "llada", "steps": 16},
-    {"order": "random", "top_p": 0.9, "steps": 12},
-    {"preset": "remdm", "steps": 16},
-    {"do_sample": False, "steps": 8},
-)
+# Options of the requests, one after the other. Those of llada's have a cache, and share no pass.
+MIXTURES: dict[str, tuple[dict[str, Any], ...]] = {
+    "mixed": (
+        {"steps": 8},
+        {"preset": "llada", "steps": 16},
+        {"order": "random", "top_p": 0.9, "steps": 12},
+        {"preset": "remdm", "steps": 16},
+        {"do_sample": False, "steps": 8},
+    ),
+    "equal": ({"steps": 8},),
+}
+# Width, layers and heads of the generator that is made where none is named.
+SIZES = {"small": (384, 6, 6), "tiny": (32, 2, 2)}
 
 
 @dataclass
@@ -51,7 +59,11 @@ class LoadArguments:
     """What is served, and how hard it is asked."""
 
     model: str | None = option(
-        None, "Generator; default: a new one of 6 layers of 384, with the weights of seed 0."
+        None, "Generator; default: a new one with the weights of seed 0 and 120 tokens."
+    )
+    size: str = option("small", "Of the new one: 6 layers of 384, or 2 of 32.", choices=list(SIZES))
+    options: str = option(
+        "mixed", "Of the requests: of five sorts, or all the same.", choices=list(MIXTURES)
     )
     num_requests: int = option(200, "Requests of each round, of a text each.")
     concurrent: list[int] | None = option(None, "Clients at once; default: 1, 4 and 16.")
@@ -81,16 +93,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     (options,) = parse_options((LoadArguments,), argv, "Measure the server.")
     torch.set_num_threads(options.num_threads)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = options.model or new_model(Path(scratch))
+        folder = options.model or new_model(Path(scratch), options.size)
         requests = [request(i, options) for i in range(options.num_checked)]
         print(f"{options.num_checked} texts are written one by one ...", flush=True)
-        expected, seconds = alone(folder, requests, options)
+        write = writer(folder, options)
+        expected, _ = alone(write, requests)
         with serving(folder, options) as (url, process):
-            before = resident(process)
-            found = measure(url, requests, expected, options)
-            memory = f"{before} before any request, {resident(process)} at the end"
-    report(found, seconds / len(requests), options)
-    print(f"resident memory of the server: {memory}")
+            memory = [resident(process)]
+            found, alone_seconds = {}, []
+            for counted in measure(url, requests, expected, options):
+                found = counted
+                alone_seconds.append(alone(write, requests)[1] / len(requests))
+                memory.append(resident(process))
+    report(found, statistics.median(alone_seconds), options)
+    each = options.num_requests * len(found)
+    told = ", ".join(f"{size} after {each * i}" for i, size in enumerate(memory))
+    print(f"resident memory of the server, by requests: {told}")
     wrong = sum(one.wrong for rounds in found.values() for one in rounds)
     print(f"wrong texts: {wrong} of {sum(len(one.waits) for r in found.values() for one in r)}")
     sys.exit(1 if wrong else 0)
@@ -98,17 +116,20 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def request(number: int, options: LoadArguments) -> dict[str, Any]:
     """One of the different requests, in OpenAI's words."""
-    own = MIXTURE[number % len(MIXTURE)]
+    mixture = MIXTURES[options.options]
+    own = mixture[number % len(mixture)]
     prompt = PROMPTS[number % len(PROMPTS)]
     return {"prompt": prompt, "max_tokens": options.num_tokens, "seed": number, **own}
 
 
-def alone(
-    folder: str, requests: Sequence[dict[str, Any]], options: LoadArguments
-) -> tuple[list[str], float]:
-    """Write the text of each request by the pipeline, and take the time."""
+def writer(folder: str, options: LoadArguments) -> Any:
+    """Return the pipeline that writes a text alone."""
     model, tokenizer = load_generator(folder, dtype=options.dtype)
-    write = pipeline("text-generation", model=model, tokenizer=tokenizer)
+    return pipeline("text-generation", model=model, tokenizer=tokenizer)
+
+
+def alone(write: Any, requests: Sequence[dict[str, Any]]) -> tuple[list[str], float]:
+    """Write the text of each request by the pipeline, and take the time."""
     texts: list[str] = []
     began = 0.0
     for asked in (requests[0], *requests):  # the first time nothing is warm
@@ -120,16 +141,17 @@ def alone(
     return texts[1:], time.perf_counter() - began
 
 
-def new_model(folder: Path) -> str:
+def new_model(folder: Path, size: str) -> str:
     """Save the generator that is measured where none is named."""
+    width, layers, heads = SIZES[size]
     tokenizer = wordpiece_tokenizer()
     torch.manual_seed(0)
     encoder = BertConfig(
         vocab_size=len(tokenizer),
-        hidden_size=384,
-        num_hidden_layers=6,
-        num_attention_heads=6,
-        intermediate_size=1536,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
         max_position_embeddings=128,
         pad_token_id=tokenizer.pad_token_id,
     )
@@ -164,8 +186,12 @@ def serving(folder: str, options: LoadArguments) -> Iterator[tuple[str, "subproc
 
 def measure(
     url: str, requests: Sequence[dict[str, Any]], expected: Sequence[str], options: LoadArguments
-) -> dict[int, list[Round]]:
-    """Make all rounds, those of one number of clients between those of the others."""
+) -> Iterator[dict[int, list[Round]]]:
+    """Make all rounds, those of one number of clients between those of the others.
+
+    Yields:
+        All that were made, behind each round of all numbers.
+    """
     found: dict[int, list[Round]] = {count: [] for count in options.concurrent or (1, 4, 16)}
     with httpx.Client(base_url=url, timeout=600, trust_env=False) as client:
         client.post("/v1/completions", json=requests[0])
@@ -173,7 +199,7 @@ def measure(
             for count, rounds in found.items():
                 rounds.append(one_round(client, count, requests, expected, options.num_requests))
                 print(f"{count} at once: {rounds[-1].seconds:.2f} s", flush=True)
-    return found
+            yield found
 
 
 def one_round(
@@ -201,6 +227,7 @@ def one_round(
 
 def report(found: dict[int, list[Round]], alone: float, options: LoadArguments) -> None:
     """Print a line per number of clients: texts per second, beside sequential, p50 and p99."""
+    print(f"options of the requests: {options.options}")
     print(f"sequential, without a server: {1 / alone:.2f} texts per second")
     for count, rounds in found.items():
         rate = options.num_requests / statistics.median(one.seconds for one in rounds)

@@ -4,6 +4,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import fields
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,7 +27,7 @@ def served(model: Any, tokenizer: Any, **changes: Any) -> Iterator[SimpleNamespa
         **changes: of the engine, the limits and the server, by name.
     """
     own = {n: changes.pop(n) for n in ("max_rows", "max_queue", "max_positions") if n in changes}
-    limits = {n: changes.pop(n) for n in ("max_texts", "max_pattern_chars") if n in changes}
+    limits = {f.name: changes.pop(f.name) for f in fields(Limits) if f.name in changes}
     engine = Engine(model, **own)
     of_server = {"max_bytes": 10_000, "max_seconds": 60.0, **changes}
     server = Server(engine, tokenizer, "tiny", Limits(**limits), **of_server)
