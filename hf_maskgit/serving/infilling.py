@@ -28,8 +28,10 @@ class Infilling(Reader):
         check_texts_asked(len(texts) * resolved.num_return_sequences, self._limits)
         if resolved.stop_strings is not None:
             options["tokenizer"] = self._tokenizer
-        steps = self._pipeline._sanitize_parameters(**options, seed=seed, return_probabilities=True)
-        tasks = [self._task(text, *steps, stream) for text in texts]
+        before, within, after = self._pipeline._sanitize_parameters(
+            **options, seed=seed, return_probabilities=True
+        )
+        tasks = [self._task(text, before, within, after, stream) for text in texts]
         words = _Words(head("infill", "infill", self._name), seed)
         return Reading(tasks, words.answer, stream, words.tell, words.close, words.finish, texts)
 

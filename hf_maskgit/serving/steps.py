@@ -243,8 +243,10 @@ class JoinedStep:
 
 def _widened(value: Tensor, width: int, filler: Any) -> Tensor:
     """Pad (R, L) or (R, L, C) to (R, `width`, ..)."""
-    sides = (0, 0) * (value.ndim - 2) + (0, width - value.shape[1])
-    return F.pad(value, sides, value=filler)
+    missing = width - value.shape[1]
+    if not missing:  # padding by nothing would copy
+        return value
+    return F.pad(value, (0, 0) * (value.ndim - 2) + (0, missing), value=filler)
 
 
 def _passes(values: Sequence[Tensor], width: int) -> Tensor:
