@@ -12,7 +12,8 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
-from .decoding_turn import CriticFn, DecodingState, LogitsFn, Pass, Turn
+from .decoding_state import DecodingState, Pass
+from .decoding_turn import CriticFn, LogitsFn, Turn
 from .noise import keyed_uniforms, mixed, signed
 from .position_logits import LateLogits
 from .sampler import Sampler
@@ -248,6 +249,7 @@ def reveal_step(
     rules = rules_of(sampler)
     competes = rules.remask.competes
     turn = Turn(logits_fn, rows, state, asked, uniforms, sampler, critic_fn, competes)
+    turn = turn.with_outlook()
     # 1. Who competes.
     positions = turn.competing
     if rules.order.asks is None:
@@ -325,7 +327,7 @@ def _write(turn: Turn, look: Look, chosen: Tensor) -> DecodingState:
             return turn.state.reveal(chosen, given, None)
         logits = look.logits.only(taken)
     elif bool(chosen.any()):  # chosen without a look, so that logits are computed here alone
-        logits, given = turn.logits(chosen), None
+        logits, given = turn.logits(chosen, scored=wanted), None
     else:
         return turn.state
     draw = turn.drawer(logits, chosen)

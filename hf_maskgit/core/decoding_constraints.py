@@ -12,7 +12,7 @@ from transformers.generation import logits_process
 
 from .argument_checks import check_callables
 from .decoding_layout import PackedRows
-from .decoding_turn import DecodingState
+from .decoding_state import DecodingState
 from .sampler import Sampler
 
 # For every filled position; by column of the returned rows; or that for each row.

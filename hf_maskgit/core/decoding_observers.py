@@ -9,8 +9,8 @@ from .argument_checks import check_callables
 from .decoding import StepCallback
 from .decoding_layout import behind_first
 from .decoding_prompts import Prompts
+from .decoding_state import DecodingState
 from .decoding_stops import StopRules
-from .decoding_turn import DecodingState
 from .equal_texts import warn_of_equal_texts
 from .sampler import Sampler
 

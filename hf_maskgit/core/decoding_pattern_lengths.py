@@ -16,7 +16,8 @@ from .decoding_lengths import Room
 from .decoding_patterns import per_row
 from .decoding_prompts import Prompts
 from .decoding_start import Asked
-from .decoding_turn import DecodingState, LogitsFn
+from .decoding_state import DecodingState
+from .decoding_turn import LogitsFn
 from .length_law import pick
 from .noise import keyed_generator
 from .pattern_pass import PatternLaw
@@ -116,7 +117,8 @@ class FirstPass:
             None if state.allowed is None else state.allowed[masked],
             state.allowed_table,
         )
-        return PatternLaw(state.patterns, logits, state.text, masked, masked).log_mass
+        outlook = state.patterns.outlook(state.text, masked, torch.zeros_like(masked))
+        return PatternLaw(state.patterns, logits, masked, masked, outlook).log_mass
 
     def _pick(self, logs: Tensor, seed: int) -> int:
         if not bool(logs.isfinite().any()):

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from .class_sums import grouping_of
 from .decoding_layout import PackedRows
-from .decoding_turn import DecodingState
+from .decoding_state import DecodingState
 from .pattern_automaton import Automaton
-from .pattern_law import from_the_right, log_mass
+from .pattern_moves import Chains, moves_of
 from .pattern_rows import RowPatterns
+from .pattern_sweeps import reach
 from .sampler import Sampler
 from .token_pattern import TokenPattern, as_pattern
 
@@ -139,14 +141,11 @@ def _bind(
     states = max((len(a.final) for a in automata), default=1)
     classes = max((a.step.shape[1] for a in automata), default=1)
     # A row without a pattern has one state and no place, so that nothing is asked of it.
-    step = torch.full((most + 1, states, classes), states)
     final, ended = torch.zeros(2, most + 1, states, dtype=torch.bool)
     final[most, 0] = True
     start = torch.zeros(most + 1, dtype=torch.long)
     for number, automaton in enumerate(automata):
-        own, width = automaton.step.shape
-        moves = automaton.step.masked_fill(automaton.step == own, states)
-        step[number, :own, :width] = moves
+        own = len(automaton.final)
         final[number, :own] = automaton.final
         ended[number, :own] = (automaton.step == torch.arange(own)[:, None]).all(1)
         start[number] = automaton.start
@@ -158,12 +157,13 @@ def _bind(
         which.to(device),
         span,
         first,
-        step[which],
+        moves_of([*(a.step for a in automata), torch.full((1, classes), 1)]),
         final[which],
         start[which],
         ended[which],
         torch.ones(len(which), int(span.sum(1).max()), classes, dtype=torch.bool),
         class_of,
+        tuple(grouping_of(own, classes) for own in class_of),
     )
     return replace(bound, possible=_possible(state, sampler, bound, classes))
 
@@ -213,7 +213,8 @@ def _check_possible(
     # With every place open, it only counts whether there is a way.
     chains = bound.chains(bound.span)
     masses = bound.known_masses(state.text, state.masked)
-    impossible = (log_mass(from_the_right(masses, chains), chains) == -torch.inf).nonzero()
+    ways = reach(masses, chains).ways[:, 0].gather(1, chains.start[:, None])
+    impossible = (ways.squeeze(1) == 0).nonzero()
     if len(impossible) == 0:
         return
     row = int(impossible[0])
@@ -222,7 +223,7 @@ def _check_possible(
     most = int(chains.inside[row].sum())
     may_end = ends and bool(state.can_end[row].any())
     _check_lengths(row, pattern, most, pattern.lengths(most), may_end)
-    place = _dead_end(chains.step[row], int(chains.start[row]), masses[row, :most])
+    place = _dead_end(chains, row, masses[row, :most])
     if place is None:
         raise ValueError(
             f"Returned row {row} cannot match {pattern!r}: what is known between its masks fits in "
@@ -258,13 +259,15 @@ def _check_lengths(
     )
 
 
-def _dead_end(step: Tensor, start: int, masses: Tensor) -> int | None:
-    """Return the first place (of (W, C) masses) behind which no state is left; None for none."""
-    nowhere = len(step)
-    reached = torch.tensor([start])
+def _dead_end(chains: Chains, row: int, masses: Tensor) -> int | None:
+    """Return a row's first place (of (W, C) masses) behind which no state is left, or None."""
+    source, target, sort, takes = (part[chains.which[row]] for part in chains.moves[:4])
+    reached = torch.zeros(chains.final.shape[1] + 1, dtype=torch.bool)
+    reached[chains.start[row]] = True
     for place, mass in enumerate(masses):
-        behind = step[reached][:, mass > -torch.inf].unique()
-        reached = behind[behind < nowhere]
-        if len(reached) == 0:
+        passed = reached[source] & (takes & (mass > -torch.inf)).any(1)[sort]
+        reached = torch.zeros_like(reached).index_fill(0, target[passed], True)
+        reached[-1] = False
+        if not bool(reached.any()):
             return place
     return None

@@ -12,7 +12,8 @@ from .decoding_guidance import denoiser_of
 from .decoding_lengths import NUM_TOKENS
 from .decoding_patterns import Patterns, per_row, with_patterns
 from .decoding_prompts import Prompts
-from .decoding_turn import DecodingState, LogitsFn
+from .decoding_state import DecodingState
+from .decoding_turn import LogitsFn
 from .generation_config_maskgit import MaskGitGenerationConfig
 from .sampler import Sampler
 

@@ -13,7 +13,7 @@ from transformers.generation import stopping_criteria
 
 from .argument_checks import check_callables, check_is_tokenizer
 from .decoding import StopFn
-from .decoding_turn import DecodingState
+from .decoding_state import DecodingState
 from .sampler import Sampler
 from .sampler_rules import REMASKS
 

@@ -5,14 +5,16 @@ Letters: R rows still being decoded, L length, V vocabulary, N positions.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import Tensor
 
+from .decoding_state import DecodingState, Pass
 from .finite import check_critic_scores, check_processed, check_same_shape
-from .pattern_pass import PatternLaw, Warp
-from .pattern_rows import RowPatterns
+from .pattern_pass import Conditioned, PatternLaw
+from .pattern_reading import Warp
+from .pattern_rows import Outlook
 from .position_logits import LateLogits, PositionLogits
 from .sampler import Sampler
 from .sampler_scores import Distribution, draw, likeliest
@@ -22,142 +24,6 @@ from .sampler_scores import Distribution, draw, likeliest
 LogitsFn = Callable[[Tensor, Tensor, Tensor], Tensor | LateLogits]
 # The same for a critic: (N,) log-odds that the token at each position is right.
 CriticFn = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class DecodingState:
-    """Rows in the middle of decoding.
-
-    Attributes:
-        text: (R, L) long, rows packed to right padding.
-        masked: (R, L) bool, positions still to reveal.
-        can_end: (R, L) bool, positions where an end of text may stand.
-        block: (R, L) long, which block a position belongs to, from 0; -1 where it is known and
-            never changes.
-        log_probabilities: (R, L) float, of each revealed token when it was revealed, by the
-            denoiser's distribution without temperature and filters; 0 elsewhere. Kept when asked
-            for.
-        allowed: (R, L) long or None, row of `allowed_table` that a position keeps to.
-        allowed_table: (K, V) bool or None, ids that may be emitted.
-        patterns: what the rows must look like, or None.
-        log_weights: (R,) float64 with patterns, else None: logarithms of importance weights, see
-            `MaskGitGenerationOutput`. Kept when asked for.
-    """
-
-    text: Tensor
-    masked: Tensor
-    can_end: Tensor
-    block: Tensor
-    log_probabilities: Tensor
-    allowed: Tensor | None = None
-    allowed_table: Tensor | None = None
-    patterns: RowPatterns | None = None
-    log_weights: Tensor | None = None
-
-    @classmethod
-    def start(
-        cls,
-        text: Tensor,
-        masked: Tensor,
-        can_end: Tensor,
-        block_length: int | None = None,
-        allowed: Tensor | None = None,
-        allowed_table: Tensor | None = None,
-    ) -> "DecodingState":
-        """Make the state before the first pass; masks are counted into blocks from the left.
-
-        With `block_length` 2 the row `a m m b m` has the blocks `-1 0 0 -1 1`.
-        """
-        index = masked.long().cumsum(1) - 1
-        block = index.div(block_length, rounding_mode="floor") if block_length else index * 0
-        zeros = torch.zeros(text.shape, device=text.device)
-        block = block.masked_fill(~masked, -1)
-        return cls(text, masked, can_end, block, zeros, allowed, allowed_table)
-
-    @property
-    def revealed(self) -> Tensor:
-        """Positions (R, L) bool that were masked and now hold a token."""
-        return (self.block >= 0) & ~self.masked
-
-    @property
-    def active_block(self) -> Tensor:
-        """First block of each row that has masks left, (R, 1) long; behind all where none has."""
-        behind_all = torch.iinfo(self.block.dtype).max
-        return self.block.masked_fill(~self.masked, behind_all).amin(1, keepdim=True)
-
-    def rows(self, index: Tensor) -> "DecodingState":
-        """Pick some of the rows."""
-        return replace(
-            self,
-            text=self.text[index],
-            masked=self.masked[index],
-            can_end=self.can_end[index],
-            block=self.block[index],
-            log_probabilities=self.log_probabilities[index],
-            allowed=None if self.allowed is None else self.allowed[index],
-            patterns=None if self.patterns is None else self.patterns.rows(index),
-            log_weights=None if self.log_weights is None else self.log_weights[index],
-        )
-
-    def with_rows(self, index: Tensor, rows: "DecodingState") -> "DecodingState":
-        """Put some rows back."""
-        # The others never change, so that they need not be put back.
-        return replace(
-            self,
-            text=self.text.index_copy(0, index, rows.text),
-            masked=self.masked.index_copy(0, index, rows.masked),
-            log_probabilities=self.log_probabilities.index_copy(0, index, rows.log_probabilities),
-            log_weights=(
-                None
-                if self.log_weights is None or rows.log_weights is None
-                else self.log_weights.index_copy(0, index, rows.log_weights)
-            ),
-        )
-
-    def reveal(
-        self, positions: Tensor, tokens: Tensor, log_probabilities: Tensor | None = None
-    ) -> "DecodingState":
-        """Write (N,) tokens at (R, L) bool positions."""
-        kept = self.log_probabilities
-        if log_probabilities is not None:
-            kept = kept.masked_scatter(positions, log_probabilities.to(kept.dtype))
-        return replace(
-            self,
-            text=self.text.masked_scatter(positions, tokens),
-            masked=self.masked & ~positions,
-            log_probabilities=kept,
-        )
-
-    def remask(self, positions: Tensor, mask_token_id: int) -> "DecodingState":
-        """Hide tokens again at (R, L) bool positions."""
-        return replace(
-            self,
-            text=self.text.masked_fill(positions, mask_token_id),
-            masked=self.masked | positions,
-            log_probabilities=self.log_probabilities.masked_fill(positions, 0.0),
-        )
-
-
-class Pass(NamedTuple):
-    """What the pace asks of one pass, for each row.
-
-    Attributes:
-        temperature_scale: (R,) float64, from below 1 down to 0 in the last pass: scales temperature
-            and choice noise.
-        remaining: (R,) long, masks left in the whole row after it, where the pace counts them,
-            else 0.
-        reveal_rate: (R, 1) float64, probability of being revealed where coins are flipped, else 0.
-        remask_rate: (R, 1) or (R, L) float64, the same for being masked again, else 0.
-        block: (R, 1) long, the block that is worked on.
-        last_revealed: (R,) long, tokens that the row's pass before revealed; 0 where none was.
-    """
-
-    temperature_scale: Tensor
-    remaining: Tensor
-    reveal_rate: Tensor
-    remask_rate: Tensor
-    block: Tensor
-    last_revealed: Tensor
 
 
 @dataclass(frozen=True)
@@ -174,6 +40,7 @@ class Turn:
         sampler: the options.
         critic_fn: the critic, where an order asks one.
         tokens_compete: whether revealed tokens compete with masks for their places.
+        outlook: of rows with patterns, where it is known.
     """
 
     logits_fn: LogitsFn
@@ -184,6 +51,7 @@ class Turn:
     sampler: Sampler
     critic_fn: CriticFn | None = None
     tokens_compete: bool = False
+    outlook: Outlook | None = None
 
     @property
     def here(self) -> Tensor:
@@ -203,20 +71,62 @@ class Turn:
     def of_texts(self, index: Tensor, state: DecodingState) -> "Turn":
         """Return the same pass of other texts (S, L), the n-th of them in place of row index[n]."""
         asked, uniforms = Pass(*(of_rows[index] for of_rows in self.asked)), self.uniforms[index]
-        return replace(self, rows=self.rows[index], state=state, asked=asked, uniforms=uniforms)
+        return replace(
+            self,
+            rows=self.rows[index],
+            state=state,
+            asked=asked,
+            uniforms=uniforms,
+            outlook=None,
+        )
 
-    def logits(self, positions: Tensor, kept: bool = False) -> PositionLogits:
+    def with_outlook(self) -> "Turn":
+        """Return the same pass, with what is known of rows with patterns beforehand."""
+        if self.state.patterns is None or self.outlook is not None:
+            return self
+        return replace(self, outlook=self._outlook(torch.zeros_like(self.here)))
+
+    def _outlook(self, positions: Tensor) -> Outlook:
+        state = self.state
+        assert state.patterns is not None
+        up_to = state.block <= self.asked.block
+        if self.outlook is not None and not bool((positions & ~up_to).any()):
+            return self.outlook
+        return state.patterns.outlook(state.text, state.masked, ~(up_to | positions))
+
+    def with_needed(self, positions: Tensor) -> Tensor:
+        """Add to positions (R, L) bool the masks whose logits a pattern's law needs besides."""
+        if self.state.patterns is None:
+            return positions
+        return positions | self._needed(positions, self._outlook(positions))
+
+    def _needed(self, positions: Tensor, outlook: Outlook) -> Tensor:
+        state = self.state
+        assert state.patterns is not None
+        # What processors make of a place is not known before it is seen.
+        span = state.patterns.span & (state.block <= self.asked.block) & state.masked
+        needed = span if self.sampler.changes_scores else outlook.apart
+        return needed & positions.any(1, keepdim=True)  # a row that is not asked costs nothing
+
+    def logits(self, positions: Tensor, kept: bool = False, scored: bool = True) -> PositionLogits:
         """Ask the denoiser for its logits (N, V) at positions (R, L) bool.
 
-        Rows with a pattern are asked for at all masks of their block, whose law it is. `kept`
-        computes all now, for many readings.
+        Rows with a pattern are asked besides for all masks that have a say in its law.
+
+        Args:
+            positions: where.
+            kept: compute all now, for many readings.
+            scored: probabilities are asked for, besides tokens at the temperature of the pass.
         """
         state, sampler, asked = self.state, self.sampler, positions
         if state.patterns is not None:
-            up_to = state.block <= self.asked.block
-            asked = state.patterns.asked(positions, state.masked, up_to)
+            outlook = self._outlook(positions)
+            asked = positions | self._needed(positions, outlook)
+        found = self.logits_fn(self.rows, state.text, asked)
+        if state.patterns is not None and isinstance(found, LateLogits):
+            kept = kept or len(found) <= found.rows
         logits = PositionLogits(
-            self.logits_fn(self.rows, state.text, asked),
+            found,
             sampler.suppressed,
             sampler.end_ids,
             state.can_end[asked],
@@ -224,11 +134,16 @@ class Turn:
             state.allowed_table,
             # what a processor or warper of the user's makes of a part may differ
             whole=sampler.changes_scores,
-            kept=kept or state.patterns is not None,
+            kept=kept,
         )
         if state.patterns is None:
             return logits
-        law = PatternLaw(state.patterns, logits, state.text, state.masked, asked)
+        temperature = None
+        if scored and not sampler.processors:
+            temperature = self.temperature_at(self.asked.temperature_scale)[asked.nonzero()[:, 0]]
+            temperature = temperature.where(temperature > 0, 1.0)
+            temperature = None if bool((temperature == 1).all()) else temperature
+        law = PatternLaw(state.patterns, logits, asked, state.masked, outlook, temperature)
         logits = logits.given(law)
         wanted = positions[asked]
         return logits if bool(wanted.all()) else logits.only(wanted)  # not to copy them for nothing
@@ -339,7 +254,8 @@ class Turn:
 
         def drawn(block: Distribution, which: slice) -> Tensor:
             index = logits.index[which]
-            scores = scores_of(law.logits.at(index), index)
+            given = block.given if isinstance(block, Conditioned) else law.logits.at(index)
+            scores = scores_of(given, index)
             tokens = draw(scores, path.uniforms[index])
             return torch.where(path.likeliest[index], likeliest(scores), tokens)
 

@@ -3,273 +3,167 @@
 A pass gives every position a distribution of its own, so that a text has their product. Given that
 the text belongs to a language, it is a Markov chain over the states of the language's automaton:
 one sweep from the right and one from the left give every marginal and joint draws without error.
-All sums run over classes of tokens, see `pattern_automaton`, in logarithms, so that what is merely
-unlikely never becomes impossible.
+All sums run over classes of tokens, see `pattern_automaton`, and over moves, see `pattern_moves`.
 
-Letters: R rows, W places of a row, Q states, C classes, V vocabulary, n positions.
+Letters: R rows, W places of a row, Q states, C classes, P moves, U sets of classes.
 """
 
-from typing import NamedTuple
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-# Numbers e^-300 and their products are far above the least of float64, those of e^-700 are not.
-_SPREAD = 300.0
+from .pattern_moves import Chains
+from .pattern_sweeps import AT_ONCE, Sweeps, by_row
 
 
-class Chains(NamedTuple):
-    """The automata of some rows, padded to one size.
-
-    Attributes:
-        step: (R, Q, C) long, the state after a class; Q is nowhere.
-        final: (R, Q) bool.
-        start: (R,) long.
-        inside: (R, W) bool, the places that a row has; they come first.
-        open: (R, W) bool, places of which nothing is asked but that something fits.
-        ended: (R, Q) bool, states behind the end of a text: whatever follows is no part of it.
-    """
-
-    step: Tensor
-    final: Tensor
-    start: Tensor
-    inside: Tensor
-    open: Tensor
-    ended: Tensor
-
-    def rows(self, index: Tensor) -> "Chains":
-        """Pick some of the rows."""
-        return Chains(*(part[index] for part in self))
+def _parts(chains: Chains, width: int, numbers: int) -> Iterator[slice]:
+    """Cut the places into parts, of which so many numbers for each fit into memory."""
+    size = max(1, AT_ONCE // max(1, len(chains.which) * numbers))
+    for first in range(0, width, size):
+        yield slice(first, min(first + size, width))
 
 
-def class_masses(scores: Tensor, class_of: Tensor, num_classes: int, expected: Tensor) -> Tensor:
-    """Sum up the probability of every class.
-
-    Args:
-        scores: (n, V) float, logits with -inf at what cannot stand there.
-        class_of: (V,) long.
-        num_classes: C.
-        expected: (n, C) bool, classes whose sum is wanted exactly however small it is.
-
-    Returns:
-        Logarithms of the sums, (n, C) float64.
-    """
-    level = scores.amax(-1, keepdim=True)
-    level = level.where(level.isfinite(), 0)
-    zeros = scores.new_zeros(len(scores), num_classes)
-    sums = zeros.index_add(-1, class_of, (scores - level).exp_())
-    # Far below the likeliest token nothing is left of a number: such classes are summed up anew,
-    # from their own likeliest.
-    info = torch.finfo(scores.dtype)
-    if bool((expected & (sums < info.tiny / info.eps)).any()):
-        level = class_maxima(scores, class_of, num_classes)
-        level = level.where(level.isfinite(), 0)
-        below = scores - level.index_select(-1, class_of)
-        sums = zeros.index_add(-1, class_of, below.exp())
-    return sums.log().double() + level.double()
+def _moved(of: Tensor, moves: Tensor) -> Tensor:
+    """Look up (R, w, S) by moves (R, P), (R, w, P)."""
+    return of.gather(2, moves[:, None].expand(-1, of.shape[1], -1))
 
 
-def class_maxima(scores: Tensor, class_of: Tensor, num_classes: int) -> Tensor:
-    """Return the highest score of every class, (n, V) -> (n, C); -inf where it has none."""
-    nothing = scores.new_full((len(scores), num_classes), -torch.inf)
-    return nothing.scatter_reduce(-1, class_of.expand(scores.shape), scores, "amax")
-
-
-def from_the_right(masses: Tensor, chains: Chains, likeliest: bool = False) -> Tensor:
-    """Return the log-mass of all ways to go on from each state, (R, W + 1, Q).
-
-    Args:
-        masses: (R, W, C) float64, log-masses of the classes, which sum up to 1 at a place; at
-            open places 0 or -inf.
-        chains: the automata.
-        likeliest: of the likeliest way instead, with the scores of the likeliest token of each
-            class for masses.
-    """
-    rows, width, _ = masses.shape
-    ways = masses.new_empty(rows, width + 1, chains.final.shape[1])
-    ways[:, width] = torch.zeros_like(ways[:, width]).masked_fill(~chains.final, -torch.inf)
-    whole, some_open = chains.inside.all(0).tolist(), chains.open.any(0).tolist()
-    near, some_ended = _factors(masses), bool(chains.ended.any())
-    exact = near.exact.all(0).tolist()
-    for place in reversed(range(width)):
-        after = ways[:, place + 1]
-        behind = _factors(after)
-        if likeliest or some_open[place] or not (exact[place] and bool(behind.exact.all())):
-            on = _behind(after, chains.step) + masses[:, place, None]
-            total = on.amax(-1) if likeliest else on.logsumexp(-1)
-        else:
-            found = _looked_up(behind.values, chains.step, 0.0) @ near.values[:, place, :, None]
-            total = found.squeeze(-1).log() + behind.level + near.level[:, place]
-        if some_ended:
-            total = total.masked_fill(chains.ended, 0.0)  # all of it, also where a text is sought
-        if some_open[place]:
-            # There no text is likelier than another: it only counts that there is one.
-            best = on.amax(-1).masked_fill(chains.ended, 0.0)
-            some = torch.zeros_like(best).masked_fill(best == -torch.inf, -torch.inf)
-            total = torch.where(chains.open[:, place, None], some, total)
-        # Rows end at different places; behind the last nothing happens.
-        if not whole[place]:
-            total = torch.where(chains.inside[:, place, None], total, after)
-        ways[:, place] = total
-    return ways
-
-
-class _Factors(NamedTuple):
-    """Logarithms (..., K) as numbers: `level + values.log()`.
-
-    Attributes:
-        level: (..., 1), the greatest of each.
-        values: (..., K), in [0, 1].
-        exact: (...) bool, whether none that is not 0 is so small that a product of two would lose
-            digits.
-    """
-
-    level: Tensor
-    values: Tensor
-    exact: Tensor
-
-
-def _factors(logs: Tensor) -> _Factors:
-    level = logs.amax(-1, keepdim=True)
-    level = level.where(level.isfinite(), 0)
-    below = logs - level
-    lowest = below.masked_fill(below == -torch.inf, 0.0).amin(-1)
-    return _Factors(level, below.exp(), lowest > -_SPREAD)
-
-
-def from_the_left(masses: Tensor, chains: Chains) -> Tensor:
-    """Return the log-mass of all ways to come to each state, (R, W, Q): before each place.
-
-    Args:
-        masses: (R, W, C) float64.
-        chains: the automata.
-    """
-    rows, width, _ = masses.shape
-    states = chains.final.shape[1]
-    came = masses.new_full((rows, width, states), -torch.inf)
-    now = masses.new_full((rows, states + 1), -torch.inf)  # the last is nowhere
-    now.scatter_(1, chains.start[:, None], 0.0)
-    target = chains.step.flatten(1)
-    near = _factors(masses)
-    exact = near.exact.all(0).tolist()
-    for place in range(width):
-        # What stands at a place has no say in how one comes to it: of a known token, too, it can be
-        # told how likely it is given all the others.
-        came[:, place] = now[:, :-1]
-        if place == width - 1:
-            break
-        here = _factors(now)
-        if exact[place] and bool(here.exact.all()):
-            paths = (here.values[:, :-1, None] * near.values[:, place, None]).flatten(1)
-            behind = torch.zeros_like(now).scatter_add(1, target, paths).log()
-            behind = behind + here.level + near.level[:, place]
-        else:
-            paths = (now[:, :-1, None] + masses[:, place, None]).flatten(1)
-            # A logarithm of a sum over the paths that meet in a state, as `logsumexp` takes it.
-            most = torch.full_like(now, -torch.inf).scatter_reduce(1, target, paths, "amax")
-            most = most.where(most.isfinite(), 0)
-            over = (paths - most.gather(1, target)).exp()
-            behind = torch.zeros_like(now).scatter_add(1, target, over).log() + most
-        behind[:, -1] = -torch.inf
-        now = torch.where(chains.inside[:, place, None], behind, now)
-    return came
-
-
-def class_weights(came: Tensor, ways: Tensor, chains: Chains) -> Tensor:
+def class_weights(found: Sweeps, chains: Chains) -> Tensor:
     """Return how much more the language likes each class at each place, (R, W, C) in nats.
 
     Given that the text belongs to the language, and given all other known tokens, a token v stands
     at a place with a probability proportional to p(v) times the weight of its class.
     """
+    assert found.came is not None
+    source, target, sort = (part[chains.which] for part in chains.moves[:3])
+    rows, width, sets = found.sets.shape
     weights = []
-    for place in range(came.shape[1]):  # the whole (R, W, Q, C) may not fit into memory
-        before, after = came[:, place], ways[:, place + 1]
-        here, behind = _factors(before), _factors(after)
-        if bool(here.exact.all() & behind.exact.all()):
-            found = here.values[:, None] @ _looked_up(behind.values, chains.step, 0.0)
-            weights.append(found.squeeze(1).log() + here.level + behind.level)
-        else:
-            through = before[:, :, None] + _behind(after, chains.step)
-            weights.append(through.logsumexp(1))
-    return torch.stack(weights, 1)
+    for part in _parts(chains, width, source.shape[1]):
+        behind = found.ways[:, 1:][:, part]
+        through = found.kind.along(_moved(found.came[:, part], source), _moved(behind, target))
+        flat = through.flatten(0, 1)
+        kinds = sort[:, None].expand_as(through).flatten(0, 1)
+        of_sets = found.kind.meet(flat.new_empty(len(flat), sets), kinds, flat)
+        weights.append(of_sets.unflatten(0, (rows, -1)))
+    of_sets = torch.cat(weights, 1)
+    _, before, after = found.levels
+    if found.kind.one == 1:
+        by_class = by_row(chains, lambda own, rows: of_sets[rows] @ own.double())
+        return by_class.log() + (before + after[:, 1:])[..., None]
+    nothing = torch.tensor(-torch.inf, dtype=of_sets.dtype)
+
+    def of(own: Tensor, rows: Tensor | slice) -> Tensor:
+        parts = of_sets[rows].split(1, 1)
+        return torch.cat([p[..., None].where(own, nothing).logsumexp(-2) for p in parts], 1)
+
+    return by_row(chains, of)
 
 
-def draw_classes(
-    masses: Tensor, ways: Tensor, chains: Chains, uniforms: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Draw the classes of whole rows jointly, from the left.
+def told_apart(found: Sweeps, masses: Tensor, chains: Chains) -> Tensor:
+    """Tell where it matters to the law what the denoiser says, (R, W) bool, given what can be.
+
+    Where all classes that may stand at a place lead along the same moves, how likely they are is a
+    factor of every text, and has no say in which it is, but for the token of the place itself.
 
     Args:
-        masses: (R, W, C) float64.
-        ways: from `from_the_right`.
+        found: from `reach`.
+        masses: (R, W, C), 0 for what may stand at a place, else -inf.
+        chains: the automata.
+    """
+    assert found.came is not None
+    source, target, sort = (part[chains.which] for part in chains.moves[:3])
+    leaves_end = torch.nn.functional.pad(chains.ended, (0, 1)).gather(1, source)[:, None]
+    apart = []
+    for part in _parts(chains, masses.shape[1], source.shape[1]):
+        here = _moved(found.came[:, part], source) * _moved(found.sets[:, part], sort)
+        used = here * _moved(found.ways[:, 1:][:, part], target)  # (R, w, P)
+        some = used.new_zeros(*used.shape[:2], found.sets.shape[2])
+        some.scatter_reduce_(2, sort[:, None].expand_as(used), used, "amax")
+
+        def by(own: Tensor, rows: Tensor | slice, some: Tensor = some) -> Tensor:
+            return some[rows] @ own.double()
+
+        count, most = by_row(chains, by), some.sum(-1, keepdim=True)
+        several = (count > 0) & (count < most) & (masses[:, part] > -torch.inf)
+        # Behind the end of a text nothing has a likelihood.
+        mixed = ((used > 0) & leaves_end).any(-1) & ((used > 0) & ~leaves_end).any(-1)
+        apart.append(several.any(-1) | mixed)
+    return torch.cat(apart, 1) & chains.inside & ~chains.open
+
+
+def draw_sets(found: Sweeps, chains: Chains, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+    """Draw the moves of whole rows jointly, from the left.
+
+    Args:
+        found: from `sweeps`, of the right at least.
         chains: the automata.
         uniforms: (R, W) float64 in [0, 1).
 
     Returns:
-        Classes (R, W) long, and what their choice left of each uniform: (R, W) again uniform in
-        [0, 1), to draw a token of the class with.
+        Sets of classes (R, W) long, one of which stands at each place, and what the choice left of
+        each uniform: (R, W) again uniform in [0, 1), to draw a token of the set with.
     """
-    state, drawn, left = chains.start, [], []
-    for place in range(masses.shape[1]):
-        # A class by its own mass and by that of all ways to go on behind it: no draw leads astray.
-        on = _behind_state(ways[:, place + 1], chains.step, state) + masses[:, place]
-        cumulative = (on - on.amax(-1, keepdim=True)).exp().cumsum(-1)  # (R, C)
-        total = cumulative[:, -1:].contiguous()
-        target = uniforms[:, place, None] * total
-        pick = torch.searchsorted(cumulative, target, right=True)
-        pick = torch.minimum(pick, torch.searchsorted(cumulative, total))
-        pick = pick.clamp_max(masses.shape[2] - 1)  # of a row of nan
-        # Where a uniform fell between the bounds of its class is uniform again, and independent.
-        upper = cumulative.gather(1, pick)
-        lower = cumulative.gather(1, (pick - 1).clamp_min(0)).masked_fill(pick == 0, 0.0)
-        rest = (target - lower) / (upper - lower)
-        drawn.append(pick.squeeze(1))
-        left.append(rest.squeeze(1).clamp(0.0, 1 - 2.0**-53))
-        state = _next_state(chains, state, drawn[-1], place)
-    return torch.stack(drawn, 1), torch.stack(left, 1)
+    return _walked(found, chains, uniforms)
 
 
-def likeliest_classes(maxima: Tensor, ways: Tensor, chains: Chains) -> Tensor:
-    """Return the classes (R, W) long of the likeliest text of each row.
+def likeliest_sets(found: Sweeps, chains: Chains) -> Tensor:
+    """Return the sets (R, W) long of the likeliest text of each row, from `likeliest_sweep`."""
+    return _walked(found, chains, None)[0]
 
-    Args:
-        maxima: (R, W, C) float64, the score of each class's likeliest token.
-        ways: from `from_the_right` with `likeliest`.
-        chains: the automata.
+
+def _walked(found: Sweeps, chains: Chains, uniforms: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Walk along the moves from the start, drawn or the likeliest.
+
+    Each goes by its own mass and by that of all ways to go on behind it: none leads astray.
     """
-    state, taken = chains.start, []
-    for place in range(maxima.shape[1]):
-        on = _behind_state(ways[:, place + 1], chains.step, state) + maxima[:, place]
-        taken.append(on.argmax(-1))
-        state = _next_state(chains, state, taken[-1], place)
-    return torch.stack(taken, 1)
+    leaving = chains.moves.leaving[chains.which]  # (R, Q, D)
+    shape = leaving.shape[1:]
+    target, sort = (
+        part[chains.which].gather(1, leaving.flatten(1)) for part in chains.moves[1:3]
+    )  # (R, Q D)
+    width, state, sets, left = found.sets.shape[1], chains.start, [], []
+    for part in _parts(chains, width, leaving[0].numel()):
+        along = _moved(found.sets[:, part], sort)
+        on = found.kind.along(along, _moved(found.ways[:, 1:][:, part], target))
+        on = on.unflatten(2, shape)  # (R, w, Q, D)
+        if uniforms is None:
+            pick = on.argmax(-1)
+        else:
+            if found.kind.one == 0:
+                best = on.amax(-1, keepdim=True)
+                on = (on - best.where(best.isfinite(), 0)).exp()
+            sums = on.cumsum(-1)
+            pick = _picked(sums, uniforms[:, part, None, None])
+        flat = target.unflatten(1, shape)[:, None].expand(*on.shape)
+        behind = flat.gather(3, pick[..., None]).squeeze(3)  # (R, w, Q)
+        behind = behind.clamp_max(shape[0] - 1)  # of a text of no language; it has been refused
+        passed = []
+        for place in range(on.shape[1]):
+            passed.append(state)
+            after = behind[:, place].gather(1, state[:, None]).squeeze(1)
+            state = torch.where(chains.inside[:, part.start + place], after, state)
+        states = torch.stack(passed, 1)[..., None]  # (R, w, 1)
+        pick = pick.gather(2, states)
+        numbers = sort.unflatten(1, shape)[:, None].expand(*on.shape)
+        here = states[..., None].expand(-1, -1, 1, shape[1])
+        sets.append(numbers.gather(2, here).squeeze(2).gather(2, pick).squeeze(2))
+        if uniforms is not None:
+            sums = sums.gather(2, here).squeeze(2)
+            left.append(_rest(sums, pick, uniforms[:, part, None]).squeeze(2))
+    return torch.cat(sets, 1), torch.cat(left, 1) if left else torch.zeros(0)
 
 
-def log_mass(ways: Tensor, chains: Chains) -> Tensor:
-    """Return the log-probability (R,) that a text of the product law belongs to the language."""
-    return ways[:, 0].gather(1, chains.start[:, None]).squeeze(1)
+def _picked(sums: Tensor, uniforms: Tensor) -> Tensor:
+    """Find where uniforms fall among running sums (..., D): never on what adds nothing."""
+    total = sums[..., -1:]
+    pick = (sums <= uniforms * total).sum(-1)
+    return torch.minimum(pick, (sums < total).sum(-1))
 
 
-def _behind(ways: Tensor, step: Tensor) -> Tensor:
-    """Look up (R, Q) by the state after each class, (R, Q, C); nowhere there is no way."""
-    return _looked_up(ways, step, -torch.inf)
-
-
-def _looked_up(ways: Tensor, step: Tensor, nowhere: float) -> Tensor:
-    """Do so with another number for nowhere."""
-    rows, states, classes = step.shape
-    found = torch.cat([ways, ways.new_full((rows, 1), nowhere)], 1).gather(1, step.flatten(1))
-    return found.view(rows, states, classes)
-
-
-def _behind_state(ways: Tensor, step: Tensor, state: Tensor) -> Tensor:
-    """Look up (R, Q) by the state after each class from one state of each row, (R, C)."""
-    nowhere = ways.new_full((len(ways), 1), -torch.inf)
-    return torch.cat([ways, nowhere], 1).gather(1, step[torch.arange(len(state)), state])
-
-
-def _next_state(chains: Chains, state: Tensor, classes: Tensor, place: int) -> Tensor:
-    behind = chains.step[torch.arange(len(state)), state, classes]
-    # Only of a text that belongs to no language does it lead nowhere; it has been refused before.
-    behind = behind.clamp_max(chains.final.shape[1] - 1)
-    return torch.where(chains.inside[:, place], behind, state)
+def _rest(sums: Tensor, pick: Tensor, uniforms: Tensor) -> Tensor:
+    """Tell where uniforms fell between the bounds of what they hit: uniform again, independent."""
+    upper = sums.gather(-1, pick)
+    lower = sums.gather(-1, (pick - 1).clamp_min(0)).masked_fill(pick == 0, 0.0)
+    rest = (uniforms * sums[..., -1:] - lower) / (upper - lower)
+    return rest.nan_to_num(0.5).clamp(0.0, 1 - 2.0**-53)  # of a row that is no text

@@ -16,30 +16,20 @@ import torch
 from torch import Tensor
 
 from .finite import no_text
-from .pattern_law import (
-    class_masses,
-    class_maxima,
-    class_weights,
-    draw_classes,
-    from_the_left,
-    from_the_right,
-    likeliest_classes,
-    log_mass,
-)
-from .pattern_rows import RowPatterns
+from .pattern_law import class_weights, draw_sets, likeliest_sets
+from .pattern_reading import OfClasses, Warp, read_classes
+from .pattern_rows import Outlook, RowPatterns
+from .pattern_sweeps import Sweeps, likeliest_sweep, log_mass, sweeps
 from .position_logits import PositionLogits
 from .sampler_scores import Distribution, likeliest
-
-# Scores (n, V) of some positions, by which of the N they are, as a token is to be drawn from them.
-Warp = Callable[[Tensor, Tensor], Tensor]
 
 
 class Path(NamedTuple):
     """A joint draw.
 
     Attributes:
-        classes: (N,) long, the class that the token of each position is of; -1 for any.
-        uniforms: (N,) float64, to draw a token of it with.
+        classes: (N, C) bool, the classes that the token of each position may be of.
+        uniforms: (N,) float64, to draw a token of them with.
         likeliest: (N,) bool, where the likeliest one is taken instead.
     """
 
@@ -49,7 +39,7 @@ class Path(NamedTuple):
 
 
 class _Drawing(NamedTuple):
-    """What texts are drawn by: scores before and after filters, masses and ways of the classes.
+    """What texts are drawn by: scores before and after filters, and the sweeps of these.
 
     `cold` (R,) bool has rows of which the likeliest is taken; `weights` (R, W, C) is what filters
     looked at, None without any.
@@ -57,10 +47,44 @@ class _Drawing(NamedTuple):
 
     scores: Warp
     draws: Warp
-    masses: Tensor
-    ways: Tensor
+    found: Sweeps
     cold: Tensor
     weights: Tensor | None
+
+
+class Conditioned(Distribution):
+    """Conditional scores of n positions, weighed only where all of them are asked for."""
+
+    def __init__(self, scores: Callable[[], Tensor], law: "PatternLaw", index: Tensor) -> None:
+        self._scores, self._law, self._index = scores, law, index
+
+    def __len__(self) -> int:
+        """Return n."""
+        return len(self._index)
+
+    @cached_property
+    def highest(self) -> Tensor:
+        """Highest score of each, (n,): of its classes, whichever token has it."""
+        return self._law.tops[self._index, 0]
+
+    @cached_property
+    def top(self) -> Tensor:
+        """Highest probability of each, (n,), likewise."""
+        return self._law.tops[self._index, 1]
+
+    @cached_property
+    def given(self) -> Tensor:
+        """Scores (n, V) as they were before."""
+        return self._scores()
+
+    @cached_property
+    def logits(self) -> Tensor:  # type: ignore[override]
+        """Conditional scores (n, V)."""
+        return self._law.weigh(self.given, self._index)
+
+    def of_tokens(self, tokens: Tensor) -> Tensor:
+        """Conditional scores of one token each, (n,)."""
+        return self._law.weigh_tokens(self.given, tokens, self._index)
 
 
 class PatternLaw:
@@ -69,9 +93,11 @@ class PatternLaw:
     Args:
         patterns: of the R rows.
         logits: the denoiser's at the N positions asked for, as they are.
-        text: (R, L) long.
-        masked: (R, L) bool.
         positions: (R, L) bool, the N positions.
+        masked: (R, L) bool.
+        outlook: of the rows; all masks that it tells apart are among the positions.
+        temperature: (N,) float64, what tokens are drawn at, where nothing else warps the scores;
+            None for 1.
 
     Attributes:
         tentative: let rows be that can match no more, (R,) bool `hopeless`; they have no chances.
@@ -84,12 +110,13 @@ class PatternLaw:
         self,
         patterns: RowPatterns,
         logits: PositionLogits,
-        text: Tensor,
-        masked: Tensor,
         positions: Tensor,
+        masked: Tensor,
+        outlook: Outlook,
+        temperature: Tensor | None = None,
     ) -> None:
         self.logits, self.positions = logits, positions
-        self._patterns = patterns
+        self._patterns, self._temperature = patterns, temperature
         where = positions.nonzero()
         self.rows = where[:, 0]  # (N,)
         in_span = patterns.span[positions]
@@ -99,12 +126,32 @@ class PatternLaw:
         place = (where[:, 1] - patterns.first[self.rows]).clamp_min(0)
         self._slot = (self.rows * patterns.possible.shape[1] + place).where(in_span, 0)
         self._in_span = in_span
-        self._chains = patterns.chains(masked & ~positions)
-        self._known = patterns.known_masses(text, masked)
+        self._chains, self._known = outlook.chains, outlook.known
+        self._reached, self._apart = outlook.reached, bool(outlook.apart.any())
 
     def weigh(self, scores: Tensor, index: Tensor) -> Tensor:
         """Condition the scores (n, V) of some of the N positions."""
         return self._weighed(scores, index, self._at(self._weights, scores, index))
+
+    def weigh_tokens(self, scores: Tensor, tokens: Tensor, index: Tensor) -> Tensor:
+        """Do so for one token (n,) of each, (n,)."""
+        slots = self._at(self._weights, scores, index)
+        number = self._pattern[index].clamp_min(0)
+        classes = self._patterns.class_of[number, tokens]
+        return (scores.gather(1, tokens[:, None]) + slots.gather(1, classes[:, None])).squeeze(1)
+
+    def distribution(self, scores: Callable[[], Tensor], index: Tensor) -> Distribution:
+        """Return the conditional distributions of some of the N positions, see `Condition`."""
+        return Conditioned(scores, self, index)
+
+    @cached_property
+    def tops(self) -> Tensor:
+        """The highest conditional score of each position and its probability, (N, 2)."""
+        of, everyone = self._of_classes, torch.arange(len(self.rows), device=self.rows.device)
+        weights = self._at(self._weights, of.masses, everyone)
+        highest = (of.maxima.double() + weights).amax(-1)
+        total = (of.masses + weights).logsumexp(-1) + of.level.squeeze(-1)
+        return torch.stack([highest, (highest - total).exp()], -1).to(of.maxima.dtype)
 
     def path(
         self, warp: Warp | None, filtering: Warp | None, cold: Tensor, uniforms: Tensor
@@ -113,7 +160,7 @@ class PatternLaw:
 
         Args:
             warp: what the denoiser's scores become before a token is drawn from them; None for
-                these themselves.
+                these themselves. With a `temperature`, it is no more than that.
             filtering: takes -inf to some tokens of these scores, conditioned; None for none.
             cold: (R,) bool, rows of which the likeliest text is taken.
             uniforms: (R, L) float64 in [0, 1).
@@ -121,18 +168,18 @@ class PatternLaw:
         Returns:
             The path, and the scores (n, V) of some positions from which its tokens are drawn.
         """
-        scores, draws, masses, ways, cold, _ = self._drawing(warp, filtering, cold)
+        scores, draws, found, cold, _ = self._drawing(warp, filtering, cold)
         spans = uniforms.gather(1, self._patterns.places).cpu()
-        classes, left = torch.zeros_like(self._chains.inside, dtype=torch.long), spans
+        sets, left = torch.zeros_like(self._chains.inside, dtype=torch.long), spans
         if not bool(cold.all()):
-            classes, left = draw_classes(masses, ways, self._chains, spans)
+            sets, left = draw_sets(found, self._chains, spans)
         if bool(cold.any()):
-            classes = torch.where(cold[:, None], self._likeliest(scores), classes)
+            sets = torch.where(cold[:, None], self._likeliest(scores), sets)
         # Known tokens, and rows without a pattern, are drawn as without one.
         device = uniforms.device
         cold, free = cold.to(device)[self.rows], self._free
         path = Path(
-            classes.flatten().to(device)[self._slot].where(free, -1),
+            self._classes_in(sets).flatten(0, 1).to(device)[self._slot] | ~free[:, None],
             left.flatten().to(device)[self._slot].where(free, uniforms[self.positions]),
             cold,
         )
@@ -150,11 +197,10 @@ class PatternLaw:
         """
         warp, filtering = warps
         drawing = self._drawing(warp, filtering, cold)
-        came = from_the_left(drawing.masses, self._chains)
-        weights = class_weights(came, drawing.ways, self._chains)
+        weights = class_weights(drawing.found, self._chains)
         if bool(drawing.cold.any()):
-            likely = self._likeliest(drawing.scores)[..., None]
-            only = torch.full_like(weights, -torch.inf).scatter(2, likely, 0.0)
+            likely = self._classes_in(self._likeliest(drawing.scores))
+            only = torch.zeros_like(weights).masked_fill(~likely, -torch.inf)
             weights = torch.where(drawing.cold[:, None, None], only, weights)
         weights = weights.masked_fill(self.hopeless[:, None, None], 0.0)
         plain: Warp = own or (lambda block, index: block)
@@ -186,46 +232,47 @@ class PatternLaw:
     def _drawing(self, warp: Warp | None, filtering: Warp | None, cold: Tensor) -> "_Drawing":
         """Find what texts are drawn by; the arguments are those of `path`."""
         scores: Warp = warp or (lambda block, index: block)
-        if warp is None:
-            masses, ways = self._masses, self._ways
+        own = self._temperature is not None  # which changes nothing that is settled
+        if warp is None or (own and self._settled):
+            found = self._found
+        elif own:
+            found = self._swept(self._of_classes.warm)
         else:
-            masses = self._masses_of(scores)
-            ways = self._checked(from_the_right(masses, self._chains))
+            found = self._swept(self._read(scores).masses)
         cold = cold.cpu()
         if filtering is None:
-            return _Drawing(scores, scores, masses, ways, cold, None)
+            return _Drawing(scores, scores, found, cold, None)
         # What is likeliest given the pattern is kept: the likeliest tokens of the denoiser may
         # all be none that the pattern takes.
-        came = from_the_left(masses, self._chains)
-        weights = class_weights(came, ways, self._chains)
+        weights = class_weights(found, self._chains)
         weights = weights.masked_fill(self.hopeless[:, None, None], 0.0)
         draws = self._filtered(scores, filtering, weights)
-        masses = self._masses_of(draws)
-        ways = from_the_right(masses, self._chains)
+        found = sweeps(self._everywhere(self._read(draws).masses), self._chains)
         # Filters may leave no text at all: then it is the likeliest one.
-        cold = cold | (log_mass(ways, self._chains) == -torch.inf)
-        return _Drawing(scores, draws, masses, ways, cold, weights)
+        cold = cold | (log_mass(found, self._chains) == -torch.inf)
+        return _Drawing(scores, draws, found, cold, weights)
 
     def _likeliest(self, scores: Warp) -> Tensor:
-        """Return the classes (R, W) of the likeliest text of each row."""
-        maxima = self._masses_of(scores, likeliest=True)
-        best = from_the_right(maxima, self._chains, likeliest=True)
-        return likeliest_classes(maxima, best, self._chains)
+        """Return the sets (R, W) of the likeliest text of each row."""
+        of = self._read(scores)
+        best = likeliest_sweep(self._everywhere(of.maxima.double() - of.level), self._chains)
+        return likeliest_sets(best, self._chains)
+
+    def _classes_in(self, sets: Tensor) -> Tensor:
+        """Return the classes (R, W, C) bool of sets (R, W)."""
+        return self._chains.moves.takes[self._chains.which[:, None], sets]
 
     @property
     def log_mass(self) -> Tensor:
         """Log-probability that a text of the denoiser's own law matches, (R,) float64."""
-        return log_mass(from_the_right(self._masses, self._chains), self._chains)
-
-    @cached_property
-    def _masses(self) -> Tensor:
-        return self._masses_of(lambda block, index: block)
+        return log_mass(sweeps(self._masses, self._chains, both=False), self._chains)
 
     def log_weights(self, chosen: Tensor, text: Tensor) -> Tensor:
         """Return what one pass adds to the importance weights of its rows, (R,) float64.
 
         Tokens x drawn from this law have the probability p(x) P(match | x) / P(match), p being the
         denoiser's: so much too often, or too rarely, for the denoiser restricted to the language.
+        What it says of places that were not asked for is a factor of both.
 
         Args:
             chosen: (R, L) bool, the positions that the pass reveals.
@@ -234,56 +281,60 @@ class PatternLaw:
         known = self._patterns.known_masses(text, ~chosen)
         revealed = chosen.gather(1, self._patterns.places).cpu() & self._chains.inside
         masses = torch.where(revealed[..., None], known, self._masses)
-        before, after = self._ways, from_the_right(masses, self._chains)
-        return log_mass(before, self._chains) - log_mass(after, self._chains)
+        after = sweeps(masses, self._chains, both=False)
+        return self.log_mass - log_mass(after, self._chains)
 
     @cached_property
-    def _ways(self) -> Tensor:
-        return self._checked(from_the_right(self._masses, self._chains))
+    def _of_classes(self) -> "OfClasses":
+        return self._read(None, self._temperature)
+
+    @cached_property
+    def _masses(self) -> Tensor:
+        return self._everywhere(self._of_classes.masses)
+
+    @cached_property
+    def _settled(self) -> bool:
+        """Whether every text that can be goes through the same states."""
+        if self._apart:
+            return False
+        possible = self._known.flatten(0, 1)[self._slot.cpu()] == 0
+        nothing = (self._of_classes.masses == -torch.inf).cpu() & self._free.cpu()[:, None]
+        return not bool((possible & nothing).any())
+
+    @cached_property
+    def _found(self) -> Sweeps:
+        if not self._settled:
+            return self._swept(self._of_classes.masses)
+        ways = self._reached.ways[:, 0].gather(1, self._chains.start[:, None])
+        self._mark(ways.squeeze(1) == 0)
+        return self._reached
 
     @cached_property
     def _weights(self) -> Tensor:
-        came = from_the_left(self._masses, self._chains)
-        weights = class_weights(came, self._ways, self._chains)
+        found = self._found
+        weights = class_weights(found, self._chains)
         return weights.masked_fill(self.hopeless[:, None, None], 0.0)
 
-    def _checked(self, ways: Tensor) -> Tensor:
-        self.hopeless = log_mass(ways, self._chains) == -torch.inf
-        if not self.tentative and bool(self.hopeless.any()):
-            raise no_text(int(self.hopeless.nonzero()[0]))
-        return ways
+    def _swept(self, masses: Tensor) -> Sweeps:
+        """Sweep over masses (N, C), and refuse rows that can match no more."""
+        found = sweeps(self._everywhere(masses), self._chains)
+        self._mark(log_mass(found, self._chains) == -torch.inf)
+        return found
 
-    def _masses_of(self, scores: Warp, likeliest: bool = False) -> Tensor:
-        """Sum up the classes everywhere, (R, W, C) float64: at masks asked for by their scores."""
-        classes = self._known.shape[2]
-        expected = self._patterns.possible.flatten(0, 1).to(self._slot.device)
+    def _mark(self, hopeless: Tensor) -> None:
+        self.hopeless = hopeless
+        if not self.tentative and bool(hopeless.any()):
+            raise no_text(int(hopeless.nonzero()[0]))
 
-        def read(block: Distribution, which: slice) -> tuple[Tensor]:
-            device = block.logits.device
-            index = torch.arange(len(self._slot), device=device)[which]
-            warped, slots = scores(block.logits, index), self._slot[index]
-            if len(self._patterns.class_of) == 1:  # as it mostly is, and without a copy
-                return (sums(warped, self._patterns.class_of[0], slots),)
-            found = torch.zeros(len(warped), classes, dtype=torch.float64, device=device)
-            for class_of, mine in self._by_pattern(index):
-                found[mine] = sums(warped[mine], class_of, slots[mine])
-            return (found,)
+    def _read(self, scores: Warp | None, temperature: Tensor | None = None) -> OfClasses:
+        groupings = self._patterns.groupings
+        return read_classes(self.logits, groupings, self._pattern, scores, temperature)
 
-        def sums(warped: Tensor, class_of: Tensor, slots: Tensor) -> Tensor:
-            wanted = expected[slots]
-            wanted[:, 0] = False  # what stands in no pattern is never looked for
-            masses = class_masses(warped, class_of, classes, wanted)
-            # Of 1 in all, so that what stands behind an end of text comes to nothing in nats.
-            total = masses.logsumexp(-1, keepdim=True)
-            if likeliest:
-                masses = class_maxima(warped, class_of, classes).double()
-            return masses - total
-
-        (found,) = self.logits.read(read)
+    def _everywhere(self, of: Tensor) -> Tensor:
+        """Put (N, C) into (R, W, C) at masks asked for, beside what is known of the others."""
         # Sums over states are small and many: they are taken where a step costs least.
-        whole = self._known.clone()
-        free = self._free.cpu()
-        whole.flatten(0, 1)[self._slot.cpu()[free]] = found.cpu()[free]
+        whole, free = self._known.clone(), self._free.cpu()
+        whole.flatten(0, 1)[self._slot.cpu()[free]] = of.double().cpu()[free]
         return whole
 
     def _by_pattern(self, index: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -327,8 +378,6 @@ class PatternLaw:
             found = torch.where(cold, scores(block, index), draws(block, index))
         else:
             found = draws(block, index)
-        # Of a class, its tokens by their own scores.
-        number = path.classes[index, None]
-        classes = torch.arange(self._known.shape[2], device=number.device)
-        others = (classes != number) & (number >= 0)  # (n, C)
-        return self._weighed(found, index, found.new_zeros(()).where(~others, -torch.inf))
+        # Of the classes that may stand there, their tokens by their own scores.
+        others = found.new_zeros(()).where(path.classes[index], -torch.inf)
+        return self._weighed(found, index, others)

@@ -4,11 +4,31 @@ Letters: R rows, L length, W places of a span, P patterns, Q states, C classes, 
 """
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .pattern_law import Chains
+from .class_sums import Grouping
+from .pattern_law import told_apart
+from .pattern_moves import Chains, Moves
+from .pattern_sweeps import Sweeps, reach
+
+
+class Outlook(NamedTuple):
+    """What is known of rows with patterns before the denoiser is asked.
+
+    Attributes:
+        chains: their automata, and which places are open.
+        known: (R, W, C) float64, certainty at known tokens, elsewhere 0 where possible.
+        reached: what can be reached.
+        apart: (R, L) bool, masks at which it matters what the denoiser says.
+    """
+
+    chains: Chains
+    known: Tensor
+    reached: Sweeps
+    apart: Tensor
 
 
 @dataclass(frozen=True)
@@ -19,38 +39,45 @@ class RowPatterns:
         pattern: (R,) long, which pattern a row has; -1 for none.
         span: (R, L) bool, the places that it speaks of: from the first mask to the last.
         first: (R,) long, the position of the first of them.
-        step, final, start, ended: the automata of the rows, see `Chains`; on the CPU.
+        moves: of the P patterns, and of none; on the CPU.
+        final, start, ended: the automata of the rows, see `Chains`; on the CPU.
         possible: (R, W, C) bool, classes of which something may be emitted; on the CPU.
         class_of: (P, V) long, the class of each token.
+        groupings: the same of each pattern, as sums are taken.
     """
 
     pattern: Tensor
     span: Tensor
     first: Tensor
-    step: Tensor
+    moves: Moves
     final: Tensor
     start: Tensor
     ended: Tensor
     possible: Tensor
     class_of: Tensor
+    groupings: tuple[Grouping, ...]
 
     def rows(self, index: Tensor) -> "RowPatterns":
         """Pick some of the rows."""
-        names = "pattern span first step final start ended possible".split()
+        names = "pattern span first final start ended possible".split()
         picked = {n: getattr(self, n)[index.to(getattr(self, n).device)] for n in names}
         return replace(self, **picked)
 
-    def asked(self, positions: Tensor, masked: Tensor, up_to: Tensor) -> Tensor:
-        """Add the masks whose logits the law of a pass needs, to positions (R, L) bool.
+    def outlook(self, text: Tensor, masked: Tensor, open_masks: Tensor) -> Outlook:
+        """Tell what can be, and where it matters how likely it is.
 
         Args:
-            positions: what is asked for anyway.
+            text: (R, L) long.
             masked: (R, L) bool.
-            up_to: (R, L) bool, places of the block that is worked on and of those before it; masks
-                behind them stay open.
+            open_masks: (R, L) bool, those of later blocks.
         """
-        busy = positions.any(1, keepdim=True)  # a row that nothing is asked of costs nothing
-        return positions | (masked & self.span & up_to & busy)
+        chains, known = self.chains(open_masks & masked), self.known_masses(text, masked)
+        reached = reach(known, chains)
+        found = told_apart(reached, known, chains).to(self.span.device)
+        apart = torch.zeros_like(masked)
+        rows, slots = found.nonzero(as_tuple=True)
+        apart[rows, self.places[rows, slots]] = True
+        return Outlook(chains, known, reached, apart & masked)
 
     @property
     def places(self) -> Tensor:
@@ -62,8 +89,10 @@ class RowPatterns:
         """Return the automata, with the places (R, L) bool that are open in this pass."""
         inside = self._inside
         is_open = open_places.gather(1, self.places) & inside
-        parts = self.step, self.final, self.start, inside.cpu(), is_open.cpu(), self.ended
-        return Chains(*parts)
+        # The last automaton is that of rows without a pattern.
+        which = self.pattern.cpu() % self.moves.source.shape[0]
+        own = self.final, self.start, self.ended
+        return Chains(self.moves, which, *own, inside.cpu(), is_open.cpu())
 
     @property
     def _inside(self) -> Tensor:

@@ -15,10 +15,12 @@ from transformers import PreTrainedTokenizerBase
 
 from .argument_checks import kind_of
 from .blank_lengths import Blank, prior_nats
+from .class_sums import class_sums, grouping_of
 from .length_law import pick
 from .noise import keyed_generator
 from .pattern_automaton import MOST_STATES, Automaton, checked_size
-from .pattern_law import Chains, class_masses, from_the_right, log_mass
+from .pattern_moves import chains_of
+from .pattern_sweeps import log_mass, sweeps
 from .pipeline_blanks import Holes, Template
 from .pipeline_drafts import Draft, padded
 from .text_bound import forbidden_ids, predict_masked
@@ -328,22 +330,14 @@ def log_masses(drafts: Sequence[Draft], model: Any, tokenizer: PreTrainedTokeniz
 def _log_mass(draft: Draft, scores: Tensor, masked: Tensor) -> Tensor:
     """Sum up one text: scores (N, V) of its masks (L,) bool."""
     assert draft.pattern is not None
-    step, final, class_of, start = draft.pattern.in_vocabulary(scores.shape[1])
-    expected = torch.ones(len(scores), step.shape[1], dtype=torch.bool)
-    expected[:, 0] = False  # what stands in no text of the language
-    masses = class_masses(scores, class_of, step.shape[1], expected)
+    automaton = draft.pattern.in_vocabulary(scores.shape[1])
+    step, _, class_of, _ = automaton
+    masses = class_sums(scores, grouping_of(class_of, step.shape[1])).masses
     places = masked.nonzero().squeeze(1)
     first, width = int(places[0]), int(places[-1] - places[0]) + 1
     known = class_of[torch.tensor(draft.columns["input_ids"][first : first + width])]
     whole = torch.full((1, width, step.shape[1]), -torch.inf, dtype=torch.float64)
     whole[0].scatter_(1, known[:, None], 0.0)
     whole[0, places - first] = masses - masses.logsumexp(-1, keepdim=True)
-    chains = Chains(
-        step[None],
-        final[None],
-        torch.tensor([start]),
-        torch.ones(1, width, dtype=torch.bool),
-        torch.zeros(1, width, dtype=torch.bool),
-        torch.zeros_like(final)[None],
-    )
-    return log_mass(from_the_right(whole, chains), chains)[0]
+    chains = chains_of(automaton, torch.ones(1, width, dtype=torch.bool))
+    return log_mass(sweeps(whole, chains, both=False), chains)[0]

@@ -28,6 +28,9 @@ class Condition(Protocol):
     def weigh(self, scores: Tensor, index: Tensor) -> Tensor:
         """Return the scores (n, V) of some positions, (n,) long of all those it knows."""
 
+    def distribution(self, scores: Callable[[], Tensor], index: Tensor) -> Distribution:
+        """Do so for the distributions, with scores that need not be asked for."""
+
 
 class LateLogits:
     """Logits (N, V) that are computed where they are read, some positions at a time.
@@ -153,6 +156,7 @@ class PositionLogits:
         self._restricted: Tensor | None = None  # all of `raw`, where they are kept so
         if kept and isinstance(raw, LateLogits):  # computed just now: nobody else has them
             self._raw = self._restricted = self._restrict(cast(Tensor, self._raw), slice(None))
+        self._keeps = False  # logits that are late, once they are computed
         self.condition: Condition | None = None
         self.index = torch.zeros(0, dtype=torch.long)  # (N,) as the condition counts them
 
@@ -167,11 +171,21 @@ class PositionLogits:
 
     def at(self, index: Tensor | slice) -> Tensor:
         """Return some rows, (n, V) in float32 or float64."""
-        if self._restricted is not None:
-            scores = at_least_float32(self._restricted[index])
-        else:
-            scores = self.restrict(self._raw[index], index)
+        scores = self._given_at(index)
         return scores if self.condition is None else self.condition.weigh(scores, self.index[index])
+
+    def _given_at(self, index: Tensor | slice) -> Tensor:
+        """Return them without a condition."""
+        if self._keeps and isinstance(self._raw, LateLogits):
+            self._raw = self._restricted = self._restrict(self._raw[:], slice(None))
+        if self._restricted is not None:
+            return at_least_float32(self._restricted[index])
+        return self.restrict(self._raw[index], index)
+
+    def _distribution(self, index: slice) -> Distribution:
+        if self.condition is None:
+            return Distribution(self._given_at(index))
+        return self.condition.distribution(lambda: self._given_at(index), self.index[index])
 
     def given(self, condition: Condition) -> "PositionLogits":
         """Return the same positions with conditional scores."""
@@ -234,14 +248,17 @@ class PositionLogits:
         """
         found, witnesses = [], []
         for first, part in self._parts():
-            width = cast(Tensor, part._raw).shape[-1]
+            raw = part._raw
+            width = _BLOCK // raw.rows if isinstance(raw, LateLogits) else raw.shape[-1]
             rows = len(part) if self._whole else max(1, _BLOCK // max(1, width))
             for start in range(0, max(1, len(part)), max(1, rows)):
                 end = min(start + rows, len(part))
-                block = Distribution(part.at(slice(start, end)))
+                block = part._distribution(slice(start, end))
                 found.append(function(block, slice(first + start, first + end)))
-                witnesses.append(block.witness)
-        check_highest(torch.cat(witnesses))
+                if self.condition is None:  # else it has seen to that
+                    witnesses.append(block.witness)
+        if witnesses:
+            check_highest(torch.cat(witnesses))
         return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
 
     def _parts(self) -> Iterator[tuple[int, "PositionLogits"]]:
@@ -253,5 +270,7 @@ class PositionLogits:
         for first in range(0, max(1, len(raw)), raw.rows):
             which = slice(first, first + raw.rows)
             part = self if len(raw) <= raw.rows else self.only(which)  # so few are kept
-            part._raw = part._restricted = self._restrict(raw[which], which)
+            part._keeps = True
+            if part.condition is None:  # else what is asked may be known without them
+                part._given_at(slice(0, 0))
             yield first, part

@@ -11,7 +11,6 @@ Letters: R rows still being decoded, L length, V vocabulary, N positions.
 """
 
 from dataclasses import replace
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -65,30 +64,48 @@ class Contenders:
         counts = rules.pace.counts
         if not self._is_worth_it or counts is None or not _are_known(turn, rules):
             return turn, places
-        found = turn.logits_fn(turn.rows, turn.state.text, places)
-        turn = replace(turn, logits_fn=lambda *_: found)
+        turn = turn.with_outlook()
+        total, wanted = int(places.sum()), counts(turn, places)
+        # A pattern's law needs some masks at any rate, perhaps so many that nothing is spared.
+        if turn.state.patterns is not None and _needed(turn, places) > _MOST_TRIED * total:
+            return turn, places
+        asked_of = turn.with_needed(places)
+        found = turn.logits_fn(turn.rows, turn.state.text, asked_of)
+        turn = replace(turn, logits_fn=lambda _, __, asked: _only(found, asked[asked_of]))
         # Logits that are there cost no more, and nothing need wait for the device.
         noise = noise_of(turn, rules, places) if isinstance(found, LateLogits) else None
         if noise is None:
             return turn, places
-        of_places, wanted = placed(noise, places), counts(turn, places)
+        of_places = placed(noise, places)
         tried = highest(of_places, places, _TRIED * wanted)
-        total, cost = int(places.sum()), int(tried.sum())
+        cost = int(turn.with_needed(tried).sum())
         if cost > _MOST_TRIED * total:
             return turn, places
-        late = cast(LateLogits, found)
-        turn = replace(turn, logits_fn=lambda _, __, asked: late.only(asked[places]))
         left = _left(turn, rules, places, of_places, tried, wanted)
-        spared = total - int(left.sum()) - cost
-        self._is_worth_it = spared >= _LEAST_SPARED * total
+        spared = total - int(turn.with_needed(left).sum()) - cost
+        # Of a pattern, the more is known the less need be asked.
+        self._is_worth_it = spared >= _LEAST_SPARED * total or turn.state.patterns is not None
         return turn, left
 
 
 def _are_known(turn: Turn, rules: Rules) -> bool:
     """Tell whether noise and the most of a score are all that it takes."""
-    # The scores of revealed tokens may be weighed, and a pattern's law is one of all its masks.
-    alone = not turn.tokens_compete and turn.state.patterns is None
-    return alone and rules.order.most is not None and not turn.sampler.changes_scores
+    # The scores of revealed tokens may be weighed.
+    return (
+        not turn.tokens_compete and rules.order.most is not None and not turn.sampler.changes_scores
+    )
+
+
+def _needed(turn: Turn, places: Tensor) -> int:
+    """Count the masks that are asked for whatever is tried."""
+    first = places & (places.long().cumsum(1) == 1)  # of each row
+    return int(turn.with_needed(first).sum())
+
+
+def _only(found: Tensor | LateLogits, which: Tensor) -> Tensor | LateLogits:
+    if bool(which.all()):
+        return found
+    return found.only(which) if isinstance(found, LateLogits) else found[which]
 
 
 def _left(

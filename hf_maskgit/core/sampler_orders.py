@@ -77,15 +77,18 @@ class Order:
     competing: str = "confidence"
 
 
-def _by_position(score: PositionScore) -> Callable[[Turn, Tensor], Look]:
+def _by_position(score: PositionScore, whole: bool = True) -> Callable[[Turn, Tensor], Look]:
     """Score masks by what is known before a token is drawn there.
+
+    `whole` scores look at all tokens, others only at the likeliest, which may be known without.
 
     Such orders, and those that look at no logits, keep the distribution of an exact denoiser at one
     reveal per pass; a score of the drawn token does not (arXiv 2510.04525).
     """
 
     def look(turn: Turn, places: Tensor) -> Look:
-        logits, standing = turn.logits(places), _standing(turn, places)
+        logits = turn.logits(places, kept=_is_kept(turn, whole or turn.tokens_compete))
+        standing = _standing(turn, places)
         (scores,) = logits.read(lambda block, which: (standing(block, which, score(block)),))
         return Look(placed(scores, places), places, logits)
 
@@ -93,7 +96,8 @@ def _by_position(score: PositionScore) -> Callable[[Turn, Tensor], Look]:
 
 
 def _by_drawn_token(turn: Turn, places: Tensor) -> Look:
-    logits, standing = turn.logits(places), _standing(turn, places)
+    logits = turn.logits(places, kept=_is_kept(turn))
+    standing = _standing(turn, places)
     draw = turn.drawer(logits, places)
 
     def read(block: Distribution, which: slice) -> tuple[Tensor, Tensor]:
@@ -102,6 +106,11 @@ def _by_drawn_token(turn: Turn, places: Tensor) -> Look:
 
     drawn, scores = logits.read(read)
     return Look(placed(scores, places), places, logits, drawn)
+
+
+def _is_kept(turn: Turn, whole: bool = True) -> bool:
+    """Tell whether logits will be read several times, as a pattern's law reads them itself."""
+    return whole and turn.state.patterns is not None
 
 
 def _there(turn: Turn, places: Tensor) -> Tensor:
@@ -115,7 +124,7 @@ def _at_all_masks(turn: Turn, places: Tensor) -> Tensor:
 
 def _by_critic(turn: Turn, places: Tensor) -> Look:
     masks = _at_all_masks(turn, places)
-    logits = turn.logits(masks)
+    logits = turn.logits(masks, kept=_is_kept(turn))
     draw = turn.drawer(logits, masks)
     (drawn,) = logits.read(lambda block, which: (draw(block, which),))
     return Look(placed(turn.critic_scores(drawn, places), places), masks, logits, drawn)
@@ -155,7 +164,7 @@ def placed(scores: Tensor, places: Tensor) -> Tensor:
 ORDERS: dict[str, Order] = {
     "top_probability": Order(
         "where max p is highest",
-        _by_position(top_log_probability),
+        _by_position(top_log_probability, whole=False),
         _there,
         "arXiv 2510.04525 (choose the place, then draw)",
         noise="choice_temperature",

@@ -21,7 +21,8 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
-from .decoding_turn import DecodingState, Turn
+from .decoding_state import DecodingState
+from .decoding_turn import Turn
 from .position_logits import PositionLogits
 from .sampler import Sampler
 from .sampler_orders import BLIND, LOG_PROBABILITIES, ORDERS, Look, Order, placed

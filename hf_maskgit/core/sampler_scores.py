@@ -47,6 +47,10 @@ class Distribution:
         """Highest probability of each, (N,); nan where the logits are no distribution."""
         return self.probabilities.amax(-1)
 
+    def of_tokens(self, tokens: Tensor) -> Tensor:
+        """Logits of one token each, (N,) -> (N,)."""
+        return self.logits.gather(-1, tokens[:, None]).squeeze(-1)
+
     @property
     def witness(self) -> Tensor:
         """Numbers (N,) that are finite where the logits are a distribution."""
@@ -113,7 +117,7 @@ def log_probability(logits: Tensor | Distribution, tokens: Tensor) -> Tensor:
     of = Distribution.of(logits)
     # Less the highest, a logit is the logarithm of the token's odds against the likeliest one; a
     # probability itself may be too small for its dtype.
-    odds = of.logits.gather(-1, tokens[:, None]).squeeze(-1) - of.highest
+    odds = of.of_tokens(tokens) - of.highest
     return odds + of.top.log()
 
 

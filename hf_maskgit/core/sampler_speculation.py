@@ -19,7 +19,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .decoding_turn import DecodingState, Turn
+from .decoding_state import DecodingState
+from .decoding_turn import Turn
 from .finite import no_text
 from .pattern_pass import PatternLaw
 from .position_logits import PositionLogits
@@ -94,7 +95,7 @@ def write_verified(turn: Turn, look: Look, chosen: Tensor) -> DecodingState:
     if len(row) == 0:
         return turn.state.reveal(*draft.at(draft.places))
     ahead, place = _prefixes(turn, draft, rank, row, column)
-    logits = ahead.logits(place, kept=turn.sampler.records_probabilities)
+    logits = _logits(ahead, place)
     if isinstance(logits.condition, PatternLaw):
         logits.condition.tentative = True  # drafts may contradict each other: one is refused
     law = _law(ahead, logits, place, _scale(ahead.state, 0))  # (S, V)
@@ -126,7 +127,7 @@ def _drafted(turn: Turn, chosen: Tensor, rank: Tensor) -> Draft:
     """Draft tokens at the chosen places but the last; at a single one too."""
     count = chosen.sum(1, keepdim=True)
     places = chosen & (rank < (count - 1).clamp_min(1))
-    logits = turn.logits(places, kept=turn.sampler.records_probabilities)
+    logits = _logits(turn, places)
     # At the temperature that each would have if it were drawn behind those before it.
     scale = _scale(turn.state.rows(places.nonzero()[:, 0]), rank[places])
     law = _law(turn, logits, places, scale)
@@ -136,6 +137,12 @@ def _drafted(turn: Turn, chosen: Tensor, rank: Tensor) -> Draft:
         kept = kept.masked_scatter(places, _log_probabilities(logits, tokens))
     chances = law.gather(1, tokens[:, None]).squeeze(1)
     return Draft(places, placed(tokens, places), law, placed(chances, places), kept)
+
+
+def _logits(turn: Turn, places: Tensor) -> PositionLogits:
+    # What is recorded is read a second time, and a pattern's law reads them itself.
+    kept = turn.sampler.records_probabilities or turn.state.patterns is not None
+    return turn.logits(places, kept, scored=False)
 
 
 def _prefixes(

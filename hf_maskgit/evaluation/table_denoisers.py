@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..core.decoding import Filled, fill_masks
-from ..core.decoding_turn import DecodingState
+from ..core.decoding_state import DecodingState
 from ..core.noise import mix
 from ..core.sampler import Sampler
 from ..core.sampler_choices import resolve_choices

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ..core.decoding_turn import DecodingState
+from ..core.decoding_state import DecodingState
 from ..core.pipeline_infilling import InfillingPipeline
 from .fields import check_texts_asked, flag, seed_of, texts_of
 from .reader import Reader

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..core.chunked_head import can_hold_back
 from ..core.decoding import StepCallback
-from ..core.decoding_turn import DecodingState
+from ..core.decoding_state import DecodingState
 from ..core.generation_maskgit import MaskGitGenerationMixin
 from .passes import Question
 from .steps import Found, Networks, Step, Wanted

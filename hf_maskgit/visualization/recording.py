@@ -13,7 +13,7 @@ from .token_texts import TokenTexts
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from ..core.decoding_turn import DecodingState
+    from ..core.decoding_state import DecodingState
     from ..core.generation_maskgit import MaskGitGenerationOutput
     from ..core.modeling_maskgit import MaskGitForMaskedLM
 

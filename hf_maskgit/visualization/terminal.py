@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.text import Text
     from transformers import PreTrainedTokenizerBase
 
-    from ..core.decoding_turn import DecodingState
+    from ..core.decoding_state import DecodingState
     from ..core.modeling_maskgit import MaskGitForMaskedLM
 
 _HIDDEN = "\N{MIDDLE DOT}" * 3

@@ -17,7 +17,7 @@ from torch import nn
 
 import hf_maskgit.core.decoding
 from hf_maskgit.core.decoding import fill_masks, row_uniforms
-from hf_maskgit.core.decoding_turn import DecodingState
+from hf_maskgit.core.decoding_state import DecodingState
 from hf_maskgit.core.sampler import Sampler
 from hf_maskgit.core.sampler_choices import resolve_choices
 from hf_maskgit.core.sampler_paces import remaining_by_blocks

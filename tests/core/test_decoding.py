@@ -7,7 +7,7 @@ import torch
 from transformers import LogitsProcessorList, TopKLogitsWarper, TopPLogitsWarper
 
 from hf_maskgit.core.decoding import Planner, fill_masks, reveal_step, row_uniforms
-from hf_maskgit.core.decoding_turn import DecodingState, Pass
+from hf_maskgit.core.decoding_state import DecodingState, Pass
 from hf_maskgit.core.sampler import Sampler
 from hf_maskgit.core.sampler_paces import annealing
 from hf_maskgit.core.sampler_rules import REMASKS

@@ -14,8 +14,8 @@ from transformers import (
 from transformers.generation import ConfidenceCriteria
 
 from hf_maskgit import MaskGitConfig
+from hf_maskgit.core.decoding_state import DecodingState
 from hf_maskgit.core.decoding_stops import StopRules, tokens_until
-from hf_maskgit.core.decoding_turn import DecodingState
 from hf_maskgit.core.special_tokens import tokenizer_fields
 from tests.support.combinations import LEGAL, choices
 from tests.support.prompts import CLS, MASK, PAD, SEP

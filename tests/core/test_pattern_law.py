@@ -5,14 +5,12 @@ import itertools
 import pytest
 import torch
 
-from hf_maskgit.core.pattern_law import (
-    Chains,
-    class_masses,
-    class_weights,
-    from_the_left,
-    from_the_right,
-    log_mass,
-)
+from hf_maskgit.core import pattern_rows
+from hf_maskgit.core.class_sums import class_sums, grouping_of
+from hf_maskgit.core.pattern_automaton import Automaton
+from hf_maskgit.core.pattern_law import class_weights
+from hf_maskgit.core.pattern_moves import chains_of
+from hf_maskgit.core.pattern_sweeps import log_mass, sweeps
 from tests.support.oracles_sampling import CHAIN, Oracle, chi_square, number_of
 from tests.support.pattern_cells import Cell, cell
 
@@ -21,35 +19,28 @@ SAMPLES = 4000
 
 def messages(of):
     """Masses, chains and both sweeps of a cell, by the library."""
-    length = of.shape[0]
-    step, final, class_of, start = of.pattern.automaton
+    automaton = of.pattern.automaton
+    class_of, classes = automaton.class_of, automaton.step.shape[1]
     scores = torch.nn.functional.pad(of.logits, (0, 2), value=-torch.inf)
-    classes = step.shape[1]
-    masses = class_masses(scores, class_of, classes, torch.ones(length, classes).bool())
+    masses = class_sums(scores, grouping_of(class_of, classes)).masses
     masses = masses - masses.logsumexp(-1, keepdim=True)
     for place, symbol in of.known.items():
         masses[place] = -torch.inf
         masses[place, class_of[symbol]] = 0
-    everywhere = torch.ones(1, length).bool()
-    nothing = torch.zeros(1, len(final)).bool()
-    chains = Chains(
-        step[None], final[None], torch.tensor([start]), everywhere, ~everywhere, nothing
-    )
-    ways = from_the_right(masses[None], chains)
-    came = from_the_left(masses[None], chains)
-    return masses[None], chains, ways, came
+    chains = chains_of(automaton, torch.ones(1, of.shape[0]).bool())
+    return masses[None], chains, sweeps(masses[None], chains)
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_marginals_and_the_mass_are_those_of_enumeration_to_1e_12(seed):
     of = cell(seed)
-    _, chains, ways, came = messages(of)
-    assert log_mass(ways, chains).item() == pytest.approx(of.log_mass(), abs=1e-12)
-    weights = class_weights(came, ways, chains)[0][:, of.pattern.automaton.class_of[:-2]]
-    found = (of.logits + weights).softmax(-1)
+    _, chains, found = messages(of)
+    assert log_mass(found, chains).item() == pytest.approx(of.log_mass(), abs=1e-12)
+    weights = class_weights(found, chains)[0][:, of.pattern.automaton.class_of[:-2]]
+    law = (of.logits + weights).softmax(-1)
     for place, truth in enumerate(of.marginals()):
         if place not in of.known:
-            assert (found[place] - truth).abs().max() < 1e-12
+            assert (law[place] - truth).abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -137,19 +128,14 @@ def test_what_is_merely_unlikely_stays_possible():
     scores = torch.full((6, 5), -2000.0)
     scores[:, 0] = 0.0
     class_of = torch.tensor([0, 1, 1, 2, 2])
-    masses = class_masses(scores, class_of, 3, torch.ones(6, 3).bool())
+    masses = class_sums(scores, grouping_of(class_of, 3)).masses
     expected = torch.tensor([0.0, -2000 + 0.693147, -2000 + 0.693147]).double()
     assert torch.allclose(masses, expected.expand(6, 3), atol=1e-3)
-    chains = Chains(
-        torch.tensor([[[2, 1, 2], [2, 2, 0]]]),
-        torch.tensor([[True, False]]),
-        torch.tensor([0]),
-        torch.ones(1, 6).bool(),
-        torch.zeros(1, 6).bool(),
-        torch.zeros(1, 2).bool(),
-    )
-    ways = from_the_right(masses[None], chains)
-    assert log_mass(ways, chains).item() == pytest.approx(-11995.84, abs=0.05)
+    step = torch.tensor([[2, 1, 2], [2, 2, 0]])
+    automaton = Automaton(step, torch.tensor([True, False]), class_of, 0)
+    chains = chains_of(automaton, torch.ones(1, 6).bool())
+    found = sweeps(masses[None], chains)
+    assert log_mass(found, chains).item() == pytest.approx(-11995.84, abs=0.05)
 
 
 def fill_chain(samples, steps, seed, **options):
@@ -202,13 +188,66 @@ def test_what_is_merely_unlikely_never_becomes_impossible(seed, scale):
     """Near things are summed up as numbers, far ones as logarithms: both give the law."""
     of = cell(seed)
     of = Cell(of.logits * scale, of.step, of.final, of.known)
-    masses, chains, ways, came = messages(of)
+    masses, chains, found = messages(of)
     nats = torch.stack([of.logits.log_softmax(-1)[i, of.texts[:, i]] for i in range(of.shape[0])])
     free = [i for i in range(of.shape[0]) if i not in of.known]
     expected = nats[free].sum(0).logsumexp(0).item()
-    assert log_mass(ways, chains).item() == pytest.approx(expected, rel=1e-12)
+    assert log_mass(found, chains).item() == pytest.approx(expected, rel=1e-12)
     # From the left, all there is comes to the last place.
-    last = came[:, -1, :, None] + masses[:, -1, None]
-    ends = torch.cat([torch.where(chains.final, 0.0, -torch.inf), torch.tensor([[-torch.inf]])], 1)
-    last = last + ends[:, chains.step[0]]
+    came = found.logs(found.came, found.levels[1][..., None])[0, -1, :-1]
+    step, ends = of.pattern.automaton.step, torch.where(chains.final[0], 0.0, -torch.inf)
+    ends = torch.cat([ends, torch.tensor([-torch.inf])])[step]
+    last = came[:, None] + masses[0, -1] + ends
     assert last.flatten().logsumexp(0).item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"order": "random"},
+        {"order": "top_probability", "choice_temperature": 1.0, "anneal_temperature": True},
+        {"order": "confidence", "block_length": 2},
+        {"order": "left_to_right", "do_sample": False},
+    ],
+    ids=lambda options: options["order"],
+)
+def test_what_has_no_say_in_the_law_is_not_asked_for(monkeypatch, seed, options):
+    """The texts and their weights are those of asking for every mask, and fewer are asked for."""
+    of, asked = cell(seed), []
+    logits = torch.nn.functional.pad(of.logits, (0, 2))
+
+    def logits_fn(rows, text, positions):
+        asked[-1] += int(positions.sum())
+        return logits[positions.nonzero()[:, 1]]
+
+    def fill():
+        asked.append(0)
+        own = {"steps": 4, "logits_fn": logits_fn, "records_probabilities": True}
+        return of.fill(40, seed=5, **own, **options)
+
+    few = fill()
+    monkeypatch.setattr(pattern_rows, "told_apart", lambda _, __, chains: chains.inside)
+    all_masks = fill()
+    assert few.text.equal(all_masks.text)
+    assert torch.allclose(few.log_weights, all_masks.log_weights, atol=1e-9, equal_nan=True)
+    assert asked[0] <= asked[1]
+    if options["order"] == "random":
+        assert asked[0] < asked[1]
+
+
+def test_classes_are_summed_up_however_many_they_are():
+    """Against `logsumexp` of each class by itself; groups of 32 down to single tokens."""
+    torch.manual_seed(0)
+    for size, classes in ((2000, 3), (2000, 40), (300, 90), (5, 5)):
+        class_of = torch.randint(0, classes, (size,))
+        scores = 30 * torch.randn(4, size).double()
+        scores[:, class_of == 1] = -torch.inf
+        warmth = torch.tensor([0.01, 0.5, 1.0, 7.0]).double()
+        of = class_sums(scores, grouping_of(class_of, classes), warmth)
+        for number in range(classes):
+            own = scores[:, class_of == number]
+            for found, given in ((of.masses, own), (of.warm, own / warmth[:, None])):
+                assert torch.allclose(found[:, number], given.logsumexp(-1), rtol=1e-12)
+            if own.shape[1]:
+                assert of.maxima[:, number].equal(own.amax(-1))

@@ -18,7 +18,7 @@ from transformers import LogitsProcessorList, TopKLogitsWarper
 from hf_maskgit import MaskGitGenerationConfig
 from hf_maskgit.core import sampler_speculation
 from hf_maskgit.core.decoding import fill_masks
-from hf_maskgit.core.decoding_turn import DecodingState
+from hf_maskgit.core.decoding_state import DecodingState
 from hf_maskgit.core.sampler import Sampler
 from hf_maskgit.core.sampler_orders import ORDERS
 from hf_maskgit.core.sampler_rules import PACES

@@ -10,7 +10,7 @@ from torch import Tensor
 from hf_maskgit.core.decoding import Filled, fill_masks
 from hf_maskgit.core.decoding_layout import pack_rows
 from hf_maskgit.core.decoding_patterns import with_patterns
-from hf_maskgit.core.decoding_turn import DecodingState
+from hf_maskgit.core.decoding_state import DecodingState
 from hf_maskgit.core.pattern_automaton import Automaton, smallest
 from hf_maskgit.core.sampler import Sampler
 from hf_maskgit.core.sampler_choices import resolve_choices

@@ -8,7 +8,7 @@ from unittest import mock
 import torch
 
 from hf_maskgit.core.decoding import Filled, fill_masks
-from hf_maskgit.core.decoding_turn import DecodingState
+from hf_maskgit.core.decoding_state import DecodingState
 from hf_maskgit.core.sampler import Sampler
 from hf_maskgit.core.sampler_choices import resolve_choices
 from hf_maskgit.core.schedules import get_schedule
