@@ -55,6 +55,8 @@ class MaskGitConfig(PreTrainedConfig):
             it (padding of the table) are never emitted. None means all rows are real.
         unassigned_token_ids: ids below that no token has; never emitted. None where that was not
             looked at.
+        tokenizer_fingerprint: tells the tokenizer from others, whose patterns `generate` refuses;
+            None where it is not known.
         trained_length: tokens of the longest text that it was trained on, framing included; longer
             ones bring a warning. Training sets it; None where nobody did.
         lengths: how many texts of each length the last training saw, see `histogram` in
@@ -94,6 +96,7 @@ class MaskGitConfig(PreTrainedConfig):
     suffix_ids: list[int] | None = None
     num_token_ids: int | None = None
     unassigned_token_ids: list[int] | None = None
+    tokenizer_fingerprint: str | None = None
     trained_length: int | None = None
     lengths: dict[str, int] | None = None
     end_fill: int | None = None
@@ -242,6 +245,8 @@ class MaskGitConfig(PreTrainedConfig):
                     "takes them for words: it may write them, special or not. Tell it what they "
                     "are: model.config.read_tokenizer(tokenizer)."
                 )
+            if self.num_token_ids != num_tokens:
+                self.tokenizer_fingerprint = None
             self.num_token_ids = num_tokens
             if self.unassigned_token_ids is not None:
                 self.unassigned_token_ids = [i for i in self.unassigned_token_ids if i < num_tokens]

@@ -55,6 +55,7 @@ class Draft(NamedTuple):
         law: (N, V) float, what they were drawn by.
         chances: (R, L) float, their probabilities in it.
         log_probabilities: (R, L) float32, theirs by the denoiser alone, where they are recorded.
+        log_weights: (R,) float64, what the first adds to those of rows with patterns; else zeros.
     """
 
     places: Tensor
@@ -62,6 +63,7 @@ class Draft(NamedTuple):
     law: Tensor
     chances: Tensor
     log_probabilities: Tensor
+    log_weights: Tensor
 
     def at(self, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return some places (R, L) bool with their tokens and log-probabilities, (M,) each."""
@@ -85,15 +87,12 @@ def write_verified(turn: Turn, look: Look, chosen: Tensor) -> DecodingState:
     Raises:
         ValueError: for logits that are no distribution, see `_law`.
     """
-    if turn.state.log_weights is not None:  # of a round it is not kept what each token weighed
-        unknown = torch.full_like(turn.state.log_weights, torch.nan)
-        turn = replace(turn, state=replace(turn.state, log_weights=unknown))
     rank = ranks(look.scores, chosen)  # (R, L) the order's sequence, from 0
     draft = _drafted(turn, chosen, rank)
     # The first draft has the law of the text as it is: there is nothing to verify.
     row, column = (chosen & (rank > 0)).nonzero(as_tuple=True)  # (S,)
     if len(row) == 0:
-        return turn.state.reveal(*draft.at(draft.places))
+        return _weighed(turn, turn.state.reveal(*draft.at(draft.places)), draft.log_weights)
     ahead, place = _prefixes(turn, draft, rank, row, column)
     logits = _logits(ahead, place)
     if isinstance(logits.condition, PatternLaw):
@@ -120,7 +119,29 @@ def write_verified(turn: Turn, look: Look, chosen: Tensor) -> DecodingState:
     # Each is told by the logits that it was accepted by.
     draft.log_probabilities[row, column] = _log_probabilities(logits, draft.tokens[row, column])
     after = turn.state.reveal(*draft.at(draft.places & (rank < end)))
-    return after.reveal(ending, tokens, log_probability(logits.at(last), tokens))
+    after = after.reveal(ending, tokens, log_probability(logits.at(last), tokens))
+    # Each token weighs what it does in the text before it; behind the end of the round none does.
+    added = _log_weights(logits, place, ahead.state.text.where(~place, after.text[row]))
+    added = added.where(rank[row, column] <= end[row, 0], 0.0)
+    return _weighed(turn, after, draft.log_weights.index_add(0, row, added))
+
+
+def _log_weights(logits: PositionLogits, place: Tensor, text: Tensor) -> Tensor:
+    """Return what the tokens of texts (R, L) at places (R, L) bool weigh, (R,) float64."""
+    if not isinstance(logits.condition, PatternLaw):
+        return torch.zeros(len(text), dtype=torch.float64, device=text.device)
+    return logits.condition.log_weights(place, text).to(text.device)
+
+
+def _weighed(turn: Turn, after: DecodingState, added: Tensor) -> DecodingState:
+    """Add to the importance weights (R,) of rows with patterns, where they are recorded."""
+    if after.log_weights is None or not turn.sampler.records_probabilities:
+        return after
+    sampler = turn.sampler
+    plain = sampler.do_sample and sampler.temperature == 1 and not sampler.anneal_temperature
+    known = plain and not sampler.changes_scores
+    added = added if known else torch.full_like(added, torch.nan)
+    return replace(after, log_weights=after.log_weights + added)
 
 
 def _drafted(turn: Turn, chosen: Tensor, rank: Tensor) -> Draft:
@@ -136,7 +157,11 @@ def _drafted(turn: Turn, chosen: Tensor, rank: Tensor) -> Draft:
     if turn.sampler.records_probabilities:
         kept = kept.masked_scatter(places, _log_probabilities(logits, tokens))
     chances = law.gather(1, tokens[:, None]).squeeze(1)
-    return Draft(places, placed(tokens, places), law, placed(chances, places), kept)
+    drafted, first = placed(tokens, places), places & (rank == 0)
+    weights = torch.zeros(len(places), dtype=torch.float64, device=places.device)
+    if turn.sampler.records_probabilities:
+        weights = _log_weights(logits, first, turn.state.text.where(~first, drafted))
+    return Draft(places, drafted, law, placed(chances, places), kept, weights)
 
 
 def _logits(turn: Turn, places: Tensor) -> PositionLogits:

@@ -20,6 +20,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from .token_pattern import fingerprint
+
 # The parts that one id can have, as `MaskGitConfig` names them.
 SINGLE_IDS = ("mask_token_id", "pad_token_id", "bos_token_id", "eos_token_id", "unk_token_id")
 
@@ -111,6 +113,7 @@ def tokenizer_fields(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
         # The highest id and not the number of tokens, because a vocabulary may have gaps.
         "num_token_ids": max(named) + 1,
         "unassigned_token_ids": sorted(set(range(max(named) + 1)) - named),
+        "tokenizer_fingerprint": fingerprint(tokenizer),
     }
     check_mask_is_alone(fields)
     if not ordinary_ids(fields):

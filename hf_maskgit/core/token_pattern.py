@@ -161,6 +161,23 @@ class TokenPattern:
                 "for other texts. Compile it anew with the model's own tokenizer."
             )
 
+    def check_fingerprint(self, known: str | None) -> None:
+        """Refuse a model that was made with another tokenizer, where it is known with which.
+
+        Args:
+            known: `tokenizer_fingerprint` of its configuration.
+
+        Raises:
+            ValueError: saying what to do.
+        """
+        if self.fingerprint and known and self.fingerprint != known:
+            raise ValueError(
+                "The pattern was compiled for another tokenizer than the model was made with, "
+                "whose tokens stand for other texts. Compile it anew with the model's own; if the "
+                "tokenizer has changed since, tell model.config.read_tokenizer(tokenizer), or give "
+                "generate(tokenizer=...), which is then compared instead."
+            )
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the pattern to a JSON file."""
         step, final, class_of, start = self.automaton

@@ -8,12 +8,18 @@ import torch
 from hypothesis import example, given, settings
 from transformers import TopKLogitsWarper
 
-from hf_maskgit import Pattern
+from hf_maskgit import MaskGitForMaskedLM, Pattern
 from hf_maskgit.core.token_pattern import TokenPattern
 from tests.support.combinations import LEGAL, choices
 from tests.support.pattern_sweep import Case, cases, check, main
 from tests.support.prompts import MASK, PAD, SEP
-from tests.support.tiny import TableModel, protein_tokenizer, tiny_config, word_tokenizer
+from tests.support.tiny import (
+    TableModel,
+    protein_tokenizer,
+    tiny_config,
+    tiny_encoder,
+    word_tokenizer,
+)
 
 WIDE = list(range(5, 40))
 
@@ -187,6 +193,23 @@ def test_a_pattern_of_another_tokenizer_is_refused(model):
     larger = TokenPattern.from_token_classes([[10]], 50)
     with pytest.raises(ValueError, match="a vocabulary of 50 tokens, the model's has 40"):
         model.generate(text, pattern=larger)
+
+
+def test_a_model_knows_the_tokenizer_it_was_made_with(tmp_path):
+    """And keeps it when it is saved; one that has grown is taken as it is named in the call."""
+    tokenizer, text = word_tokenizer(), torch.tensor([[2, MASK, 3]])
+    made = MaskGitForMaskedLM.from_encoder(tiny_encoder(), tokenizer=tokenizer)
+    made.save_pretrained(tmp_path)
+    model = MaskGitForMaskedLM.from_pretrained(tmp_path)
+    own = Pattern.from_choices(["w1", "w2"], word_tokenizer())
+    assert own.matches(model.generate(text, pattern=own, seed=0)[0, 1:2])
+    renamed = word_tokenizer(words=[f"v{i}" for i in range(35)])
+    other = Pattern.from_choices(["v1"], renamed)
+    with pytest.raises(ValueError, match="for another tokenizer than the model was made with"):
+        model.generate(text, pattern=other)
+    model.generate(text, pattern=other, tokenizer=renamed)
+    model.config.tokenizer_fingerprint = None
+    model.generate(text, pattern=other)
 
 
 def test_a_callback_that_breaks_the_pattern_is_told(model):

@@ -102,6 +102,13 @@ def test_greedy_is_the_text_of_one_per_pass(seed):
     assert best.tolist() == of.texts[of.law().argmax()].tolist()
 
 
-def test_weights_are_not_known():
-    filled = fill(3, order="random", records_probabilities=True)
-    assert filled.log_weights.isnan().all()
+def test_weights_are_told_at_temperature_1_alone():
+    """What they are worth is seen where those of other paces are."""
+    for options, known in (
+        ({}, True),
+        ({"temperature": 1.5}, False),
+        ({"do_sample": False}, False),
+    ):
+        filled = fill(3, order="random", records_probabilities=True, **options)
+        assert filled.log_weights.isfinite().all() == known
+        assert filled.log_weights.isnan().any() != known

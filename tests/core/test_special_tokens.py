@@ -3,6 +3,7 @@
 import pytest
 
 from hf_maskgit.core.special_tokens import framing, never_emitted, tokenizer_fields
+from hf_maskgit.core.token_pattern import fingerprint
 from tests.support.tiny import protein_tokenizer, roberta_tokenizer, word_tokenizer
 
 
@@ -18,6 +19,7 @@ def test_fields_of_a_bert_tokenizer():
         "suffix_ids": [3],
         "num_token_ids": 40,
         "unassigned_token_ids": [],
+        "tokenizer_fingerprint": fingerprint(word_tokenizer()),
     }
 
 
