@@ -74,7 +74,7 @@ class MaskGitGenerationOutput(ModelOutput):
             drawn, over that with which it was drawn. Their exponentials average to the probability
             of the pattern under the sampler without it, and weigh the texts as that sampler's that
             match. nan where that probability is not known: with a temperature or filters, greedily,
-            with remasking, speculatively, or an order that looks at what was drawn.
+            with remasking, or an order that looks at what was drawn.
         history: (passes, B, P + n) long with `output_history`, the rows after every pass, masks and
             all.
     """
