@@ -65,9 +65,7 @@ class Contenders:
         if not self._is_worth_it or counts is None or not _are_known(turn, rules):
             return turn, places
         turn = turn.with_outlook()
-        total, wanted = int(places.sum()), counts(turn, places)
-        # A pattern's law needs some masks at any rate, perhaps so many that nothing is spared.
-        if turn.state.patterns is not None and _needed(turn, places) > _MOST_TRIED * total:
+        if turn.state.patterns is not None and _spares_nothing(turn, places):
             return turn, places
         asked_of = turn.with_needed(places)
         found = turn.logits_fn(turn.rows, turn.state.text, asked_of)
@@ -76,7 +74,7 @@ class Contenders:
         noise = noise_of(turn, rules, places) if isinstance(found, LateLogits) else None
         if noise is None:
             return turn, places
-        of_places = placed(noise, places)
+        of_places, wanted, total = placed(noise, places), counts(turn, places), int(places.sum())
         tried = highest(of_places, places, _TRIED * wanted)
         cost = int(turn.with_needed(tried).sum())
         if cost > _MOST_TRIED * total:
@@ -96,10 +94,10 @@ def _are_known(turn: Turn, rules: Rules) -> bool:
     )
 
 
-def _needed(turn: Turn, places: Tensor) -> int:
-    """Count the masks that are asked for whatever is tried."""
-    first = places & (places.long().cumsum(1) == 1)  # of each row
-    return int(turn.with_needed(first).sum())
+def _spares_nothing(turn: Turn, places: Tensor) -> bool:
+    """Tell whether a pattern's law needs so many masks that the others are not worth trying."""
+    first = places & (places.long().cumsum(1) == 1)  # of each row: what is asked at the least
+    return int(turn.with_needed(first).sum()) > _MOST_TRIED * int(places.sum())
 
 
 def _only(found: Tensor | LateLogits, which: Tensor) -> Tensor | LateLogits:

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from ..core.decoding_turn import DecodingState
+from ..core.decoding_state import DecodingState
 from .errors import QueueFull, TimeIsUp, Unavailable
 from .passes import Question, ask_together, grouped
 from .shared_model import SharedModel

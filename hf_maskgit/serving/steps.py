@@ -19,7 +19,8 @@ from transformers import LogitsProcessorList
 from transformers.generation import logits_process
 
 from ..core.decoding import reveal_step
-from ..core.decoding_turn import CriticFn, DecodingState, LogitsFn, Pass
+from ..core.decoding_state import DecodingState, Pass
+from ..core.decoding_turn import CriticFn, LogitsFn
 from ..core.position_logits import LateLogits, joined
 from ..core.sampler import Sampler
 from ..core.sampler_contenders import Contenders
