@@ -11,6 +11,7 @@ Letters: R rows still being decoded, L length, V vocabulary, N positions.
 """
 
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -69,7 +70,7 @@ class Contenders:
             return turn, places
         asked_of = turn.with_needed(places)
         found = turn.logits_fn(turn.rows, turn.state.text, asked_of)
-        turn = replace(turn, logits_fn=lambda _, __, asked: _only(found, asked[asked_of]))
+        turn = replace(turn, logits_fn=lambda *_: found)
         # Logits that are there cost no more, and nothing need wait for the device.
         noise = noise_of(turn, rules, places) if isinstance(found, LateLogits) else None
         if noise is None:
@@ -79,6 +80,8 @@ class Contenders:
         cost = int(turn.with_needed(tried).sum())
         if cost > _MOST_TRIED * total:
             return turn, places
+        late = cast(LateLogits, found)
+        turn = replace(turn, logits_fn=lambda _, __, asked: late.only(asked[asked_of]))
         left = _left(turn, rules, places, of_places, tried, wanted)
         spared = total - int(turn.with_needed(left).sum()) - cost
         # Of a pattern, the more is known the less need be asked.
@@ -98,12 +101,6 @@ def _spares_nothing(turn: Turn, places: Tensor) -> bool:
     """Tell whether a pattern's law needs so many masks that the others are not worth trying."""
     first = places & (places.long().cumsum(1) == 1)  # of each row: what is asked at the least
     return int(turn.with_needed(first).sum()) > _MOST_TRIED * int(places.sum())
-
-
-def _only(found: Tensor | LateLogits, which: Tensor) -> Tensor | LateLogits:
-    if bool(which.all()):
-        return found
-    return found.only(which) if isinstance(found, LateLogits) else found[which]
 
 
 def _left(
