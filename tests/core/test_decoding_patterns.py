@@ -182,7 +182,9 @@ def test_patterns_must_fit_the_rows(model):
         model.generate(torch.tensor([[2, 8, 9]]), pattern=pattern, max_new_tokens=0)
 
 
-def test_a_pattern_of_another_tokenizer_is_refused(model):
+def test_a_pattern_of_another_tokenizer_is_refused(model, monkeypatch):
+    """By its mask, the call's tokenizer, or its size, where the model does not know its own."""
+    monkeypatch.setattr(model.config, "tokenizer_fingerprint", None)
     text = torch.tensor([[2, MASK, 9]])
     other = Pattern.from_choices(["M"], protein_tokenizer())
     with pytest.raises(ValueError, match=r"whose mask is \d+; the model's is 4\. Compile it"):
