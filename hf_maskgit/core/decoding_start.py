@@ -56,10 +56,10 @@ def begin(
     patterns = asked.pattern
     if patterns is not None:
         patterns = per_row(patterns, len(rows.text), prompts.repeats)
-        if asked.tokenizer is None:
-            for pattern in {one for one in patterns if one is not None}:
-                pattern.check_fingerprint(model.config.tokenizer_fingerprint)
     state = with_patterns(state, rows, sampler, patterns, vocab_size, asked.tokenizer, exact, check)
+    if patterns is not None and asked.tokenizer is None:
+        for pattern in {one for one in patterns if one is not None}:
+            pattern.check_fingerprint(model.config.tokenizer_fingerprint)
     make = partial(make_denoiser, model, options=cache_of(model, options))
     negative = asked.negative_prompt_ids, asked.negative_prompt_attention_mask
     return state, denoiser_of(model, make, prompts, state.block, options.guidance_scale, *negative)
