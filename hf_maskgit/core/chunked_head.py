@@ -24,6 +24,7 @@ from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
+from .linear_maps import LinearMaps, Sums, is_quick
 from .losses import (
     at_least_float32,
     cross_entropy,
@@ -142,12 +143,19 @@ def head_parameters(denoiser: PreTrainedModel) -> list[nn.Parameter]:
     return [parameter for parameter in dict.fromkeys(parameters) if parameter.requires_grad]
 
 
-def run_head(denoiser: PreTrainedModel, states: Tensor) -> Tensor:
-    """Return the logits (n, V) of hidden states (n, H), by the denoiser's own `forward`."""
+def run_head(denoiser: PreTrainedModel, states: Tensor, sums: Sums | None = None) -> Tensor:
+    """Return the logits (n, V) of hidden states (n, H), by the denoiser's own `forward`.
+
+    Args:
+        denoiser: whose head is run.
+        states: what it is run on.
+        sums: where a backward pass may add gradients of weights instead of returning them.
+    """
     head = _head(denoiser, states.unsqueeze(0))
     # The class's: what wraps the instance's wraps a whole pass.
     nothing = torch.zeros((1, len(states)), dtype=torch.long, device=states.device)
-    output = type(head).forward(head, input_ids=nothing, return_dict=True)
+    with LinearMaps(sums):
+        output = type(head).forward(head, input_ids=nothing, return_dict=True)
     logits: Tensor = output.logits
     return logits.squeeze(0)
 
@@ -209,6 +217,13 @@ def _add(sums: list[Tensor | None], found: Sequence[Tensor | None]) -> None:
         taken.add(own.data_ptr())
 
 
+def _begun(parameters: Sequence[Tensor]) -> list[Tensor | None]:
+    """Return zeros for the gradients that linear maps may add to by themselves, None for others."""
+    return [
+        torch.zeros_like(each) if is_quick(each) and each.ndim == 2 else None for each in parameters
+    ]
+
+
 class _ChunkedLoss(torch.autograd.Function):
     """The weighted sum of the cross-entropies, and each (N,) without a gradient."""
 
@@ -224,7 +239,12 @@ class _ChunkedLoss(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         needs = ctx.needs_input_grad[1], *ctx.needs_input_grad[5:]
         wanted = [parameter for parameter, need in zip(parameters, needs[1:], strict=True) if need]
-        sums: list[Tensor | None] = [None] * len(wanted)
+        sums = _begun(wanted)
+        in_place = {
+            id(parameter): so_far
+            for parameter, so_far in zip(wanted, sums, strict=True)
+            if so_far is not None
+        }
         slope = torch.zeros_like(states) if needs[0] else None
         nll = torch.zeros(len(labels), dtype=_exact(states), device=states.device)
         elements = _CHUNK_ELEMENTS[states.device.type == "cpu"]
@@ -232,7 +252,7 @@ class _ChunkedLoss(torch.autograd.Function):
         for chunk in _chunks(len(labels), rows):
             with torch.set_grad_enabled(any(needs)):
                 part = states[chunk].detach().requires_grad_(needs[0])
-                logits = run_head(denoiser, part)
+                logits = run_head(denoiser, part, in_place)
             of_chunk = (labels[chunk], forbidden)
             if not any(needs):
                 nll[chunk] = cross_entropy(logits, *of_chunk)

@@ -254,19 +254,30 @@ def reveal_step(
     positions = turn.competing
     if rules.order.asks is None:
         return _step(turn, rules, positions)
+    seen: Look | None = None
     if contenders is not None:
-        turn, positions = contenders.of(turn, rules, positions)
+        turn, positions, seen = contenders.of(turn, rules, positions)
+    asked_for = rules.order.asks(turn, positions)
+    if seen is not None:
+        asked_for = asked_for & ~cast(Tensor, seen.known)
     # The head is run on some rows at a time, and what it gives is used up before the next ones.
-    for index, part in turn.parts(rules.order.asks(turn, positions)):
-        state = state.with_rows(index, _step(part, rules, positions[index]))
+    for index, part in turn.parts(asked_for):
+        of_part = None if seen is None else seen.of(index)
+        state = state.with_rows(index, _step(part, rules, positions[index], of_part))
     return state
 
 
-def _step(turn: Turn, rules: Rules, positions: Tensor) -> DecodingState:
-    """Do as `reveal_step`, for rows whose logits are known or wanted at the chosen places alone."""
+def _step(turn: Turn, rules: Rules, positions: Tensor, seen: Look | None = None) -> DecodingState:
+    """Do as `reveal_step`, for rows whose logits are known or wanted at the chosen places alone.
+
+    `seen` is what the order has found out already, about some of the positions.
+    """
     competes, state, sampler = turn.tokens_compete, turn.state, turn.sampler
     # 2. The order looks.
-    look = rules.order.look(turn, positions)
+    if seen is None:
+        look = rules.order.look(turn, positions)
+    else:
+        look = seen.beside(rules.order.look(turn, positions & ~cast(Tensor, seen.known)))
     look = look._replace(scores=_weighed(look.scores, turn, positions, rules))
     # 3. The pace chooses.
     kept = rules.pace.choose(turn, look, positions)

@@ -21,6 +21,7 @@ from .attention_cache import Active, Store, caching, twin_of, why_no_twin
 from .chunked_head import can_hold_back, is_worth_holding_back, late_logits
 from .decoding_turn import LogitsFn
 from .encoder_kinds import first_position
+from .linear_maps import quick_products
 from .options import option, options_of
 from .position_logits import LateLogits, joined
 from .self_conditioning import Memory
@@ -147,9 +148,11 @@ class Denoiser:
                 before = {**before, "previous_hidden_states": active.pick(whole)}
         late = {"output_head_states": True} if self._holds_back(positions) else {}
         inputs = self.model.prepare_inputs_for_generation(**inputs, **late)
+        remembers = {} if self._memory is None else {"output_last_hidden_state": True}
+        with quick_products(model):
+            output = model(**inputs, **before, **remembers)
         if self._memory is None:
-            return _logits_of(model, model(**inputs))
-        output = model(**inputs, **before, output_last_hidden_state=True)
+            return _logits_of(model, output)
         states = output.last_hidden_state
         if active is not None:  # elsewhere, they stay those of the pass before
             active.put(whole, states)

@@ -160,6 +160,29 @@ class PositionLogits:
         self.condition: Condition | None = None
         self.index = torch.zeros(0, dtype=torch.long)  # (N,) as the condition counts them
 
+    @classmethod
+    def beside(cls, parts: Sequence[tuple[Tensor, "PositionLogits"]]) -> "PositionLogits":
+        """Put logits together whose positions alternate; what is read of them is copied then.
+
+        Args:
+            parts: where each stands, (N,) bool, and its logits, that no condition changes; together
+                they have all N.
+        """
+        (here, first), *_ = parts
+        whole = copy(first)
+        late = [
+            (where, LateLogits(part.at, torch.arange(len(part), device=where.device), len(here)))
+            for where, part in parts
+        ]
+        whole._raw, whole._restricted = joined(late), None
+        whole._can_end = torch.empty_like(here)
+        whole._allowed = None if first._allowed is None else first._allowed.new_empty(len(here))
+        for where, part in parts:
+            whole._can_end[where] = part._can_end
+            if whole._allowed is not None and part._allowed is not None:
+                whole._allowed[where] = part._allowed
+        return whole
+
     def __len__(self) -> int:
         """Return N."""
         return len(self._raw)

@@ -18,13 +18,13 @@ from torch import Tensor
 
 from .decoding_turn import Turn
 from .position_logits import LateLogits
-from .sampler_orders import placed
+from .sampler_orders import Look, placed
 from .sampler_rules import Rules
 from .sampler_scores import gumbel, highest, ranks
 
 # Masks that are tried, for each that is chosen: the mark is higher with more, and they cost more.
 _TRIED = 2
-# They are computed twice if they win, so that few masks had best be asked all at once.
+# They are few, so that their logits can be kept; of few masks all had best be asked at once.
 _MOST_TRIED = 0.25
 # Noise falls from pass to pass: where it ruled out no more than they cost, it will not later.
 _LEAST_SPARED = 0.1
@@ -51,7 +51,7 @@ class Contenders:
     def __init__(self) -> None:
         self._is_worth_it = True
 
-    def of(self, turn: Turn, rules: Rules, places: Tensor) -> tuple[Turn, Tensor]:
+    def of(self, turn: Turn, rules: Rules, places: Tensor) -> tuple[Turn, Tensor, Look | None]:
         """Leave out the masks that cannot be chosen.
 
         Args:
@@ -60,33 +60,42 @@ class Contenders:
             places: (R, L) bool, where its order asks for logits.
 
         Returns:
-            The pass, in which the denoiser may have been asked; and which of the places are left.
+            The pass, in which the denoiser may have been asked; which of the places are left; and
+            what the order has found out about some of these, where that is kept.
         """
         counts = rules.pace.counts
         if not self._is_worth_it or counts is None or not _are_known(turn, rules):
-            return turn, places
+            return turn, places, None
         turn = turn.with_outlook()
         if turn.state.patterns is not None and _spares_nothing(turn, places):
-            return turn, places
+            return turn, places, None
         asked_of = turn.with_needed(places)
         found = turn.logits_fn(turn.rows, turn.state.text, asked_of)
         turn = replace(turn, logits_fn=lambda *_: found)
         # Logits that are there cost no more, and nothing need wait for the device.
         noise = noise_of(turn, rules, places) if isinstance(found, LateLogits) else None
         if noise is None:
-            return turn, places
+            return turn, places, None
         of_places, wanted, total = placed(noise, places), counts(turn, places), int(places.sum())
         tried = highest(of_places, places, _TRIED * wanted)
         cost = int(turn.with_needed(tried).sum())
         if cost > _MOST_TRIED * total:
-            return turn, places
+            return turn, places, None
         late = cast(LateLogits, found)
         turn = replace(turn, logits_fn=lambda _, __, asked: late.only(asked[asked_of]))
-        left = _left(turn, rules, places, of_places, tried, wanted)
-        spared = total - int(turn.with_needed(left).sum()) - cost
-        # Of a pattern, the more is known the less need be asked.
-        self._is_worth_it = spared >= _LEAST_SPARED * total or turn.state.patterns is not None
-        return turn, left
+        looks = [rules.order.look(part, tried[index]) for index, part in turn.parts(tried)]
+        scores = torch.cat([look.scores for look in looks])
+        left = places & _can_reach(rules, scores, of_places, tried, wanted)
+        # Of more than fit side by side, and of a pattern, whose law is one of all that is asked,
+        # they are computed again if they win.
+        if len(looks) > 1 or turn.state.patterns is not None:
+            spared = total - int(turn.with_needed(left).sum()) - cost
+            # Of a pattern, the more is known the less need be asked.
+            self._is_worth_it = spared >= _LEAST_SPARED * total or turn.state.patterns is not None
+            return turn, left, None
+        left |= tried
+        self._is_worth_it = total - int(left.sum()) >= _LEAST_SPARED * total
+        return turn, left, looks[0]
 
 
 def _are_known(turn: Turn, rules: Rules) -> bool:
@@ -103,16 +112,22 @@ def _spares_nothing(turn: Turn, places: Tensor) -> bool:
     return int(turn.with_needed(first).sum()) > _MOST_TRIED * int(places.sum())
 
 
-def _left(
-    turn: Turn, rules: Rules, places: Tensor, noise: Tensor, tried: Tensor, counts: Tensor
+def _can_reach(
+    rules: Rules, scores: Tensor, noise: Tensor, tried: Tensor, counts: Tensor
 ) -> Tensor:
-    """Return the places (R, L) bool whose score and noise (R, L) can reach the mark."""
-    looks = [rules.order.look(part, tried[index]) for index, part in turn.parts(tried)]
-    scores = torch.cat([look.scores for look in looks])
+    """Tell which places (R, L) bool have a score and noise (R, L) that can reach the mark.
+
+    Args:
+        rules: of the sampler.
+        scores: of the places that were tried.
+        noise: of all that compete; what is found elsewhere means nothing.
+        tried: which were, (R, L) bool.
+        counts: (R,) long, how many are to be chosen.
+    """
     noise = noise.to(scores.dtype)
     reached = scores + noise
     # A row that has fewer masks than are to be chosen is tried whole, and keeps all.
     last = torch.minimum(counts, tried.sum(1)) - 1
     is_mark = (ranks(reached, tried) == last[:, None]) & tried
     mark = reached.masked_fill(~is_mark, torch.inf).amin(1, keepdim=True)
-    return places & (torch.where(tried, reached, noise + (rules.order.most or 0.0)) >= mark)
+    return torch.where(tried, reached, noise + (rules.order.most or 0.0)) >= mark

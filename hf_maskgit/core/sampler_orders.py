@@ -9,7 +9,7 @@ distribution at a position.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -40,6 +40,34 @@ class Look(NamedTuple):
     known: Tensor | None = None
     logits: PositionLogits | None = None
     drawn: Tensor | None = None
+
+    def of(self, rows: Tensor) -> "Look":
+        """Return what was found out about some rows (n,), in their order, at places that it knows.
+
+        Args:
+            rows: ascending.
+        """
+        known, logits = cast(Tensor, self.known), cast(PositionLogits, self.logits)
+        here = torch.zeros_like(known)
+        here[rows] = known[rows]
+        taken = here[known]
+        drawn = None if self.drawn is None else self.drawn[taken]
+        return Look(self.scores[rows], known[rows], logits.only(taken), drawn)
+
+    def beside(self, other: "Look") -> "Look":
+        """Return both of two looks at the same rows and different places."""
+        mine, theirs = cast(Tensor, self.known), cast(Tensor, other.known)
+        known = mine | theirs
+        parts = [
+            (of[known], cast(PositionLogits, look.logits))
+            for of, look in ((mine, self), (theirs, other))
+        ]
+        drawn = None
+        if self.drawn is not None and other.drawn is not None:
+            drawn = placed(self.drawn, mine).masked_scatter(theirs, other.drawn)[known]
+        return Look(
+            torch.where(mine, self.scores, other.scores), known, PositionLogits.beside(parts), drawn
+        )
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ..core.linear_maps import quick_products
 from ..core.losses import IGNORED_LABEL
 from .engines import engine_of
 from .finiteness import NotFiniteError, check_update
@@ -200,7 +201,7 @@ def take_update(
         is_last = i == len(pieces) - 1
         weigher.weigh(piece)
         given = _model_inputs(accelerator, model, piece)
-        with engine.passing(accelerator, model, is_last):
+        with quick_products(model), engine.passing(accelerator, model, is_last):
             output = model(
                 **given,
                 num_items_in_batch=count,

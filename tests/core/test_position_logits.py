@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hf_maskgit.core import position_logits
-from hf_maskgit.core.position_logits import PositionLogits
+from hf_maskgit.core.position_logits import LateLogits, PositionLogits
 from hf_maskgit.core.sampler_orders import ORDERS
 from hf_maskgit.core.sampler_scores import negative_entropy, top_log_probability
 from hf_maskgit.evaluation.benchmark_rounds import peak_bytes
@@ -42,6 +42,25 @@ def test_what_cannot_stand_somewhere_is_minus_infinity_and_the_rest_as_it_was(dt
             assert float(found[position, token]) == expected
     chosen = torch.tensor([1, 0, 0, 1, 1, 0, 0]).bool()
     assert torch.equal(logits.only(chosen).at(slice(None)), found[chosen])
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_logits_put_beside_each_other_are_those_of_all(late):
+    raw = torch.randn(7, 9, generator=torch.Generator().manual_seed(0))
+    where = torch.tensor([1, 0, 0, 1, 1, 0, 0]).bool()
+    numbers = torch.arange(7)
+    given = LateLogits(lambda which: raw[which].clone(), numbers, 3) if late else raw
+    logits, can_end, _ = logits_of(given)
+    assert not can_end.all()
+    whole = PositionLogits.beside([(here, logits.only(here)) for here in (where, ~where)])
+    for chosen in (slice(None), where, ~where, numbers % 3 == 0, numbers < 0):
+        expected = logits_of(raw)[0].only(chosen)
+        found, others = ([], [])
+        for one, seen in ((whole.only(chosen), found), (expected, others)):
+            one.read(
+                lambda block, which, seen=seen: (seen.append(block.logits.clone()) or which,)[:0]
+            )
+        assert torch.equal(torch.cat(found), torch.cat(others))
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 7, 50])

@@ -17,12 +17,13 @@ class Texts:
     """A denoiser whose logits depend on place and text, whole or late; counts what is computed."""
 
     length, mask, critic_fn = 40, 12, None
+    side_by_side = 60
 
     def __init__(self, late, sharpness=4.0):
         random = torch.Generator().manual_seed(3)
         self.late = late
         self.table = sharpness * torch.randn(self.length, 7, self.mask + 1, generator=random)
-        self.asked = self.computed = 0
+        self.asked = self.computed = self.most_often = 0
 
     def logits_fn(self, rows, text, positions):
         row, place = positions.nonzero(as_tuple=True)
@@ -30,11 +31,19 @@ class Texts:
         logits = self.table[place, kind[row]]
         self.asked += len(row)
 
+        seen = torch.zeros(len(row), dtype=torch.long)
+
         def compute(which):
             self.computed += len(which)
+            seen[which] += 1
+            self.most_often = max(self.most_often, int(seen.max()))
             return logits[which].clone()
 
-        return LateLogits(compute, torch.arange(len(row)), rows=60) if self.late else logits
+        return (
+            LateLogits(compute, torch.arange(len(row)), rows=self.side_by_side)
+            if self.late
+            else logits
+        )
 
 
 def written(texts, **options):
@@ -71,12 +80,28 @@ def test_where_much_is_ruled_out_less_is_computed(order):
     assert 0.1 * late.asked < late.computed < 0.7 * late.asked
 
 
+@pytest.mark.parametrize("order", BOUNDED)
+def test_what_was_tried_is_kept_where_it_fits(order, monkeypatch):
+    """It is computed once, and its tokens are those of all logits."""
+    monkeypatch.setattr(Texts, "side_by_side", 1000)
+    options = {"order": order, "steps": 8, "choice_temperature": 6.0, "records_probabilities": True}
+    late = Texts(late=True)
+    for found, whole in zip(
+        written(late, **options), written(Texts(False), **options), strict=True
+    ):
+        assert torch.equal(found, whole)
+    assert late.most_often == 1
+    assert late.computed < 0.9 * late.asked
+
+
 def test_where_nothing_is_ruled_out_it_is_tried_once(monkeypatch):
     """All scores are near -log 12, so that noise of a hundredth rules out nothing."""
     tried = []
-    left = sampler_contenders._left
+    can_reach = sampler_contenders._can_reach
     monkeypatch.setattr(
-        sampler_contenders, "_left", lambda *given: tried.append(len(tried)) or left(*given)
+        sampler_contenders,
+        "_can_reach",
+        lambda *given: tried.append(len(tried)) or can_reach(*given),
     )
     late = Texts(late=True, sharpness=0.01)
     written(late, order="top_probability", steps=20, choice_temperature=0.01)
