@@ -44,23 +44,31 @@ def test_what_cannot_stand_somewhere_is_minus_infinity_and_the_rest_as_it_was(dt
     assert torch.equal(logits.only(chosen).at(slice(None)), found[chosen])
 
 
+def blocks_of(logits):
+    seen = []
+
+    def read(block, which):
+        seen.append(block.logits.clone())
+        return (block.highest,)
+
+    logits.read(read)
+    return torch.cat(seen)
+
+
 @pytest.mark.parametrize("late", [True, False])
 def test_logits_put_beside_each_other_are_those_of_all(late):
     raw = torch.randn(7, 9, generator=torch.Generator().manual_seed(0))
     where = torch.tensor([1, 0, 0, 1, 1, 0, 0]).bool()
     numbers = torch.arange(7)
-    given = LateLogits(lambda which: raw[which].clone(), numbers, 3) if late else raw
-    logits, can_end, _ = logits_of(given)
+    logits, can_end, _ = logits_of(raw)
+    if late:
+        logits._raw = LateLogits(lambda which: raw[which].clone(), numbers, 3)
     assert not can_end.all()
     whole = PositionLogits.beside([(here, logits.only(here)) for here in (where, ~where)])
     for chosen in (slice(None), where, ~where, numbers % 3 == 0, numbers < 0):
         expected = logits_of(raw)[0].only(chosen)
-        found, others = ([], [])
-        for one, seen in ((whole.only(chosen), found), (expected, others)):
-            one.read(
-                lambda block, which, seen=seen: (seen.append(block.logits.clone()) or which,)[:0]
-            )
-        assert torch.equal(torch.cat(found), torch.cat(others))
+        found, others = blocks_of(whole.only(chosen)), blocks_of(expected)
+        assert torch.equal(found, others)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 7, 50])
