@@ -10,7 +10,9 @@ MOLECULE_MODEL. It needs Gradio: pip install 'hf_maskgit[app]'.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +31,7 @@ element.addEventListener('click', event => {
   if (button) trigger('select', {place: Number(button.dataset.place)});
 });
 """
+_LOOKED, _KEPT = 600, 3600  # seconds: from look to look for old files, and how old they become
 
 
 @dataclass
@@ -123,10 +126,14 @@ class Page:
         return [session, tab.view(session), told(session), tab.picture(session), number, others]
 
     def _run(self, session: Session, *asked: Any) -> Iterator[list[Any]]:
-        yield from map(self._shown, self.tab.run(session, *asked))
+        yield from self._passes(self.tab.run(session, *asked))
 
     def _fill(self, session: Session, *asked: Any) -> Iterator[list[Any]]:
-        yield from map(self._shown, self.tab.fill(session, *asked))
+        yield from self._passes(self.tab.fill(session, *asked))
+
+    def _passes(self, sessions: Generator[Session]) -> Iterator[list[Any]]:
+        with closing(sessions):  # which ends the work of a visitor who has left
+            yield from map(self._shown, sessions)
 
     def _look(self, session: Session, number: float) -> tuple[Session, str]:
         session = self.tab.look(session, number)
@@ -147,7 +154,10 @@ class Page:
 
     def _save(self, session: Session, suffix: str) -> tuple[Session, str, str | None]:
         try:
-            return session, told(session), self.tab.save(session, suffix)
+            with tempfile.TemporaryDirectory() as folder:
+                path = self.tab.save(session, suffix, folder)
+                # Gradio's own copy alone stays, as long as `_KEPT` says
+                return session, told(session), self.file.move_resource_to_block_cache(path)
         except (ValueError, ImportError) as error:
             session = failed(session, error)
             return session, told(session), None
@@ -160,7 +170,7 @@ def page_of(tabs: Sequence[Tab]) -> Any:
         RuntimeError: when Gradio is not installed.
     """
     gradio = _gradio()
-    with gradio.Blocks(title="Fill the blanks") as page:
+    with gradio.Blocks(title="Fill the blanks", delete_cache=(_LOOKED, _KEPT)) as page:
         gradio.Markdown("# Fill the blanks")
         for tab in tabs:
             with gradio.Tab(tab.kind.title):

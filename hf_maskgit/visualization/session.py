@@ -1,9 +1,8 @@
 """What happens in a tab of the app, without the app: each event takes a session and returns one."""
 
 import queue
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,9 +10,13 @@ from typing import Any, NamedTuple
 from .animation import save_animation
 from .buttons import ruler_as_buttons, safe, words_as_buttons
 from .editing import EditedText, Editor
-from .recording import Unmasking
+from .recording import Frame, Unmasking
 
 OWN = "the model's own"  # sampler
+
+
+class _LeftError(Exception):
+    """Nobody waits for a text any more."""
 
 
 def draw_molecule(smiles: str) -> str:
@@ -96,8 +99,8 @@ class Tab:
 
     def run(
         self, session: Session, text: str, sampler: str, passes: float | None, seed: float | None
-    ) -> Iterator[Session]:
-        """Read a text and fill it, a session per pass."""
+    ) -> Generator[Session]:
+        """Read a text and fill it, a session per pass; whoever closes it, ends the filling."""
         session = Session(said="Reading.")
         try:
             session = replace(session, edited=self.editor.read(text, int(seed or 0)))
@@ -108,8 +111,11 @@ class Tab:
 
     def fill(
         self, session: Session, sampler: str, passes: float | None, seed: float | None
-    ) -> Iterator[Session]:
-        """Fill what is masked, a session per pass, as they happen."""
+    ) -> Generator[Session]:
+        """Fill what is masked, a session per pass, as they happen.
+
+        Closing it, as Gradio does when a visitor leaves, ends the filling at its next pass.
+        """
         if session.edited is None:
             yield failed(session, ValueError("There is no text yet; write one and fill it."))
             return
@@ -117,17 +123,30 @@ class Tab:
         if passes:
             options["steps"] = int(passes)
         frames: queue.Queue[Any] = queue.Queue()
+        left = threading.Event()
+
+        def note(frame: Frame) -> None:
+            if left.is_set():
+                raise _LeftError
+            frames.put(frame)
 
         def work() -> None:
             try:
-                how = {"seed": int(seed or 0), "on_frame": frames.put, **options}
+                how = {"seed": int(seed or 0), "on_frame": note, **options}
                 frames.put(self.editor.fill(session.edited, **how))  # type: ignore[arg-type]
             # Whatever it is, the visitor waits for a sentence.
             except Exception as error:
                 frames.put(error)
 
         threading.Thread(target=work, daemon=True).start()
-        seen: list[Any] = []
+        try:
+            yield from self._watched(session, frames)
+        finally:
+            left.set()
+
+    def _watched(self, session: Session, frames: "queue.Queue[Any]") -> Generator[Session]:
+        """Return a session per frame, and one for what stands at the end: a text, or an error."""
+        seen: list[Frame] = []
         while True:
             found = frames.get()
             if isinstance(found, Exception):
@@ -199,15 +218,15 @@ class Tab:
             return "<p>The molecule is drawn when all is filled.</p>"
         return self.kind.draw(self.editor.text(session.edited))
 
-    def save(self, session: Session, suffix: str) -> str:
-        """Save how the text came about, in a folder of its own.
+    def save(self, session: Session, suffix: str, folder: str | Path) -> str:
+        """Save how the text came about as a file in a folder, and return its path.
 
         Raises:
             ValueError: when there is nothing to save.
         """
         if session.unmasking is None:
             raise ValueError("Fill the text first, and then save how it came about.")
-        path = Path(tempfile.mkdtemp(), f"text{suffix}")
+        path = Path(folder, f"text{suffix}")
         save_animation(session.unmasking, path, session.unmasking.summary)
         return str(path)
 

@@ -5,12 +5,17 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 
 import pytest
 
+from hf_maskgit import InfillingPipeline
 from hf_maskgit.visualization import Shown, Unmasking, save_animation
+from hf_maskgit.visualization.editing import Editor
+from hf_maskgit.visualization.session import KINDS, Tab
+from scripts import app
 from tests.support.project import ROOT
 from tests.support.tiny import word_tokenizer
 from tests.support.tiny_tokenizers import model_for
@@ -61,27 +66,55 @@ def address(tmp_path_factory):
 
 
 @pytest.fixture
-def page(address):
+def page(browser, address):
     """A page of the app; nothing may open a dialog or fail in it."""
+    faults = []
+    page = browser.new_page(viewport={"width": 1000, "height": 1100})
+    page.set_default_timeout(90_000)
+    page.on("dialog", lambda dialog: (faults.append(dialog.message), dialog.dismiss()))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    opened(page, address)
+    yield page
+    assert faults == []
+
+
+@pytest.fixture
+def browser():
     api = pytest.importorskip(
         "playwright.sync_api", reason="a browser is driven by playwright (extra browser)"
     )
     if BROWSER is None:
         pytest.skip("no browser is installed; on Debian: apt-get install chromium")
-    faults = []
     with api.sync_playwright() as playwright:
         options = {"executable_path": BROWSER, "args": ["--no-sandbox"]}
         browser = playwright.chromium.launch(**options)
-        page = browser.new_page(viewport={"width": 1000, "height": 1100})
-        page.set_default_timeout(90_000)
-        page.on("dialog", lambda dialog: (faults.append(dialog.message), dialog.dismiss()))
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.goto(address)
-        page.wait_for_selector("#model_run")
-        page.wait_for_timeout(1500)  # its scripts take hold
-        yield page
+        yield browser
         browser.close()
-    assert faults == []
+
+
+@pytest.fixture
+def slow_app(tmp_path, monkeypatch):
+    """The app in this process, a third of a second per pass: it, its address, and its passes."""
+    pytest.importorskip("gradio", reason="the app needs Gradio (extra app)")
+    (tmp_path / "all").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "all"))
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "all" / "gradio"))
+    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
+    tokenizer = word_tokenizer()
+    model, passes = model_for(tokenizer), []
+    model.register_forward_pre_hook(lambda *_: (time.sleep(0.3), passes.append(1)) and None)
+    filler = InfillingPipeline(model=model, tokenizer=tokenizer)
+    page = app.page_of([Tab(KINDS[0], Editor(filler))])
+    _, url, _ = page.queue().launch(prevent_thread_lock=True, quiet=True)
+    yield page, url, passes
+    page.close()
+
+
+def opened(page, address):
+    page.goto(address)
+    page.wait_for_selector("#model_run")
+    page.wait_for_timeout(1500)  # its scripts take hold
+    return page
 
 
 def fill(page, text, name="model"):
@@ -129,6 +162,42 @@ def test_a_blank_is_filled_stepped_through_and_changed(page):
     link = page.wait_for_selector("a[download]")
     saved = page.request.get(link.get_attribute("href")).text()
     assert saved.startswith("<!doctype html>")
+
+
+def test_a_visitor_who_leaves_ends_the_filling(browser, slow_app):
+    """Gone after two of 18 passes; the next one is not kept waiting."""
+    _, address, passes = slow_app
+    page = opened(browser.new_page(), address)
+    page.fill("#model_text textarea", "w1 {blank:60}")
+    page.click("#model_run")
+    while len(passes) < 2:
+        page.wait_for_timeout(50)
+    page.close()
+    made = []
+    while not made or len(passes) > made[-1]:
+        made.append(len(passes))
+        time.sleep(2)
+    assert 2 <= made[-1] < 12
+    passes.clear()
+    fill(opened(browser.new_page(), address), "w1 {blank:2}")
+    assert len(passes) == 2
+
+
+def test_saved_animations_do_not_stay(browser, slow_app, tmp_path):
+    """One copy each, which the visitor can still fetch, and none when the app has ended."""
+    served, address, _ = slow_app
+    page = opened(browser.new_page(), address)
+    fill(page, "w1 {blank:2}")
+    for suffix in (".html", ".svg"):
+        page.click(f"input[type=radio][value='{suffix}']")
+        page.click("#model_save")
+        page.wait_for_selector(f"a[download='text{suffix}']")
+    link = page.get_attribute("a[download='text.svg']", "href")
+    assert page.request.get(link).text().startswith("<svg")
+    saved = sorted(path.name for path in (tmp_path / "all").rglob("text.*"))
+    assert saved == ["text.html", "text.svg"]
+    served.close()
+    assert list((tmp_path / "all").rglob("text.*")) == []
 
 
 def test_an_error_is_a_sentence(page):

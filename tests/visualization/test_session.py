@@ -1,6 +1,7 @@
 """What happens in a tab of the app: every event returns a session and says a sentence."""
 
 import re
+import threading
 from html.parser import HTMLParser
 
 import pytest
@@ -101,13 +102,34 @@ def test_what_cannot_be_done_is_said_and_the_text_stays(tab, filled):
         assert 'role="alert"' in told(session)
     assert tab.edit(last, "mask").edited == last.edited
     with pytest.raises(ValueError, match="Fill the text first, and then save how it came about"):
-        tab.save(Session(), ".svg")
+        tab.save(Session(), ".svg", "anywhere")
 
 
-def test_an_animation_is_saved(tab, filled):
-    path = tab.save(filled[-1], ".svg")
-    with open(path, encoding="utf-8") as file:
-        assert "3 tokens in 3 passes" in file.read()
+def test_an_animation_is_saved(tab, filled, tmp_path):
+    path = tab.save(filled[-1], ".svg", tmp_path)
+    assert path == str(tmp_path / "text.svg")
+    assert "3 tokens in 3 passes" in (tmp_path / "text.svg").read_text(encoding="utf-8")
+
+
+def test_a_filling_ends_when_its_visitor_leaves():
+    """At its next pass: of 40, two are made; with the visitor there, all are."""
+    model = tiny_model()
+    allowed, passes = threading.Semaphore(1), []
+    model.register_forward_pre_hook(lambda *_: (allowed.acquire(), passes.append(1)) and None)
+    tab = Tab(WORDS, Editor(InfillingPipeline(model=model, tokenizer=word_tokenizer())))
+    for watched, made in ((2, 2), (42, 40)):
+        allowed, before = threading.Semaphore(1), set(threading.enumerate())
+        passes.clear()
+        sessions = tab.run(Session(), "w1 {blank:40}", OWN, 40, 0)
+        for _ in range(watched):  # the first before any pass, the last with the finished text
+            next(sessions)
+            allowed.release()
+        sessions.close()
+        allowed.release(50)
+        for thread in set(threading.enumerate()) - before:
+            thread.join(60)
+            assert not thread.is_alive()
+        assert len(passes) == made
 
 
 def test_tokens_and_errors_are_text_and_nothing_else():
