@@ -89,7 +89,7 @@ class Page:
                 what: gradio.Button(label, min_width=120, elem_id=f"{name}_{what}")
                 for what, label in (
                     ("choose", "Take it"),
-                    ("mask", "Mask again"),
+                    ("mask", "Mask it"),
                     ("lengthen", "Longer"),
                     ("shorten", "Shorter"),
                 )
@@ -98,7 +98,7 @@ class Page:
         with gradio.Row():
             self.suffix = gradio.Radio(list(FORMATS), value=".html", label="Animation")
             self.save = gradio.Button("Save the animation", elem_id=f"{name}_save")
-            self.file = gradio.File(label="The animation", interactive=False)
+            self.file = gradio.File(label="The animation", interactive=False, height=100)
 
     def connect(self) -> None:
         """Say what each event does."""

@@ -1,4 +1,4 @@
-"""The command `hf-maskgit`: train, evaluate, generate, serve, plot, push, where it is installed.
+"""The command `hf-maskgit`: train, evaluate, generate, serve and more, where it is installed.
 
     hf-maskgit train --encoder answerdotai/ModernBERT-base --dataset verses.txt --output_dir runs/v
     hf-maskgit evaluate --model runs/v --dataset held_out.txt
@@ -6,6 +6,8 @@
     hf-maskgit lm_eval --model hf_maskgit --model_args pretrained=runs/v --tasks my_task
     hf-maskgit generate --model runs/v --text "In the beginning" --max_new_tokens 24
     hf-maskgit serve --model runs/v --port 8000
+    hf-maskgit app --model runs/v                             # fill blanks by clicking
+    hf-maskgit export --model runs/v --output_dir runs/v-onnx
     hf-maskgit plot runs/v                                    # its curves, also while it goes on
     hf-maskgit push runs/v --repo_id me/verses --dry_run
     hf-maskgit train --help                                   # the options of one command
@@ -31,6 +33,8 @@ COMMANDS = {
     "lm_eval": "harness",
     "generate": "generate",
     "serve": "serve",
+    "app": "app",
+    "export": "export_onnx",
     "plot": "plot_run",
     "push": "push_to_hub",
 }

@@ -243,7 +243,11 @@ def test_the_example_of_a_pretrained_encoder_too(tmp_path):
 def commands() -> list[list[str]]:
     """Every command that a page shows and that runs one of our scripts, split into words."""
     codes = [block.code for page in PAGES for block in blocks_of(page) if block.language == "bash"]
-    for page in PAGES:  # "sh" is shown: it speaks of models and texts that are the reader's own
+    for page in (
+        *PAGES,
+        "app.md",
+        "other_runtimes.md",
+    ):  # "sh" is shown: it speaks of models and texts that are the reader's own
         text = (ROOT / "docs" / page).read_text(encoding="utf-8")
         codes += re.findall(r"^```sh\n(.*?)^```$", text, flags=re.M | re.S)
     return [words for code in codes for words in commands_of(code) if run_by(words)]

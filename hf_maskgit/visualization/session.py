@@ -1,6 +1,7 @@
 """What happens in a tab of the app, without the app: each event takes a session and returns one."""
 
 import queue
+import re
 import threading
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
@@ -37,6 +38,27 @@ def draw_molecule(smiles: str) -> str:
     return f'<div class="drawn" role="img" aria-label="{safe(smiles)}">{picture}</div>'
 
 
+def residues_apart(text: str, tokenizer: Any) -> str:
+    """Write residues apart, as they are pasted together, where a tokenizer reads single ones only.
+
+    Args:
+        text: letters, blanks and masks.
+        tokenizer: that of AntiBERTy, say; ESM's needs nothing of this.
+    """
+    apart, together = (
+        tokenizer(letters, add_special_tokens=False)["input_ids"] for letters in ("A C", "AC")
+    )
+    known = len(apart) == 2 and tokenizer.unk_token_id not in apart
+    if not known or apart == together:
+        return text
+    kept = rf"{re.escape(tokenizer.mask_token)}|{{[^{{}}]*}}"
+    return re.sub(rf"{kept}|[^\W\d_](?=[^\W\d_])", _apart, text)
+
+
+def _apart(found: re.Match[str]) -> str:
+    return found[0] + " " * (len(found[0]) == 1)
+
+
 class Kind(NamedTuple):
     """What a tab shows.
 
@@ -47,6 +69,7 @@ class Kind(NamedTuple):
         joined: tokens stand without spaces.
         view: writes a frame as buttons.
         draw: draws the finished text besides; None for nothing.
+        spell: writes a text as the tokenizer reads it; None for as it is.
     """
 
     title: str
@@ -55,6 +78,7 @@ class Kind(NamedTuple):
     joined: bool
     view: Callable[..., str]
     draw: Callable[[str], str] | None = None
+    spell: Callable[[str, Any], str] | None = None
 
 
 KINDS = (
@@ -65,7 +89,14 @@ KINDS = (
         False,
         words_as_buttons,
     ),
-    Kind("Sequence", "sequence_model", "MKT{blank:12}GGA", True, ruler_as_buttons),
+    Kind(
+        "Sequence",
+        "sequence_model",
+        "EVQLVESGGGLVQPGGSLRLSCAAS{blank:8}WVRQAPGKGLEWVS",
+        True,
+        ruler_as_buttons,
+        spell=residues_apart,
+    ),
     Kind("Molecule", "molecule_model", "c1ccccc1{blank:6}", True, words_as_buttons, draw_molecule),
 )
 
@@ -103,6 +134,8 @@ class Tab:
         """Read a text and fill it, a session per pass; whoever closes it, ends the filling."""
         session = Session(said="Reading.")
         try:
+            if self.kind.spell is not None:
+                text = self.kind.spell(text, self.editor.tokenizer)
             session = replace(session, edited=self.editor.read(text, int(seed or 0)))
         except (ValueError, TypeError) as error:
             yield failed(session, error)

@@ -53,6 +53,8 @@ def test_the_files_of_a_space_name_what_there_is():
     assert metadata["license"] == "apache-2.0"
     assert len(metadata["short_description"]) <= 60  # the Hub's limit
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    # the Hub's own default is older, and nothing would install
+    assert project["requires-python"] == f">={metadata['python_version']}"
     (line,) = (ROOT / "docs/space/requirements.txt").read_text().split()
     asked = set(line.removeprefix("hf_maskgit[").removesuffix("]").split(","))
     assert "app" in asked

@@ -102,7 +102,12 @@ def slow_app(tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
     tokenizer = word_tokenizer()
     model, passes = model_for(tokenizer), []
-    model.register_forward_pre_hook(lambda *_: (time.sleep(0.3), passes.append(1)) and None)
+
+    def slow(*_):
+        time.sleep(0.3)
+        passes.append(1)
+
+    model.register_forward_pre_hook(slow)
     filler = InfillingPipeline(model=model, tokenizer=tokenizer)
     page = app.page_of([Tab(KINDS[0], Editor(filler))])
     _, url, _ = page.queue().launch(prevent_thread_lock=True, quiet=True)

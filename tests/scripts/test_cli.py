@@ -5,7 +5,19 @@ import sys
 import pytest
 
 import hf_maskgit
-from scripts import cli, evaluate, generate, harness, plot_run, push_to_hub, score, serve, train
+from scripts import (
+    app,
+    cli,
+    evaluate,
+    export_onnx,
+    generate,
+    harness,
+    plot_run,
+    push_to_hub,
+    score,
+    serve,
+    train,
+)
 from tests.support.project import ROOT
 
 SCRIPTS = {
@@ -15,6 +27,8 @@ SCRIPTS = {
     "lm_eval": harness,
     "generate": generate,
     "serve": serve,
+    "app": app,
+    "export": export_onnx,
     "plot": plot_run,
     "push": push_to_hub,
 }
@@ -71,7 +85,7 @@ def test_the_version_is_the_packages(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([], "Name a command. Commands: train, evaluate, score, lm_eval, generate, serve, plot,"),
+        ([], "Name a command. Commands: train, evaluate, score, lm_eval, generate, serve, app,"),
         (["evalute"], "There is no command 'evalute'. Did you mean evaluate? Commands: train"),
         (["--model", "m"], "There is no command '--model'. Commands: train"),
     ],

@@ -6,9 +6,11 @@ from pathlib import Path
 from hf_maskgit.serving.program import ServeArguments
 from hf_maskgit.training.arguments import DataArguments, ModelArguments, TrainArguments
 from hf_maskgit.training.recipes import parse_options
+from scripts.app import AppArguments
 from scripts.cli import COMMANDS
 from scripts.evaluate import EvaluateArguments
 from scripts.evaluate_texts import TextArguments
+from scripts.export_onnx import ExportArguments
 from scripts.generate import GenerateArguments
 from scripts.plot_run import PlotArguments
 from scripts.push_to_hub import PushArguments
@@ -21,6 +23,8 @@ OPTIONS = {
     "score": (ScoreArguments,),
     "generate": (GenerateArguments,),
     "serve": (ServeArguments,),
+    "app": (AppArguments,),
+    "export_onnx": (ExportArguments,),
     "plot_run": (PlotArguments,),
     "push_to_hub": (PushArguments,),
 }

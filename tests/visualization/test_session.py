@@ -5,13 +5,25 @@ import threading
 from html.parser import HTMLParser
 
 import pytest
+from tokenizers import Regex
+from tokenizers.pre_tokenizers import Split
 
 from hf_maskgit import InfillingPipeline
 from hf_maskgit.visualization import Shown
 from hf_maskgit.visualization.buttons import ruler_as_buttons, safe, words_as_buttons
 from hf_maskgit.visualization.editing import Editor
-from hf_maskgit.visualization.session import KINDS, OWN, Session, Tab, draw_molecule, failed, told
+from hf_maskgit.visualization.session import (
+    KINDS,
+    OWN,
+    Session,
+    Tab,
+    draw_molecule,
+    failed,
+    residues_apart,
+    told,
+)
 from tests.support.tiny import tiny_model, word_tokenizer
+from tests.support.tiny_tokenizers import model_for
 from tests.visualization.conftest import HOSTILE
 
 WORDS = KINDS[0]
@@ -115,7 +127,12 @@ def test_a_filling_ends_when_its_visitor_leaves():
     """At its next pass: of 40, two are made; with the visitor there, all are."""
     model = tiny_model()
     allowed, passes = threading.Semaphore(1), []
-    model.register_forward_pre_hook(lambda *_: (allowed.acquire(), passes.append(1)) and None)
+
+    def one_by_one(*_):
+        allowed.acquire()
+        passes.append(1)
+
+    model.register_forward_pre_hook(one_by_one)
     tab = Tab(WORDS, Editor(InfillingPipeline(model=model, tokenizer=word_tokenizer())))
     for watched, made in ((2, 2), (42, 40)):
         allowed, before = threading.Semaphore(1), set(threading.enumerate())
@@ -155,6 +172,24 @@ def test_a_ruler_numbers_every_tenth_residue():
     assert re.findall(r"<small>(\d+)</small>", written) == ["1", "11", "21"]
     assert [letters for _, letters in Buttons(written).buttons] == list("ACDEFGHIKLMNPQRSTVWYACD")
     assert Buttons(written).buttons[11][0]["aria-label"] == "12, N: Known from the start."
+
+
+def test_residues_are_pasted_as_they_are_and_read_one_by_one():
+    """Of a tokenizer that reads words, and of one that reads letters; elsewhere nothing changes."""
+    residues = list("ACDEFGHIKLMNPQRSTVWY")
+    words = word_tokenizer(words=residues)
+    letters = word_tokenizer(words=residues)
+    letters.backend_tokenizer.pre_tokenizer = Split(Regex("."), "isolated")
+    text, apart = "MKT{blank:3}GG[MASK]A C", "M K T{blank:3}G G[MASK]A C"
+    assert residues_apart(text, words) == apart
+    assert residues_apart(text, letters) == text
+    assert residues_apart(text, word_tokenizer()) == text
+    model = model_for(words)
+    sequence = Tab(KINDS[1], Editor(InfillingPipeline(model=model, tokenizer=words), True))
+    session = list(sequence.run(Session(), text, OWN, 0, 0))[-1]
+    found = [letters for _, letters in Buttons(sequence.view(session)).buttons]
+    assert found[:3] + found[6:8] + found[9:] == list("MKTGGAC")
+    assert sequence.editor.text(session.edited) == "".join(found)
 
 
 def test_molecules_are_drawn_where_there_is_one(tab):
