@@ -112,7 +112,8 @@ class GenerateArguments:
     output_format: Literal["text", "jsonl", "parquet"] | None = option(
         None,
         "One sample per line (line breaks as \\n); one JSON object per line, the columns of the "
-        "input with it; or, in a folder, Parquet. Default: jsonl in a folder, else text.",
+        "input with it; or, in a folder, Parquet. Default: jsonl in a folder, else by the suffix "
+        "of the file, else text.",
     )
     output_column: str = option("output", "Column of the result in JSON Lines or Parquet.")
     samples_per_part: int = option(10_000, "Samples per part of a folder.")
@@ -128,7 +129,9 @@ class GenerateArguments:
         """Check ranges, and that the texts will have a place."""
         check_least(self, num_samples=1, batch_size=1, samples_per_part=1)
         if self.output_format is None:
-            self.output_format = "jsonl" if self.in_parts else "text"
+            suffixes = {form.suffix: name for name, form in FORMATS.items()}
+            of_file = suffixes.get(Path(self.output_file or "").suffix, "text")
+            self.output_format = "jsonl" if self.in_parts else of_file  # type: ignore[assignment]
         if self.save_animation is not None:
             check_animation_path(self.save_animation)
         if self.in_parts:

@@ -109,6 +109,7 @@ class PartsFolder:
             decides: options that decide what is written, as JSON takes them.
 
         Raises:
+            RuntimeError: when it cannot be made or written.
             ValueError: for a folder of other options, or of files that nobody knows.
         """
         there = list(self.folder.iterdir()) if self.folder.is_dir() else []
@@ -118,9 +119,9 @@ class PartsFolder:
                 f"The folder {str(self.folder)!r} holds other files, such as {foreign[0]!r}; name "
                 "an empty or a new one with --output_file."
             )
-        if not any(name.startswith("part-") for name in foreign):  # nothing is written yet
-            (self.folder / NOTED).unlink(missing_ok=True)
         with told_if_it_fails(self.folder, _ADVICE):
+            if not any(name.startswith("part-") for name in foreign):  # nothing is written yet
+                (self.folder / NOTED).unlink(missing_ok=True)
             noted = json.loads(json.dumps(dict(decides)))  # as it will be read back
             claim_folder(self.folder, noted, "output_file")
 

@@ -123,41 +123,48 @@ class LineRows:
         after = bisect.bisect_right(self._marks, start, key=lambda mark: mark.row)
         mark = self._marks[after - 1]
         number, rows = mark.row, []
-        for file, line in self._lines(mark):
+        for line in self._lines(mark):
             if number >= stop:
                 break
             if number >= start:
-                rows.append(self._row(number, line, file))
+                rows.append(self._row(number, line))
             number += 1
         return rows
 
     def place(self, number: int) -> str:
-        """See `Rows`."""
-        return line_of_row(self._files, number) or f"row {number}"
+        """See `Rows`; a line counts as such whatever it holds."""
+        left = number
+        for file in self._files:
+            with _told(file), opened(file) as content:
+                for line_number, line in enumerate(content, 1):
+                    left -= self._holds_row(line)
+                    if left < 0:
+                        return f"line {line_number} of {file!r}"
+        return f"row {number}"  # of a file that has changed meanwhile
 
     def schema(self) -> pyarrow.Schema:
         """See `Rows`."""
         return _schema_of_values(self)
 
-    def _lines(self, mark: _Mark) -> Iterator[tuple[str, bytes]]:
+    def _lines(self, mark: _Mark) -> Iterator[bytes]:
         for number in range(mark.file, len(self._files)):
             at = mark.byte if number == mark.file else 0
             with _told(self._files[number]), opened(self._files[number]) as content:
                 content.seek(at)
                 for line in content:
                     if self._holds_row(line):
-                        yield self._files[number], line if at else line.removeprefix(_MARK_OF_UTF8)
+                        yield line if at else line.removeprefix(_MARK_OF_UTF8)
                     at += len(line)
 
     def _holds_row(self, line: bytes) -> bool:
         return not self._objects or bool(line.strip())
 
-    def _row(self, number: int, line: bytes, file: str) -> Row:
+    def _row(self, number: int, line: bytes) -> Row:
         try:
             text = line.decode()
         except UnicodeDecodeError as error:
             raise ValueError(
-                f"Row {number}, in {file!r}, is not in UTF-8 (byte {error.start} of it: "
+                f"{_begun(self.place(number))} is not in UTF-8 (byte {error.start} of it: "
                 f"{error.reason}); save the file in that encoding."
             ) from error
         if not self._objects:
@@ -245,7 +252,7 @@ def _told(file: str) -> Iterator[None]:
     try:
         yield
     except (OSError, EOFError, pyarrow.ArrowException) as error:
-        cause = getattr(error, "strerror", None) or " ".join(str(error).split())
+        cause = getattr(error, "strerror", None) or " ".join(str(error).split()).rstrip(".")
         raise ValueError(f"Cannot read {file!r}: {cause}.") from error
 
 
@@ -262,6 +269,11 @@ def open_rows(pattern: str, text_column: str) -> Rows:
     try:
         files = [pattern] if os.path.isfile(pattern) else local_files(pattern)
     except FileNotFoundError as error:
+        if os.path.isdir(pattern):
+            raise ValueError(
+                f"{pattern!r} is a folder; name the files in it, such as "
+                f"{os.path.join(pattern, '*.jsonl')!r}."
+            ) from error
         raise ValueError(f"Cannot read {pattern!r}: No such file or directory.") from error
     kinds = sorted({suffix_of(file) for file in files})
     if len(kinds) > 1:

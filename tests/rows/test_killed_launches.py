@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -75,6 +76,33 @@ def test_killed_processes_go_on_and_write_what_one_process_writes(words, tmp_pat
     assert all((two / name).stat().st_ino == inode for name, inode in finished.items())
     lines = [line for path in sorted(two.glob("part-*")) for line in path.read_text().splitlines()]
     assert [json.loads(line)["id"] for line in lines] == list(range(240))
+
+
+@pytest.mark.slow
+def test_two_machines_write_each_row_once_with_the_bytes_of_one_process(words, tmp_path):
+    """Two launchers on one host, two processes each: as two machines that share a disk."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes=4"]
+    launch += ["--num_machines=2", "--main_process_ip=127.0.0.1", f"--main_process_port={port}"]
+    launch += ["--mixed_precision=no", "--config_file=scripts/accelerate_configs/cpu.yaml"]
+    how = {
+        "cwd": ROOT,
+        "env": {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        "stderr": subprocess.PIPE,
+    }
+    folder = tmp_path / "machines"
+    command = [SCRIPT, *words, "--output_file", f"{folder}/"]
+    machines = [
+        subprocess.Popen([*launch, f"--machine_rank={rank}", *command], **how) for rank in (0, 1)
+    ]
+    for machine in machines:
+        told = machine.communicate(timeout=400)[1].decode()
+        assert machine.returncode == 0, told
+    done = completed(SCRIPT, *words, "--output_file", f"{tmp_path}/one/")
+    assert done.returncode == 0, done.stderr
+    assert contents(folder) == contents(tmp_path / "one")
 
 
 @pytest.mark.slow

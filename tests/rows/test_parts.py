@@ -87,6 +87,9 @@ def test_a_part_that_cannot_be_written_says_why(tmp_path):
         folder.journal(0).append((1,), ["a"])
     with pytest.raises(RuntimeError, match=r"part-00000-of-00001.txt': No such file.*it goes on"):
         folder.finish(0, lambda path: path.write_text("a"))
+    (tmp_path / "file").touch()
+    with pytest.raises(RuntimeError, match="Cannot write '.*file/out': Not a directory. Make room"):
+        PartsFolder(tmp_path / "file/out", 5, 10, ".txt").claim({})
 
 
 @pytest.mark.parametrize("value", [float("nan"), b"bytes", "\ud800"])

@@ -56,6 +56,8 @@ def test_a_line_of_a_text_file_is_a_row_empty_ones_too(tmp_path):
     rows = open_rows(str(path), "prompt")
     texts = ["w1", "", "w2 \u2028 w3"]
     assert rows.between(0, 9) == [{"prompt": text} for text in texts]
+    assert rows.place(2) == f"line 3 of {str(path)!r}"
+    path.write_bytes(b"w1\n")  # it has changed meanwhile
     assert rows.place(2) == "row 2"
 
 
@@ -106,7 +108,7 @@ def test_files_that_hold_no_rows_are_refused(tmp_path):
     refused(
         "a.jsonl", b'{"text": "w1"}\n{"text":\n', r"Line 2 of '.*a.jsonl' is no JSON: Expecting"
     )
-    refused("b.jsonl", b'["w1"]\n', r"Row 0 holds list; write an object such as")
+    refused("b.jsonl", b'\n["w1"]\n', r"Line 2 of '.*b.jsonl' holds list; write an object such as")
     refused(
         "c.jsonl", b'{"txt": "w1"}\n', r"has no column 'text'; name .*--text_column. It has: txt"
     )
@@ -114,11 +116,13 @@ def test_files_that_hold_no_rows_are_refused(tmp_path):
     half = r"Line 1 of .* holds half of a character in its column 'text' .*\\ud800.* mend the text"
     refused("l.jsonl", b'{"text": "a \\ud800 b"}\n', half)
     refused("e.jsonl", b'{"text": "{blank}"}\n', r"'{blank}' holds a blank, which this script")
-    refused("f.txt", b"w1\n\xff\n", r"Row 1, in .*f.txt.* is not in UTF-8 \(byte 0 of it: invalid")
+    refused("f.txt", b"w1\n\xff\n", r"Line 2 of '.*f.txt' is not in UTF-8 \(byte 0 of it: invalid")
     refused("g.parquet", b"PAR", r"Cannot read '.*g.parquet': ")
     refused("h.jsonl.gz", b"no gzip", r"Cannot read '.*h.jsonl.gz': Not a gzipped file")
     refused("i.jsonl", b"\n", r"i.jsonl' is empty; write one text per line")
     refused("k.txt", b"w1\n", r"several kinds \(.jsonl, .txt\); name one kind", "[bk].*")
+    with pytest.raises(ValueError, match=r"' is a folder; name the files in it, such as .*jsonl'"):
+        open_rows(str(tmp_path), "text")
     with pytest.raises(ValueError, match=r"Cannot read '.*gone.txt': No such file or directory"):
         open_rows(str(tmp_path / "gone.txt"), "text")
 

@@ -64,6 +64,13 @@ def test_json_lines_tell_how_each_text_came_about(saved, tmp_path):
     assert [(line["text"], line["sample"]) for line in found] == [("", 0), ("", 1), ("", 2)]
     assert len({line["seed"] for line in found}) == 3
     assert all(set(line["output"].split()) <= set(WORDS) for line in found)
+    for name, written in (
+        ("by_suffix.jsonl", file.read_text()),
+        ("by_suffix.txt", "".join(line["output"] + "\n" for line in found)),
+    ):
+        words = ["--model", saved, "--output_file", str(tmp_path / name), "--num_samples", "3"]
+        generate.main(words)
+        assert (tmp_path / name).read_text() == written
 
 
 def test_the_writers_mistakes_are_named(saved, tmp_path, capsys):
@@ -170,6 +177,7 @@ def test_a_folder_is_written_in_parts_with_the_columns_of_the_input(saved, tmp_p
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
+        (["--output_file", "o.parquet"], "`output_format` parquet is written in parts; name a"),
         (["--output_format", "parquet"], "`output_format` parquet is written in parts; name a"),
         (["--text", "w1", "--input_file", "a", "--output_file", "o/"], "from `text` or from `inp"),
         (["--output_file", "o/", "--allow_missing_weights"], "draws weights anew in each process"),
