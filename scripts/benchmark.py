@@ -32,6 +32,7 @@ from hf_maskgit.evaluation.benchmark_report import (
     figure_class_of_matplotlib,
     whole_report,
 )
+from hf_maskgit.evaluation.benchmark_rounds import header_of
 from hf_maskgit.evaluation.benchmark_works import check_peers, without_peers
 from hf_maskgit.evaluation.progress import duration
 from hf_maskgit.training import benchmark_loops as loops
@@ -211,19 +212,19 @@ def all_parts(quick: bool, no_peers: bool) -> list[Part]:
     for cell in generation.QUICK_CELLS if quick else generation.CELLS:
         cell = cell._replace(works=without_peers(cell.works)) if no_peers else cell
         measure = partial(generation.measure_cell, cell)
-        parts.append(Part("generation", cell.name, generation.header_of(cell), cell.works, measure))
+        parts.append(Part("generation", cell.name, header_of(cell), cell.works, measure))
     for update in training.QUICK_CELLS if quick else training.CELLS:
         measure = partial(training.measure_cell, update)
-        parts.append(
-            Part("training", update.name, training.header_of(update), update.works, measure)
-        )
+        parts.append(Part("training", update.name, header_of(update), update.works, measure))
     for loop in loops.QUICK_CELLS if quick else loops.CELLS:
         measure = partial(loops.measure_cell, loop)
-        parts.append(Part("training", loop.name, loops.header_of(loop), loop.works, measure))
+        parts.append(Part("training", loop.name, header_of(loop), loop.works, measure))
     for growth in generation.QUICK_GROWTHS if quick else generation.GROWTHS:
         growth = growth._replace(works=without_peers(growth.works)) if no_peers else growth
         measure = partial(generation.measure_growth, growth)
-        parts.append(Part("growth", GROWTH, generation.header_of(growth), growth.works, measure))
+        parts.append(
+            Part("growth", GROWTH, generation.header_of_growth(growth), growth.works, measure)
+        )
     return parts
 
 

@@ -10,7 +10,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .benchmark_rounds import Contestant, Timing, exponent, measure, number_of_works
+from .benchmark_rounds import (
+    Contestant,
+    Timing,
+    exponent,
+    header_of,
+    measure,
+    number_of_works,
+)
 from .benchmark_shapes import BERT, Sizes
 from .benchmark_works import (
     BLOCKS,
@@ -164,11 +171,9 @@ QUICK_GROWTHS = (
 )
 
 
-def header_of(cell: Cell | Growth) -> dict[str, Any]:
-    """Return what says which cell or growth was measured, as JSON takes it."""
-    if isinstance(cell, Cell):
-        return {"name": cell.name, "sizes": asdict(cell.sizes)}
-    return {"over": cell.over, "values": list(cell.values), "sizes": asdict(cell.sizes)}
+def header_of_growth(growth: Growth) -> dict[str, Any]:
+    """Return what says which growth was measured, as JSON takes it."""
+    return {"over": growth.over, "values": list(growth.values), "sizes": asdict(growth.sizes)}
 
 
 def measure_cell(
@@ -217,7 +222,7 @@ def measure_growth(growth: Growth, rounds: int, device: torch.device) -> dict[st
                 "exponent_std_error": error,
             }
         )
-    return {**header_of(growth), "works": works}
+    return {**header_of_growth(growth), "works": works}
 
 
 def _timed(cell: Cell, rounds: int, device: torch.device, counts_bytes: bool) -> Sequence[Timing]:

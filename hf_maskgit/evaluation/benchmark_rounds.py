@@ -14,7 +14,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -141,6 +141,11 @@ def measure(
         )
         for one in contestants
     ]
+
+
+def header_of(cell: Any) -> dict[str, Any]:
+    """Return what says which cell was measured, as JSON takes it: its `name` and its `sizes`."""
+    return {"name": cell.name, "sizes": asdict(cell.sizes)}
 
 
 def number_of_works(contestants: Sequence[Contestant], rounds: int) -> int:

@@ -14,7 +14,7 @@ import copy
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,6 +38,7 @@ from ..evaluation.benchmark_rounds import (
     Contestant,
     beginning_of,
     counted_passes,
+    header_of,
     measure,
     number_of_works,
     synchronise,
@@ -171,11 +172,6 @@ def make_texts(sizes: Sizes) -> Dataset:
         words += words >= mask_id  # any word but the mask
         rows.append([2, *words.tolist(), 3])
     return Dataset.from_dict({"input_ids": rows, "example_id": list(range(count))})
-
-
-def header_of(cell: Cell) -> dict[str, Any]:
-    """Return what says which cell was measured, as JSON takes it."""
-    return {"name": cell.name, "sizes": asdict(cell.sizes)}
 
 
 def measure_cell(cell: Cell, rounds: int, device: torch.device) -> dict[str, Any]:

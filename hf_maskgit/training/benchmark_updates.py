@@ -11,7 +11,7 @@ Letters: B batch, L length.
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -24,7 +24,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..core.losses import IGNORED_LABEL
 from ..core.modeling_maskgit import MaskGitForMaskedLM
-from ..evaluation.benchmark_rounds import Contestant, counted_passes, measure, number_of_works
+from ..evaluation.benchmark_rounds import (
+    Contestant,
+    counted_passes,
+    header_of,
+    measure,
+    number_of_works,
+)
 from ..evaluation.benchmark_shapes import BERT, Sizes, build_model, mask_token_id
 from ..evaluation.benchmark_works import HALF
 from ..evaluation.progress import ProgressBar
@@ -105,11 +111,6 @@ def make_batch(sizes: Sizes, device: torch.device) -> dict[str, Tensor]:
         "attention_mask": torch.ones_like(labels),
     }
     return {name: tensor.to(device) for name, tensor in batch.items()}
-
-
-def header_of(cell: Cell) -> dict[str, Any]:
-    """Return what says which cell was measured, as JSON takes it."""
-    return {"name": cell.name, "sizes": asdict(cell.sizes)}
 
 
 def measure_cell(cell: Cell, rounds: int, device: torch.device) -> dict[str, Any]:

@@ -7,8 +7,9 @@ import pytest
 
 from hf_maskgit.core.sampler_choices import P2_PLANNERS, resolve_choices
 from hf_maskgit.core.sampler_orders import ORDERS
+from hf_maskgit.core.sampler_presets import PRESETS
 from hf_maskgit.core.sampler_rules import PACES, REMASKS
-from tests.support import sampler_table
+from tests.support import digests, sampler_table
 from tests.support.pages import between
 
 PAGE = sampler_table.PAGE.read_text(encoding="utf-8")
@@ -18,6 +19,11 @@ def rows_of(name):
     """Cells of a generated table, without its head."""
     lines = between(PAGE, name).splitlines()[2:]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_digests_write_down_every_name():
+    names = digests.ORDERS, digests.PACES, digests.REMASKS, digests.PRESETS
+    assert [set(some) for some in names] == [set(t) for t in (ORDERS, PACES, REMASKS, PRESETS)]
 
 
 def test_the_page_lists_exactly_the_legal_combinations():

@@ -41,9 +41,9 @@ PLAINEST = ("infill", "prompt")
 
 # All names, written down and not read from the tables: a name that is lost shows as a refusal.
 ORDERS = "top_probability margin entropy confidence critic random left_to_right".split()
-PACES = "schedule ancestral first_hitting threshold entropy_bound".split()
+PACES = "schedule ancestral first_hitting threshold entropy_bound speculative".split()
 REMASKS = "never confidence critic p2 remdm_cap remdm_rescale remdm_conf remdm_loop".split()
-PRESETS = "maskgit mdlm llada dream remdm p2 eb fast_dllm x_transformers".split()
+PRESETS = "maskgit mdlm llada dream remdm p2 eb fast_dllm x_transformers fast".split()
 
 
 def digest(tensors: Iterable[Tensor]) -> str:
