@@ -3,6 +3,7 @@
 Loading needs nothing of this: `from_pretrained` takes a name on the Hub and a revision.
 """
 
+import json
 import logging
 import shutil
 import tempfile
@@ -14,10 +15,13 @@ from huggingface_hub import HfApi, ModelCard, ModelCardData, get_token
 from huggingface_hub import errors as hub_errors
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # in its docs
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerBase
 from yaml import YAMLError
 
 from ..core.modeling_maskgit import MaskGitForMaskedLM
+from ..training.adapters import ADAPTER_FOLDER, CONFIG_FILE, WEIGHTS_FILE
 from ..training.run_log import CURVES_NAME
 from .card import CARD_NAME, address_card, card_from_config, render_model_card
 from .loading import load_model, load_tokenizer
@@ -27,8 +31,8 @@ from .reloading import answers_in_a_fresh_process, answers_of, differences
 logger = logging.getLogger(__name__)
 
 # Weights of a former push that this one does not replace. transformers would load a forgotten
-# `model.safetensors` before the shards that belong to the new index.
-_REPLACED = ["*.safetensors", "*.safetensors.index.json"]
+# `model.safetensors` before the shards that belong to the new index; adapters would be another's.
+_REPLACED = ["*.safetensors", "*.safetensors.index.json", f"{ADAPTER_FOLDER}/{CONFIG_FILE}"]
 _FORBIDDEN = (401, 403)
 _PNG = b"\x89PNG\r\n\x1a\n"  # how a picture of this kind begins
 # Raised where no answer comes. The first is that of the httpx that huggingface_hub is built on.
@@ -142,9 +146,9 @@ def stage(push: Push, folder: Path) -> list[Path]:
         The files, each with its path.
 
     Raises:
-        HubError: when `push.folder` holds no whole generator of this library or no tokenizer, when
-            code would be sent that is not ours, or when what was written is not the same generator
-            after loading.
+        HubError: when `push.folder` holds no whole generator of this library, no tokenizer, or
+            adapters that cannot be read, when code would be sent that is not ours, or when what was
+            written is not the same generator after loading.
     """
     model, tokenizer = _load(push.folder)
     if disarm(tokenizer):
@@ -158,6 +162,7 @@ def stage(push: Push, folder: Path) -> list[Path]:
     tokenizer.save_pretrained(folder)
     _staged_card(push, model, tokenizer).save(folder / CARD_NAME)
     _stage_curves(push, folder)
+    _stage_adapter(push, folder)
     # Looked at before a fresh process trusts it.
     foreign = foreign_code(folder, push.with_code)
     if foreign:
@@ -276,6 +281,27 @@ def _stage_curves(push: Push, folder: Path) -> None:
     is_own = path.is_file() and not path.is_symlink()
     if shown and is_own and path.read_bytes().startswith(_PNG):
         shutil.copyfile(path, folder / CURVES_NAME)
+
+
+def _stage_adapter(push: Push, folder: Path) -> None:
+    """Send along the adapters that training left beside the model, written anew."""
+    own, staged = push.folder / ADAPTER_FOLDER, folder / ADAPTER_FOLDER
+    if not own.is_dir():
+        return
+    try:
+        linked = [path for path in (own / CONFIG_FILE, own / WEIGHTS_FILE) if path.is_symlink()]
+        if linked:
+            raise OSError(f"{linked[0].name} is a link")
+        config = json.loads((own / CONFIG_FILE).read_text(encoding="utf-8"))
+        weights = load_file(own / WEIGHTS_FILE)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise HubError(
+            f"Nothing was pushed: the adapters in {str(own)!r} cannot be read ({error}). Remove "
+            "the folder to push the model alone, which has them merged into its weights."
+        ) from error
+    staged.mkdir()
+    (staged / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    save_file(weights, staged / WEIGHTS_FILE, metadata={"format": "pt"})
 
 
 def _read_card(path: Path) -> ModelCard:

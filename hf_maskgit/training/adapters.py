@@ -24,7 +24,7 @@ from .run_files import UNFINISHED, sync
 ADAPTER_FOLDER = "adapter"
 _NAME = "default"
 _BASE = ".base_layer."
-_FILE = "adapter_model.safetensors"
+WEIGHTS_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
 # Before the names in an adapter's file: where peft's own model keeps the one that it wraps.
 _PREFIX = "base_model.model."
 
@@ -148,7 +148,7 @@ def write_adapter(model: Any, weights: dict[str, Tensor], folder: Path) -> None:
         for name, weight in weights.items()
         if f".{_NAME}." in name and ".lora_" in name
     }
-    save_file(tensors, str(aside / _FILE), metadata={"format": "pt"})
+    save_file(tensors, str(aside / WEIGHTS_FILE), metadata={"format": "pt"})
     for path in aside.iterdir():
         sync(path)
     shutil.rmtree(target, ignore_errors=True)
@@ -157,7 +157,7 @@ def write_adapter(model: Any, weights: dict[str, Tensor], folder: Path) -> None:
 
 def read_adapter(folder: Path) -> dict[str, Tensor]:
     """Return what `write_adapter` wrote, under the names of a model that has adapters."""
-    found = load_file(str(folder / ADAPTER_FOLDER / _FILE))
+    found = load_file(str(folder / ADAPTER_FOLDER / WEIGHTS_FILE))
     return {
         name.removeprefix(_PREFIX).removesuffix(".weight") + f".{_NAME}.weight": tensor
         for name, tensor in found.items()

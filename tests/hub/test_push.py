@@ -8,6 +8,7 @@ memory.
 import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -17,6 +18,8 @@ from unittest import mock
 import pytest
 import torch
 from huggingface_hub import HfApi, ModelCard, constants
+from peft import LoraConfig, PeftConfig
+from safetensors.torch import save_file
 from transformers import AutoModelForMaskedLM, AutoTokenizer, pipeline
 
 from hf_maskgit import MaskGitForMaskedLM, MaskGitGenerationConfig
@@ -168,6 +171,10 @@ def piped(task, name, text, **options):
     return pipeline(task, model=name)(text, **options)
 
 
+def rank_of_adapters(name):
+    return PeftConfig.from_pretrained(name, subfolder="adapter").r
+
+
 def error_of(function, *args, **kwargs):
     """Kind and message of what a call raises; not every error survives between processes."""
     try:
@@ -287,6 +294,19 @@ def test_a_former_pushs_weights_do_not_outlive_it(client, hub, tmp_path):
     assert "model.safetensors.index.json" in hub.files("tester/shards")
     assert "model.safetensors" not in hub.files("tester/shards")
     assert client(loaded, "ours", "tester/shards")[0] == logits_of(tiny_model(seed=2))
+
+
+def test_adapters_come_from_the_hub_and_do_not_outlive_their_model(client, hub, tmp_path):
+    tiny_model().save_pretrained(tmp_path)
+    LoraConfig(r=2, target_modules=["query"]).save_pretrained(tmp_path / "adapter")
+    save_file({"a": torch.ones(2)}, tmp_path / "adapter" / "adapter_model.safetensors")
+    client(push_staged, tmp_path, "tester/adapted")
+    found = {name for name in hub.files("tester/adapted") if name.startswith("adapter/")}
+    assert found == {"adapter/adapter_config.json", "adapter/adapter_model.safetensors"}
+    assert client(rank_of_adapters, "tester/adapted") == 2
+    shutil.rmtree(tmp_path / "adapter")
+    client(push_staged, tmp_path, "tester/adapted")
+    assert not any(name.startswith("adapter/") for name in hub.files("tester/adapted"))
 
 
 def test_a_push_may_go_to_a_branch_and_be_private(client, hub, folders):

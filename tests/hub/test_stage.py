@@ -4,10 +4,13 @@ None of this reaches a Hub (the tests run offline); tests/hub/test_push.py pushe
 """
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
+import torch
 from huggingface_hub import ModelCard
+from safetensors.torch import load_file, save_file
 
 from hf_maskgit.hub import push as hub
 from hf_maskgit.hub.card import GeneratorCard, write_model_card
@@ -129,3 +132,37 @@ def test_the_picture_that_the_card_shows_is_sent_if_it_is_one(tmp_path, no_proce
     assert not is_sent()
     picture.symlink_to(secret)
     assert not is_sent(), "it lies elsewhere"
+
+
+def test_adapters_beside_a_model_are_sent_or_refused(folder, tmp_path, no_process):
+    own = shutil.copytree(folder, tmp_path / "own")
+    adapter, push = own / "adapter", Push(folder=own, repo_id="me/verses")
+    adapter.mkdir()
+    weights = {"base_model.model.a.lora_A.weight": torch.ones(2, 3)}
+    save_file(weights, adapter / "adapter_model.safetensors")
+    config = adapter / "adapter_config.json"
+    config.write_text('{"peft_type": "LORA", "r": 2}')
+    (adapter / "own.py").write_text("print()")
+    (tmp_path / "staged").mkdir()
+    stage(push, tmp_path / "staged")
+    sent = tmp_path / "staged" / "adapter"
+    assert {path.name for path in sent.iterdir()} == {config.name, "adapter_model.safetensors"}
+    assert json.loads((sent / config.name).read_text()) == {"peft_type": "LORA", "r": 2}
+    found = load_file(sent / "adapter_model.safetensors")
+    assert found.keys() == weights.keys()
+    assert all(torch.equal(found[name], weights[name]) for name in weights)
+
+    def refused(number, cause):
+        (tmp_path / number).mkdir()
+        with pytest.raises(HubError, match=rf"adapters in '.*adapter' cannot be read \({cause}"):
+            stage(push, tmp_path / number)
+
+    config.write_text("{")
+    refused("1", "Expecting property name")
+    config.write_text("{}")
+    (adapter / "adapter_model.safetensors").write_bytes(b"none")
+    refused("2", "Error while deserializing header")
+    config.unlink()
+    refused("3", ".*No such file")
+    config.symlink_to(own / "config.json")
+    refused("4", "adapter_config.json is a link")
