@@ -79,6 +79,7 @@ def class_sums(scores: Tensor, grouping: Grouping, temperature: Tensor | None = 
     """
     total = len(grouping.class_of)
     found = scores.index_select(-1, grouping.order)
+    # Groups are of one size; what fills them up adds nothing.
     if len(grouping.padding):
         found.index_fill_(-1, grouping.padding, -torch.inf)
     found = found.view(len(scores), -1, total)

@@ -287,7 +287,13 @@ class MaskGitConfig(PreTrainedConfig):
             if encoder is not None:
                 encoder.pop("_name_or_path", None)
         # of before there were these
-        for name in ("unassigned_token_ids", "trained_length", "lengths", "end_fill"):
+        for name in (
+            "unassigned_token_ids",
+            "trained_length",
+            "tokenizer_fingerprint",
+            "lengths",
+            "end_fill",
+        ):
             if values.get(name) is None:
                 values.pop(name, None)
         return values

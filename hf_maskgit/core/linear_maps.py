@@ -29,6 +29,7 @@ def _found() -> Any:
     """Return the operation, or None where it is missing or not made for the processor."""
     if not torch.backends.mkldnn.is_available():
         return None
+    # Nobody has measured it on others.
     if not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
         return None
     return getattr(torch.ops.mkldnn, "_linear_pointwise", None)
@@ -37,14 +38,17 @@ def _found() -> Any:
 _PRODUCT = _found()
 
 
-def quick_products(model: nn.Module) -> contextlib.AbstractContextManager[Any]:
+def quick_products(model: Any) -> contextlib.AbstractContextManager[Any]:
     """Let the linear maps of a model within go by oneDNN, where that is worth it.
 
     Not where a module is compiled: a compiler chooses by itself.
 
     Args:
-        model: whose passes are made within, forward and backward.
+        model: whose passes are made within, forward and backward; what is no module, and stands for
+            a model, has them made elsewhere.
     """
+    if not isinstance(model, nn.Module):
+        return contextlib.nullcontext()
     weights = next((p for p in model.parameters() if p.ndim == 2), None)
     if (
         weights is None
@@ -125,11 +129,13 @@ class _Linear(torch.autograd.Function):
         needs, added_to = ctx.needs_input_grad, ctx.added_to
         flat, rows = slopes.reshape(-1, len(weight)), states.reshape(-1, states.shape[-1])
         of_states = of_weight = None
+        # Somebody may want gradients of gradients, which only torch's own products have.
         if needs[0] and torch.is_grad_enabled():
             of_states = slopes @ weight
         elif needs[0]:
             of_states = _PRODUCT(slopes, weight.t(), None, "none", [], "")
         if needs[1] and added_to is not None:
+            # Fresh memory for as many numbers costs a quarter of the product.
             torch.addmm(added_to, flat.t(), rows, out=added_to)
         elif needs[1]:  # here BLAS is the faster one
             of_weight = flat.t() @ rows

@@ -78,6 +78,7 @@ def told_apart(found: Sweeps, masses: Tensor, chains: Chains) -> Tensor:
     for part in _parts(chains, masses.shape[1], source.shape[1]):
         here = _moved(found.came[:, part], source) * _moved(found.sets[:, part], sort)
         used = here * _moved(found.ways[:, 1:][:, part], target)  # (R, w, P)
+        # A set of classes that no text can have here tells nothing apart.
         some = used.new_zeros(*used.shape[:2], found.sets.shape[2])
         some.scatter_reduce_(2, sort[:, None].expand_as(used), used, "amax")
 
@@ -127,9 +128,11 @@ def _walked(found: Sweeps, chains: Chains, uniforms: Tensor | None) -> tuple[Ten
         along = _moved(found.sets[:, part], sort)
         on = found.kind.along(along, _moved(found.ways[:, 1:][:, part], target))
         on = on.unflatten(2, shape)  # (R, w, Q, D)
+        # Ways to go on hold the likeliest one there already, so the likeliest move is on it.
         if uniforms is None:
             pick = on.argmax(-1)
         else:
+            # Logarithms, of which differences alone count here: no best one is too unlikely.
             if found.kind.one == 0:
                 best = on.amax(-1, keepdim=True)
                 on = (on - best.where(best.isfinite(), 0)).exp()

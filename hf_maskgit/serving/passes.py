@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.chunked_head import run_head
+from ..core.linear_maps import quick_products
 
 
 class Network(NamedTuple):
@@ -31,13 +32,18 @@ class Network(NamedTuple):
     per_row: tuple[str, ...] = ()
 
 
+def _logits(model: Any, arguments: Mapping[str, Any]) -> Any:
+    with quick_products(model):
+        return model(**arguments)
+
+
 def _scores(model: Any, arguments: Mapping[str, Any]) -> SimpleNamespace:
     return SimpleNamespace(scores=model.score_tokens(**arguments))
 
 
 NETWORKS = {
     "denoiser": Network(
-        lambda model, arguments: model(**arguments),
+        _logits,
         "masked_positions",
         ("logits", "head_states"),
         ("last_hidden_state",),

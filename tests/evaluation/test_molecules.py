@@ -1,5 +1,6 @@
 """MOSES' table: its columns, what its package needs today, and its own figures where it is here."""
 
+import importlib
 import math
 import sys
 from types import ModuleType
@@ -54,5 +55,9 @@ def test_real_molecules_are_measured_as_such():
     assert found["Filters"] > 0.99
     assert found["Frag/Test"] > 0.95
     assert all(map(math.isfinite, found.values()))
+    many = importlib.import_module("moses.metrics.metrics").cos_similarity
+    counts = {"a": 3 * 10**5, "b": 10**5}  # as of tens of thousands of molecules
+    assert many(counts, counts) == pytest.approx(1)
+    assert many(counts, {"c": 10**6}) == pytest.approx(0)
     broken = moses_metrics([*molecules[:250], *["C("] * 250])
     assert broken["valid"] == pytest.approx(0.5)
