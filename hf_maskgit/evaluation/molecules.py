@@ -66,7 +66,7 @@ def load_moses() -> ModuleType:
                 [self, other], **options
             )
         moses = importlib.import_module("moses")
-        metrics = importlib.import_module("moses.metrics.metrics")
+        metrics: Any = importlib.import_module("moses.metrics.metrics")
     except ImportError as error:
         raise ImportError(f"{_HOW_TO_GET} ({error})") from error
     # Fragments are counted in whole numbers, whose squares today's scipy multiplies: of tens of
