@@ -287,13 +287,8 @@ class MaskGitConfig(PreTrainedConfig):
             if encoder is not None:
                 encoder.pop("_name_or_path", None)
         # of before there were these
-        for name in (
-            "unassigned_token_ids",
-            "trained_length",
-            "tokenizer_fingerprint",
-            "lengths",
-            "end_fill",
-        ):
+        later = "unassigned_token_ids trained_length tokenizer_fingerprint lengths end_fill"
+        for name in later.split():
             if values.get(name) is None:
                 values.pop(name, None)
         return values
