@@ -287,11 +287,8 @@ class MaskGitConfig(PreTrainedConfig):
             if encoder is not None:
                 encoder.pop("_name_or_path", None)
         # of before there were these
-        later = "unassigned_token_ids trained_length tokenizer_fingerprint lengths end_fill"
-        for name in later.split():
-            if values.get(name) is None:
-                values.pop(name, None)
-        return values
+        later = "unassigned_token_ids trained_length tokenizer_fingerprint lengths end_fill".split()
+        return {k: v for k, v in values.items() if v is not None or k not in later}
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
