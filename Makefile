@@ -12,7 +12,7 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for name in python3 python3.11 python3.12 python3.13 python3.14; do \
 	if $$name -c '$(NEW_ENOUGH)' >/dev/null 2>&1; then echo $$name; exit; fi; done; echo python3)
 
-.PHONY: help setup check-python demo test test-slow style quality coverage
+.PHONY: help setup check-python demo test test-wide test-slow style quality coverage
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1	/p' Makefile | expand -t 12
@@ -54,13 +54,25 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup  ## train a small generator and fill masks with it
 	@$(BIN)/python -m scripts.demo
 
-# One file stays on one core: fixtures of a module are made once. More than four processes spend
-# their time importing torch.
-test: setup  ## run the default tests (no network, no GPU)
-	@$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses=4 --dist loadfile
+# What is compiled is kept, whatever the environment says: every process that a test starts would
+# compile all modules anew, and every process that runs tests all tests.
+unexport PYTHONDONTWRITEBYTECODE
 
-test-slow: setup  ## run the tests that `test` leaves out
-	@$(BIN)/python -m pytest -m slow
+# A process begins with tests that stand together, and takes over others' last ones when it has none
+# left: fixtures of a module are made once or twice. More than four processes spend their time
+# importing torch.
+PYTEST := $(BIN)/python -m pytest
+EVERY_CORE := -n auto --maxprocesses=4 --dist worksteal
+DEFAULT := "not slow and not wide"
+
+test: setup  ## run the default tests (no network, no GPU)
+	@$(PYTEST) -m $(DEFAULT) $(EVERY_CORE)
+
+test-wide: setup  ## run the rest of the large grids, as .ci/run does after `test`
+	@$(PYTEST) -m "wide and not slow" $(EVERY_CORE)
+
+test-slow: setup  ## run what takes long
+	@$(PYTEST) -m slow
 
 style: setup  ## format the code and repair what can be repaired
 	@$(BIN)/ruff check --fix-only --quiet
@@ -72,4 +84,4 @@ quality: setup  ## check style, docstrings and types; changes nothing
 	@$(BIN)/mypy
 
 coverage: setup  ## run the default tests and list the lines they miss
-	@$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term-missing
+	@$(PYTEST) -m $(DEFAULT) --cov --cov-report=term-missing

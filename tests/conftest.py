@@ -30,11 +30,13 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-@pytest.hookimpl(tryfirst=True)  # before what is slow is left out
+@pytest.hookimpl(tryfirst=True)  # before what is wide is left out
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    from tests.support.durations import TESTS, default_tests
     from tests.support.grids import thin
 
     thin(config, items)
+    config.stash[TESTS] = default_tests(items)
 
 
 # Same examples in every run, and no time limit per example: a busy machine is not a defect.

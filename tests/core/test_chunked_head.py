@@ -64,6 +64,7 @@ def check_equal(model, batch):
     return in_chunks
 
 
+@pytest.mark.grid(3)
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_loss_and_gradients_are_those_of_the_whole_pass(kind):
     model = tiny_model(kind).double().eval()
@@ -360,7 +361,7 @@ def test_a_processor_is_shown_what_it_was_shown(monkeypatch):
 
 def test_no_logits_of_more_than_a_chunk_are_made_in_decoding():
     model = tiny_model().eval()
-    text = torch.full((40, 9), model.config.mask_token_id)
+    text = torch.full((8, 9), model.config.mask_token_id)
     for order in ("top_probability", "confidence", "random"):
         with Largest() as in_chunks:
             model.generate(text, steps=3, seed=0, order=order)

@@ -33,6 +33,7 @@ def values_of(config):
 # --- what it keeps -------------------------------------------------------------------------------
 
 
+@pytest.mark.grid(3, first=2)
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_options_round_trip_through_a_folder(tmp_path, kind):
     config = tiny_config(

@@ -24,6 +24,7 @@ TEXT = ids([CLS, 5, *[MASK] * 8, 6, SEP])
 # --- allowed ids ---------------------------------------------------------------------------------
 
 
+@pytest.mark.grid(4)
 @pytest.mark.parametrize("combination", LEGAL, ids="-".join)
 def test_every_combination_keeps_to_the_allowed_ids(table, combination):
     options = {"steps": 4, "seed": 0, "anneal_temperature": False, "remdm_eta": 0.5}
@@ -146,6 +147,7 @@ def test_constraints_that_cannot_be_kept_are_refused(table, allowed, message):
 # --- ids kept out, or made less likely -----------------------------------------------------------
 
 
+@pytest.mark.grid(4, first=1)
 @pytest.mark.parametrize("combination", LEGAL, ids="-".join)
 def test_every_combination_keeps_out_suppressed_and_bad_words(table, combination):
     options = {"steps": 4, "anneal_temperature": False, "remdm_eta": 0.5, "seed": 1}

@@ -65,6 +65,7 @@ def test_it_sees_packed_rows_with_the_closing_special_behind(table):
     assert len(new) == 2
 
 
+@pytest.mark.grid(4, first=2)
 @pytest.mark.parametrize("combination", LEGAL, ids="-".join)
 def test_it_can_force_a_token_that_the_denoiser_then_sees(table, combination):
     asked = []  # passes before the first callback: one pace asks twice before it writes
@@ -83,7 +84,7 @@ def test_it_can_force_a_token_that_the_denoiser_then_sees(table, combination):
         assert int(out.reveal_steps[0, 4]) == 0
 
 
-@pytest.mark.grid(2)
+@pytest.mark.grid(4, first=3)
 @pytest.mark.parametrize("combination", LEGAL, ids="-".join)
 @pytest.mark.parametrize("block_length", [None, 2])
 def test_it_can_mask_a_token_again_even_after_the_last_step(table, combination, block_length):
@@ -214,6 +215,7 @@ def same(table, one, other, **options):
     )
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("order", ["top_probability", "confidence"])
 @pytest.mark.parametrize(
     "options", [{}, {"choice_temperature": 2.0}, {"block_length": 6, "steps": 12}], ids=str

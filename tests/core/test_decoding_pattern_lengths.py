@@ -74,6 +74,7 @@ def test_a_number_comes_as_often_as_the_mass_of_its_texts(model, prompt, pattern
     assert chisquare(drawn, expected).pvalue > 1e-6
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("left", [False, True], ids=["right", "left"])
 @pytest.mark.parametrize(
     "options",

@@ -80,7 +80,7 @@ def decodes_on(monkeypatch):
 # --- ends of text --------------------------------------------------------------------------------
 
 
-@pytest.mark.grid(2)
+@pytest.mark.grid(4, first=1)
 @pytest.mark.parametrize("block_length", [None, 3])
 @pytest.mark.parametrize("combination", LEGAL, ids="-".join)
 def test_stopping_at_an_end_changes_nothing_but_the_passes(

@@ -91,6 +91,7 @@ def test_one_step_down_the_gradient_lowers_the_loss(kind, tokenizer):
     assert fall == pytest.approx(1e-3, rel=0.2)
 
 
+@pytest.mark.grid(3)
 def test_gradient_checkpointing_changes_nothing(kind, tokenizer):
     model, batch = tiny_model(kind).train(), training_batch(kind, tokenizer)
     if not model.denoiser.supports_gradient_checkpointing:
@@ -127,6 +128,7 @@ def test_changing_a_hidden_token_changes_no_logit(kind, model, tokenizer):
 # --- padding -------------------------------------------------------------------------------------
 
 
+@pytest.mark.grid(3, first=1)
 def test_padding_changes_no_loss(kind, model, tokenizer):
     for side in ("right", "left"):
         batch = training_batch(kind, tokenizer, side)
@@ -143,6 +145,7 @@ def test_padding_changes_no_loss(kind, model, tokenizer):
         assert model(**wide).loss.item() == pytest.approx(alone, rel=1e-5)
 
 
+@pytest.mark.grid(4)
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_padding_changes_no_generated_text(kind, tokenizer, side):
     """In float64, so that the last bits of a padded matrix product turn no draw."""
@@ -163,6 +166,7 @@ def test_padding_changes_no_generated_text(kind, tokenizer, side):
 # --- generation ----------------------------------------------------------------------------------
 
 
+@pytest.mark.grid(3)
 @pytest.mark.parametrize("order", ["top_probability", "confidence", "random"])
 def test_generation_fills_every_mask_and_changes_nothing_else(kind, model, tokenizer, order):
     text, config = masked_text(kind, tokenizer), model.config
@@ -175,6 +179,7 @@ def test_generation_fills_every_mask_and_changes_nothing_else(kind, model, token
     assert len(filled.unique(dim=0)) > 1, "four draws of three tokens were all equal"
 
 
+@pytest.mark.grid(3, first=2)
 def test_generation_takes_what_the_tokenizer_gives(kind, model, tokenizer):
     encoded = tokenizer(texts_of(kind), padding=True, return_tensors="pt")
     out = model.generate(**encoded, max_new_tokens=5)
@@ -182,6 +187,7 @@ def test_generation_takes_what_the_tokenizer_gives(kind, model, tokenizer):
     assert len(tokenizer.batch_decode(out, skip_special_tokens=True)) == 3
 
 
+@pytest.mark.grid(3)
 def test_generation_from_nothing(kind, model, tokenizer):
     out = model.generate(max_new_tokens=6, suppress_tokens=[model.config.eos_token_id])
     frame = tokenizer("")["input_ids"]
@@ -212,6 +218,7 @@ def test_the_longest_text_the_encoder_takes(kind, model, tokenizer):
 # --- checkpoints ---------------------------------------------------------------------------------
 
 
+@pytest.mark.grid(3, first=1)
 def test_a_saved_model_loads_bit_for_bit(kind, model, tokenizer, tmp_path):
     model.save_pretrained(tmp_path)
     text = masked_text(kind, tokenizer)
@@ -226,6 +233,7 @@ def test_a_saved_model_loads_bit_for_bit(kind, model, tokenizer, tmp_path):
         assert torch.equal(loaded.generate(text, seed=3), model.generate(text, seed=3))
 
 
+@pytest.mark.grid(3, first=2)
 def test_tied_weights_stay_tied(kind, model, tmp_path):
     model.save_pretrained(tmp_path)
     for tied in (model, MaskGitForMaskedLM.from_pretrained(tmp_path)):
@@ -233,6 +241,7 @@ def test_tied_weights_stay_tied(kind, model, tmp_path):
         assert tied.get_output_embeddings().weight is tied.get_input_embeddings().weight
 
 
+@pytest.mark.grid(3)
 def test_a_resized_model_reloads(kind, tmp_path, tokenizer):
     model, text = tiny_model(kind), masked_text(kind, tokenizer)
     before = model(input_ids=text).logits

@@ -73,7 +73,7 @@ def test_every_number_format(dtype):
 # --- generate ------------------------------------------------------------------------------------
 
 
-@pytest.mark.grid(2)
+@pytest.mark.grid(4, first=2)
 @BROKEN
 @pytest.mark.parametrize("combination", LEGAL, ids="-".join)
 def test_broken_weights_write_nothing(bad, combination):
@@ -81,6 +81,7 @@ def test_broken_weights_write_nothing(bad, combination):
         broken(bad, "self").generate(TEXT, seed=0, **choices(combination))
 
 
+@pytest.mark.grid(2)
 @BROKEN
 @pytest.mark.parametrize(
     "options",

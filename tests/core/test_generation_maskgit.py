@@ -161,7 +161,7 @@ def test_each_pass_reveals_at_least_one_token_of_every_row_it_sees(table, batch,
             assert int(before.sum() - after.sum()) == len(before)
 
 
-@pytest.mark.grid(3)
+@pytest.mark.grid(5)
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize(("num_masks", "steps"), [(1, 1), (29, 29), (29, 40), (64, 64), (64, 100)])
@@ -487,6 +487,7 @@ def model():
     return tiny_model().double()
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_a_real_model_gives_a_row_the_same_alone_and_in_a_batch(model, order, side):

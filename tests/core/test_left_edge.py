@@ -29,6 +29,7 @@ def real(tensor, batch):
     return tensor[batch["attention_mask"].bool()]
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("side", ["left", "hole"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_padding_on_any_side_gives_the_logits_and_the_loss_of_padding_on_the_right(kind, side):

@@ -146,6 +146,7 @@ def test_which_models_are_worth_it():
         assert not isinstance(quick_products(other), LinearMaps)
 
 
+@pytest.mark.grid(3, first=1)
 @needs_one_dnn
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_an_encoder_learns_the_same(kind, counted):

@@ -18,6 +18,7 @@ from hf_maskgit.core import chunked_head
 from hf_maskgit.core.encoder_pass import EncoderPass, running
 from hf_maskgit.core.losses import forbid
 from hf_maskgit.core.text_bound import forbidden_ids
+from tests.support.grids import wide
 from tests.support.oracles_sampling import chi_square
 from tests.support.tiny import (
     bert_config,
@@ -66,6 +67,7 @@ def assert_text_is_filled(before, after):
 # Number formats
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("as_name", [False, True])
 def test_loading_in_half_precision(folder, dtype, as_name):
@@ -90,6 +92,7 @@ def test_the_stored_format_is_found(tmp_path, dtype):
     assert {p.dtype for p in whole.parameters()} == {torch.float32}
 
 
+@pytest.mark.grid(4)
 @pytest.mark.parametrize("kind", ["bert", "modernbert", "esm", "roberta"])
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("do_sample", [True, False])
@@ -155,6 +158,7 @@ class WeightsInFloat32(TorchDispatchMode):
         return out
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("order", ["top_probability", "confidence", "random"])
 @pytest.mark.parametrize("in_chunks", [False, True])
 def test_half_precision_weights_stay_the_only_ones(folder, order, in_chunks, monkeypatch):
@@ -169,7 +173,7 @@ def test_half_precision_weights_stay_the_only_ones(folder, order, in_chunks, mon
     assert copies.found, "the test has no power"
 
 
-@pytest.mark.parametrize("in_chunks", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("in_chunks", [wide(True), pytest.param(False, marks=pytest.mark.slow)])
 def test_texts_of_half_precision_have_the_law_of_its_own_logits(in_chunks, monkeypatch):
     """Drawn and scored in float32: chi-square of 40,000 draws; false alarm 1e-6 for a fresh seed.
 
@@ -205,7 +209,7 @@ def test_texts_of_half_precision_have_the_law_of_its_own_logits(in_chunks, monke
 # Devices
 
 
-@pytest.mark.parametrize("device_map", ["cpu", "auto", {"": "cpu"}])
+@pytest.mark.parametrize("device_map", ["cpu", wide("auto"), wide({"": "cpu"})])
 def test_device_maps(folder, device_map):
     model = MaskGitForMaskedLM.from_pretrained(folder, device_map=device_map)
     assert_same_model(model, tiny_model())
@@ -214,8 +218,8 @@ def test_device_maps(folder, device_map):
 @pytest.mark.parametrize(
     "on_disk",
     [
-        ["denoiser"],
-        ["denoiser.bert.encoder.layer.1"],
+        wide(["denoiser"]),
+        wide(["denoiser.bert.encoder.layer.1"]),
         ["denoiser.bert.encoder.layer.0", "denoiser.bert.encoder.layer.1"],
     ],
 )
@@ -395,7 +399,7 @@ def compiler():
 
 
 @pytest.mark.parametrize(
-    "kind", ["bert", *(pytest.param(k, marks=SLOW) for k in ("modernbert", "esm", "roberta"))]
+    "kind", [wide("bert"), *(pytest.param(k, marks=SLOW) for k in ("modernbert", "esm", "roberta"))]
 )
 def test_a_pass_is_one_graph(kind, compiler):
     """And stays one, whatever the number of chosen positions."""

@@ -11,6 +11,7 @@ from hf_maskgit.core.pattern_automaton import Automaton
 from hf_maskgit.core.pattern_law import class_weights
 from hf_maskgit.core.pattern_moves import chains_of
 from hf_maskgit.core.pattern_sweeps import log_mass, sweeps
+from tests.support.grids import wide
 from tests.support.oracles_sampling import CHAIN, Oracle, chi_square, number_of
 from tests.support.pattern_cells import Cell, cell
 
@@ -59,6 +60,7 @@ def test_the_temperature_is_the_denoisers(temperature):
     assert chi_square(of.counts(drawn.text), of.law(temperature)) > 1e-4
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("steps", [2, 6])
 @pytest.mark.parametrize(
     "options",
@@ -98,7 +100,7 @@ def test_probabilities_of_tokens_are_those_given_the_language(seed):
     assert (filled.log_probabilities[:, free].double() - truth).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *map(wide, range(1, 4))])
 def test_with_an_open_end_texts_end_where_they_may(seed):
     """What stands behind the end has no say. Fails by chance once in 10,000 runs each."""
     of = cell(seed, known=False)
@@ -156,7 +158,9 @@ def fill_chain(samples, steps, seed, **options):
     return filled, law
 
 
-@pytest.mark.parametrize(("steps", "pace"), [(1, None), (2, None), (5, None), (5, "speculative")])
+@pytest.mark.parametrize(
+    ("steps", "pace"), [wide(1, None), (2, None), wide(5, None), (5, "speculative")]
+)
 def test_importance_weights_make_up_for_the_lookahead(steps, pace):
     """Of any number of passes; without them five passes miss the restricted law.
 
@@ -182,6 +186,7 @@ def test_importance_weights_make_up_for_the_lookahead(steps, pace):
     assert plain.log_weights.isnan().all()
 
 
+@pytest.mark.grid(3)
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("scale", [40.0, 400.0, 40_000.0])
 def test_what_is_merely_unlikely_never_becomes_impossible(seed, scale):
@@ -201,6 +206,7 @@ def test_what_is_merely_unlikely_never_becomes_impossible(seed, scale):
     assert last.flatten().logsumexp(0).item() == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.grid(4)
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(
     "options",

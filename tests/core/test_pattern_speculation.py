@@ -46,6 +46,7 @@ def sequential_law(temperature=1.0):
     return chance
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("seed", [21, 3])
 @pytest.mark.parametrize("order", ["random", "left_to_right"])
 def test_a_denoiser_that_says_the_same_of_every_text_keeps_its_law(order, seed):

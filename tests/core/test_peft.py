@@ -105,6 +105,7 @@ def test_an_adapter_is_trained_saved_loaded_merged_and_writes(
     assert not torch.equal(plain, written)
 
 
+@pytest.mark.wide
 def test_trainer_trains_an_adapter(tmp_path, base):
     """Trainer counts labels and divides losses as it does for the model itself."""
     losses = {}

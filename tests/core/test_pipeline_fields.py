@@ -14,6 +14,7 @@ from hf_maskgit import Pattern
 from hf_maskgit.core.pattern_automaton import MOST_STATES
 from hf_maskgit.core.pipeline_fields import by_mass, joined, log_masses
 from hf_maskgit.core.token_pattern import TokenPattern
+from tests.support.grids import wide
 from tests.support.tiny import tiny_model, tokenizer_for
 from tests.support.tiny_tokenizers import TOKENIZERS, byte_level_tokenizer, model_for
 
@@ -33,11 +34,12 @@ def bytes_pipe():
     return pipeline("infilling", model=model_for(tokenizer), tokenizer=tokenizer)
 
 
-def test_fields_are_filled_jointly_and_stand_in_the_text_as_typed(bytes_pipe):
+@pytest.mark.parametrize("seeds", [range(1), wide(range(1, 4))], ids=str)
+def test_fields_are_filled_jointly_and_stand_in_the_text_as_typed(bytes_pipe, seeds):
     template = "The {who:1-3} sat at {time}, then at {again:1-6}{blank:1}!"
     patterns = {"time": TIME, "who": ["cat", "players"], "again": "[a-z]{3}"}
     patterns["time"] = Pattern.from_regex(TIME, bytes_pipe.tokenizer)
-    for seed in range(4):
+    for seed in seeds:
         out = bytes_pipe(template, patterns=patterns, seed=seed, return_probabilities=True)
         fields = {name: field["value"] for name, field in out["fields"].items()}
         assert list(fields) == ["who", "time", "again"]
@@ -69,7 +71,7 @@ WRITTEN = {
 }
 
 
-@pytest.mark.parametrize("kind", TYPED)
+@pytest.mark.parametrize("kind", [kind if kind == "byte-level" else wide(kind) for kind in TYPED])
 def test_a_value_matches_its_pattern_whatever_is_typed_around_it(kind, tmp_path):
     """Its spaces too, also of a pattern that was saved; of decoded spaces between residues none."""
     tokenizer = TOKENIZERS[kind]()
@@ -132,7 +134,7 @@ def random_pattern(seed):
     return TokenPattern.from_token_classes(elements, 4)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", [0, *map(wide, range(1, 5))])
 def test_joined_patterns_are_all_texts_of_the_one_and_then_of_the_other(seed):
     first, second = random_pattern(seed), random_pattern(seed + 10)
     for one, two in [(2, 3), (3, 2), (4, 2)]:

@@ -51,6 +51,7 @@ def written(texts, **options):
     return filled.text, filled.reveal_steps, filled.log_probabilities
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("order", BOUNDED)
 @pytest.mark.parametrize(
     "options",

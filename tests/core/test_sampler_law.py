@@ -26,6 +26,7 @@ from hf_maskgit.core.sampler_remasks import loop_mask_rates
 from hf_maskgit.core.sampler_rules import PACES, REMASKS
 from hf_maskgit.core.sampler_scores import highest
 from hf_maskgit.core.schedules import get_schedule
+from tests.support.grids import wide
 from tests.support.oracles_sampling import (
     CHAIN,
     Oracle,
@@ -119,6 +120,7 @@ def test_random_order_samples_the_chain(one_random_place_at_a_time):
     assert one_random_place_at_a_time.passes.tolist() == [LENGTH] * SAMPLES
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("order", PLACE_FIRST)
 def test_choosing_the_place_before_the_token_samples_the_chain(order):
     assert p_value(run(ORACLE, SAMPLES, order=order)) > ACCEPT
@@ -136,6 +138,7 @@ def test_noise_on_the_order_of_drawn_tokens_does_not_restore_the_law():
     assert bias[0] > bias[1] > bias[2] > NOISE + 10 * NOISE_DEVIATION
 
 
+@pytest.mark.grid(2, first=1)
 @pytest.mark.parametrize("order", PLACE_FIRST)
 def test_blocks_keep_the_law(order):
     """6 steps over blocks of 4 and 2 are 4 and 2; of 4 steps the larger gets 3: two at once."""
@@ -201,7 +204,7 @@ def test_fewer_reveals_per_pass_come_closer_to_the_law(order):
     assert distances[-1] == pytest.approx(NOISE, abs=5 * NOISE_DEVIATION)
 
 
-@pytest.mark.parametrize("order", ["confidence", "critic"])
+@pytest.mark.parametrize("order", ["confidence", wide("critic")])
 def test_choosing_by_the_drawn_token_moves_away_from_the_law_with_every_further_pass(order):
     """The known bias (arXiv 2510.04525): likely tokens are kept, as if drawn colder."""
     distances = [distance(order=order, steps=steps) for steps in (2, 3, 4, 6)]
@@ -231,7 +234,7 @@ COMPETING = [
 ]
 
 
-@pytest.mark.parametrize("options", COMPETING, ids=str)
+@pytest.mark.parametrize("options", [*COMPETING[:1], *map(wide, COMPETING[1:])], ids=str)
 def test_competing_for_places_does_not_keep_the_law(options):
     """Tokens that came out likely stay: more passes sharpen, even with a score of the place."""
     few, many = (run(ORACLE, SAMPLES, steps=steps, **options) for steps in (6, 18))
@@ -268,6 +271,7 @@ def compete_by_hand(rows, steps, order, eta, block_length, seed):
     return texts
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("order", ["top_probability", "confidence"])
 @pytest.mark.parametrize(("eta", "block_length"), [(1.0, None), (2.0, 4), (0.5, None)])
 def test_competition_is_that_of_a_slow_loop(order, eta, block_length):
@@ -296,7 +300,7 @@ def hidden_again(**options):
     return back / len(masks), filled
 
 
-@pytest.mark.parametrize("planner", ["self", "critic"])
+@pytest.mark.parametrize("planner", [wide("self"), "critic"])
 def test_p2_eta_says_how_easily_revealed_tokens_go_back(planner):
     """Towards 0 every revealed token is certain and stays: then the order's law comes out."""
     options = {"remask": "p2", "p2_planner": planner, "noise_level_scale": 0.0}

@@ -342,6 +342,7 @@ def check_all_laws(table, combination, data):
     assert torch.equal(torch.get_rng_state(), generator_before)
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("block_length", [None, 2])
 @pytest.mark.parametrize("combination", [c for c in LEGAL if c[0] == "critic"], ids="-".join)
 def test_the_critic_sees_the_text_with_a_token_at_every_mask(table, combination, block_length):
@@ -366,6 +367,7 @@ def test_the_critic_sees_the_text_with_a_token_at_every_mask(table, combination,
         assert torch.equal(after[newly], judged.input_ids[newly])
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("combination", LEGAL, ids="-".join)
 @settings(max_examples=6)
 @given(data=st.data())

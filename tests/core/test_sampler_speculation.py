@@ -85,6 +85,7 @@ def speculate(oracle=ORACLE, samples=SAMPLES, **options):
 # --- the law -------------------------------------------------------------------------------------
 
 
+@pytest.mark.grid(3)
 @pytest.mark.parametrize("draft_length", [1, 2, 16])
 @pytest.mark.parametrize("order", BLIND)
 def test_texts_have_the_law_of_one_reveal_per_pass(order, draft_length):
@@ -111,6 +112,7 @@ def sampler_speculation_choice(turn, look, places, drafts):
     return places & (ranks <= drafts)
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("order", BLIND)
 def test_the_nth_token_has_the_temperature_of_the_nth_pass(order):
     """Of 4 tokens at 1.3, annealed: 3/4, 2/4, 1/4 of it, and greedy, as with 4 steps."""
@@ -122,6 +124,7 @@ def test_the_nth_token_has_the_temperature_of_the_nth_pass(order):
     assert p_value(by_pass, sequential_law(order, warmth)) > ACCEPT
 
 
+@pytest.mark.grid(2, first=1)
 @pytest.mark.parametrize("order", BLIND)
 def test_filters_shape_drafts_and_what_they_are_verified_by(order):
     top = LogitsProcessorList([TopKLogitsWarper(2)])
@@ -145,6 +148,7 @@ def test_processors_see_the_text_behind_which_a_token_is_drawn():
     assert p_value(filled, sequential_law("random")) < REJECT
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("order", BLIND)
 def test_blocks_are_filled_one_after_the_other(order):
     filled = speculate(order=order, block_length=3)
@@ -216,6 +220,7 @@ def test_other_paces_ask_for_one_text_of_a_row_per_pass():
 # --- greedy, seeds, probabilities ----------------------------------------------------------------
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("block_length", [None, 3])
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 def test_greedy_is_the_sequential_text(temperature, block_length):
@@ -255,6 +260,7 @@ def _sampler(mask, **options):
     )
 
 
+@pytest.mark.grid(2, first=1)
 @pytest.mark.parametrize("order", BLIND)
 def test_a_row_does_not_depend_on_its_neighbours(order):
     """Rows whose rounds are of different lengths, alone and together."""

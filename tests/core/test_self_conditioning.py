@@ -67,6 +67,7 @@ def batch():
 # --- without effect at first ---------------------------------------------------------------------
 
 
+@pytest.mark.grid(3)
 @pytest.mark.parametrize("kind", sorted(ENCODERS))
 def test_a_new_one_is_the_plain_model_to_the_last_bit(kind):
     plain, model = tiny_model(kind), tiny_model(kind, self_cond=True)
@@ -160,6 +161,7 @@ def test_nothing_is_added_at_padding():
     assert torch.equal(spare_padding(addition, real[:, None, None]), addition)  # not one per token
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("kind", ["bert", "modernbert"])
 @pytest.mark.parametrize("looks_back", [True, False])
 def test_embeddings_of_padding_stay_as_they_are(kind, looks_back):

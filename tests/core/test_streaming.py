@@ -71,7 +71,7 @@ TEXTS = {
 }
 
 
-@pytest.mark.grid(4)
+@pytest.mark.grid(6)
 @pytest.mark.parametrize("kind", TEXTS)
 @pytest.mark.parametrize("combination", LEGAL, ids="-".join)
 def test_all_that_is_put_is_the_text_up_to_its_end(table, combination, kind):

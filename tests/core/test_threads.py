@@ -260,6 +260,7 @@ def trained(**options):
     return model
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("recomputes", [False, True])
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_gradients_of_several_threads(recomputes, elsewhere):

@@ -98,6 +98,7 @@ def body_of(model):
     return model.denoiser.base_model if model.critic is None else model.critic
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("count", [None, 500])
 def test_loss_is_the_slow_one(batch, kind, count):
@@ -184,6 +185,7 @@ def learning(model, **inputs):
     return {part for part in PARTS if any(name.startswith(part) for name in moved)}
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize(("kind", "train"), LEARNING)
 def test_where_the_gradient_goes(batch, kind, train, autocast):
@@ -277,6 +279,7 @@ def test_scores_are_log_odds_of_being_right(kind):
 # --- generation ----------------------------------------------------------------------------------
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "choices",
@@ -632,6 +635,7 @@ def test_auroc_of_nonsense(options, match):
 # --- padding -------------------------------------------------------------------------------------
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize(("kind", "critic"), [("fnet", "self"), ("fnet", "bert"), ("bert", "fnet")])
 def test_padding_changes_no_critic_loss(kind, critic, side):

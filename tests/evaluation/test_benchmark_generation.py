@@ -62,6 +62,7 @@ def found():
     return measure_cell(Cell("tiny", TINY, EVERY), 2, CPU)
 
 
+@pytest.mark.wide
 def test_every_work_fills_all_masks_in_as_many_passes_of_the_encoder(found):
     assert [one["name"] for one in found["works"]] == list(EVERY)
     for one in found["works"]:
@@ -77,6 +78,7 @@ def test_every_work_fills_all_masks_in_as_many_passes_of_the_encoder(found):
         assert one["floor"] == (FLOOR + HALF if one["name"].endswith(HALF) else FLOOR)
 
 
+@pytest.mark.wide
 def test_works_leave_the_model_as_it_is(found):
     """x-transformers' wrapper puts what it wraps into training mode behind `generate`."""
     one, *others = contestants_of(EVERY, TINY, CPU)

@@ -8,6 +8,7 @@ import torch
 from datasets import Dataset
 
 from hf_maskgit.evaluation import NelboOutput, evaluate_nelbo, nelbo
+from tests.support.grids import wide
 from tests.support.oracles import (
     MASK,
     PAD,
@@ -84,7 +85,7 @@ def test_independent_uniform_tokens_cost_the_logarithm_of_their_number_in_every_
     assert found.perplexity == pytest.approx(3)
 
 
-@pytest.mark.parametrize("padding", ["left", "right"])
+@pytest.mark.parametrize("padding", [wide("left"), "right"])
 def test_framing_and_padding_cost_nothing(padding):
     """Texts of 2, 3 and 4 tokens against their own orders. False alarm: 3 times 6e-5."""
     denoiser = TableDenoiser.inconsistent(lengths=[2, 3, 4], framed=True)
@@ -160,6 +161,7 @@ def test_a_text_that_cannot_be_measured_is_named():
         nelbo(denoiser, ids(TEXT, TEXT), maskable=free)
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
 @pytest.mark.parametrize("kind", [list, Dataset.from_list])
 def test_results_come_in_the_order_of_the_texts(tokenizer, batch_size, kind):
@@ -210,7 +212,7 @@ def test_results_of_batches_are_joined_in_their_order():
     assert joined.nats_per_token_std_error == pytest.approx(math.hypot(3, 12) / 4)
 
 
-@pytest.mark.parametrize("padding_side", ["left", "right"])
+@pytest.mark.parametrize("padding_side", ["left", wide("right")])
 def test_token_types_reach_the_denoiser_at_their_tokens(padding_side):
     """What a tokenizer returns goes in as it is; padding moves types with their tokens."""
     tokenizer = tiny_tokenizer()

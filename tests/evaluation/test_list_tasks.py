@@ -103,6 +103,7 @@ def enumerated(n, counts, drawn_first):
     return go_on([None] * n, counts)
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize(("items", "steps"), [(2, 1), (3, 1), (4, 2), (6, 3), (6, 2), (5, 5)])
 @pytest.mark.parametrize("order", ["top_probability", "confidence"])
 def test_replacing_is_as_right_as_enumeration_says(items, steps, order):

@@ -34,6 +34,7 @@ def test_costs_are_means_over_all_orders_of_the_part(places):
         assert found == (pytest.approx(expected, rel=1e-12), 0.0)
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("kind", ["bert", "roberta", "modernbert"])
 @pytest.mark.parametrize("exact", [False, True])
 def test_parts_of_a_network_cost_what_the_likelihood_says(kind, exact):

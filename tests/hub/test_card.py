@@ -224,6 +224,7 @@ def test_a_bar_or_a_new_line_stays_within_its_cell():
     assert rows_of(sections(card)["Training"])[2:] == [[r"a\|b", r"c\|d e"], ["f", "1"]]
 
 
+@pytest.mark.wide
 @settings(max_examples=15)
 @given(st.text())
 @example('a "quoted" \\ [MASK]\n\u2028é')

@@ -29,6 +29,8 @@ from tests.support.hub_server import HubServer, Repository
 from tests.support.tiny import tiny_encoder, tiny_model, word_tokenizer
 from tests.support.tiny_training import write_inputs
 
+pytestmark = pytest.mark.wide  # the process of the client takes as long as a hundred tests
+
 TEXT = "w1 [MASK] w3 [MASK] w5"
 CARD = GeneratorCard(
     model_id="a-folder",

@@ -10,6 +10,7 @@ from hf_maskgit.hub.card import render_model_card
 from hf_maskgit.training.arguments import DataArguments, ModelArguments
 from hf_maskgit.training.examples import DataReport
 from hf_maskgit.training.run_log import append_line
+from tests.support.grids import wide
 from tests.support.tiny_training import examples, log_lines, loop_of
 
 pytestmark = pytest.mark.usefixtures("_fresh_accelerate")
@@ -94,7 +95,7 @@ def test_a_card_says_how_many_words_are_unknown(loop):
     assert "does not know" not in str(render_model_card(training_card.describe(*given)))
 
 
-@pytest.mark.parametrize("from_scratch", [False, True])
+@pytest.mark.parametrize("from_scratch", [False, wide(True)])
 def test_an_encoder_of_this_machine_is_no_base_model(loop, tmp_path, from_scratch):
     (tmp_path / "encoder").mkdir()
     model_options = ModelArguments(

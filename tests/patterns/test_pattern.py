@@ -31,6 +31,7 @@ def tokenizers():
     return {kind: make() for kind, make in KINDS.items()}
 
 
+@pytest.mark.grid(3)
 @pytest.mark.parametrize("regex", REGEXES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_tokens_match_where_their_text_does(tokenizers, kind, regex):
