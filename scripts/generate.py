@@ -224,16 +224,15 @@ def write_parts(writer: RowWriter, rows: Rows, options: GenerateArguments) -> No
     suffix = FORMATS[how.output_format].suffix
     folder = PartsFolder(Path(str(options.output_file)), total, options.samples_per_part, suffix)
     parts = PartsWriter(writer, rows, how, folder)
-    folder.claim(
-        {
-            "model": identity_of(options.model, writer.model),
-            "input": rows.digest,
-            "decoding": decoding_options(options),
-            "samples_per_part": options.samples_per_part,
-            **asdict(how),
-        }
-    )
-    parts.write(*own_place())
+    decides = {
+        "model": identity_of(options.model, writer.model),
+        "input": rows.digest,
+        "decoding": decoding_options(options),
+        "samples_per_part": options.samples_per_part,
+        **asdict(how),
+    }
+    with folder.claimed(decides):
+        parts.write(*own_place())
 
 
 def written_lines(

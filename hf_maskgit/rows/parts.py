@@ -5,6 +5,7 @@ launch or of several, on one machine or on many, may write to a folder: each tak
 holds, and a killed one is taken up behind its last whole batch.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -18,6 +19,7 @@ import pyarrow.parquet
 from ..evaluation.written_folders import NOTED, claim_folder
 from ..training.run_files import UNFINISHED, sync, told_if_it_fails
 from ..training.run_lock import RunLock
+from .crowd_lock import CrowdLock
 
 Record = Mapping[str, Any]
 _ADVICE = "Make room, or see to the folder, and run the same command again: it goes on."
@@ -102,8 +104,11 @@ class PartsFolder:
         self.num_samples, self._each = num_samples, samples_per_part
         self.count = -(-num_samples // samples_per_part)
 
-    def claim(self, decides: Mapping[str, Any]) -> None:
-        """Make the folder, or see that it was written in the same way.
+    @contextlib.contextmanager
+    def claimed(self, decides: Mapping[str, Any]) -> Iterator[None]:
+        """Make the folder, or see that it was written in the same way; within, it stays so.
+
+        A folder in which nothing was written, and nobody is about to, may have other options.
 
         Args:
             decides: options that decide what is written, as JSON takes them.
@@ -112,18 +117,30 @@ class PartsFolder:
             RuntimeError: when it cannot be made or written.
             ValueError: for a folder of other options, or of files that nobody knows.
         """
-        there = list(self.folder.iterdir()) if self.folder.is_dir() else []
-        foreign = [path.name for path in there if not path.name.startswith(NOTED)]
+        noted = json.loads(json.dumps(dict(decides)))  # as it will be read back
+        with contextlib.ExitStack() as held:
+            with told_if_it_fails(self.folder, _ADVICE):
+                self._claim(noted, held)
+            yield
+
+    def _claim(self, decides: Mapping[str, Any], held: contextlib.ExitStack) -> None:
+        foreign = self._foreign()
         if foreign and not (self.folder / NOTED).exists():
             raise ValueError(
                 f"The folder {str(self.folder)!r} holds other files, such as {foreign[0]!r}; name "
                 "an empty or a new one with --output_file."
             )
-        with told_if_it_fails(self.folder, _ADVICE):
-            if not any(name.startswith("part-") for name in foreign):  # nothing is written yet
-                (self.folder / NOTED).unlink(missing_ok=True)
-            noted = json.loads(json.dumps(dict(decides)))  # as it will be read back
-            claim_folder(self.folder, noted, "output_file")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = held.enter_context(CrowdLock(self.folder / f"{NOTED}.lock"))
+        # All who write hold it together, so that whoever has it alone takes the folder from nobody.
+        if lock.is_alone() and not any(name.startswith("part-") for name in self._foreign()):
+            (self.folder / NOTED).unlink(missing_ok=True)
+        lock.join()
+        claim_folder(self.folder, decides, "output_file")
+
+    def _foreign(self) -> list[str]:
+        there = list(self.folder.iterdir()) if self.folder.is_dir() else []
+        return [path.name for path in there if not path.name.startswith(NOTED)]
 
     def span(self, part: int) -> range:
         """Return the numbers of a part's samples."""

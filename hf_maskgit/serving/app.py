@@ -7,7 +7,6 @@ import logging
 import time
 import traceback
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from .engine import Engine
 from .errors import BadRequest, Failure, NoSuchModel, NoSuchPlace, Refusal
 from .fields import Limits
 from .infilling import Infilling
+from .lines import Line
 from .metrics import Metrics
 from .reader import Reader
 from .running import Running, Told
@@ -64,13 +64,14 @@ class Server:
         self._max_bytes, self._max_seconds, self._log_texts = max_bytes, max_seconds, log_texts
         self._began = int(time.time())
         # One thread: a tokenizer is not to be asked by two at once.
-        self._reading = ThreadPoolExecutor(1, "hf_maskgit reader")
-        self._compilers = Compilers(tokenizer, limits.max_compiling, limits.max_pattern_seconds)
+        self._reading = Line(1, limits.max_unread, "reader", "read")
+        at_once = limits.max_compiling, limits.max_uncompiled
+        self._compilers = Compilers(tokenizer, *at_once, limits.max_pattern_seconds)
 
     def close(self) -> None:
         """End what is in work."""
         self.engine.close()
-        self._reading.shutdown(wait=False, cancel_futures=True)
+        self._reading.close()
         self._compilers.close()
 
     def card(self) -> Json:
@@ -96,11 +97,11 @@ class Server:
 
     async def _answer(self, request: Request, path: str, began: float) -> Response:
         body = await read_json(request, self._max_bytes)
-        loop, reader = asyncio.get_running_loop(), self.readers[path]
-        fields = await loop.run_in_executor(self._reading, reader.begin, body)
+        reader = self.readers[path]
+        fields = await self._reading.do(reader.begin, body)
         if reader.must_compile(fields):  # meanwhile others are read
-            fields = await self._compilers.compile(fields)
-        reading = await loop.run_in_executor(self._reading, reader.read, fields)
+            fields = await _unless_left(request, self._compilers.compile(fields))
+        reading: Reading = await self._reading.do(reader.read, fields)
         if self._log_texts:
             logger.info("%s %s", path, json.dumps(list(reading.log), ensure_ascii=False))
         running = Running(self.engine, list(reading.tasks), self._max_seconds)
@@ -228,8 +229,8 @@ async def _results(running: Running, count: int) -> Sequence[Any]:
     return results
 
 
-async def _unless_left(request: Request, work: Any, running: Running) -> Any:
-    """Wait for something, unless the client leaves before; then what it asked for is ended.
+async def _unless_left(request: Request, work: Any, running: Running | None = None) -> Any:
+    """Wait for something, unless the client leaves before; then it is ended, and what runs for it.
 
     Raises:
         ClientDisconnect: when it has left.
@@ -238,7 +239,8 @@ async def _unless_left(request: Request, work: Any, running: Running) -> Any:
     try:
         await asyncio.wait({doing, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not doing.done():
-            running.cancel()
+            if running is not None:
+                running.cancel()
             raise ClientDisconnect
         return await doing
     finally:

@@ -1,12 +1,11 @@
 """Patterns of requests, compiled some at a time beside everything else."""
 
-import asyncio
 import copy
-from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any
 
 from ..patterns.compiling import within
+from .lines import Line
 from .reader import Reader
 from .tasks import Json
 
@@ -16,12 +15,13 @@ class Compilers:
 
     Args:
         tokenizer: of the model.
-        at_once: requests whose patterns are compiled at the same time; others wait.
+        at_once: requests whose patterns are compiled at the same time.
+        most: requests that may wait for it.
         seconds: that an expression gets.
     """
 
-    def __init__(self, tokenizer: Any, at_once: int, seconds: float) -> None:
-        self._pool = ThreadPoolExecutor(at_once, "hf_maskgit compiler")
+    def __init__(self, tokenizer: Any, at_once: int, most: int, seconds: float) -> None:
+        self._line = Line(at_once, most, "compiler", "compiled")
         self._seconds = seconds
         # A tokenizer is not to be asked by two at once, and those of the model have work.
         self._tokenizers: SimpleQueue[Any] = SimpleQueue()
@@ -33,12 +33,14 @@ class Compilers:
 
         Raises:
             ValueError: for what is no pattern, or takes too long.
+            QueueFull: when too many wait.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._compile, fields)
+        compiled: Json = await self._line.do(self._compile, fields)
+        return compiled
 
     def close(self) -> None:
         """Begin with no further pattern."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._line.close()
 
     def _compile(self, fields: Json) -> Json:
         tokenizer = self._tokenizers.get()

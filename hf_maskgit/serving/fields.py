@@ -47,12 +47,16 @@ class Limits:
         max_pattern_chars: characters of the patterns that it has compiled.
         max_pattern_seconds: that each of its regular expressions may take.
         max_compiling: requests whose patterns are compiled at the same time, which all share.
+        max_uncompiled: requests that may wait for that.
+        max_unread: requests that may wait to be read.
     """
 
     max_texts: int = 128
     max_pattern_chars: int = 2000
     max_pattern_seconds: float = 30.0
     max_compiling: int = 2
+    max_uncompiled: int = 64
+    max_unread: int = 1024
 
 
 def checked(fields: Any, own: Sequence[str], model: str) -> dict[str, Any]:

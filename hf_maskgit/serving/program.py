@@ -45,6 +45,12 @@ class ServeArguments:
     max_pattern_chars: int = option(2000, "Longest pattern that is compiled for a request.")
     max_pattern_seconds: float = option(30.0, "Longest time to compile a regular expression.")
     max_compiling: int = option(2, "Requests whose patterns are compiled at once; others wait.")
+    max_uncompiled: int = option(
+        64, "Requests that may wait for it; beyond, one is told to come later."
+    )
+    max_unread: int = option(
+        1024, "Requests that may wait to be read; beyond, one is told to come later."
+    )
     max_body: int = option(1_000_000, "Longest body of a request, in bytes.")
     max_seconds: float = option(120.0, "Longest time of one request, waiting included.")
     drain_seconds: int = option(30, "Time that requests in work get after SIGTERM.")
@@ -57,7 +63,7 @@ class ServeArguments:
         """Check ranges."""
         counts = ("max_rows", "max_places", "max_positions", "max_texts", "max_pattern_chars")
         check_least(self, **dict.fromkeys((*counts, "max_compiling", "max_body"), 1))
-        check_least(self, port=0, max_queue=0, drain_seconds=0)
+        check_least(self, port=0, max_queue=0, max_uncompiled=0, max_unread=0, drain_seconds=0)
         for name in ("max_seconds", "max_pattern_seconds"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` must be greater than 0, got {getattr(self, name)}.")

@@ -1,6 +1,8 @@
 """A text that is written and rewritten token by token: blanks, alternatives, masking again."""
 
 import math
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -8,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..core.decoding_prompts import ids_of_decoding
+from ..core.text_reader import TextReader
+from ..core.unknown_tokens import counted_before, sum_of
 from .recording import Frame, Shown, Unmasking, UnmaskingRecorder
 from .token_texts import TokenTexts
 
@@ -141,14 +145,17 @@ class Editor:
             seed: draws the lengths.
 
         Raises:
-            ValueError: for a text without a blank, or with one that is none.
+            ValueError: for a text without a blank, or with one that is none; and for one that is
+                mostly unknown to the tokenizer.
         """
         draft = self._pipeline.preprocess(text, seed=seed)["drafts"][0][0]
+        self._check_known(text)
         ids: list[int] = draft.columns["input_ids"]
         mask, framing = self.tokenizer.mask_token_id, self.texts.left_out
         real = [i for i, token in enumerate(ids) if token == mask or token not in framing]
         first, last = real[0], real[-1] + 1
-        special = [token for token in ids[first:last] if token in framing and token != mask]
+        typed = Counter(token for token in ids if token in framing and token != mask)
+        special = list(typed - Counter(self.tokenizer("")["input_ids"]))
         if special:
             name = self.tokenizer.convert_ids_to_tokens(special[0])
             raise ValueError(
@@ -160,6 +167,17 @@ class Editor:
             Cell(None if ids[i] == mask else ids[i], blanks.get(i)) for i in range(first, last)
         ]
         return EditedText(tuple(ids[:first]), tuple(cells), tuple(ids[last:]))
+
+    def _check_known(self, text: str) -> None:
+        """Refuse what the model knows next to nothing of, in words for whom it was not made by."""
+        masked = re.sub(r"{[^{}]*}", str(self.tokenizer.mask_token), text)
+        reading = sum_of(TextReader(self.tokenizer).read([masked], self.tokenizer([masked])))
+        if reading.share > self.model.resolve_options(None, None, {}).max_unknown_share:
+            raise ValueError(
+                f"{reading.of('the text')}, so the model would see next to nothing of it. Write "
+                f"other {reading.noun}, or write them as it knows them: upper or lower case, with "
+                "spaces between them or without."
+            )
 
     def fill(
         self,
@@ -186,13 +204,14 @@ class Editor:
         if all(cell.token is not None for cell in edited.cells):
             raise ValueError("Nothing is masked; mask a token again, or write a text with a blank.")
         recorder = UnmaskingRecorder(self.tokenizer, joined=self._joined, on_frame=on_frame)
-        written: Any = self.model.generate(
-            edited.ids(self.tokenizer.mask_token_id).to(self.model.device),
-            seed=seed,
-            return_dict_in_generate=True,
-            callback_on_step_end=recorder,
-            **options,
-        )
+        with counted_before():  # by words, when it was read
+            written: Any = self.model.generate(
+                edited.ids(self.tokenizer.mask_token_id).to(self.model.device),
+                seed=seed,
+                return_dict_in_generate=True,
+                callback_on_step_end=recorder,
+                **options,
+            )
         start = len(edited.before)
         found = zip(
             edited.cells,

@@ -1,9 +1,12 @@
 """A folder goes on with the options that began it, and with no others."""
 
+import errno
 import json
+from pathlib import Path
 
 import pytest
 
+from hf_maskgit.evaluation import written_folders
 from hf_maskgit.evaluation.written_folders import claim_folder
 
 
@@ -23,3 +26,27 @@ def test_other_options_are_named_with_both_values(tmp_path):
     with pytest.raises(ValueError, match=words):
         claim_folder(tmp_path, {"seed": 3, "depth": 2})
     assert json.loads((tmp_path / "options.json").read_text())["seed"] == 1
+
+
+def no_links(self, target):
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+
+def test_of_calls_at_once_the_first_has_the_folder(tmp_path, monkeypatch):
+    """Both have seen it empty; with links between files, and without."""
+    plain = written_folders._put
+    for name, links in (("with", True), ("without", False)):
+        folder = tmp_path / name
+
+        def put(aside, noted, folder=folder):
+            monkeypatch.setattr(written_folders, "_put", plain)
+            claim_folder(folder, {"seed": 1})
+            plain(aside, noted)
+
+        if not links:
+            monkeypatch.setattr(Path, "hardlink_to", no_links)
+        monkeypatch.setattr(written_folders, "_put", put)
+        with pytest.raises(ValueError, match="written with seed=1, and this call has seed=2"):
+            claim_folder(folder, {"seed": 2})
+        assert json.loads((folder / "options.json").read_text()) == {"seed": 1}
+        assert [path.name for path in folder.iterdir()] == ["options.json"]

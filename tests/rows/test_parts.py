@@ -1,12 +1,22 @@
 """Parts of a folder: nothing that was written whole is lost, and nothing else counts."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from hf_maskgit.rows.parts import FORMATS, Journal, PartsFolder, json_line
 
 BATCHES = {(3, 1): ["a\nb", "\u00e9"], (2, 0): ["", '"x"'], (4,): ["last"]}
+
+
+LOCK = "options.json.lock"
+
+
+def claim(folder, decides):
+    with folder.claimed(decides):
+        pass
 
 
 def written(path):
@@ -54,7 +64,7 @@ def test_parts_hold_every_sample_once_and_every_process_reaches_all(tmp_path, sa
 
 def test_a_folder_counts_what_is_done_and_forgets_what_was_left(tmp_path):
     folder = PartsFolder(tmp_path, 25, 10, ".txt")
-    folder.claim({"seed": 1})
+    claim(folder, {"seed": 1})
     folder.journal(1).append((11, 15), ["a", "b"])
     folder.finish(2, lambda path: path.write_text("done"))
     assert folder.num_done() == 5 + 2
@@ -70,15 +80,53 @@ def test_a_folder_counts_what_is_done_and_forgets_what_was_left(tmp_path):
 
 def test_a_folder_of_other_options_or_of_other_files_is_refused(tmp_path):
     folder = PartsFolder(tmp_path / "out", 25, 10, ".txt")
-    folder.claim({"seed": 1, "pair": (1, 2)})
-    folder.claim({"seed": 0})  # of a call that was refused before it wrote anything
-    folder.claim({"seed": 1, "pair": (1, 2)})
+    claim(folder, {"seed": 1, "pair": (1, 2)})
+    claim(folder, {"seed": 0})  # of a call that was refused before it wrote anything
+    claim(folder, {"seed": 1, "pair": (1, 2)})
     folder.journal(0).append((0,), ["a"])
     with pytest.raises(ValueError, match=r"written with seed=1, and .* seed=2. .*--output_file"):
-        folder.claim({"seed": 2, "pair": (1, 2)})
+        claim(folder, {"seed": 2, "pair": (1, 2)})
     (tmp_path / "mine.txt").touch()
     with pytest.raises(ValueError, match=r"holds other files, such as 'mine.txt'; name an empty"):
-        PartsFolder(tmp_path, 25, 10, ".txt").claim({"seed": 1})
+        claim(PartsFolder(tmp_path, 25, 10, ".txt"), {"seed": 1})
+
+
+def test_a_folder_that_others_are_about_to_write_is_theirs(tmp_path):
+    """Also before its first part is begun, and as long as one of them is at it."""
+    folder = PartsFolder(tmp_path, 25, 10, ".txt")
+    with folder.claimed({"seed": 1}):
+        with folder.claimed({"seed": 1}):
+            pass
+        with pytest.raises(ValueError, match=r"written with seed=1, and this call has seed=2"):
+            claim(folder, {"seed": 2})
+    claim(folder, {"seed": 2})
+
+
+def test_of_calls_at_once_one_has_the_folder_and_the_others_are_told(tmp_path):
+    """Of other options; each goes through all that it does in a folder, begun at one moment."""
+    for number in range(30):
+        folder = PartsFolder(tmp_path / str(number), 25, 10, ".txt")
+        together, ended = threading.Barrier(4), threading.Barrier(4)
+
+        def call(seed, folder=folder, together=together, ended=ended):
+            together.wait(30)
+            try:
+                with folder.claimed({"seed": seed}):
+                    ended.wait(30)  # nobody leaves before all have tried
+                    return seed
+            except ValueError as error:
+                ended.wait(30)
+                return str(error)
+
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(call, (1, 2, 3, 3)))
+        (winner,) = {one for one in found if isinstance(one, int)}
+        assert json.loads((folder.folder / "options.json").read_text()) == {"seed": winner}
+        told = [one for one in found if isinstance(one, str)]
+        assert len(told) == (2 if winner == 3 else 3)
+        assert all(f"was written with seed={winner}, and this call has seed=" in t for t in told)
+        # nothing is left behind but what the next call needs
+        assert {path.name for path in folder.folder.iterdir()} <= {"options.json", LOCK}
 
 
 def test_a_part_that_cannot_be_written_says_why(tmp_path):
@@ -89,7 +137,7 @@ def test_a_part_that_cannot_be_written_says_why(tmp_path):
         folder.finish(0, lambda path: path.write_text("a"))
     (tmp_path / "file").touch()
     with pytest.raises(RuntimeError, match="Cannot write '.*file/out': Not a directory. Make room"):
-        PartsFolder(tmp_path / "file/out", 5, 10, ".txt").claim({})
+        claim(PartsFolder(tmp_path / "file/out", 5, 10, ".txt"), {})
 
 
 @pytest.mark.parametrize("value", [float("nan"), b"bytes", "\ud800"])

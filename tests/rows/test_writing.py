@@ -52,7 +52,8 @@ def parts(folder, model, rows=None, options=OPTIONS, **how):
     how = RowOptions(**{"batch_size": 3, **how})
     suffix = {"jsonl": ".jsonl", "text": ".txt", "parquet": ".parquet"}[how.output_format]
     place = PartsFolder(folder, len(rows) * how.num_samples, 7, suffix)
-    place.claim({})
+    with place.claimed({}):
+        pass
     writer = Counting(model, word_tokenizer(), options, how.num_samples)
     return place, writer, PartsWriter(writer, rows, how, place)
 

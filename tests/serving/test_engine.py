@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from hf_maskgit.core import linear_maps
 from hf_maskgit.serving.engine import Engine, Job
 from hf_maskgit.serving.errors import QueueFull, TimeIsUp, Unavailable
 from hf_maskgit.serving.passes import Question, ask_together, grouped
@@ -167,6 +168,31 @@ def test_64_of_them_with_every_kind_of_encoder(engine_of, kind, options):
         if one.get("pace") != "speculative" or "self_cond" not in options
     ]
     assert_as_alone(engine_of, tiny_model(kind, **options).double(), calls(64, mixture))
+
+
+@pytest.mark.skipif(linear_maps._PRODUCT is None, reason="This torch has no maps by oneDNN.")
+def test_rows_are_switched_outside_of_the_mode_in_which_onednn_multiplies(engine_of, monkeypatch):
+    """A mode is of a thread: one that a row leaves behind would be that of the next."""
+    monkeypatch.setattr(linear_maps, "_LEAST_WIDTH", 1)
+    depth, switch, resume = torch._C._len_torch_function_stack, Engine._switch, Engine._resume
+    before, within = [], []
+    model = tiny_model(token_critic="self")
+    forward = model.forward
+
+    def noted(function, depths):
+        def call(*args, **kwargs):
+            depths.append(depth())
+            return function(*args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(Engine, "_switch", noted(switch, before))
+    monkeypatch.setattr(Engine, "_resume", noted(resume, before))
+    model.forward = noted(forward, within)
+    rows = calls(8, [MIXTURE[0], MIXTURE[9], MIXTURE[3], WITH_CRITIC[1]])
+    assert all(one.error is None for one in together(engine_of(model), rows))
+    assert set(before) == {0}
+    assert max(within) == 1  # it was at work
 
 
 def test_a_row_joins_at_the_next_pass_and_leaves_when_it_is_done(engine_of):

@@ -363,6 +363,58 @@ def test_patterns_are_compiled_some_at_a_time_and_hold_up_no_others(parts, monke
     assert max(at_once) == 2
 
 
+def test_patterns_that_wait_are_so_many_and_a_client_that_leaves_takes_its_own_along(
+    parts, monkeypatch
+):
+    plain, inside, go_on = Reader.compile, [], threading.Event()
+
+    def slow(fields, tokenizer):
+        inside.append(fields["prompt"])
+        assert go_on.wait(30)
+        return plain(fields, tokenizer)
+
+    monkeypatch.setattr(Reader, "compile", staticmethod(slow))
+    asked = {"prompt": "the", "max_tokens": 2, "pattern": "sat (sat|the)"}
+    pool = concurrent.futures.ThreadPoolExecutor(3)
+    with served(*parts, max_compiling=1, max_uncompiled=1) as running, pool:
+        first = pool.submit(ask, running, "completions", **asked)
+        until(lambda: inside)
+        with pytest.raises(httpx.ReadTimeout):  # waits, and leaves
+            running.client.post("/v1/completions", json={**asked, "prompt": "cat"}, timeout=0.2)
+        until(lambda: b"clients_left_total 1.0" in running.client.get("/metrics").content)
+        second = pool.submit(ask, running, "completions", **asked)  # has its place
+        line = running.server._compilers._line
+        until(lambda: line._count == 2)
+        status, message = refusal(ask(running, "completions", **asked))
+        assert status == 429
+        assert message == "1 requests wait to be compiled already, and 1 may. Try again later."
+        assert ask(running, "completions", prompt="the", max_tokens=2).status_code == 200
+        go_on.set()
+        assert [one.result().status_code for one in (first, second)] == [200, 200]
+        assert line._count == 0
+    assert inside == ["the", "the"]  # the client that left had nothing compiled
+
+
+def test_requests_that_wait_to_be_read_are_so_many(parts, monkeypatch):
+    plain, inside, go_on = Reader.begin, [], threading.Event()
+
+    def slow(self, body):
+        inside.append(body)
+        assert go_on.wait(30)
+        return plain(self, body)
+
+    monkeypatch.setattr(Reader, "begin", slow)
+    pool = concurrent.futures.ThreadPoolExecutor(1)
+    with served(*parts, max_unread=0) as running, pool:
+        first = pool.submit(ask, running, "completions", prompt="the", max_tokens=2)
+        until(lambda: inside)
+        status, message = refusal(ask(running, "completions", prompt="the"))
+        assert status == 429
+        assert message == "0 requests wait to be read already, and 0 may. Try again later."
+        go_on.set()
+        assert first.result().status_code == 200
+
+
 def test_a_server_has_its_own_time_for_an_expression(parts):
     with served(*parts, max_pattern_seconds=0.2) as running:
         status, message = refusal(

@@ -95,6 +95,15 @@ def test_texts_that_cannot_be_filled_are_refused(editor):
         editor.read("w1 w2", seed=0)
     with pytest.raises(ValueError, match=r"holds the special token '\[SEP\]', which frames texts"):
         editor.read("w1 [SEP] w2 [MASK]", seed=0)
+    for text in ("w1 [MASK] [PAD]", "[CLS] {blank}"):  # at an edge, too
+        with pytest.raises(ValueError, match=r"holds the special token '\[(PAD|CLS)\]'"):
+            editor.read(text, seed=0)
+    unknown = (
+        r"does not know 2 of the 3 words of the text \(66.7 %\), such as 'Zarf' and 'qux', so .*"
+        "Write other words, or write them as it knows them: upper or lower case"
+    )
+    with pytest.raises(ValueError, match=unknown):
+        editor.read("Zarf qux w1 {blank:2}", seed=0)
     filled, _ = editor.fill(editor.read("w1 [MASK]", seed=0), seed=0)
     with pytest.raises(ValueError, match="Nothing is masked; mask a token again, or write"):
         editor.fill(filled, seed=0)
