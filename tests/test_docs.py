@@ -32,6 +32,7 @@ from hf_maskgit.core.sampler_presets import PRESETS
 from hf_maskgit.core.sampler_rules import PACES, REMASKS
 from scripts.cli import COMMANDS
 from tests.support import hub_server
+from tests.support.grids import wide
 from tests.support.house import START, draw, first_line, map_of_page
 from tests.support.project import PACKAGE, ROOT
 from tests.support.shown_commands import OPTIONS as SHOWN
@@ -184,15 +185,26 @@ def assert_printed(blocks, printed):
     assert not wrong, "\n".join(wrong)
 
 
-QUICK = [
-    b for page in PAGES for b in blocks_of(page) if b.heading not in {*SLOW, PRETRAINED, STRANGER}
-]
+# Pages whose models learn for long are not in the default tier. Either half is a process.
+LEARNING = ("ecosystem.md", "coming_from.md")
+READ_TOGETHER = [tuple(page for page in PAGES if page not in LEARNING), wide(LEARNING)]
+
+
+def quick_blocks(pages: tuple[str, ...]) -> list[Block]:
+    """What runs of these pages, but for what is slow."""
+    left_out = {*SLOW, PRETRAINED, STRANGER}
+    return [b for page in pages for b in blocks_of(page) if b.heading not in left_out]
+
+
+@pytest.fixture(scope="module", params=READ_TOGETHER, ids=["most pages", "the others"])
+def pages(request):
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def reading(tmp_path_factory):
+def reading(tmp_path_factory, pages):
     """All but the slow examples, each page from the first to the last, in a fresh process."""
-    return read(QUICK, tmp_path_factory.mktemp("pages"))
+    return read(quick_blocks(pages), tmp_path_factory.mktemp("pages"))
 
 
 def test_importing_the_package_imports_what_it_needs_and_no_more(reading):
@@ -205,12 +217,13 @@ def test_importing_the_package_imports_what_it_needs_and_no_more(reading):
     assert "registered" not in reading.said  # transformers tells of tasks that change hands
 
 
-def test_the_examples_print_what_the_pages_say(reading):
+def test_the_examples_print_what_the_pages_say(pages, reading):
     """Texts that are shown are greedy, and their models are trained until each token of them has a
     probability above 0.8: rounding that differs between machines does not change them.
     """
-    assert all(sum(b.output is not None for b in QUICK if b.page == page) > 1 for page in PAGES)
-    assert_printed(QUICK, reading.printed)
+    blocks = quick_blocks(pages)
+    assert all(sum(b.output is not None for b in blocks if b.page == page) > 1 for page in pages)
+    assert_printed(blocks, reading.printed)
 
 
 @pytest.mark.slow

@@ -64,7 +64,7 @@ def stripped(sequence, num_prompt, num_new):
     return sequence[start : start + num_prompt + num_new]
 
 
-@pytest.mark.grid(6)
+@pytest.mark.grid(5)
 @pytest.mark.parametrize("left", [False, True], ids=["right", "left"])
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("sampler", SAMPLERS)

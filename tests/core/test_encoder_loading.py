@@ -69,7 +69,6 @@ def saved_encoder(kind, tokenizer, tmp_path):
     return encoder, str(tmp_path)
 
 
-@pytest.mark.grid(3)
 def test_from_encoder_keeps_every_logit(kind, saved_encoder, tokenizer):
     encoder, folder = saved_encoder
     model = MaskGitForMaskedLM.from_encoder(folder)

@@ -274,7 +274,7 @@ PARALLEL = [
 ]
 
 
-@pytest.mark.grid(6)
+@pytest.mark.grid(3)
 @pytest.mark.parametrize("processor", PARALLEL, ids=lambda p: type(p).__name__)
 @pytest.mark.parametrize("order", ORDERS)
 def test_processors_of_transformers_that_work_in_parallel(table, processor, order):

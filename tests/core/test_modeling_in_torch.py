@@ -92,7 +92,7 @@ def test_the_stored_format_is_found(tmp_path, dtype):
     assert {p.dtype for p in whole.parameters()} == {torch.float32}
 
 
-@pytest.mark.grid(4)
+@pytest.mark.grid(3)
 @pytest.mark.parametrize("kind", ["bert", "modernbert", "esm", "roberta"])
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("do_sample", [True, False])

@@ -11,6 +11,7 @@ from transformers import pipeline as any_pipeline
 from hf_maskgit import Pattern
 from hf_maskgit.core import pipeline_maskgit
 from hf_maskgit.core.pipeline_text_generation import _Sized
+from tests.support.grids import wide
 from tests.support.tiny import tiny_model, tokenizer_for, word_tokenizer
 
 pipeline = functools.partial(any_pipeline, device="cpu")  # also where there is a GPU
@@ -56,6 +57,7 @@ def rounded(result):
 PROMPTS = ["w1 w2", "w3", "w4 w5 w6 w7"]
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize(
     "options",
     [
@@ -86,6 +88,7 @@ def test_the_same_prompt_twice_comes_out_the_same_twice_and_as_it_always_did(wri
     assert tensors["generated_token_ids"] == expected.tolist()
 
 
+@pytest.mark.grid(2, first=1)
 def test_what_a_row_alone_looks_like_in_a_batch(write):
     """No padding, and one history per text: as many states as the text took passes."""
     options = {"return_dict_in_generate": True, "output_history": True, "max_new_tokens": 3}
@@ -100,13 +103,14 @@ def test_what_a_row_alone_looks_like_in_a_batch(write):
             assert last == record["generated_text"]
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("named", [{}, {"max_new_tokens": 2}])
 def test_texts_to_fill_may_stand_beside_texts_to_continue(write, named):
     texts = ["w1 [MASK] w3", "w2", "[MASK]", "w4 w5"]
     assert_alone_is_together(write, texts, seed=1, steps=4, return_tensors=True, **named)
 
 
-@pytest.mark.grid(2)
+@pytest.mark.grid(3)
 @pytest.mark.parametrize(
     "prompts", [["", "", ""], ["", "w1 w2", ""], ["w1", "", "[MASK] w2"]], ids=repr
 )
@@ -116,6 +120,7 @@ def test_an_empty_prompt_may_stand_beside_others(write, prompts, framed):
     assert_alone_is_together(write, prompts, **options)
 
 
+@pytest.mark.grid(2, first=1)
 def test_a_chat_may_stand_beside_others(write, monkeypatch):
     template = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
     monkeypatch.setattr(write.tokenizer, "chat_template", template, raising=False)
@@ -127,6 +132,7 @@ def drawn():
     return {"generator": torch.Generator().manual_seed(7)}
 
 
+@pytest.mark.grid(2)
 def test_a_generator_draws_in_the_order_of_the_texts(write):
     """Also where texts of several kinds are sorted into calls of their own."""
     texts = ["w1 [MASK]", "w2", "[MASK] w3", "w4 w5"]
@@ -136,11 +142,13 @@ def test_a_generator_draws_in_the_order_of_the_texts(write):
 BLANKS = ["w1 {blank}", "w2 [MASK] w3 w4", "{blank:2-6} w5", "w6 {blank:2}"]
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("options", [{}, {"num_return_sequences": 2}], ids=repr)
 def test_a_generator_draws_lengths_and_tokens_in_the_order_of_the_texts(fill, options):
     assert_alone_is_together(fill, BLANKS, drawn, return_probabilities=True, **options)
 
 
+@pytest.mark.grid(2)
 def test_torchs_global_generator_too(fill, write):
     def seeded(pipe, texts, size, **options):
         torch.manual_seed(3)
@@ -150,6 +158,7 @@ def test_torchs_global_generator_too(fill, write):
         assert seeded(pipe, texts, 1, **options) == seeded(pipe, texts, 4, **options)
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize(
     "options",
     [
@@ -176,6 +185,7 @@ def test_a_generator_is_not_for_worker_processes(fill, monkeypatch):
     fill("w1 [MASK]", seed=1)
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("task", ["text-generation", "infilling"])
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_a_tokenizer_without_an_attention_mask(task, side):
@@ -191,6 +201,7 @@ def test_a_tokenizer_without_an_attention_mask(task, side):
         assert pipe("w1 w2", **options, **padded) == usual("w1 w2", **options)
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("inputs", [{}, {"model_input_names": ["input_ids", "token_type_ids"]}])
 def test_fill_mask_ranks_the_same_whatever_the_batch(side, inputs):
@@ -237,10 +248,10 @@ LENGTHS = {"lengths": {"3": 2, "7": 3, "12": 2}, "end_fill": 14}
     "options",
     [
         {"max_new_tokens": [2, 5, 1, 0]},
-        {"num_tokens": "sampled"},
-        {"num_tokens": "window"},
+        wide({"num_tokens": "sampled"}),
+        wide({"num_tokens": "window"}),
         {"num_tokens": "sampled", "num_return_sequences": 3},
-        {"max_new_tokens": [2, 5, 1, 3], "num_return_sequences": 2},
+        wide({"max_new_tokens": [2, 5, 1, 3], "num_return_sequences": 2}),
     ],
     ids=str,
 )
@@ -275,6 +286,7 @@ def test_a_text_with_its_number_reaches_the_process_of_a_loader():
     assert (sized, sized.max_new_tokens) == ("w1", 3)
 
 
+@pytest.mark.grid(2)
 def test_patterns_are_of_the_rows_of_a_batch(write):
     """Texts that are continued and written from nothing go through different calls."""
     texts = ["w1 w2", "", "w3"]

@@ -156,6 +156,7 @@ def test_a_wrong_option_is_refused_in_our_words(writer):
         writer("w1", num_beams=2)
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("name", ["stop_sequence", "stop_strings"])
 def test_stop_strings_end_a_text(writer, name):
     """Unannealed and wide: among many texts some have the word; all of these end with it."""

@@ -22,6 +22,7 @@ from hf_maskgit.core.sampler_scores import (
     top_log_probability,
 )
 from hf_maskgit.core.schedules import get_schedule
+from tests.support.grids import wide
 from tests.support.oracles_sampling import chi_square
 
 
@@ -60,9 +61,10 @@ def test_cosine_plan_is_that_of_maskgit():
             assert plan[step - 1, row] == math.floor(n * math.cos(math.pi * step / 24) + 1e-9)
 
 
+@pytest.mark.parametrize("numbers", [range(1, 200), wide(range(200, 513))], ids=str)
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
-def test_with_as_many_steps_as_masks_every_step_reveals_exactly_one(schedule):
-    for n in range(1, 513):
+def test_with_as_many_steps_as_masks_every_step_reveals_exactly_one(schedule, numbers):
+    for n in numbers:
         plan = remaining_counts(torch.tensor([n]), mask_rates(schedule, n))[:, 0]
         assert plan.tolist() == list(range(n - 1, -1, -1)), n
 

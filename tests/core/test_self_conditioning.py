@@ -17,6 +17,7 @@ from hf_maskgit.core.self_conditioning import (
     spare_padding,
 )
 from hf_maskgit.evaluation import ONE_PASS, TWO_PASSES, NelboOutput, evaluate_nelbo
+from tests.support.grids import wide
 from tests.support.oracles import TableDenoiser, all_texts, bound, negative_log_likelihood
 from tests.support.support_matrix import tiny_encoder_config, tiny_generator
 from tests.support.tiny import (
@@ -67,7 +68,6 @@ def batch():
 # --- without effect at first ---------------------------------------------------------------------
 
 
-@pytest.mark.grid(3)
 @pytest.mark.parametrize("kind", sorted(ENCODERS))
 def test_a_new_one_is_the_plain_model_to_the_last_bit(kind):
     plain, model = tiny_model(kind), tiny_model(kind, self_cond=True)
@@ -454,7 +454,7 @@ def test_both_estimators_bound_the_distribution_of_the_sampler_that_makes_their_
     assert abs(bound(oracles[True], text) - bound(oracles[False], text)) > 0.3
 
 
-@pytest.mark.parametrize("looks_twice", [False, True, None])
+@pytest.mark.parametrize("looks_twice", [False, wide(True), None])
 def test_the_estimate_is_that_of_the_enumeration(three_words, looks_twice):
     """Within 4.5 standard errors: a false alarm comes once in 150,000."""
     model, oracles = three_words

@@ -8,6 +8,7 @@ from hf_maskgit.visualization import (
     record_unmasking,
 )
 from hf_maskgit.visualization.recording import letters_of, said_of
+from tests.support.grids import wide
 from tests.support.tiny import TableModel, tiny_config, word_tokenizer
 
 TOKENIZER = word_tokenizer()
@@ -59,6 +60,7 @@ def same(one, other):
     )
 
 
+@pytest.mark.grid(3)
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("seed", range(3))
 def test_output_and_recorder_tell_what_the_history_tells(name, seed):
@@ -104,7 +106,7 @@ def test_without_a_dictionary_nobody_kept_the_probabilities():
     assert [place.step >= 0 for place in frame] == [False, True, True]
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", [*range(3), *map(wide, range(3, 8))])
 def test_what_an_end_of_text_or_a_stop_string_cut_off_is_not_shown(seed):
     """The text is what the tokenizer makes of the returned ids, prompt and all."""
     options = {"max_new_tokens": 12, "seed": seed, "temperature": 2.0}
