@@ -50,7 +50,12 @@ from hf_maskgit.visualization import FirstText, check_animation_path
 # The options of `generate` that words of the command line can say, but for those that this script
 # says otherwise.
 TYPES = get_type_hints(Sampler) | get_type_hints(Request) | get_type_hints(CacheOptions)
-SAID_OTHERWISE = ("num_return_sequences", "return_dict_in_generate", "output_history")
+SAID_OTHERWISE = (
+    "num_return_sequences",
+    "return_dict_in_generate",
+    "output_history",
+    "output_alternatives",
+)
 DECODING = {
     name: kind | None
     for kind in (int, float, bool, str, list[int])

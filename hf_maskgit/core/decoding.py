@@ -21,7 +21,7 @@ from .sampler_contenders import Contenders, noise_of
 from .sampler_orders import Look
 from .sampler_paces import annealing, annealing_by_reveals, reveal_probability
 from .sampler_rules import Rules, Timetable, rules_of
-from .sampler_scores import Distribution, log_probability
+from .sampler_scores import Distribution, likeliest_tokens, log_probability
 
 # Looks at the rows (B, L) after each pass and may return them changed.
 StepCallback = Callable[[int, DecodingState], DecodingState | None]
@@ -44,6 +44,7 @@ class Filled(NamedTuple):
             where it was known or is still masked. A step is a pass, but where a pace makes more.
         log_probabilities: (B, L) float, see `DecodingState`.
         log_weights: (B,) float64 with patterns, else None; see `MaskGitGenerationOutput`.
+        alternatives: (B, L, K, 2) float64 where they are kept, else None; see `DecodingState`.
     """
 
     text: Tensor
@@ -53,6 +54,7 @@ class Filled(NamedTuple):
     reveal_steps: Tensor
     log_probabilities: Tensor
     log_weights: Tensor | None = None
+    alternatives: Tensor | None = None
 
 
 class Planner:
@@ -189,7 +191,7 @@ def fill_masks(
         if stop_fn is not None:
             stopped[rows] = stop_fn(rows, state.rows(rows))
         step += 1
-    kept = state.log_probabilities, state.log_weights
+    kept = state.log_probabilities, state.log_weights, state.alternatives
     counts = meter.passes, meter.pass_rows, meter.critic_passes
     return Filled(state.text, *counts, reveal_steps, *kept)
 
@@ -345,7 +347,11 @@ def _write(turn: Turn, look: Look, chosen: Tensor) -> DecodingState:
 
     def read(block: Distribution, which: slice) -> tuple[Tensor, ...]:
         drawn = draw(block, which) if given is None else given[which]
-        return (drawn, log_probability(block, drawn)) if wanted else (drawn,)
+        if not wanted:
+            return (drawn,)
+        count = turn.state.num_alternatives
+        others = (likeliest_tokens(block, count),) if count else ()
+        return (drawn, log_probability(block, drawn), *others)
 
     drawn, *kept = logits.read(read)
     after = turn.state.reveal(chosen, drawn, *kept)

@@ -85,7 +85,7 @@ class PackedRows:
         is_new[:, self.columns.shape[1] - self.most_new :] = 1
         return self.real & (self.layout.pack(is_new) == 1)
 
-    def restore(self, packed: Tensor, elsewhere: int | None = None) -> Tensor:
+    def restore(self, packed: Tensor, elsewhere: float | None = None) -> Tensor:
         """Put packed positions back in their columns, (B, L) -> (B, P + n).
 
         Args:

@@ -28,6 +28,9 @@ class DecodingState:
         allowed: (R, L) long or None, row of `allowed_table` that a position keeps to.
         allowed_table: (K, V) bool or None, ids that may be emitted.
         patterns: what the rows must look like, or None.
+        alternatives: (R, L, K, 2) float64 or None, id and log-probability of the K likeliest tokens
+            of each place when it was revealed, by the same distribution; -1 and -inf behind the
+            last.
         log_weights: (R,) float64 with patterns, else None: logarithms of importance weights, see
             `MaskGitGenerationOutput`. Kept when asked for.
     """
@@ -41,6 +44,7 @@ class DecodingState:
     allowed_table: Tensor | None = None
     patterns: RowPatterns | None = None
     log_weights: Tensor | None = None
+    alternatives: Tensor | None = None
 
     @classmethod
     def start(
@@ -61,6 +65,14 @@ class DecodingState:
         zeros = torch.zeros(text.shape, device=text.device)
         block = block.masked_fill(~masked, -1)
         return cls(text, masked, can_end, block, zeros, allowed, allowed_table)
+
+    def keeping(self, num_alternatives: int) -> "DecodingState":
+        """Return rows of which the likeliest tokens of each place are kept, so many."""
+        if not num_alternatives:
+            return self
+        nothing = torch.tensor([-1.0, -torch.inf], dtype=torch.float64, device=self.text.device)
+        shape = *self.text.shape, num_alternatives, 2
+        return replace(self, alternatives=nothing.expand(shape).contiguous())
 
     @property
     def revealed(self) -> Tensor:
@@ -85,6 +97,7 @@ class DecodingState:
             allowed=None if self.allowed is None else self.allowed[index],
             patterns=None if self.patterns is None else self.patterns.rows(index),
             log_weights=None if self.log_weights is None else self.log_weights[index],
+            alternatives=None if self.alternatives is None else self.alternatives[index],
         )
 
     def with_rows(self, index: Tensor, rows: "DecodingState") -> "DecodingState":
@@ -100,13 +113,24 @@ class DecodingState:
                 if self.log_weights is None or rows.log_weights is None
                 else self.log_weights.index_copy(0, index, rows.log_weights)
             ),
+            alternatives=(
+                None
+                if self.alternatives is None or rows.alternatives is None
+                else self.alternatives.index_copy(0, index, rows.alternatives)
+            ),
         )
 
     def reveal(
-        self, positions: Tensor, tokens: Tensor, log_probabilities: Tensor | None = None
+        self,
+        positions: Tensor,
+        tokens: Tensor,
+        log_probabilities: Tensor | None = None,
+        alternatives: Tensor | None = None,
     ) -> "DecodingState":
         """Write (N,) tokens at (R, L) bool positions."""
-        kept = self.log_probabilities
+        kept, others = self.log_probabilities, self.alternatives
+        if others is not None and alternatives is not None:  # (N, K, 2)
+            others = others.masked_scatter(positions[..., None, None], alternatives)
         if log_probabilities is not None:
             kept = kept.masked_scatter(positions, log_probabilities.to(kept.dtype))
         return replace(
@@ -114,7 +138,13 @@ class DecodingState:
             text=self.text.masked_scatter(positions, tokens),
             masked=self.masked & ~positions,
             log_probabilities=kept,
+            alternatives=others,
         )
+
+    @property
+    def num_alternatives(self) -> int:
+        """K, of which the likeliest tokens are kept; 0 where none are."""
+        return 0 if self.alternatives is None else self.alternatives.shape[2]
 
     def remask(self, positions: Tensor, mask_token_id: int) -> "DecodingState":
         """Hide tokens again at (R, L) bool positions."""

@@ -102,8 +102,9 @@ class Request:
     max_unknown_share: float = option_of(Tolerance, "max_unknown_share")
     num_return_sequences: int = option(1, "Texts per row.", int, low=1)
     return_dict_in_generate: bool = option(False, "Return a `MaskGitGenerationOutput`.", bool)
-    output_history: bool = option(
-        False, "Let that output hold the text after every pass, too.", bool
+    output_history: bool = option(False, "Let it hold the text after every pass, too.", bool)
+    output_alternatives: int = option(
+        0, "How many of the likeliest tokens of each place, at its reveal, it holds.", int, low=0
     )
     pad_token_id: int | None = option(
         None, "Id that fills a row behind its end; unset, the model's."
@@ -312,10 +313,10 @@ class MaskGitGenerationConfig(GenerationConfig):
                 "`confidence_threshold` and `threshold_factor` are two rules for the same pace; "
                 "set one of them."
             )
-        if self.output_history and self.return_dict_in_generate is False:
-            raise ValueError(
-                "`output_history` is a part of what return_dict_in_generate=True returns; set both."
-            )
+        for part in ("output_history", "output_alternatives"):
+            if getattr(self, part) and self.return_dict_in_generate is False:
+                told = "is a part of what return_dict_in_generate=True returns; set both."
+                raise ValueError(f"`{part}` {told}")
         if None not in (self.order, self.pace, self.remask):
             self._choices()
         orders = [name for name, row in ORDERS.items() if row.noise == "choice_temperature"]

@@ -8,20 +8,18 @@ Letters: B rows, P prompt columns, n new tokens, L length, V vocabulary, N maske
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, PreTrainedTokenizerBase
-from transformers.utils import ModelOutput, logging
+from transformers.utils import logging
 
 from .checkpoint_files import stored_options
 from .configuration_maskgit import MaskGitConfig
-from .decoding import Filled, StepCallback, StepFn, fill_masks
+from .decoding import StepCallback, StepFn, fill_masks
 from .decoding_constraints import AllowedTokens, asked_processors, asked_warpers
-from .decoding_layout import PackedRows
 from .decoding_observers import Observer
 from .decoding_pattern_lengths import FirstPass
 from .decoding_patterns import Patterns
@@ -42,6 +40,7 @@ from .generation_config_maskgit import (
     MaskGitGenerationConfig,
     unknown_options,
 )
+from .generation_output import MaskGitGenerationOutput, output_of
 from .options import options_of
 from .sampler import Sampler
 from .sampler_choices import check_blocks, check_memory, without_effect
@@ -50,44 +49,6 @@ from .sampler_rules import PACES
 from .schedules import Schedule, get_schedule
 
 logger = logging.get_logger(__name__)
-
-
-@dataclass
-class MaskGitGenerationOutput(ModelOutput):
-    """What `generate` returns with `return_dict_in_generate=True`.
-
-    Args:
-        sequences: (B, P + n) long, n the most new tokens of a row.
-        num_new_tokens: (B,) long, masks that were appended to each row; behind an end of text in
-            them stands padding.
-        denoiser_passes: (B,) long, passes of the denoiser in which each row took part. With
-            guidance each of them asks the denoiser twice.
-        denoiser_rows: (B,) long, rows of these passes that were texts of each row: as many as
-            passes, but with a pace that asks for several texts of a row in one pass.
-        critic_passes: (B,) long, passes of the token critic likewise.
-        reveal_steps: (B, P + n) long, the step that revealed each token, from 0; -1 for known ones
-            and padding. A step is a pass, and with pace="speculative" a round of two.
-        reveal_log_probabilities: (B, P + n) float32, log-probability of each token when it was
-            revealed, by the denoiser's distribution without temperature and filters; 0 where
-            `reveal_steps` is -1.
-        log_weights: (B,) float64 with `pattern`: log of the denoiser's probability of all that was
-            drawn, over that with which it was drawn. Their exponentials average to the probability
-            of the pattern under the sampler without it, and weigh the texts as that sampler's that
-            match. nan where that probability is not known: with a temperature or filters, greedily,
-            with remasking, or an order that looks at what was drawn.
-        history: (passes, B, P + n) long with `output_history`, the rows after every pass, masks and
-            all.
-    """
-
-    sequences: Tensor | None = None
-    num_new_tokens: Tensor | None = None
-    denoiser_passes: Tensor | None = None
-    denoiser_rows: Tensor | None = None
-    critic_passes: Tensor | None = None
-    reveal_steps: Tensor | None = None
-    reveal_log_probabilities: Tensor | None = None
-    log_weights: Tensor | None = None
-    history: Tensor | None = None
 
 
 class MaskGitGenerationMixin:
@@ -219,6 +180,7 @@ class MaskGitGenerationMixin:
         stops = StopRules(sampler, rows.new, options.stop_strings, tokenizer, stopping_criteria)
         stops.check(rows.most_new, rows.can_end, options.pad_token_id)
         state, denoise = start(asked, prompts)
+        state = state.keeping(options.output_alternatives)
         observer = Observer(prompts, sampler, stops, vocab_size, callback_on_step_end, streamer)
         if options.output_history:
             observer.keep_history()
@@ -241,7 +203,7 @@ class MaskGitGenerationMixin:
         observer.finish(sequences, cut_off)
         if not options.return_dict_in_generate:
             return sequences
-        return _output(filled, rows, sequences, cut_off, observer.history)
+        return output_of(filled, rows, sequences, cut_off, observer.history)
 
     def adjust_generation_fn(
         self,
@@ -365,25 +327,6 @@ def _make_sampler(
         processors=asked_processors(logits_processor, options.repetition_penalty),
         warpers=asked_warpers(options.top_k, options.top_p),
         records_probabilities=options.return_dict_in_generate,
-    )
-
-
-def _output(
-    filled: Filled, rows: PackedRows, sequences: Tensor, cut_off: Tensor, history: Tensor | None
-) -> MaskGitGenerationOutput:
-    # What an end of text cut off was not revealed, as far as the caller can see.
-    reveal_steps = filled.reveal_steps.masked_fill(cut_off, -1)
-    log_probabilities = filled.log_probabilities.masked_fill(reveal_steps < 0, 0)
-    return MaskGitGenerationOutput(
-        sequences=sequences,
-        num_new_tokens=rows.num_new,
-        denoiser_passes=filled.passes,
-        denoiser_rows=filled.pass_rows,
-        critic_passes=filled.critic_passes,
-        reveal_steps=rows.restore(reveal_steps, -1),
-        reveal_log_probabilities=rows.restore(log_probabilities, 0),
-        log_weights=filled.log_weights,
-        history=history,
     )
 
 

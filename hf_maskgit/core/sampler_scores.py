@@ -121,6 +121,19 @@ def log_probability(logits: Tensor | Distribution, tokens: Tensor) -> Tensor:
     return odds + of.top.log()
 
 
+def likeliest_tokens(logits: Tensor | Distribution, count: int) -> Tensor:
+    """Return ids and log-probabilities of the likeliest tokens, (N, V) -> (N, `count`, 2) float64.
+
+    The likeliest first; -1 and -inf stand behind the last that has a probability.
+    """
+    of = Distribution.of(logits)
+    odds, ids = of.logits.topk(min(count, of.logits.shape[-1]), -1)
+    logs = odds - of.highest[:, None] + of.top.log()[:, None]
+    found = torch.stack([ids.double().masked_fill(odds == -torch.inf, -1), logs.double()], -1)
+    rest = found.new_tensor([-1.0, -torch.inf]).expand(len(found), count - found.shape[1], 2)
+    return torch.cat([found, rest], 1)
+
+
 def draw(logits: Tensor | Distribution, uniforms: Tensor) -> Tensor:
     """Draw one token per position by inverting the cumulative distribution.
 

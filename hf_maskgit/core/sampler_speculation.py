@@ -26,7 +26,14 @@ from .pattern_pass import PatternLaw
 from .position_logits import PositionLogits
 from .sampler_orders import Look, placed
 from .sampler_paces import annealing_by_reveals
-from .sampler_scores import Distribution, draw_by, likeliest, log_probability, ranks
+from .sampler_scores import (
+    Distribution,
+    draw_by,
+    likeliest,
+    likeliest_tokens,
+    log_probability,
+    ranks,
+)
 
 # Columns of a turn's uniforms: what a draft is drawn with, whether it is accepted, and what takes
 # its place. Column 1 is the order's.
@@ -55,6 +62,7 @@ class Draft(NamedTuple):
         law: (N, V) float, what they were drawn by.
         chances: (R, L) float, their probabilities in it.
         log_probabilities: (R, L) float32, theirs by the denoiser alone, where they are recorded.
+        alternatives: (R, L, K, 2) float64, see `DecodingState`, where they are kept; else None.
         log_weights: (R,) float64, what the first adds to those of rows with patterns; else zeros.
     """
 
@@ -63,11 +71,13 @@ class Draft(NamedTuple):
     law: Tensor
     chances: Tensor
     log_probabilities: Tensor
+    alternatives: Tensor | None
     log_weights: Tensor
 
-    def at(self, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return some places (R, L) bool with their tokens and log-probabilities, (M,) each."""
-        return places, self.tokens[places], self.log_probabilities[places]
+    def at(self, places: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Return some places (R, L) bool with their tokens, log-probabilities, alternatives."""
+        others = None if self.alternatives is None else self.alternatives[places]
+        return places, self.tokens[places], self.log_probabilities[places], others
 
 
 def write_verified(turn: Turn, look: Look, chosen: Tensor) -> DecodingState:
@@ -118,8 +128,12 @@ def write_verified(turn: Turn, look: Look, chosen: Tensor) -> DecodingState:
         return turn.state.reveal(*kept).reveal(ending, tokens)
     # Each is told by the logits that it was accepted by.
     draft.log_probabilities[row, column] = _log_probabilities(logits, draft.tokens[row, column])
+    count, others = turn.state.num_alternatives, None
+    if draft.alternatives is not None:
+        draft.alternatives[row, column] = _likeliest_tokens(logits, count)
+        others = likeliest_tokens(logits.at(last), count)
     after = turn.state.reveal(*draft.at(draft.places & (rank < end)))
-    after = after.reveal(ending, tokens, log_probability(logits.at(last), tokens))
+    after = after.reveal(ending, tokens, log_probability(logits.at(last), tokens), others)
     # Each token weighs what it does in the text before it; behind the end of the round none does.
     added = _log_weights(logits, place, ahead.state.text.where(~place, after.text[row]))
     added = added.where(rank[row, column] <= end[row, 0], 0.0)
@@ -153,7 +167,10 @@ def _drafted(turn: Turn, chosen: Tensor, rank: Tensor) -> Draft:
     scale = _scale(turn.state.rows(places.nonzero()[:, 0]), rank[places])
     law = _law(turn, logits, places, scale)
     tokens = draw_by(law, turn.uniforms[..., _DRAFT][places])
-    kept = torch.zeros_like(turn.state.log_probabilities)
+    kept, others = torch.zeros_like(turn.state.log_probabilities), turn.state.alternatives
+    if others is not None:
+        found = _likeliest_tokens(logits, turn.state.num_alternatives)
+        others = others.masked_scatter(places[..., None, None], found)
     if turn.sampler.records_probabilities:
         kept = kept.masked_scatter(places, _log_probabilities(logits, tokens))
     chances = law.gather(1, tokens[:, None]).squeeze(1)
@@ -161,7 +178,7 @@ def _drafted(turn: Turn, chosen: Tensor, rank: Tensor) -> Draft:
     weights = torch.zeros(len(places), dtype=torch.float64, device=places.device)
     if turn.sampler.records_probabilities:
         weights = _log_weights(logits, first, turn.state.text.where(~first, drafted))
-    return Draft(places, drafted, law, placed(chances, places), kept, weights)
+    return Draft(places, drafted, law, placed(chances, places), kept, others, weights)
 
 
 def _logits(turn: Turn, places: Tensor) -> PositionLogits:
@@ -266,3 +283,9 @@ def _log_probabilities(logits: PositionLogits, tokens: Tensor) -> Tensor:
     """Return those of (N,) tokens by the denoiser alone, (N,) float32."""
     (found,) = logits.read(lambda block, which: (log_probability(block, tokens[which]),))
     return found.float()
+
+
+def _likeliest_tokens(logits: PositionLogits, count: int) -> Tensor:
+    """Return the likeliest tokens by the denoiser alone, (N, K, 2) float64."""
+    (found,) = logits.read(lambda block, which: (likeliest_tokens(block, count),))
+    return found

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..core.argument_checks import check_flag, check_whole
-from ..core.generation_maskgit import MaskGitGenerationOutput
+from ..core.generation_output import MaskGitGenerationOutput
 from ..core.losses import forbid
 from ..core.modeling_maskgit import MaskGitForMaskedLM
 from ..core.text_bound import forbidden_ids, predict_masked
@@ -18,7 +18,7 @@ from .progress import ProgressBar
 # Of the call, not of a sampler.
 _OF_ALL = frozenset(
     "num_return_sequences max_new_tokens return_dict_in_generate output_history seed generator "
-    "generation_config".split()
+    "generation_config output_alternatives".split()
 )
 PARTS = 8  # of the written tokens one in eight is hidden at a time
 

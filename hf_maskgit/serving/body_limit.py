@@ -30,6 +30,15 @@ async def read_json(request: Request, max_bytes: int) -> Any:
         if len(body) > max_bytes:
             raise TooLarge(sentence)
     try:
-        return json.loads(body)
+        found = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"The body is no JSON in UTF-8, got {shown(bytes(body[:40]))}.") from error
+    if b"\\ud" in body.lower():  # where JSON may write what is no text
+        try:
+            json.dumps(found, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise BadRequest(
+                "The body holds half of a surrogate pair, such as \\ud83d, which is no character; "
+                "send the whole pair, or the character itself."
+            ) from error
+    return found

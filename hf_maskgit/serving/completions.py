@@ -14,6 +14,7 @@ from ..core.decoding_prompts import ids_of_decoding
 from ..core.generation_config_maskgit import MaskGitGenerationConfig
 from ..core.noise import mix
 from ..core.options import shown
+from ..core.pipeline_infilling import holds_blank
 from ..core.pipeline_splicing import continuation
 from ..core.pipeline_text_generation import MaskGitTextGenerationPipeline
 from ..core.unknown_tokens import counted_before
@@ -21,6 +22,8 @@ from .errors import BadRequest
 from .fields import check_texts_asked, flag, seed_of
 from .reader import Reader
 from .tasks import Emit, Json, Reading, Task, head
+
+_MOST_LOGPROBS = 5  # as OpenAI's
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,14 @@ class Choice:
         finish_reason: "stop" for one that ended, "length" for one that got all its tokens.
         ids: its tokens.
         log_probabilities: of each at the moment of its reveal.
+        alternatives: of each the likeliest tokens of that moment, with their log-probabilities.
     """
 
     text: str
     finish_reason: str
     ids: list[int]
     log_probabilities: list[float]
+    alternatives: list[dict[int, float]]
 
 
 class Completions(Reader):
@@ -70,6 +75,7 @@ class Completions(Reader):
             fields["do_sample"] = False
         given = fields.pop("prompt", "")
         options, resolved = self._options(fields)
+        options["output_alternatives"] = shows or 0
         prompts = self._prompts(given, resolved)
         copies = options.pop("num_return_sequences", None) or resolved.num_return_sequences
         check_texts_asked(len(prompts) * copies, self._limits)
@@ -101,12 +107,23 @@ class Completions(Reader):
 
     def _prompt(self, given: Any, resolved: MaskGitGenerationConfig) -> Prompt:
         if isinstance(given, str):
+            if holds_blank(given):
+                raise BadRequest(
+                    f"The prompt {shown(given)} holds a blank, and a completion is what follows a "
+                    "prompt; send texts with blanks to /v1/infill."
+                )
             share = resolved.max_unknown_share
             read = self._pipeline.preprocess(given, max_unknown_share=share)
             real = read["attention_mask"][0].bool()
             return Prompt(given, read["input_ids"][:, real])
         if not (isinstance(given, list) and all(_is_id(one) for one in given)):
             raise _no_prompt(given)
+        size = self._model.config.get_text_config().vocab_size
+        strange = next((one for one in given if not 0 <= one < size), None)
+        if strange is not None:
+            raise BadRequest(
+                f"`prompt` holds the token id {strange}; the vocabulary has 0 to {size - 1}."
+            )
         text = self._tokenizer.decode(given, skip_special_tokens=True)
         return Prompt(text, torch.tensor([given], dtype=torch.long))
 
@@ -157,11 +174,19 @@ class Writer:
         written = output.reveal_steps[row, new] >= 0
         ids: list[int] = output.sequences[row, new][written].tolist()
         logs: list[float] = output.reveal_log_probabilities[row, new][written].tolist()
+        others: list[dict[int, float]] = [{} for _ in ids]
+        if output.alternatives is not None:
+            pairs = output.alternatives, output.alternative_log_probabilities
+            found = (each[row, new][written].tolist() for each in pairs)
+            others = [
+                {token: one for token, one in zip(*of_token, strict=True) if token >= 0}
+                for of_token in zip(*found, strict=True)
+            ]
         text = continuation(self.tokenizer, prompt.text, prompt.ids[0].tolist(), ids)
         kept = cut(text, self._stops)
         _, ends = ids_of_decoding(self.model.config, self.resolved)
         ended = kept != text or not bool(written.all()) or bool(set(ids) & set(ends))
-        return Choice(kept, "stop" if ended else "length", ids, logs)
+        return Choice(kept, "stop" if ended else "length", ids, logs, others)
 
 
 class Deltas:
@@ -239,7 +264,8 @@ class _Words:
         copies: choices of a prompt.
         seed: of the request.
         echo: whether a text begins with its prompt.
-        shows: whether log-probabilities are told.
+        shows: of how many tokens of a place the log-probabilities are told, besides its own; None
+            for not even that.
         usage: whether a stream ends with the numbers of tokens.
         told: what was told of each choice in a stream, with its prompt.
     """
@@ -250,7 +276,7 @@ class _Words:
     copies: int
     seed: int
     echo: bool
-    shows: bool
+    shows: int | None
     usage: bool
     told: dict[int, str] = field(default_factory=dict)
 
@@ -294,7 +320,7 @@ class _Words:
 
     def _choice(self, index: int, text: str, choice: Choice | None) -> Json:
         reason = None if choice is None else choice.finish_reason
-        logprobs = self._logprobs(index, choice) if self.shows and choice is not None else None
+        logprobs = self._logprobs(index, choice) if self.shows is not None and choice else None
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
 
     def _logprobs(self, index: int, choice: Choice) -> Json:
@@ -314,9 +340,17 @@ class _Words:
         return {
             "tokens": [self.tokenizer.decode([choice.ids[i]]) for i in kept],
             "token_logprobs": [choice.log_probabilities[i] for i in kept],
-            "top_logprobs": None,
+            "top_logprobs": [self._top(choice, i) for i in kept] if self.shows else None,
             "text_offset": [before + lengths[i] for i in kept],
         }
+
+    def _top(self, choice: Choice, place: int) -> dict[str, float]:
+        """Tell the likeliest tokens of a place, and the one that stands there."""
+        own = {choice.ids[place]: choice.log_probabilities[place]}
+        told: dict[str, float] = {}
+        for token, log in {**choice.alternatives[place], **own}.items():
+            told.setdefault(self.tokenizer.decode([token]), log)  # of equal words the likelier
+        return told
 
     def _usage(self, choices: Sequence[Choice]) -> Json:
         read = sum(prompt.ids.shape[1] for prompt in self.prompts[:: self.copies])
@@ -338,15 +372,14 @@ def _no_prompt(given: Any) -> BadRequest:
     )
 
 
-def _logprobs(given: Any) -> bool:
-    if given is None:
-        return False
-    if type(given) is not int or given not in (0, 1):
-        raise BadRequest(
-            "`logprobs` must be 0 or 1: parallel decoding knows the log-probability of each token "
-            f"when it was revealed, and keeps none of its alternatives; got {shown(given)}."
-        )
-    return True
+def _logprobs(given: Any) -> int | None:
+    if given is None or (type(given) is int and 0 <= given <= _MOST_LOGPROBS):
+        return given
+    raise BadRequest(
+        f"`logprobs` must be an integer from 0 to {_MOST_LOGPROBS}: so many of the likeliest "
+        "tokens are told of each place, in the pass in which its token was revealed; got "
+        f"{shown(given)}."
+    )
 
 
 def _includes_usage(given: Any, stream: bool) -> bool:

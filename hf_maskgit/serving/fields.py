@@ -18,7 +18,7 @@ OPENAI_NAMES = {
     "max_tokens": "max_new_tokens",
 }
 # Of a request the server says them itself.
-OWN_OPTIONS = ("return_dict_in_generate", "output_history")
+OWN_OPTIONS = ("return_dict_in_generate", "output_history", "output_alternatives")
 # Arguments of `generate` that are no options, as JSON can say them.
 ARGUMENTS = ("preset", "seed", "pattern", "allowed_token_ids", "negative_prompt_ids")
 # What OpenAI's clients may send that means nothing here, and the values that ask for nothing.

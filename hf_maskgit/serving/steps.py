@@ -50,7 +50,8 @@ class Step:
         """What steps have in common that can be made together; None for one made by itself."""
         if self.state.patterns is not None or self.state.allowed is not None:
             return None
-        return kind_of(self.sampler)
+        of_sampler = kind_of(self.sampler)
+        return None if of_sampler is None else (of_sampler, self.state.num_alternatives)
 
     def alone(self, networks: "Networks") -> DecodingState:
         """Make the step of these rows alone."""
@@ -197,15 +198,14 @@ class JoinedStep:
             lambda *what: self._told("scores", what),
             youngest.contenders,
         )
+        changed = ["text", "masked", "log_probabilities"]
+        changed += ["alternatives"] * (after.alternatives is not None)
         return [
-            replace(step.state, text=text, masked=masked, log_probabilities=kept)
-            for step, text, masked, kept in zip(
-                self._steps,
-                self._parts(after.text),
-                self._parts(after.masked),
-                self._parts(after.log_probabilities),
-                strict=True,
+            replace(
+                step.state,
+                **{name: getattr(after, name)[rows, : step.shape[1]] for name in changed},
             )
+            for step, rows in zip(self._steps, self._spans(), strict=True)
         ]
 
     def _state(self, width: int) -> DecodingState:
@@ -220,11 +220,19 @@ class JoinedStep:
             can_end=field_of("can_end", False),
             block=field_of("block", -1),
             log_probabilities=field_of("log_probabilities", 0.0),
+            alternatives=(
+                None
+                if self._steps[0].state.alternatives is None
+                else field_of("alternatives", -torch.inf)
+            ),
         )
 
-    def _parts(self, rows: Tensor) -> Iterator[Tensor]:
-        for step, part in zip(self._steps, rows.split(self._sizes), strict=True):
-            yield part[:, : step.shape[1]]
+    def _spans(self) -> Iterator[slice]:
+        """Yield which of all rows are each step's."""
+        start = 0
+        for size in self._sizes:
+            yield slice(start, start + size)
+            start += size
 
     def _told(self, network: str, what: Any) -> Any:
         """Ask each job's network of its own rows, and put the answers together."""
@@ -243,7 +251,7 @@ class JoinedStep:
 
 
 def _widened(value: Tensor, width: int, filler: Any) -> Tensor:
-    """Pad (R, L) or (R, L, C) to (R, `width`, ..)."""
+    """Pad (R, L, ..) to (R, `width`, ..)."""
     missing = width - value.shape[1]
     if not missing:  # padding by nothing would copy
         return value

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from ..core.decoding_state import DecodingState
-    from ..core.generation_maskgit import MaskGitGenerationOutput
+    from ..core.generation_output import MaskGitGenerationOutput
     from ..core.modeling_maskgit import MaskGitForMaskedLM
 
 

@@ -11,7 +11,7 @@ from transformers import pipeline as any_pipeline
 
 from hf_maskgit import InfillingPipeline, MaskGitGenerationConfig
 from hf_maskgit.core import pipeline_drafts
-from hf_maskgit.core.generation_maskgit import MaskGitGenerationOutput
+from hf_maskgit.core.generation_output import MaskGitGenerationOutput
 from hf_maskgit.core.pipeline_infilling import holds_blank
 from tests.support.tiny import bert_config, tiny_model, tokenizer_for
 from tests.support.tiny_tokenizers import SENTENCES, TOKENIZERS, byte_level_tokenizer, model_for

@@ -170,6 +170,20 @@ def test_64_of_them_with_every_kind_of_encoder(engine_of, kind, options):
     assert_as_alone(engine_of, tiny_model(kind, **options).double(), calls(64, mixture))
 
 
+@pytest.mark.parametrize("options", [{"steps": 4}, {"pace": "speculative", "order": "random"}])
+def test_what_is_told_of_a_row_is_what_is_told_of_it_alone(engine_of, options):
+    """Its likeliest tokens among them; rows that want others make a step of their own."""
+    model, told = tiny_model().double(), {"return_dict_in_generate": True}
+    rows = calls(6, [{**options, **told, "output_alternatives": n} for n in (3, 3, 0)])
+    alone = [model.generate(**row) for row in rows]
+    engine = engine_of(model)
+    for one, expected in zip(together(engine, rows), alone, strict=True):
+        assert one.value.keys() == expected.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(one.value[name], value)
+    assert engine.counts.steps
+
+
 @pytest.mark.skipif(linear_maps._PRODUCT is None, reason="This torch has no maps by oneDNN.")
 def test_rows_are_switched_outside_of_the_mode_in_which_onednn_multiplies(engine_of, monkeypatch):
     """A mode is of a thread: one that a row leaves behind would be that of the next."""

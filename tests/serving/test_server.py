@@ -115,6 +115,36 @@ def test_completions_are_those_of_the_pipeline(client, parts):
     assert found.usage.total_tokens == found.usage.prompt_tokens + found.usage.completion_tokens
 
 
+def test_the_likeliest_tokens_of_each_place_are_told(client, parts):
+    """As many as are asked for, and the one that stands there where it is none of them."""
+    asked = {"model": "tiny", "prompt": "the cat", "seed": 5, "max_tokens": 8}
+    told = {
+        n: client.completions.create(**asked, logprobs=n).choices[0].logprobs for n in (0, 1, 5)
+    }
+    assert told[0].top_logprobs is None
+    assert told[0].token_logprobs == told[1].token_logprobs == told[5].token_logprobs
+    output = parts[0].generate(
+        parts[1]("the cat", return_tensors="pt").input_ids, seed=[mix(5, 0)], max_new_tokens=8,
+        return_dict_in_generate=True, output_alternatives=5,
+    )  # fmt: skip
+    for count in (1, 5):
+        assert len(told[count].top_logprobs) == len(told[count].tokens) > 0
+        for token, log, top in zip(
+            told[count].tokens, told[count].token_logprobs, told[count].top_logprobs, strict=True
+        ):
+            assert count <= len(top) <= count + 1
+            assert top[token] == log
+            (place,) = {
+                i
+                for i, one in enumerate(output.reveal_log_probabilities[0].tolist())
+                if abs(one - log) < 1e-6 and parts[1].decode([int(output.sequences[0, i])]) == token
+            }
+            best = [parts[1].decode([i]) for i in output.alternatives[0, place, :count].tolist()]
+            assert list(top)[:count] == best
+            logs = output.alternative_log_probabilities[0, place, :count].tolist()
+            assert list(top.values())[:count] == pytest.approx(logs, rel=1e-5)
+
+
 def test_a_prompt_may_be_token_ids(client, parts):
     ids = parts[1](PROMPTS[0]).input_ids
     texts = [
@@ -260,15 +290,21 @@ def test_mixed_requests_at_once_have_the_texts_of_each_alone(server, parts, coun
         ("completions", {"prompt": 3}, "`prompt` must be a text, a list of token ids.*, got 3"),
         ("completions", {"prompt": []}, "`prompt` must be a text"),
         ("completions", {"prompt": [[1, "a"]]}, "`prompt` must be a text"),
-        ("completions", {"prompt": [99999]}, "99999"),
+        ("completions", {"prompt": [99999]}, "holds the token id 99999; the vocabulary has 0 to 1"),
+        (
+            "completions",
+            {"prompt": [[7, -1]]},
+            "the token id -1; the vocabulary has 0 to 119",
+        ),
         ("completions", {"prompt": "the [MASK]"}, "holds masks.*to /v1/infill"),
-        ("completions", {"prompt": "the {blank}"}, "holds a blank"),
+        ("completions", {"prompt": "the {blank}"}, "holds a blank.*to /v1/infill"),
         ("completions", {"prompt": "a", "max_tokens": 200}, "the encoder takes 128 tokens"),
         ("completions", {"prompt": "a", "temperature": -1}, "`temperature` must"),
         ("completions", {"prompt": "a", "n": 0}, "`num_return_sequences` must be an integer of"),
         ("completions", {"prompt": "a", "n": 129}, "asks for 129 texts, and one gets 128 at most"),
         ("completions", {"prompt": "a", "n": 2, "num_return_sequences": 2}, "two words for one"),
-        ("completions", {"prompt": "a", "logprobs": 5}, "`logprobs` must be 0 or 1.*got 5"),
+        ("completions", {"prompt": "a", "logprobs": 6}, "`logprobs` must be .* 0 to 5: .*got 6"),
+        ("completions", {"prompt": "a", "logprobs": True}, "`logprobs` must be .*got True"),
         ("completions", {"prompt": "a", "stream": 1}, "`stream` must be true or false, got 1"),
         ("completions", {"prompt": "a", "stream_options": {}}, "goes with stream=true"),
         ("completions", {"prompt": "a", "seed": "x"}, "`seed` must be one integer, got 'x'"),
@@ -308,6 +344,13 @@ def test_bodies_that_are_none_and_places_that_are_none(server):
     assert refusal(post("/v1/infill", content=b"[" * 9000))[0] == 400
     sentence = "The body is longer than 10000 bytes, the most that this server reads."
     assert refusal(post("/v1/infill", content=b" " * 10_001)) == (413, sentence)
+    half = refusal(post("/v1/completions", content=b'{"prompt": "\\uD83d"}'))
+    assert half[0] == 400
+    assert half[1].startswith(
+        "The body holds half of a surrogate pair, such as \\ud83d, which is no"
+    )
+    whole = b'{"prompt": "the \\ud83d\\ude00", "max_tokens": 1}'
+    assert post("/v1/completions", content=whole).status_code == 200
     pieces = (b" " * 4000 for _ in range(4))  # no length is declared
     assert refusal(post("/v1/infill", content=pieces)) == (413, sentence)
     status, message = refusal(server.client.get("/v1/chat/completions"))
