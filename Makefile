@@ -68,7 +68,7 @@ DEFAULT := "not slow and not wide"
 test: setup  ## run the default tests (no network, no GPU)
 	@$(PYTEST) -m $(DEFAULT) $(EVERY_CORE)
 
-test-wide: setup  ## run the rest of the large grids, as .ci/run does after `test`
+test-wide: setup  ## run the rest of the large grids, and what takes longer
 	@$(PYTEST) -m "wide and not slow" $(EVERY_CORE)
 
 test-slow: setup  ## run what takes long

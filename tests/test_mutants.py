@@ -47,6 +47,7 @@ def test_every_fault_is_one_change_that_still_parses():
     assert conditions == {"if False:", "(a < LIMIT or not a)", "(a <= LIMIT)", "(a)"}
 
 
+@pytest.mark.wide
 def test_faults_of_core_parse():
     for mutant in chosen(100, 0, ["decoding", "losses", "noise", "pipeline_splicing"]):
         ast.parse(mutant.applied((CORE / f"{mutant.module}.py").read_text()))
@@ -163,6 +164,7 @@ def written(tmp_path, monkeypatch):
     return path.name
 
 
+@pytest.mark.wide
 def test_a_fork_tells_what_failed(written):
     names = [f"{written}::test_b", f"{written}::test_a"]
     assert run(Job([written], names, stop=False)) == Outcome(1, names[:1], 1)

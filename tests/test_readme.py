@@ -22,6 +22,7 @@ def commands() -> list[list[str]]:
     return [words for block in blocks("bash") for words in commands_of(block)]
 
 
+@pytest.mark.wide
 def test_the_example_runs_where_the_demonstration_left_its_model(tmp_path, monkeypatch, capsys):
     (example,) = blocks("python")
     # a tokenizer that knows its words: a model is not asked about what it cannot read

@@ -292,6 +292,7 @@ def test_it_may_emit_the_mask():
     assert not bool((ours[-1] == 2).any())
 
 
+@pytest.mark.wide
 def test_its_critic_noise_chooses_what_to_hide_and_ours_what_to_keep():
     """Gumbel noise of scale 1 on what is fake draws the *hidden* places one by one by softmax; ours
     draws the revealed ones. First pass of 4 on 4 places; 20,000 rows, false alarm 1e-6 each."""

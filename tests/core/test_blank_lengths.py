@@ -28,6 +28,7 @@ def test_choices_are_counted_by_what_they_sum_to(sizes, most):
         assert ways[first] == [sums[s] for s in range(most + 1)]
 
 
+@pytest.mark.wide
 def test_sampled_lengths_have_the_law_of_the_whole_text():
     """Chi-squared over 1,500 draws; other keys would fail once in 10,000 times."""
     lengths = {"5": 10, "6": 30, "8": 20, "40": 99}

@@ -119,6 +119,7 @@ class Largest(TorchDispatchMode):
         return out
 
 
+@pytest.mark.wide
 def test_no_logits_of_more_than_a_chunk_are_made():
     model = tiny_model().eval()
     assert model.config.get_text_config().vocab_size == VOCABULARY
@@ -359,6 +360,7 @@ def test_a_processor_is_shown_what_it_was_shown(monkeypatch):
         torch.testing.assert_close(scores, expected)
 
 
+@pytest.mark.wide
 def test_no_logits_of_more_than_a_chunk_are_made_in_decoding():
     model = tiny_model().eval()
     text = torch.full((8, 9), model.config.mask_token_id)

@@ -66,6 +66,7 @@ def test_without_blocks_the_masks_are_read_and_what_was_revealed_since(passes):
     assert [active for _, active in passes] == [None, [12], [12], [12], None, [4]]
 
 
+@pytest.mark.wide
 def test_it_is_on_with_blocks_alone_unless_it_is_asked_for(passes):
     model = tiny_model()
 
@@ -105,6 +106,7 @@ def test_a_text_is_that_of_a_slow_cache(kind, options, monkeypatch):
     assert torch.equal(fast, model.generate(text, real, seed=1, **options))
 
 
+@pytest.mark.wide
 def test_the_slow_cache_is_not_the_uncached_text():
     """Else the test above would say little."""
     model = tiny_generator("modernbert").double()
@@ -114,6 +116,7 @@ def test_the_slow_cache_is_not_the_uncached_text():
     assert not torch.equal(cached, model.generate(text, real, use_cache=False, **options))
 
 
+@pytest.mark.wide
 def test_an_interval_of_one_is_exact():
     model = tiny_generator("bert")
     text, real = text_of(model)
@@ -145,6 +148,7 @@ def test_a_row_is_what_it_is_alone(refresh, passes):
         assert torch.equal(alone[0], together[i])
 
 
+@pytest.mark.wide
 def test_a_drift_beyond_the_bound_makes_the_next_pass_a_full_one(passes):
     model = tiny_model()
     options = {"block_length": 6, "steps": 12, "cache_refresh": "adaptive", "seed": 0}
@@ -173,6 +177,7 @@ def test_guidance_keeps_a_cache_of_each_of_its_texts(negative, passes, monkeypat
     assert torch.equal(fast, model.generate(text, **options))
 
 
+@pytest.mark.wide
 def test_self_conditioning_keeps_the_states_of_what_is_not_read():
     """Without effect at first, it changes no cached text; with some, every mask is filled."""
     plain = tiny_model().double()
@@ -226,6 +231,7 @@ def test_the_model_is_as_it_was_afterwards(fails):
     assert model(row_text(), masked_positions=row_text() == 4).logits.isfinite().all()
 
 
+@pytest.mark.wide
 def test_two_threads_on_one_model():
     model = tiny_model()
     options = {"block_length": 4, "steps": 12}
@@ -253,6 +259,7 @@ def test_an_encoder_that_cannot_does_without_and_says_so_where_it_was_asked(pass
     assert all(active is None for _, active in passes)
 
 
+@pytest.mark.wide
 def test_token_types_and_closing_tokens_go_with_their_positions(monkeypatch):
     model = tiny_generator("bert").double()
     text = torch.tensor([[2, 6, 7, 8, 3], [2, 9, 3, 0, 0]])
@@ -269,6 +276,7 @@ def test_token_types_and_closing_tokens_go_with_their_positions(monkeypatch):
     assert torch.equal(fast, model.generate(text, **options))
 
 
+@pytest.mark.wide
 def test_adapters_go_with_the_twin():
     """LoRA beside the weights writes what LoRA merged into them writes."""
     torch.manual_seed(0)
@@ -280,6 +288,7 @@ def test_adapters_go_with_the_twin():
     assert torch.equal(beside, adapted.merge_and_unload().generate(**options))
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(
     "options",
     [

@@ -41,6 +41,7 @@ def obvious_layout(real, num_new, num_closing, closing_last):
     return packed, arranged, len(tokens) + num_new
 
 
+@pytest.mark.wide
 @given(
     mask=paddings(),
     num_new=st.integers(0, 4),
@@ -64,6 +65,7 @@ def test_layout_is_the_obvious_one(mask, num_new, closing, closing_last):
             assert layout.arranged[row].tolist() == arranged
 
 
+@pytest.mark.wide
 @given(mask=paddings(), num_new=st.integers(0, 4), closing=st.integers(0, 1))
 def test_restore_undoes_pack(mask, num_new, closing):
     layout = plan_layout(mask, num_new, closing * torch.ones(len(mask), dtype=torch.long))
@@ -81,6 +83,7 @@ def test_packed_rows_are_as_wide_as_the_longest():
     assert layout.pack(torch.zeros(2, 7)).shape == (2, 5)
 
 
+@pytest.mark.wide
 @given(mask=paddings(), suffix=st.lists(st.integers(1, 2), max_size=3), data=st.data())
 def test_ends_with_looks_at_the_last_real_tokens(mask, suffix, data):
     ids = torch.tensor(
@@ -100,12 +103,14 @@ def test_ends_with_looks_at_the_last_real_tokens(mask, suffix, data):
         )
 
 
+@pytest.mark.wide
 @given(st.lists(st.booleans(), min_size=1, max_size=8))
 def test_nothing_behind_means_no_known_token_at_or_behind_the_place(known):
     marked = nothing_behind(torch.tensor([known]))[0].tolist()
     assert marked == [not any(known[i:]) for i in range(len(known))]
 
 
+@pytest.mark.wide
 @given(st.data())
 def test_only_the_tail_behind_its_first_end_is_padded(data):
     width = data.draw(st.integers(1, 8))

@@ -53,6 +53,7 @@ def masses(model, prompt, pattern, numbers, ids=None, scale=None):
     return found
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(
     ("prompt", "pattern", "numbers"),
     [([CLS, 9], PATTERN, (1, 2, 3, 4)), ([CLS, 9, MASK, 20], PATTERN, (1, 2))],
@@ -110,6 +111,7 @@ def test_a_row_is_the_same_alone_and_in_a_batch_and_always_matches(model, option
         assert pattern.matches([*held, *new])
 
 
+@pytest.mark.wide
 def test_copies_of_a_row_share_its_first_pass(model):
     ids = torch.tensor([[CLS, 9, SEP], [CLS, 8, SEP]])
     options = {"num_tokens": "pattern", "steps": 1, "seed": 0, "num_return_sequences": 5}
@@ -130,6 +132,7 @@ def test_copies_of_a_row_share_its_first_pass(model):
     assert {len(call.input_ids) for call in model.calls[:-1]} == {10}
 
 
+@pytest.mark.wide
 def test_what_is_suppressed_has_no_mass(model):
     """With only one text of each of two numbers left, their masses are two products."""
     ids = [10, 20, 30, 31, 32]

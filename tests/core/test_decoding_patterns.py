@@ -37,6 +37,7 @@ def of_classes(*elements):
 WARMER_DRAFT = Case("byte-level", r"(\{)*(\{)*([A-Z])", 2076265106)
 
 
+@pytest.mark.wide
 @settings(max_examples=25, deadline=None)
 @given(cases())
 @example(WARMER_DRAFT)

@@ -167,6 +167,7 @@ EVERY_OPTION = {
 }
 
 
+@pytest.mark.wide
 def test_every_option_round_trips_through_a_checkpoint(tmp_path):
     """And means after loading what it meant before."""
     assert list(EVERY_OPTION) == list(DEFAULTS)
@@ -193,6 +194,7 @@ def test_a_threshold_factor_round_trips_too(tmp_path):
     assert loaded.confidence_threshold is None
 
 
+@pytest.mark.wide
 def test_generating_warns_of_nothing(table):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -566,6 +568,7 @@ def test_a_seed_that_is_no_integer(table, seed):
         table.generate(TEXT, seed=seed)
 
 
+@pytest.mark.wide
 def test_a_seed_may_come_as_a_tensor(table):
     assert torch.equal(table.generate(TEXT, seed=torch.tensor(7)), table.generate(TEXT, seed=7))
     assert torch.equal(table.generate(TEXT, seed=torch.tensor([7])), table.generate(TEXT, seed=[7]))

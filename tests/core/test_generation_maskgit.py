@@ -90,6 +90,7 @@ def check_each_row_alone(table, batch, options, data):
             assert together[i * repeats + copy].tolist() == expected
 
 
+@pytest.mark.wide
 @settings(max_examples=30)
 @given(batch=padded_batches(), options=OPTIONS, data=st.data())
 def test_a_row_is_the_same_alone_and_in_any_batch(table, batch, options, data):
@@ -103,6 +104,7 @@ def test_a_row_is_the_same_alone_and_in_very_many_batches(table, batch, options,
     check_each_row_alone(table, batch, options, data)
 
 
+@pytest.mark.wide
 @settings(max_examples=60)
 @given(batch=padded_batches(), options=OPTIONS, seed=st.integers(0, 2**31))
 def test_only_masks_change_and_only_into_words_or_an_end(table, batch, options, seed):
@@ -134,6 +136,7 @@ def test_only_masks_change_and_only_into_words_or_an_end(table, batch, options, 
         assert len(new) == n
 
 
+@pytest.mark.wide
 @settings(max_examples=60)
 @given(batch=padded_batches(), options=OPTIONS)
 def test_each_pass_reveals_at_least_one_token_of_every_row_it_sees(table, batch, options):
@@ -185,6 +188,7 @@ def test_masks_fall_as_the_schedule_says(table, schedule, left):
     assert [int((call.input_ids == MASK).sum()) for call in table.calls] == left
 
 
+@pytest.mark.wide
 def test_a_schedule_of_ones_own(table):
     table.generate(masks(16), schedule=lambda t: t**2, steps=4)
     left = [int((call.input_ids == MASK).sum()) for call in table.calls]
@@ -389,6 +393,7 @@ def test_padding_behind_the_end_is_the_one_asked_for(table):
 # --- randomness ----------------------------------------------------------------------------------
 
 
+@pytest.mark.wide
 def test_same_seed_same_output_and_another_seed_another(table):
     def run(seed):
         return table.generate(masks(8, rows=2), seed=seed)

@@ -147,6 +147,7 @@ def test_what_cannot_be_put_back_is_refused():
         edge.back(torch.zeros(3, 2, 7, 3), 3)
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize(
     "how", ["exported", "traced", pytest.param("compiled", marks=pytest.mark.slow)]
 )

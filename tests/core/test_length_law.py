@@ -24,6 +24,7 @@ def test_bins_join_on_and_are_narrow():
         start = of
 
 
+@pytest.mark.wide
 @given(st.dictionaries(st.integers(1, 3000), st.integers(1, 50), min_size=1, max_size=30))
 def test_a_histogram_keeps_every_text_within_its_bin(counts):
     bins = histogram(counts.items())
@@ -39,6 +40,7 @@ def test_a_histogram_keeps_every_text_within_its_bin(counts):
     assert float(every[0]) == 0
 
 
+@pytest.mark.wide
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=6).filter(any), st.floats(0, 1))
 def test_a_pick_inverts_the_sum_of_the_weights(weights, uniform):
     uniform = min(uniform, math.nextafter(1, 0))
@@ -51,6 +53,7 @@ def test_a_pick_inverts_the_sum_of_the_weights(weights, uniform):
     assert weights[expected] > 0
 
 
+@pytest.mark.wide
 def test_draws_have_the_conditional_law():
     """Chi-squared over 4,000 evenly spaced uniforms, of which each cell has its share to one."""
     law = LengthLaw({"2": 1, "3": 2, "5": 3, "64": 4})

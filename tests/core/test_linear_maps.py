@@ -136,6 +136,7 @@ def test_without_the_operation_all_is_left_to_torch(monkeypatch):
     assert not isinstance(quick_products(nn.Linear(200, 300)), LinearMaps)
 
 
+@pytest.mark.wide
 @needs_one_dnn
 def test_which_models_are_worth_it():
     wide = nn.Sequential(nn.LayerNorm(200), nn.Linear(200, 300))

@@ -307,6 +307,7 @@ def test_for_independent_uniform_tokens_the_loss_is_the_logarithm_of_their_numbe
     assert bound(denoiser, TEXT) / N == pytest.approx(math.log(3), rel=1e-12)
 
 
+@pytest.mark.wide
 def test_the_expected_loss_bounds_the_negative_log_likelihood_from_above():
     """Strictly where the orders disagree, with equality for conditionals of one distribution."""
     denoiser, texts = TableDenoiser.inconsistent(), all_texts(3, N)

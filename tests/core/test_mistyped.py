@@ -31,6 +31,7 @@ def raw(seed, number):
     return found
 
 
+@pytest.mark.wide
 @pytest.mark.usefixtures("_quiet")
 def test_a_mistyped_call_is_refused_in_a_sentence():
     assert raw(0, 400) == []

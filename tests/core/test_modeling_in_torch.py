@@ -249,6 +249,7 @@ def test_a_model_without_memory_can_be_built(kind):
     assert shapes == {name: w.shape for name, w in tiny_model(kind).state_dict().items()}
 
 
+@pytest.mark.wide
 def test_moving_between_formats_and_devices():
     model = tiny_model()
     assert_same_model(copy.deepcopy(model).to("cpu", torch.float64).to(torch.float32), model)
@@ -257,6 +258,7 @@ def test_moving_between_formats_and_devices():
 # Saving
 
 
+@pytest.mark.wide
 def test_weights_in_several_files(tmp_path):
     tiny_model().save_pretrained(tmp_path, max_shard_size="10KB")
     files = sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".json")
@@ -270,6 +272,7 @@ def test_nothing_that_is_saved_runs_code(folder):
     assert names == ["config.json", "generation_config.json", "model.safetensors"]
 
 
+@pytest.mark.wide
 def test_weights_given_as_a_dict(folder):
     model = tiny_model(seed=5)
     fresh = tiny_model(seed=0)
@@ -284,6 +287,7 @@ def test_weights_given_as_a_dict(folder):
 # Copies
 
 
+@pytest.mark.wide
 def test_a_copy_is_its_own_model():
     """Nothing that happens to the original reaches it."""
     model, expected = tiny_model(), tiny_model()
@@ -302,6 +306,7 @@ def test_a_copy_is_its_own_model():
     assert twin.config.text_config.vocab_size == 48
 
 
+@pytest.mark.wide
 def test_a_copy_of_a_copy_and_of_a_trained_model():
     model = tiny_model().train()
     model(**INPUTS, labels=TEXT.masked_fill(TEXT < 5, -100)).loss.backward()

@@ -269,6 +269,7 @@ def test_two_generators_around_one_encoder_do_not_disturb_each_other(tokenizer):
         assert torch.equal(model(input_ids=text).logits, full)
 
 
+@pytest.mark.wide
 def test_changing_a_hidden_token_changes_no_logit(model, tokenizer):
     """Through collator and model: what stands under a displayed mask is nowhere to be seen."""
     collator = DataCollatorForMaskGit(tokenizer, corruption_prob=0.0)

@@ -27,6 +27,7 @@ def test_the_same_key_gives_the_same_stream():
     assert torch.equal(a, b)
 
 
+@pytest.mark.wide
 def test_no_two_keys_share_a_seed():
     """Order, length, sign and every part of a key count.
 
@@ -39,6 +40,7 @@ def test_no_two_keys_share_a_seed():
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
+@pytest.mark.wide
 def test_neighbouring_keys_give_independent_uniform_numbers():
     """False alarm: 3 tests at p < 1e-6 each. The first draw of 20,000 neighbouring examples."""
     draws = np.array([first(0, 0, example) for example in range(20_000)])

@@ -66,6 +66,7 @@ def test_the_smallest_automaton_has_the_same_language_and_no_state_twice(automat
     assert columns[0] == [len(small.final)] * len(small.final)
 
 
+@pytest.mark.wide
 @settings(max_examples=25, deadline=None)
 @given(automata())
 def test_lengths_are_those_of_the_texts(automaton):

@@ -77,6 +77,7 @@ def test_accepting_every_draft_breaks_the_law(monkeypatch):
         LANGUAGE.counts(fill(500, order="left_to_right").text)
 
 
+@pytest.mark.wide
 def test_random_order_has_the_law_of_one_reveal_per_pass_too():
     """Against as many texts of that pace: two samples, by the chi-square of their difference."""
     many = LANGUAGE.counts(fill(order="random").text)

@@ -150,6 +150,7 @@ def steep(t):
     return t**0.001
 
 
+@pytest.mark.wide
 def test_an_adapter_is_found_by_its_folder_alone(tmp_path, base):
     config = LoraConfig(task_type="CAUSAL_LM", target_modules=ATTENTION)
     model = get_peft_model(load(base), config)
@@ -170,6 +171,7 @@ def test_an_adapter_without_a_task_names_the_class_to_import(tmp_path, base):
         assert torch.equal(logits_of(again), logits_of(model))
 
 
+@pytest.mark.wide
 def test_an_adapter_from_before_the_folders_is_found(tmp_path, base):
     """It names a module that is no file any more."""
     model = get_peft_model(load(base), LoraConfig(target_modules=ATTENTION))
@@ -213,6 +215,7 @@ def test_modules_to_adapt_must_be_named(base):
         get_peft_model(load(base), LoraConfig())
 
 
+@pytest.mark.wide
 def test_adapters_by_transformers_own_methods(tmp_path, base):
     model = load(base)
     model.add_adapter(LoraConfig(target_modules=ATTENTION), adapter_name="verses")

@@ -61,6 +61,7 @@ def exact_bound(model, ids, places):
     return nll(places) / 2 + (nll(places[:1]) + nll(places[1:])) / 2
 
 
+@pytest.mark.wide
 def test_choices_of_several_lengths_go_by_the_bound_within_their_error(words):
     tokenizer = words.tokenizer
     choices = {"w1 w2": [2, 3], "w3": [2]}
@@ -98,6 +99,7 @@ def test_errors_are_carried_over_to_shares():
     assert torch.allclose(_of_shares(torch.softmax(-nats, 0), errors), expected)
 
 
+@pytest.mark.wide
 def test_choices_are_the_same_alone_and_in_a_batch(words):
     texts = ["w5 {blank} w6", "{blank} w1 w2 w3"]
     options = {"choices": ["w1 w2", "w3"], "seed": 4}

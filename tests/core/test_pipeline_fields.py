@@ -93,6 +93,7 @@ def test_a_value_matches_its_pattern_whatever_is_typed_around_it(kind, tmp_path)
             assert out["fields"] == pipe(template, patterns={"x": pattern}, **options)["fields"]
 
 
+@pytest.mark.wide
 def test_a_field_is_the_same_alone_and_in_a_batch_and_as_its_seed_says(words):
     texts = ["w1 {x} w2 {y:1-3}", "{y} {x}", "w3 w4 w5 {x}, {y:2} w1"]
     options = {"patterns": {"x": ["w1 w2", "w3", "w4 w5 w6"]}, "seed": 3, "num_return_sequences": 2}
@@ -185,6 +186,7 @@ def test_the_mass_of_a_length_is_that_of_all_its_texts(words):
     assert by_mass([drafts], model, tokenizer, None) == [[likeliest]]
 
 
+@pytest.mark.wide
 def test_a_blank_without_a_number_takes_the_lengths_of_its_pattern(bytes_pipe):
     pattern = Pattern.from_regex(TIME, bytes_pipe.tokenizer)
     for options in [{}, {"length": "likeliest", "length_samples": 4}, {"do_sample": False}]:
@@ -271,6 +273,7 @@ def test_without_the_package_a_text_cannot_be_compiled_and_a_pattern_is_used(wor
     assert words("{x}", patterns={"x": pattern})["fields"]["x"]["value"] == "w1"
 
 
+@pytest.mark.wide
 def test_what_was_compiled_for_a_tokenizer_is_kept(monkeypatch):
     """Compilations are counted: of equal sources one, also over pipelines; the oldest goes."""
     compiled = []
@@ -306,6 +309,7 @@ def test_what_was_compiled_for_a_tokenizer_is_kept(monkeypatch):
     assert compiled[4:] == ["w[12]"]
 
 
+@pytest.mark.wide
 def test_a_schema_is_a_pattern_by_name(bytes_pipe):
     schema = {
         "type": "object",

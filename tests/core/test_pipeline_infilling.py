@@ -212,6 +212,7 @@ def test_the_tokens_are_those_of_generate(fill):
     assert fill(text, **{**options, "seed": 5})["token_ids"] == ids[0].tolist()
 
 
+@pytest.mark.wide
 def test_a_text_comes_out_the_same_alone_and_in_any_batch(words):
     texts = ["w1 {blank} w2", "{blank:1-6} w3 w4 w5 w6", "[MASK]", "w7 {blank} {blank} w8"]
     alone = [words(text, seed=3) for text in texts]
@@ -277,6 +278,7 @@ def test_each_of_several_texts_decides_on_lengths_of_its_own(words):
     assert [len(o) for o in batch] == [4, 4]
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("length", ["uniform", "sampled", "likeliest"])
 def test_lengths_are_the_same_alone_and_in_any_batch(length):
     """In float64, where padding does not show in the last digit of a bound."""
@@ -306,6 +308,7 @@ def test_a_blank_without_a_number_may_be_as_long_as_the_texts_of_training():
     assert named["drafts"][0][0].length in (2, 30)
 
 
+@pytest.mark.wide
 def test_the_likeliest_text_is_kept_and_of_equals_the_shortest(words, monkeypatch):
     """The bounds are made up: what is compared, and with what, is all there is to see."""
     text = "w1 {blank:1-4} w2"

@@ -244,6 +244,7 @@ def test_blanks_are_refused_where_they_are_not_filled(write, text, monkeypatch):
 LENGTHS = {"lengths": {"3": 2, "7": 3, "12": 2}, "end_fill": 14}
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(
     "options",
     [

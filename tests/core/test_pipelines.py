@@ -451,6 +451,7 @@ def test_a_tokenizer_that_has_grown_unnoticed_is_refused(task):
     pipeline(task, model=model, tokenizer=tokenizer)
 
 
+@pytest.mark.wide
 def test_what_nobody_stored_is_the_models_own_in_the_pipeline_too():
     """transformers' would be 256 tokens at temperature 0.7."""
     model, tokenizer = tiny_model(), tokenizer_for("bert")

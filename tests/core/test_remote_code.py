@@ -197,6 +197,7 @@ def check_stranger(tmp_path, kind, **options):
     torch.testing.assert_close(reloaded(input_ids=ids).logits, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.wide
 def test_a_checkpoint_with_code_works_without_the_package(tmp_path):
     check_stranger(tmp_path, "bert")
 
@@ -293,6 +294,7 @@ def test_with_the_package_its_own_classes_load(coded, auto_class, tmp_path):
     assert files_of(tmp_path / "coded") == CARRIED
 
 
+@pytest.mark.wide
 def test_a_pipeline_is_saved_as_its_model_is(coded, tmp_path):
     fill = pipeline("infilling", model=coded[1], tokenizer=tokenizer_for("bert"))
     write = pipeline("text-generation", model=coded[1], tokenizer=tokenizer_for("bert"))

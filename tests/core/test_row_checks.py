@@ -51,6 +51,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize(("inputs", "sentence"), REFUSED.values(), ids=list(REFUSED))
 @pytest.mark.parametrize("labels", [False, True])
 def test_rows_that_cannot_be_read_are_refused_before_the_encoder_works(

@@ -152,6 +152,7 @@ def test_no_score_is_higher_than_its_row_says(order, dtype, monkeypatch):
     assert Distribution(logits).highest.isfinite().all()
 
 
+@pytest.mark.wide
 def test_a_model_writes_the_same_with_fewer_runs_of_its_head(monkeypatch):
     """Of `generate` itself, in float64, where scores do not hang on who is asked with them."""
     model = tiny_model().double().eval()

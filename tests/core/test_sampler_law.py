@@ -133,6 +133,7 @@ def test_noise_on_the_order_of_places_keeps_the_law(order):
     assert p_value(run(ORACLE, SAMPLES, order=order, choice_temperature=1.0)) > ACCEPT
 
 
+@pytest.mark.wide
 def test_noise_on_the_order_of_drawn_tokens_does_not_restore_the_law():
     bias = [distance(order="confidence", choice_temperature=tau) for tau in (0.0, 1.0, 4.0)]
     assert bias[0] > bias[1] > bias[2] > NOISE + 10 * NOISE_DEVIATION
@@ -280,6 +281,7 @@ def test_competition_is_that_of_a_slow_loop(order, eta, block_length):
     assert filled.text.tolist() == compete_by_hand(100, 9, order, eta, block_length, 3)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(
     "denoiser", [ORACLE.flattened(0.7), ORACLE.noisy(1.0)], ids=["flat", "noisy"]
 )
@@ -414,6 +416,7 @@ def test_ancestral_counts_of_masks_are_binomial_with_the_rate_of_the_schedule(sc
     assert p_value_of_mask_counts(other, **options) < REJECT
 
 
+@pytest.mark.wide
 def test_ancestral_sampling_reaches_the_law_in_the_limit():
     distances = [distance(pace="ancestral", steps=steps) for steps in (2, 4, 8, 16)]
     assert all(a > b + 5 * NOISE_DEVIATION for a, b in itertools.pairwise(distances))
@@ -452,6 +455,7 @@ def test_the_mask_rate_shows_when_more_is_remasked_than_can_be_made_up_for(monke
     assert p_value_of_mask_counts(planned_rates(5)[:-1], steps=5, **CAP) < REJECT
 
 
+@pytest.mark.wide
 def test_remdm_loop_keeps_the_mask_rate_of_its_own_plan():
     options = {"remask": "remdm_loop", "remdm_eta": 0.2, "steps": 12}
     after = loop_mask_rates(12, get_schedule("linear"), 0.55, 0.05, 0.9)[1].tolist()
@@ -459,6 +463,7 @@ def test_remdm_loop_keeps_the_mask_rate_of_its_own_plan():
     assert p_value_of_mask_counts(planned_rates(12), **options) < REJECT
 
 
+@pytest.mark.wide
 def test_remdm_conf_runs_above_the_mask_rate():
     """Reveals make up for nothing there, as in the paper; the last step reveals what is left."""
     masks = {}
@@ -469,6 +474,7 @@ def test_remdm_conf_runs_above_the_mask_rate():
     assert p_value(run(ORACLE, SAMPLES, remask="remdm_conf", steps=8)) < REJECT
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(
     "remask", ["remdm_cap", pytest.param("remdm_rescale", marks=pytest.mark.slow)]
 )

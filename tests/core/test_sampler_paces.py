@@ -85,6 +85,7 @@ def plan_by_hand(num_masked, steps, schedule, block_length, every_step_reveals):
     return plan + [0] * (steps - len(plan))
 
 
+@pytest.mark.wide
 @given(
     totals=st.lists(st.integers(0, 20), min_size=1, max_size=4),
     more=st.integers(0, 25),
@@ -127,6 +128,7 @@ def test_one_block_of_all_is_the_plan_without_blocks():
             assert torch.equal(remaining_by_blocks(totals, steps, cosine, block_length), whole)
 
 
+@pytest.mark.wide
 @given(
     num_masked=st.integers(0, 40),
     steps=st.integers(1, 60),
@@ -140,6 +142,7 @@ def test_a_plan_that_may_wait_is_the_schedule_to_the_mask(num_masked, steps, sch
     assert plan.tolist() == expected
 
 
+@pytest.mark.wide
 @given(
     totals=st.lists(st.integers(0, 20), min_size=1, max_size=3),
     more=st.integers(0, 12),
@@ -167,6 +170,7 @@ def test_mask_rates_by_blocks_are_those_of_a_loop(totals, more, schedule, block_
 # --- coin flips ----------------------------------------------------------------------------------
 
 
+@pytest.mark.wide
 @given(
     after=st.floats(0, 1),
     more=st.floats(1e-6, 1),
@@ -229,6 +233,7 @@ def marked(answer):
     return [set(row.nonzero().squeeze(1).tolist()) for row in answer]
 
 
+@pytest.mark.wide
 @given(rows_of(CERTAINTIES), st.sampled_from([0.0, 0.2, 0.6, 0.93, 1.0]))
 def test_threshold_takes_the_certain_and_the_best(rows, threshold):
     probabilities, candidates = rows
@@ -240,6 +245,7 @@ def test_threshold_takes_the_certain_and_the_best(rows, threshold):
         assert row == certain | set(order[:1])
 
 
+@pytest.mark.wide
 @given(rows_of(CERTAINTIES), st.sampled_from([1e-9, 0.35, 0.8, 1.7, 100.0]))
 def test_factor_takes_the_largest_number_that_fits(rows, factor):
     """Written out: try every n; the n-th best has probability p, and (n + 1)(1 - p) < factor."""
@@ -254,6 +260,7 @@ def test_factor_takes_the_largest_number_that_fits(rows, factor):
         assert row == set(order[: max(fits, default=1)])
 
 
+@pytest.mark.wide
 @given(rows_of(ENTROPIES), st.sampled_from([0.0, 0.03, 0.3, 0.77, 10.0]), st.booleans())
 def test_entropy_budget_takes_the_longest_run_that_fits(rows, budget, by_entropy):
     """Sum less maximum of the entropies of the first n, one more at a time until too much."""

@@ -25,6 +25,7 @@ def test_the_names_are_those_that_are_promised():
     )
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("name", PRESETS)
 def test_each_is_legal_and_fills_every_mask(table, name):
     config = MaskGitGenerationConfig.preset(name)
@@ -86,6 +87,7 @@ def test_the_docs_show_each_with_its_options():
                 assert f"{option}={value!r}" in options, (name, option)
 
 
+@pytest.mark.grid(2, first=1)
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_docs_say_which_write_several_texts_of_a_prompt(table, name):
     cells = re.search(rf"^\| `{name}` \|.*$", DOCS.read_text(), re.MULTILINE)[0].split(" | ")

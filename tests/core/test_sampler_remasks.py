@@ -27,6 +27,7 @@ def double(value):
 # --- rates ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.wide
 @given(after=st.floats(0, 1), more=st.floats(1e-6, 1))
 def test_the_largest_rate_is_where_nothing_needs_to_be_revealed(after, more):
     """Found by trying: the highest sigma up to 1 at which the masks are no more than planned."""
@@ -66,6 +67,7 @@ def test_at_the_largest_rate_all_that_was_masked_is_revealed():
     assert (sigma * (1 - before)).tolist() == pytest.approx(after.tolist())
 
 
+@pytest.mark.wide
 @given(
     confidences=st.lists(
         st.lists(st.floats(0.001, 1), min_size=4, max_size=4), min_size=1, max_size=3
@@ -116,6 +118,7 @@ def test_a_step_that_reaches_just_to_an_end_of_the_loop_lies_in_it():
     assert looping.tolist() == [False, True, True, False]  # from 1, 0.75, 0.5 and 0.25
 
 
+@pytest.mark.wide
 @given(
     steps=st.integers(1, 60),
     schedule=st.sampled_from(["linear", "cosine"]),
@@ -143,6 +146,7 @@ def test_the_loop_runs_down_and_asks_for_nothing_impossible(
 # --- scores --------------------------------------------------------------------------------------
 
 
+@pytest.mark.wide
 @given(
     st.lists(
         st.lists(st.floats(0, 1), min_size=4, max_size=4).filter(lambda p: sum(p) > 0.1),

@@ -37,6 +37,7 @@ def _forget_calls(table):
 # --- which combinations there are ----------------------------------------------------------------
 
 
+@pytest.mark.wide
 def test_every_other_combination_is_refused_before_any_pass(table):
     text, refused = torch.tensor([[CLS, MASK, SEP]]), 0
     for order, pace, remask, planner in itertools.product(ORDERS, PACES, REMASKS, P2_PLANNERS):
@@ -367,7 +368,7 @@ def test_the_critic_sees_the_text_with_a_token_at_every_mask(table, combination,
         assert torch.equal(after[newly], judged.input_ids[newly])
 
 
-@pytest.mark.grid(2)
+@pytest.mark.grid(4)
 @pytest.mark.parametrize("combination", LEGAL, ids="-".join)
 @settings(max_examples=6)
 @given(data=st.data())

@@ -34,6 +34,7 @@ def mask_rates(schedule, steps):
 # --- how many ------------------------------------------------------------------------------------
 
 
+@pytest.mark.wide
 def test_linear_plan_is_exact_integer_arithmetic():
     num_masked = torch.arange(129)
     for steps in range(1, 129):
@@ -78,6 +79,7 @@ def test_with_more_steps_than_masks_every_step_reveals_one_until_none_is_left(sc
         assert torch.equal(plan[step], (num_masked - step - 1).clamp_min(0)), step
 
 
+@pytest.mark.wide
 @given(
     num_masked=st.lists(st.integers(0, 600), min_size=1, max_size=4),
     steps=st.integers(1, 40),
@@ -94,6 +96,7 @@ def test_every_plan_reveals_at_least_one_per_step_and_ends_at_none(num_masked, s
 # --- which ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.wide
 @given(st.data())
 def test_highest_marks_the_first_of_the_sorted_candidates(data):
     """Against sorting each row by (score falling, place rising) and taking the first of it."""
@@ -180,6 +183,7 @@ def test_no_uniform_reaches_a_token_without_probability(size):
         assert not bool(forbidden.gather(1, tokens[:, None]).any()), uniform
 
 
+@pytest.mark.wide
 @given(
     law=st.lists(st.integers(0, 9), min_size=2, max_size=8).filter(any),
     uniform=st.floats(0, 1, exclude_max=True),
@@ -213,6 +217,7 @@ def test_a_draw_from_many_tokens_is_the_inverse_too(size):
     assert (law[at_borders.numpy()] > 0).all()
 
 
+@pytest.mark.wide
 def test_draws_from_many_tokens_follow_the_law_in_float32():
     """Chi-square of 200,000 draws against the softmax; false alarm 1e-6 for a fresh seed."""
     generator = torch.Generator().manual_seed(0)

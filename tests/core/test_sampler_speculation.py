@@ -132,6 +132,7 @@ def test_filters_shape_drafts_and_what_they_are_verified_by(order):
     assert p_value(filled, sequential_law(order, (0.8,) * LENGTH, top=2)) > ACCEPT
 
 
+@pytest.mark.wide
 def test_processors_see_the_text_behind_which_a_token_is_drawn():
     """One that makes likelier what the text does not hold yet, so that it matters which it sees."""
 

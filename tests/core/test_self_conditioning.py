@@ -112,6 +112,7 @@ def decisions(model, batch):
     return seen[-1]
 
 
+@pytest.mark.wide
 def test_each_text_is_decided_for_itself():
     """4,000 coins of 0.75: a false alarm (5 standard deviations) comes once in 1.7 million."""
     model, batch = conditioned().train(), batch_of(texts=TEXTS * 50)
@@ -368,6 +369,7 @@ def test_a_copy_is_conditioned_by_its_own_projection():
     assert torch.equal(by_hand(twin, TEXT), expected)
 
 
+@pytest.mark.wide
 def test_it_travels_with_the_checkpoint(tmp_path):
     model = conditioned(self_cond_train_prob=0.5)
     model.save_pretrained(tmp_path)

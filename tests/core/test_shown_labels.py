@@ -96,6 +96,7 @@ def test_labels_of_padding_are_refused():
         tiny_model()(input_ids=text, attention_mask=mask, labels=labels)
 
 
+@pytest.mark.wide
 def test_the_masking_collator_of_transformers_trains_and_evaluates_on_short_texts(tmp_path):
     """Half of its batches of two words have no label; the others are what is measured."""
     tokenizer = word_tokenizer()

@@ -256,6 +256,7 @@ def screen(printed):
 OPTIONS = {"max_new_tokens": 8, "steps": 4, "seed": 3}
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("kind", [TextStreamer, TextDiffusionStreamer])
 @pytest.mark.parametrize("skip_prompt", [False, True])
 @pytest.mark.parametrize("options", [{}, {"order": "left_to_right"}, {"block_length": 3}], ids=str)

@@ -136,6 +136,7 @@ def registered():
         auto._model_mapping._extra_content.pop(NewConfig)
 
 
+@pytest.mark.wide
 @pytest.mark.usefixtures("registered")
 def test_a_new_type_is_checked_without_a_word_about_it():
     run_checks("brand_new")
@@ -374,6 +375,7 @@ def test_a_batch_of_nothing_but_padding(fnet):
         fnet(torch.zeros(2, 5, dtype=torch.long), torch.zeros(2, 5))
 
 
+@pytest.mark.wide
 def test_the_gradient_of_a_padded_batch_is_that_of_its_rows():
     model = tiny_generator("funnel").double().train()
     text = support_matrix._batch("funnel")

@@ -48,6 +48,7 @@ def nats(text):
 TEXTS = [[0, 0, 0, 0, 1], [2, 0, 2], [1], [0, 2, 2, 2, 2, 1]]
 
 
+@pytest.mark.wide
 def test_the_bound_of_an_exact_denoiser_is_the_probability_of_the_text():
     """The mean of 60 estimates lies within 5 of its standard errors: 6 in 10 million by chance."""
     ids, real = padded([text for text in TEXTS for _ in range(60)])

@@ -142,6 +142,7 @@ def assert_all_at_once(model, rounds, threads=THREADS):
     assert found == [[]] * threads
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(("critic", "self_cond"), KINDS)
 def test_calls_of_every_kind_at_once(critic, self_cond):
     assert_all_at_once(model_of(critic, self_cond), rounds=1, threads=4)

@@ -249,6 +249,7 @@ def learned(kind):
     return model.eval()
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("kind", ["self", pytest.param("separate", marks=pytest.mark.slow)])
 def test_it_learns_to_tell_wrong_from_right(kind):
     model, tokenizer = learned(kind), word_tokenizer()
@@ -379,6 +380,7 @@ def test_parts_take_the_number_format_of_the_denoiser(tmp_path, batch):
         assert model(**batch).critic_loss.dtype == torch.float32
 
 
+@pytest.mark.wide
 def test_a_critic_is_adapted_like_a_denoiser(tmp_path, caplog):
     """ESM's scaling by the share of masks goes, and BigBird's sparse attention."""
     esm = AutoModelForMaskedLM.from_config(tiny_encoder_config("esm"))

@@ -45,6 +45,7 @@ def roles(table):
     }
 
 
+@pytest.mark.wide
 @given(tables())
 @settings(max_examples=40)
 def test_each_id_has_the_part_that_the_table_of_parts_says(table):
@@ -57,6 +58,7 @@ def test_each_id_has_the_part_that_the_table_of_parts_says(table):
     assert set(config.end_token_ids) == end
 
 
+@pytest.mark.wide
 @given(tables())
 @settings(max_examples=25)
 def test_nothing_without_a_text_is_written_and_texts_end(table):
@@ -76,6 +78,7 @@ def test_nothing_without_a_text_is_written_and_texts_end(table):
         assert closing == ([config.pad_token_id] * len(closing) if ended else config.suffix_ids)
 
 
+@pytest.mark.wide
 @given(tables())
 @settings(max_examples=25)
 def test_a_hole_is_filled_with_words_and_never_ends(table):
@@ -92,6 +95,7 @@ def test_a_hole_is_filled_with_words_and_never_ends(table):
     assert set(filled[text.expand_as(filled) == role["mask"]].tolist()) <= role["words"] - {*ends}
 
 
+@pytest.mark.wide
 @given(tables())
 @settings(max_examples=25)
 def test_what_training_labels_can_be_emitted_and_random_tokens_are_words(table):
@@ -118,6 +122,7 @@ def test_what_training_labels_can_be_emitted_and_random_tokens_are_words(table):
     assert drawn <= role["words"]
 
 
+@pytest.mark.wide
 @given(tables())
 @settings(max_examples=10)
 def test_pipelines_show_words_and_nothing_else(table):

@@ -30,6 +30,7 @@ def text(length):
     return torch.tensor([[2, *[4] * (length - 2), 3]])
 
 
+@pytest.mark.wide
 def test_generate_warns_once_of_a_text_beyond_the_longest_trained_one(said):
     model = tiny_model("bert", trained_length=8)
     model.generate(text(8), seed=0)

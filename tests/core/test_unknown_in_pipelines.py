@@ -55,6 +55,7 @@ def test_a_warning_shows_the_words_once(way, caplog):
     assert pipe(blank + "w1 w2 w3", seed=0) == plain
 
 
+@pytest.mark.wide
 def test_an_empty_text_and_one_of_masks_are_known():
     assert pipeline("infilling")("[MASK] {blank:2}")
     assert pipeline("text-generation")("")

@@ -233,6 +233,7 @@ def test_generate_refuses_a_negative_prompt_that_is_mostly_unknown():
     tiny_model().generate(ids, **guided, max_unknown_share=1)
 
 
+@pytest.mark.wide
 def test_generate_warns_once_and_writes_what_it_wrote(caplog):
     model = tiny_model()
     written = model.generate(torch.tensor([[2, 7, 1, 3], [2, 7, 1, 3]]), max_new_tokens=3, seed=0)

@@ -126,6 +126,7 @@ class Opened:
         return exec, ("import sys; sys._opened_by_test = True",)
 
 
+@pytest.mark.wide
 def test_the_encoder_is_read_as_tensors_and_no_pickle_is_opened(package):
     """Beside the weights that the package has lie arguments of its training, pickled."""
     folder = package / "trained_models" / "AntiBERTy_md_smooth"

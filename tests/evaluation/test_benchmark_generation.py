@@ -95,6 +95,7 @@ def test_a_floor_of_its_own_has_the_ratio_1():
     assert found[0]["ratio_quartiles"] == found[2]["ratio_quartiles"] == [1, 1, 1]
 
 
+@pytest.mark.wide
 def test_blocks_with_a_cache_read_fewer_tokens(monkeypatch):
     monkeypatch.setitem(works._IN_BLOCKS, "block_length", 8)
     sizes = replace(TINY, length=32, steps=32)

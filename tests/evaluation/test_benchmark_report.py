@@ -88,6 +88,7 @@ def test_the_short_table_has_the_first_cells_alone():
     assert "two" not in told
 
 
+@pytest.mark.wide
 def test_what_was_not_measured_is_said():
     empty = {**figures(), "generation": [], "growth": [], "training": []}
     assert whole_report(empty).count("Nothing was measured.") == 4
@@ -95,6 +96,7 @@ def test_what_was_not_measured_is_said():
         draw_report(empty, None)
 
 
+@pytest.mark.wide
 def test_the_picture_has_a_panel_for_each_cell_and_growth(tmp_path):
     path = draw_report(figures(), tmp_path / "a.png")
     assert path.read_bytes().startswith(b"\x89PNG")

@@ -30,6 +30,7 @@ from tests.support.tiny import TableModel, tiny_config, tiny_model
 from tests.support.tiny import word_tokenizer as tiny_tokenizer
 
 
+@pytest.mark.wide
 def test_nelbo_is_the_mean_over_the_orders_within_its_standard_errors():
     """All 81 texts of length 4. The seed is fixed; another raises a false alarm with odds of 0.5 %
     for one of the 81 texts, and 6e-5 for their mean."""
@@ -44,6 +45,7 @@ def test_nelbo_is_the_mean_over_the_orders_within_its_standard_errors():
     assert found.nats_per_token_std_error < 0.01 * mean  # power
 
 
+@pytest.mark.wide
 def test_the_expectation_of_nelbo_is_at_least_the_negative_log_likelihood():
     """By enumeration for all texts, with equality for the conditionals of a joint law.
 
@@ -178,6 +180,7 @@ def test_results_come_in_the_order_of_the_texts(tokenizer, batch_size, kind):
     assert found.nats_per_token == pytest.approx(math.log(3))
 
 
+@pytest.mark.wide
 def test_evaluation_over_a_data_set_is_the_bound_of_every_text(tokenizer):
     """False alarm: 7 times 6e-5."""
     denoiser = TableDenoiser.inconsistent(lengths=[1, 2, 3, 4], framed=True)

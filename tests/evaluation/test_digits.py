@@ -27,6 +27,7 @@ def test_digits_are_rows_of_64_shades():
     assert middle[digits == 0].mean() < 4 < 12 < middle[digits == 1].mean()
 
 
+@pytest.mark.wide
 def test_the_classifier_reads_real_digits_it_has_not_seen():
     pixels, digits = load_digits()
     read = DigitClassifier(pixels[:1400], digits[:1400])(pixels[1400:])

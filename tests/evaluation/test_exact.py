@@ -21,6 +21,7 @@ from tests.support.table_texts import TEXT, ids, keyed
 from tests.support.tiny import tiny_model
 
 
+@pytest.mark.wide
 def test_summing_over_subsets_is_the_mean_over_all_orders():
     denoiser, texts = TableDenoiser.inconsistent(), all_texts(3, 4)
     found = exact_likelihood(denoiser, ids(*texts), batch_size=7)

@@ -34,6 +34,7 @@ def check(items, samples):
                 assert p_value(figures, samples) > FALSE_ALARM / len(every_sampler(items)), options
 
 
+@pytest.mark.wide
 def test_every_order_and_pace_is_right_as_often_as_its_closed_form():
     check(items=4, samples=100)
 

@@ -60,6 +60,7 @@ def test_a_long_part_is_estimated_about_its_bound():
     assert abs(estimate.nats - true.nats) < 5 * estimate.std_error
 
 
+@pytest.mark.wide
 def test_batch_size_and_neighbours_change_nothing():
     model = tiny_model().double()
     alone = [part_costs(model, [one], [key])[0] for one, key in zip(EXAMPLES, KEYS, strict=True)]
@@ -69,6 +70,7 @@ def test_batch_size_and_neighbours_change_nothing():
             assert one == pytest.approx(other, rel=1e-10)
 
 
+@pytest.mark.wide
 def test_under_one_key_parts_of_one_length_meet_the_same_masks():
     """A text beside itself with another token in front: the masks of the part are the same."""
     denoiser = TableDenoiser.context_free([0.2, 0.3, 0.5], [8, 9])

@@ -40,6 +40,7 @@ def test_samplers_that_differ_in_their_speed_alone_share_a_curve():
     }
 
 
+@pytest.mark.wide
 def test_a_line_of_panels_for_each_model_and_one_look_per_sampler(monkeypatch, tmp_path):
     figure_class = pytest.importorskip("matplotlib.figure").Figure
     drawn = []

@@ -34,6 +34,7 @@ def test_the_shares_of_a_sequence_are_those_of_its_tokens(denoiser, tokenizer):
     assert float(found.shares.sum()) == pytest.approx(found.bound)
 
 
+@pytest.mark.wide
 def test_maskings_are_drawn_until_the_error_asked_for(denoiser, tokenizer):
     """5 standard errors: false alarm 6e-7."""
     (rough,) = score(denoiser, [TEXT], tokenizer, std_error=9.0)
@@ -44,6 +45,7 @@ def test_maskings_are_drawn_until_the_error_asked_for(denoiser, tokenizer):
     assert abs(fine.bound - bound(denoiser, IDS)) < 5 * fine.std_error
 
 
+@pytest.mark.wide
 def test_the_error_told_is_the_spread_over_seeds(denoiser, tokenizer):
     """Over 40 seeds the told variance is the true one within a factor of
     2.5, four standard errors of the logarithm: false alarm 1e-4."""
@@ -53,12 +55,14 @@ def test_the_error_told_is_the_spread_over_seeds(denoiser, tokenizer):
     assert 0.4 < float(told / spread) < 2.5
 
 
+@pytest.mark.wide
 def test_a_sequence_has_its_score_alone_and_beside_others(denoiser, tokenizer):
     together = score(denoiser, ["b a c a", TEXT], tokenizer, batch_size=3)
     (alone,) = score(denoiser, [TEXT], tokenizer, batch_size=1)
     assert together[1].bound == pytest.approx(alone.bound, rel=1e-12)
 
 
+@pytest.mark.wide
 def test_a_mutant_is_scored_in_pairs_under_common_masks(denoiser, tokenizer):
     (found,) = score_mutants(
         denoiser, TEXT, [MUTANT], tokenizer, std_error=0.1, max_maskings=32_000

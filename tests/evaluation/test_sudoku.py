@@ -58,6 +58,7 @@ def test_lines_columns_and_boxes_are_the_groups():
     assert torch.equal(groups_of(9).flatten().bincount(), torch.full((81,), 3))
 
 
+@pytest.mark.wide
 def test_every_small_grid_may_be_drawn_and_a_seed_decides_which():
     first, again, other = (
         random_grids(4, 200, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)

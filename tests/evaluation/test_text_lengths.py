@@ -12,6 +12,7 @@ from tests.support.tiny import tiny_config
 SAMPLES = st.lists(st.integers(1, 9), min_size=1, max_size=30)
 
 
+@pytest.mark.wide
 @given(SAMPLES, SAMPLES)
 def test_the_distance_is_that_of_kolmogorov_and_smirnov(one, other):
     found = length_distance(one, other)

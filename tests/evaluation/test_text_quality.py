@@ -93,6 +93,7 @@ def test_the_table_has_a_column_for_what_was_measured():
     assert second == "| 8 1.0 | 8 | 30 | 3 | 0.5 |"
 
 
+@pytest.mark.wide
 def test_pictures_have_a_curve_for_each_setting(tmp_path, monkeypatch):
     figure_class = pytest.importorskip("matplotlib.figure").Figure
     drawn = []

@@ -72,6 +72,7 @@ def test_copies_by_hand():
 _TEXTS = st.lists(st.text("abc", max_size=9), min_size=1, max_size=6)
 
 
+@pytest.mark.wide
 @settings(max_examples=60, deadline=None)
 @given(_TEXTS, _TEXTS)
 def test_the_longest_copy_is_what_a_search_through_all_substrings_finds(texts, train):

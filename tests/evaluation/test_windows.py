@@ -24,6 +24,7 @@ def test_every_token_is_judged_once_with_what_fits_before_it(num_tokens, stride)
         assert first == 0 or first - start >= 4 - stride
 
 
+@pytest.mark.wide
 def test_the_bound_of_a_long_text_is_the_sum_of_its_pieces():
     """By enumeration; 6 tokens in windows of 4 that move by 2. 5 standard errors: 6e-7."""
     denoiser, text = TableDenoiser.inconsistent(framed=True), (0, 2, 1, 1, 0, 2)

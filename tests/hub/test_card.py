@@ -212,6 +212,7 @@ def code_blocks(markdown):
     return blocks
 
 
+@pytest.mark.wide
 @settings(max_examples=30)
 @given(st.lists(st.text(alphabet="a`~ \n[", min_size=1), min_size=1, max_size=3))
 @example(["```text\nno end", "`", "````"])
@@ -241,6 +242,7 @@ def test_examples_of_any_text_are_valid_python(text):
     assert options == [f"me/{text}"] * 2
 
 
+@pytest.mark.wide
 def test_the_snippet_runs_on_a_saved_model(tmp_path, monkeypatch):
     tiny_model().save_pretrained(tmp_path / "model")
     word_tokenizer().save_pretrained(tmp_path / "model")
@@ -269,6 +271,7 @@ def test_the_template_in_the_folder_of_cards_is_the_one_the_package_ships():
     assert (ROOT / "model_cards" / "template.md").read_text() == shipped.read_text()
 
 
+@pytest.mark.wide
 @settings(max_examples=30)
 @given(st.text(), st.one_of(st.none(), st.text()), st.booleans())
 @example("a/b", None, True)

@@ -10,6 +10,7 @@ from hf_maskgit.hub.reloading import answers_in_a_fresh_process, answers_of, dif
 from tests.support.tiny import tiny_model, word_tokenizer
 
 
+@pytest.mark.wide
 def test_every_change_of_a_model_shows_in_its_answers():
     tokenizer = word_tokenizer()
     answers = answers_of(tiny_model(), tokenizer)

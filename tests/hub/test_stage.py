@@ -20,6 +20,7 @@ from tests.support.tiny import tiny_model, word_tokenizer
 pytestmark = pytest.mark.usefixtures("_nobody_is_logged_in")
 
 
+@pytest.mark.wide
 def test_a_model_that_changes_on_the_way_is_not_pushed(folder, tmp_path, monkeypatch, no_process):
     answers = hub.answers_in_a_fresh_process
     changed = lambda *args, **kwargs: {**answers(*args, **kwargs), "the logits": "others"}  # noqa: E731
@@ -37,6 +38,7 @@ def test_a_process_that_fails_is_told_in_its_last_words(folder, tmp_path, monkey
         stage(Push(folder=folder, repo_id="me/verses"), tmp_path)
 
 
+@pytest.mark.wide
 def test_options_that_change_what_generate_returns_are_no_obstacle(tmp_path, no_process):
     here, staged = tmp_path / "here", tmp_path / "staged"
     staged.mkdir()
@@ -57,6 +59,7 @@ def test_a_push_at_the_end_of_training_says_how_to_push_later(folder, no_process
         publish(push)
 
 
+@pytest.mark.wide
 def test_a_missing_card_is_made_and_what_it_lacks_is_said(folder, tmp_path, no_process, caplog):
     stage(Push(folder=folder, repo_id="me/verses"), tmp_path)
     said = [record.getMessage() for record in caplog.records]
@@ -68,6 +71,7 @@ def test_a_missing_card_is_made_and_what_it_lacks_is_said(folder, tmp_path, no_p
     assert not (folder / "README.md").exists()
 
 
+@pytest.mark.wide
 def test_the_card_of_the_training_is_sent_with_the_new_address(tmp_path, no_process, caplog):
     here, staged = tmp_path / "here", tmp_path / "staged"
     staged.mkdir()
@@ -94,6 +98,7 @@ def test_the_card_of_the_training_is_sent_with_the_new_address(tmp_path, no_proc
     assert again.strip() == expected.strip()
 
 
+@pytest.mark.wide
 def test_the_picture_that_the_card_shows_is_sent_if_it_is_one(tmp_path, no_process):
     here, secret = tmp_path / "here", tmp_path / "secret.png"
     tiny_model().save_pretrained(here)
@@ -134,6 +139,7 @@ def test_the_picture_that_the_card_shows_is_sent_if_it_is_one(tmp_path, no_proce
     assert not is_sent(), "it lies elsewhere"
 
 
+@pytest.mark.wide
 def test_adapters_beside_a_model_are_sent_or_refused(folder, tmp_path, no_process):
     own = shutil.copytree(folder, tmp_path / "own")
     adapter, push = own / "adapter", Push(folder=own, repo_id="me/verses")

@@ -171,6 +171,7 @@ def test_pipelines_spring_no_trap(trapped, sprung, task, monkeypatch):
     assert not sprung.exists()
 
 
+@pytest.mark.wide
 def test_scripts_spring_no_trap(trapped, sprung, tmp_path, capsys):
     (tmp_path / "texts.txt").write_text("w1 w2 w3\nw4 w5\n")
     generate.main(["--model", ".", "--text", "w1 [MASK]"])
@@ -187,6 +188,7 @@ def in_this_process(folder, *, with_package):
     return hub.answers_of(model, tokenizer)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("with_code", [False, True])
 def test_a_push_springs_no_trap_and_sends_none(bare, sprung, tmp_path, with_code, monkeypatch):
     monkeypatch.setattr(hub, "answers_in_a_fresh_process", in_this_process)
@@ -206,6 +208,7 @@ def test_a_push_springs_no_trap_and_sends_none(bare, sprung, tmp_path, with_code
     assert ("auto_map" in (staged / "config.json").read_text()) == with_code
 
 
+@pytest.mark.wide
 def test_a_push_says_what_it_left_out(bare, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(hub, "answers_in_a_fresh_process", in_this_process)
     (tmp_path / "staged").mkdir()
@@ -250,6 +253,7 @@ def test_code_of_others_is_found(tmp_path, name, content, finding):
     assert finding in found
 
 
+@pytest.mark.wide
 def test_code_that_got_into_a_staged_folder_stops_the_push(folder, tmp_path, monkeypatch):
     def saved(self, path, *args, **kwargs):
         (path / "own.py").write_text("x = 1")

@@ -28,6 +28,7 @@ def test_the_card_tells_stored_options_from_those_of_the_library():
     assert said.endswith("`order='random'`, `temperature=0.7`, `anneal_temperature=False`.")
 
 
+@pytest.mark.wide
 def test_samples_are_no_longer_than_what_was_learned_from(loop, caplog):
     model = loop.accelerator.unwrap_model(loop.model)
     longest = model.config.trained_length - 2  # without the framing
@@ -50,6 +51,7 @@ def loop(tmp_path):
     return loop
 
 
+@pytest.mark.wide
 def test_a_card_says_what_options_and_run_say(loop, tmp_path):
     model_options = ModelArguments(encoder="some-owner/encoder", revision="v2")
     (tmp_path / "texts.txt").write_text("w1")
@@ -83,6 +85,7 @@ def test_a_card_says_what_options_and_run_say(loop, tmp_path):
     assert "are under `mit`" in card.license_note
 
 
+@pytest.mark.wide
 def test_a_card_says_how_many_words_are_unknown(loop):
     model_options = ModelArguments(encoder="owner/encoder")
     data_options = DataArguments(dataset="owner/texts")
@@ -116,6 +119,7 @@ def test_names_on_the_hub_are_told_from_files_and_addresses(tmp_path):
         assert "/" not in training_card.public_name(private)
 
 
+@pytest.mark.wide
 def test_an_option_that_was_changed_is_on_the_card(loop, tmp_path):
     """Whichever it is: no list of them has to be kept."""
     (tmp_path / "texts.txt").write_text("w1")
@@ -137,6 +141,7 @@ def test_an_option_that_was_changed_is_on_the_card(loop, tmp_path):
     assert str(tmp_path) not in shown
 
 
+@pytest.mark.wide
 def test_the_card_says_how_many_tokens_were_seen_and_which_bound_was_the_lowest(loop, tmp_path):
     given = (ModelArguments(encoder="o/e"), DataArguments(dataset="o/texts"), loop.options)
     lines = log_lines(tmp_path / "run")

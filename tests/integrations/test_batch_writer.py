@@ -38,6 +38,7 @@ def test_datasets_map_writes_what_the_script_writes(saved, by_script, batch_size
     assert written.column_names == ["text", "id", "output"]
 
 
+@pytest.mark.wide
 def test_by_rank_alone_or_not_even_that_equal_texts_become_equal(saved, by_script):
     rows = datasets.Dataset.from_dict({"text": TEXTS})
     writer = BatchWriter(saved, **OPTIONS)

@@ -71,6 +71,7 @@ def test_the_probabilities_of_all_continuations_sum_to_one(saved, length):
     assert greedy == [tuple(word_tokenizer().convert_ids_to_tokens(written[0, 2:-1]))]
 
 
+@pytest.mark.wide
 def test_batch_size_order_and_company_change_no_figure(saved):
     context = " ".join(WORDS[:9])
     asked = [request(context, " ".join(["", *WORDS[i : i + 9]]), doc_id=i) for i in (0, 6)]
@@ -93,6 +94,7 @@ def test_estimates_tell_their_error(saved, caplog):
     assert "1 of 2 bounds are estimated, with a standard error of" in caplog.text
 
 
+@pytest.mark.wide
 def test_rolling_is_the_bound_of_the_whole_text_by_windows(saved):
     (short,) = made(saved).loglikelihood_rolling([request("w1 w2 w3")])
     assert short == pytest.approx(-float(exactly(saved, "w1 w2 w3", 3).bound_nats), abs=1e-4)
@@ -104,6 +106,7 @@ def test_rolling_is_the_bound_of_the_whole_text_by_windows(saved):
     assert long == pytest.approx(-sum(float(one.bound_nats) for one in by_hand), abs=1e-4)
 
 
+@pytest.mark.wide
 def test_long_contexts_lose_their_beginning_and_long_continuations_are_cut_in_windows(
     saved, caplog
 ):
@@ -185,6 +188,7 @@ class TestGenerating:
     def _harness(self):
         pytest.importorskip("lm_eval", reason="the lm-evaluation-harness is not installed")
 
+    @pytest.mark.wide
     def test_contexts_are_continued_as_generate_does(self, saved):
         model = made(saved, batch_size=2)
         options = {"until": [], "max_gen_toks": 4, "steps": 4}
@@ -205,6 +209,7 @@ class TestGenerating:
         (text,) = model.generate_until([request(context, {"until": stop, "max_gen_toks": 6})])
         assert text == whole[: whole.index(stop)]
 
+    @pytest.mark.wide
     def test_draws_differ_by_repeat_and_seed_and_by_nothing_else(self, saved):
         options = {"until": [], "max_gen_toks": 8, "do_sample": True, "temperature": 1.0}
         asked = [request("w1 w2", options), request("w3", options), request("w1 w2", options)]

@@ -62,6 +62,7 @@ class _Parser:
         return self.chain(0) and not self.tokens[self.place] and not self.open
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("attached", [False, True])
 def test_a_text_belongs_to_the_pattern_as_the_grammar_says(attached):
     pattern = TokenPattern(smiles_automaton(ALPHABET, 1, (1, 2), attached))

@@ -70,6 +70,7 @@ def whole(model, tmp_path_factory):
     return bytes_of(folder), len(writer.batches)
 
 
+@pytest.mark.wide
 def test_every_row_is_there_once_in_order_with_what_generate_gives_it_alone(model, whole):
     lines = b"".join(content for name, content in sorted(whole[0].items()) if "part" in name)
     found = [json.loads(line) for line in lines.decode().splitlines()]
@@ -83,6 +84,7 @@ def test_every_row_is_there_once_in_order_with_what_generate_gives_it_alone(mode
         assert line == {**row, "sample": 0, "seed": seed, "output": output}
 
 
+@pytest.mark.wide
 def test_texts_of_a_batch_are_of_one_kind_and_of_like_length(model, tmp_path):
     _, writer, job = parts(tmp_path, model)
     job.write(0, 1)
@@ -102,6 +104,7 @@ def test_texts_of_a_batch_are_of_one_kind_and_of_like_length(model, tmp_path):
     assert padding < sum(max(batch) - n for batch in sizes for n in batch)
 
 
+@pytest.mark.wide
 def test_who_is_killed_before_any_batch_goes_on_where_it_was(model, whole, tmp_path):
     content, count = whole
     for dies_before in range(0, count, 4):

@@ -26,6 +26,7 @@ def tiny_cells(monkeypatch):
     monkeypatch.setattr(loops, "QUICK_CELLS", (loops.Cell("runs", TINY, loops.ALL[:2]),))
 
 
+@pytest.mark.wide
 def test_it_measures_prints_and_writes(tmp_path, capsys):
     output, picture = tmp_path / "speed.json", tmp_path / "speed.png"
     words = ["--quick", "--output_file", str(output), "--plot_file", str(picture)]
@@ -42,6 +43,7 @@ def test_it_measures_prints_and_writes(tmp_path, capsys):
     assert found["rounds"] == 2
 
 
+@pytest.mark.wide
 def test_a_run_that_was_ended_goes_on(tmp_path, monkeypatch):
     """What is there is kept to the letter, and what is missing is measured."""
     output = tmp_path / "speed.json"

@@ -14,6 +14,7 @@ from tests.support.tiny import tiny_model
 SMALL = ["--length", "8", "--steps", "4", "--num_texts", "3", "--block_lengths", "4"]
 
 
+@pytest.mark.wide
 def test_a_row_for_every_cache_and_block_length(saved, tmp_path, capsys):
     output = tmp_path / "found.json"
     found = script.main(
@@ -44,6 +45,7 @@ def test_a_row_for_every_cache_and_block_length(saved, tmp_path, capsys):
     assert exact["nats_per_token"] == plain["nats_per_token"]
 
 
+@pytest.mark.wide
 def test_the_figures_are_those_of_the_texts():
     model, text = tiny_model().double(), torch.tensor([[2, *[4] * 9, 3]])
     options = {"block_length": 3, "steps": 9, "anneal_temperature": False}

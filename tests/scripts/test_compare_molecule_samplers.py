@@ -49,6 +49,7 @@ def test_every_sampler_writes_and_is_measured_by_rdkit(model, tmp_path, capsys):
     assert [one["passes"] for one in stored] == [one["passes"] for one in found]
 
 
+@pytest.mark.wide
 def test_a_call_that_was_cut_off_goes_on_and_more_samplers_may_be_asked_for(model, tmp_path):
     whole = run(model, tmp_path / "whole", "--samplers", SAMPLERS, "--passes", "2")
     run(model, tmp_path / "cut", "--samplers", '[{"order": "random"}]', "--passes", "2")

@@ -18,6 +18,7 @@ def run(saved, patterns, *asked, text=TEXT):
     )
 
 
+@pytest.mark.wide
 def test_three_rows_of_texts_of_the_same_lengths(saved, tmp_path, capsys):
     Pattern.from_choices(["w6", "w7"], AutoTokenizer.from_pretrained(saved)).save(tmp_path / "y")
     patterns = f'{{"x": "w[345]( w[345])?", "y": "@{tmp_path / "y"}"}}'
@@ -35,6 +36,7 @@ def test_three_rows_of_texts_of_the_same_lengths(saved, tmp_path, capsys):
     assert len({line.count("|") for line in table}) == 1
 
 
+@pytest.mark.wide
 def test_readers_read(saved, monkeypatch):
     with_json = run(saved, '{"x": "w[345]"}', "--reader", "json", text="w1 {x:1}")
     assert with_json[2].read == 0  # words are no JSON

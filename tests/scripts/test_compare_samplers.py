@@ -10,6 +10,7 @@ from scripts import compare_samplers
 TEXTS = ["--text", "w1 [MASK] [MASK] w2", "--num_texts", "2", "--passes", "2"]
 
 
+@pytest.mark.wide
 def test_a_row_for_every_sampler_and_number_of_passes(saved, tmp_path, capsys):
     (tmp_path / "texts.txt").write_text("w1 [MASK] w3\n\n[MASK] [MASK] [MASK]\n")
     output = tmp_path / "found.json"
@@ -41,6 +42,7 @@ def test_a_row_for_every_sampler_and_number_of_passes(saved, tmp_path, capsys):
         assert all(text.startswith("w1 ") and text.endswith(" w3") for text in first)
 
 
+@pytest.mark.wide
 def test_the_default_list_has_the_defaults_first(saved, capsys):
     compare_samplers.main(["--model", saved, *TEXTS])
     rows = capsys.readouterr().out.splitlines()[2:]
@@ -48,6 +50,7 @@ def test_the_default_list_has_the_defaults_first(saved, capsys):
     assert rows[0].startswith("| the defaults | 2.0 (0.0) | ")
 
 
+@pytest.mark.wide
 def test_a_pace_that_takes_what_it_needs_is_asked_once_and_all_is_drawn(saved, tmp_path):
     pytest.importorskip("matplotlib")
     words = ["--model", saved, *TEXTS[:2], "--num_texts", "3", "--passes", "1", "2"]

@@ -23,6 +23,7 @@ def texts(tmp_path_factory):
     return str(folder)
 
 
+@pytest.mark.wide
 def test_all_ways_stand_side_by_side_and_further_updates_go_on(texts, tmp_path, capsys):
     pytest.importorskip("x_transformers")
     options = [*SMALL, "--dataset", texts, "--output_dir", str(tmp_path / "runs")]

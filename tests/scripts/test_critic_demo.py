@@ -26,6 +26,7 @@ def demo_dir(tmp_path):
     return folder
 
 
+@pytest.mark.wide
 @pytest.mark.usefixtures("_untouched_libraries")
 def test_the_whole_story_in_little(tmp_path, demo_dir, capsys):
     out = tmp_path / "out"

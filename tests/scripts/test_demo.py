@@ -20,6 +20,7 @@ def verses():
     return demo.load_verses()
 
 
+@pytest.mark.wide
 def test_the_verses_are_those_of_the_king_james_bible(verses):
     """31,102 verses in 1,189 chapters, without the brackets of the typesetting."""
     assert len(verses) == 31_102
@@ -31,6 +32,7 @@ def test_the_verses_are_those_of_the_king_james_bible(verses):
     assert not any(re.search(r"[\[\]<>\n]", text) for text in verses["text"])
 
 
+@pytest.mark.wide
 def test_no_chapter_is_on_both_sides_and_no_verse_is_lost(verses):
     parts, other = (demo.split_verses(verses, seed) for seed in (0, 1))
     held_out = set(parts["validation"]["chapter"])

@@ -52,6 +52,7 @@ def test_every_loop_is_filled_and_shown(capsys):
     assert "times as long" not in printed
 
 
+@pytest.mark.wide
 @pytest.mark.usefixtures("_tiny")
 def test_a_slow_machine_is_told_of_in_time(monkeypatch, capsys):
     monkeypatch.setattr(demo_antibody, "IDLE_SECONDS", 1e-9)

@@ -31,6 +31,7 @@ def run(model, folder, *more, number=12):
     return design_molecules.main([*words, *more])
 
 
+@pytest.mark.wide
 def test_all_designs_are_valid_different_and_keep_their_scaffold(model, tmp_path, capsys):
     (tmp_path / "known.txt").write_text("CC1CCC1\nNC1CCC1\nOC1CCC1\n")
     figures = run(model, tmp_path / "out", "--known", str(tmp_path / "known.txt"))
@@ -64,6 +65,7 @@ def test_the_scaffolds_of_the_description_can_be_filled():
         assert 1 <= prod(map(len, ranges)) <= MOST_CANDIDATES, scaffold
 
 
+@pytest.mark.wide
 def test_a_call_that_was_cut_off_goes_on_to_the_same_designs(model, tmp_path):
     run(model, tmp_path / "whole")
     run(model, tmp_path / "cut", number=3)

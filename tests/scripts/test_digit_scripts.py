@@ -36,6 +36,7 @@ def test_a_share_lies_between_0_and_1():
         prepare_digits.DigitOptions(validation_fraction=1.0)
 
 
+@pytest.mark.wide
 def test_pictures_and_figures_of_a_generator(images, tmp_path, capsys):
     model = save_generator_of_ids(tmp_path / "model", 27, 65)
     output = tmp_path / "evaluation"

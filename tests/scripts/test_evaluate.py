@@ -14,6 +14,7 @@ from tests.support.tiny import tiny_model, word_tokenizer
 from tests.support.tiny_training import repeated_symbols, words
 
 
+@pytest.mark.wide
 def test_measuring_agrees_with_the_library(saved, tmp_path, capsys):
     texts = repeated_symbols(12)
     (tmp_path / "texts.txt").write_text("\n".join(texts))
@@ -38,6 +39,7 @@ def test_measuring_agrees_with_the_library(saved, tmp_path, capsys):
     assert again["nats_per_token"] == figures["nats_per_token"]
 
 
+@pytest.mark.wide
 def test_a_model_that_ends_its_texts_is_measured_with_their_ends(saved, tmp_path, capsys):
     """Texts of 3 and 5 words in a window of 8 tokens, 2 of which frame it: 6 to judge in each."""
     model = MaskGitForMaskedLM.from_pretrained(saved)
@@ -80,6 +82,7 @@ def test_measuring_says_what_was_cut_and_left_out(saved, tmp_path):
         evaluate.main([*options, "--max_length=65"])
 
 
+@pytest.mark.wide
 def test_measuring_says_how_many_words_are_unknown(saved, tmp_path, caplog):
     (tmp_path / "texts.txt").write_text("w1 w2 zz\nw3\nqq w4 w5 w6")
     options = ["--model", saved, "--dataset", str(tmp_path / "texts.txt"), "--num_samples=4"]
@@ -100,6 +103,7 @@ def tokenizer():
     return word_tokenizer()
 
 
+@pytest.mark.wide
 def test_the_script_measures_both_bounds_and_the_critic(tmp_path, tokenizer, capsys):
     model = tiny_model(self_cond=True, token_critic="self")
     torch.nn.init.normal_(model.self_conditioning.weight)
@@ -137,6 +141,7 @@ def _options(saved, tmp_path, texts, name="texts.txt"):
     return ["--model", saved, "--dataset", str(tmp_path / name), "--num_samples", "4"]
 
 
+@pytest.mark.wide
 def test_the_corpus_has_its_errors_and_its_characters(saved, tmp_path):
     options = _options(saved, tmp_path, ["w1 w2 w3", "w4 w5", "w6"])
     found = evaluate.main([*options, "--per_character"])
@@ -163,6 +168,7 @@ def test_only_completions_are_judged_where_rows_have_prompts(saved, tmp_path):
     assert bits == pytest.approx(found["bits_per_token"] * 4 / 10)
 
 
+@pytest.mark.wide
 def test_characters_are_refused_where_they_are_not_those_of_the_texts(saved, tmp_path):
     with pytest.raises(ValueError, match="the tokens of 'w1  w2' read 'w1 w2'"):
         evaluate.main([*_options(saved, tmp_path, ["w1  w2", "w3"]), "--per_character"])
@@ -189,6 +195,7 @@ def test_options_that_do_not_go_together_are_refused(words_, told, saved, capsys
     assert told in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.wide
 def test_a_baseline_is_met_with_the_same_masks(saved, tmp_path):
     other = tiny_model()
     torch.nn.init.normal_(next(other.parameters()), std=0.5)
@@ -207,6 +214,7 @@ def test_a_baseline_is_met_with_the_same_masks(saved, tmp_path):
     assert back["std_error"] == pytest.approx(found["difference"]["nats_per_token"]["std_error"])
 
 
+@pytest.mark.wide
 def test_a_baseline_that_reads_other_tokens_is_refused(saved, tmp_path):
     other = tiny_model()
     other.save_pretrained(tmp_path / "other")
@@ -216,6 +224,7 @@ def test_a_baseline_that_reads_other_tokens_is_refused(saved, tmp_path):
         evaluate.main([*options, "--baseline", str(tmp_path / "other")])
 
 
+@pytest.mark.wide
 def test_the_reliability_of_confidences_is_told_and_drawn(saved, tmp_path):
     options = _options(saved, tmp_path, repeated_symbols(20))
     picture = tmp_path / "reliability.png"

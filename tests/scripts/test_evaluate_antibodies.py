@@ -39,6 +39,7 @@ def run(folder, *more):
     return evaluate_antibodies.main([*words, *more])
 
 
+@pytest.mark.wide
 @pytest.mark.usefixtures("packages")
 def test_everything_is_measured_kept_and_printed(tmp_path, capsys):
     figures = run(tmp_path)
@@ -76,6 +77,7 @@ def test_everything_is_measured_kept_and_printed(tmp_path, capsys):
     assert "| real, heavy | 1.000 ± 0.000 | 1.000 ± 0.000 |" in printed
 
 
+@pytest.mark.wide
 @pytest.mark.usefixtures("packages")
 def test_what_is_written_does_not_depend_on_the_batch_size_and_follows_the_seed(tmp_path):
     few, many = (run(tmp_path / size, "--batch_size", size) for size in ("3", "32"))

@@ -42,6 +42,7 @@ def run(model, folder, *more):
     return evaluate_molecules.main(words)
 
 
+@pytest.mark.wide
 def test_a_call_that_was_cut_off_goes_on_to_the_same_molecules(model, tmp_path, measured, capsys):
     run(model, tmp_path / "whole", "--num_molecules", "10")
     whole = (tmp_path / "whole/molecules.smi").read_text()
@@ -69,6 +70,7 @@ def test_decoding_that_is_no_object_is_refused(model, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.wide
 def test_molecules_may_be_well_formed_alone(tmp_path, measured):
     torch.manual_seed(0)
     model = model_for(molecule_tokenizer())

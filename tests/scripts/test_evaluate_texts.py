@@ -20,6 +20,7 @@ def real(tmp_path):
     return str(path)
 
 
+@pytest.mark.wide
 def test_rows_for_real_texts_files_and_every_setting(saved, real, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     tokenizer = AutoTokenizer.from_pretrained(saved)

@@ -54,6 +54,7 @@ def test_every_script_names_its_options_in_help(capsys):
         assert "--help lists all options" in capsys.readouterr().out
 
 
+@pytest.mark.wide
 def test_an_encoder_is_taken_by_every_script_that_takes_a_generator(tmp_path, capsys):
     """And gives what the same encoder gives once it was wrapped and saved."""
     encoder, wrapped = tmp_path / "encoder", tmp_path / "wrapped"

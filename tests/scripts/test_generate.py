@@ -32,6 +32,7 @@ def test_prompts_are_continued_and_masks_filled(saved, capsys):
     assert set(words) <= set(WORDS)
 
 
+@pytest.mark.wide
 def test_a_sample_does_not_depend_on_the_batch_it_was_written_in(saved, tmp_path, capsys):
     rows = ["w1", "w2 [MASK] w3", "w4 w5 w6", "[MASK] w7", "w8 [MASK] [MASK]"]
     (tmp_path / "prompts.txt").write_text("\n".join(rows))
@@ -44,6 +45,7 @@ def test_a_sample_does_not_depend_on_the_batch_it_was_written_in(saved, tmp_path
     assert other != alone
 
 
+@pytest.mark.wide
 def test_every_text_may_have_a_number_of_new_tokens_of_its_own(saved, capsys):
     texts = ("--text", "w1 w2", "w3", "w4 [MASK]", "--num_samples", "2")
     options = ("--model", saved, *texts, "--options", '{"suppress_tokens": [3]}')
@@ -56,6 +58,7 @@ def test_every_text_may_have_a_number_of_new_tokens_of_its_own(saved, capsys):
         lines_of(capsys, *options, "--max_new_tokens", "2", "5")
 
 
+@pytest.mark.wide
 def test_json_lines_tell_how_each_text_came_about(saved, tmp_path):
     file = tmp_path / "out.jsonl"
     options = ["--model", saved, "--output_format", "jsonl", "--output_file", str(file)]
@@ -88,6 +91,7 @@ def test_the_writers_mistakes_are_named(saved, tmp_path, capsys):
     assert "`num_samples` must be at least 1, got 0" in capsys.readouterr().err
 
 
+@pytest.mark.wide
 def test_texts_the_tokenizer_does_not_know(saved, tmp_path, capsys, caplog):
     output = tmp_path / "out.txt"
     output.write_text("kept")
@@ -106,6 +110,7 @@ def test_texts_the_tokenizer_does_not_know(saved, tmp_path, capsys, caplog):
     assert "does not know 1 of the 4 words of the texts (25 %), such as 'zz': the model" in told
 
 
+@pytest.mark.wide
 def test_a_sampler_is_chosen_by_its_parts_or_by_its_name(saved, capsys):
     start = ("--model", saved, "--text", "w1", "--max_new_tokens", "6")
     by_parts = lines_of(capsys, *start, "--pace", "ancestral", "--anneal_temperature", "false")
@@ -115,6 +120,7 @@ def test_a_sampler_is_chosen_by_its_parts_or_by_its_name(saved, capsys):
     assert lines_of(capsys, *start, "--preset", "p2", "--block_length", "3", "--steps", "6")
 
 
+@pytest.mark.wide
 def test_a_continued_text_ends_at_a_stop_string(saved, capsys):
     start = ("--model", saved, "--text", "w1", "--max_new_tokens", "12", "--seed", "3")
     (whole,) = lines_of(capsys, *start)
@@ -131,6 +137,7 @@ def test_a_decoding_option_that_is_given_twice(saved):
         generate.main(["--model", saved, "--options", "steps=4"])
 
 
+@pytest.mark.wide
 def test_several_samples_of_a_sampler_that_draws_nothing(saved, tmp_path, capsys):
     """As in `generate`: refused where the call says so, and drawn whatever the model stores."""
     output = tmp_path / "out.txt"
@@ -147,6 +154,7 @@ def test_several_samples_of_a_sampler_that_draws_nothing(saved, tmp_path, capsys
     assert len(set(written)) > 1
 
 
+@pytest.mark.wide
 def test_a_folder_is_written_in_parts_with_the_columns_of_the_input(saved, tmp_path, capsys):
     rows = [{"id": i, "prompt": text} for i, text in enumerate(["w1", "w2 [MASK]", "w3 w4"])]
     file = tmp_path / "rows.jsonl"

@@ -8,6 +8,7 @@ import torch
 
 from hf_maskgit import DataCollatorForMaskGit
 from scripts import minimal
+from tests.support.grids import wide
 from tests.support.project import ROOT
 from tests.support.tiny import tiny_encoder, tiny_model, word_tokenizer
 
@@ -37,7 +38,7 @@ def test_its_loss_is_that_of_forward_on_the_same_masked_batch(seed):
     torch.testing.assert_close(loss, model(**batch).loss.float(), rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 5, 18])
+@pytest.mark.parametrize("steps", [wide(1), wide(2), 3, wide(5), wide(18)])
 def test_its_greedy_texts_are_those_of_generate(steps):
     """Both let fall what the sampler never writes: special tokens, an end inside known text too."""
     model = tiny_model()
@@ -53,6 +54,7 @@ def test_its_greedy_texts_are_those_of_generate(steps):
         assert torch.equal(written, model.generate(text, do_sample=False, steps=steps))
 
 
+@pytest.mark.wide
 def test_it_draws_from_softmax_of_the_logits_over_the_scale():
     """The first of two steps has half the temperature. An id fails by chance once in 10 ** 7 seeds.
 
@@ -73,6 +75,7 @@ def test_it_draws_from_softmax_of_the_logits_over_the_scale():
     torch.testing.assert_close(shares[:3], expected, rtol=0, atol=0.05)
 
 
+@pytest.mark.wide
 def test_every_maskable_token_counts_once_on_average():
     """E[weight] = 1, and nothing else is hidden: once in 10 ** 6 seeds a place fails by chance.
 
@@ -90,6 +93,7 @@ def test_every_maskable_token_counts_once_on_average():
     assert not total[~maskable].any()
 
 
+@pytest.mark.wide
 def test_it_learns_and_writes(tmp_path, capsys):
     """Fifty updates on texts of one word: its bound falls, below ln 35 / 30, and it is written."""
     tiny_encoder().save_pretrained(tmp_path)

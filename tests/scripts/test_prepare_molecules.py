@@ -79,6 +79,7 @@ def test_a_missing_wheel_is_named(tmp_path, wheels):
         main(["--packages", str(folder), "--output_dir", str(tmp_path / "out")])
 
 
+@pytest.mark.wide
 def test_a_download_that_fails_says_how_to_go_on(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")  # pip finds nothing anywhere
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)

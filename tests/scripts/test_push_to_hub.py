@@ -23,6 +23,7 @@ def refusal(*words):
     return str(refused.value)
 
 
+@pytest.mark.wide
 def test_a_dry_run_needs_no_token_and_shows_what_would_go(folder, capsys, no_process):
     push_to_hub.main([str(folder), "--repo_id", "me/verses", "--dry_run"])
     printed = capsys.readouterr().out

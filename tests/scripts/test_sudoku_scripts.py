@@ -42,6 +42,7 @@ def test_both_parts_need_a_grid(tmp_path):
         prepare_sudoku.SudokuOptions("runs", side=5)
 
 
+@pytest.mark.wide
 def test_boards_are_solved_by_every_sampler(grids, tmp_path, capsys):
     model = save_generator_of_ids(tmp_path / "model", 4, 16)
     samplers = [{"order": "random", "steps": 1}, {"order": "margin", "steps": 99}]
@@ -63,6 +64,7 @@ def test_boards_are_solved_by_every_sampler(grids, tmp_path, capsys):
     assert table[4] == "| 16 | `order='random'`, `steps=1` | 0.000 ± 0.000 | 1.0 |"
 
 
+@pytest.mark.wide
 def test_the_exact_law_solves_small_boards_and_no_others(grids, tmp_path):
     """One cell per pass it is always right; all at once as often as the law of the cells says."""
     samplers = [
@@ -90,6 +92,7 @@ def test_boards_have_as_many_holes_as_asked_for(grids):
     assert torch.equal(boards, again)
 
 
+@pytest.mark.wide
 def test_what_is_no_board_is_refused_before_a_model_is_loaded(grids, tmp_path):
     words = ["--model", "nowhere", "--split", "train"]
     with pytest.raises(ValueError, match=r"`holes` lie in 1..16, .* got \[17\]"):

@@ -46,6 +46,7 @@ def trained(tmp_path_factory):
     return folder / "run"
 
 
+@pytest.mark.wide
 def test_training_leaves_all_that_it_promises(trained):
     names = {path.name for path in trained.iterdir()}
     assert {"best", "checkpoint-10", "checkpoint-12", "README.md"} <= names
@@ -68,6 +69,7 @@ def test_the_saved_options_are_a_recipe_for_the_same_run(trained):
     assert training.resume_from_checkpoint is None
 
 
+@pytest.mark.wide
 def test_the_saved_options_give_the_same_weights_again(trained, tmp_path):
     """Bit for bit, with the texts that were written on the way."""
     recipe, again = trained / "training_options.yaml", tmp_path / "again"
@@ -81,6 +83,7 @@ def test_the_saved_options_give_the_same_weights_again(trained, tmp_path):
     assert {**options[0], "output_dir": str(again)} == options[1]
 
 
+@pytest.mark.wide
 def test_what_learned_from_a_stream_writes_no_longer_than_what_it_may_have_seen(tmp_path):
     options = {"output_dir": tmp_path / "run", **SMALL, "max_steps": 2, "eval_texts": 3}
     train.main([*write_inputs(tmp_path), *words({**options, "streaming": True})])
@@ -116,6 +119,7 @@ def test_the_card_is_one_the_hub_can_read(trained):
     assert samples.count("```text") == 4
 
 
+@pytest.mark.wide
 def test_ctrl_c_in_a_training_says_how_to_go_on(tmp_path, monkeypatch):
     def interrupted(loop):
         if loop.options.max_steps == 2:
@@ -137,12 +141,14 @@ def test_a_folder_in_use_is_refused_before_any_work(trained, monkeypatch):
         train.main([str(trained / "training_options.yaml")])
 
 
+@pytest.mark.wide
 def test_training_goes_on_from_a_generator(trained, tmp_path):
     recipe = [str(trained / "training_options.yaml"), "--output_dir", str(tmp_path / "more")]
     train.main([*recipe, "--encoder", str(trained), "--from_scratch=false", "--max_steps=1"])
     assert log_lines(tmp_path / "more")[0]["loss"] < log_lines(trained)[0]["loss"]
 
 
+@pytest.mark.wide
 def test_a_run_killed_after_its_last_checkpoint_is_completed(trained, tmp_path, caplog):
     shutil.copytree(trained, tmp_path / "run")
     card = (tmp_path / "run" / "README.md").read_text()

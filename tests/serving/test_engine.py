@@ -10,6 +10,7 @@ from hf_maskgit.core import linear_maps
 from hf_maskgit.serving.engine import Engine, Job
 from hf_maskgit.serving.errors import QueueFull, TimeIsUp, Unavailable
 from hf_maskgit.serving.passes import Question, ask_together, grouped
+from tests.support.grids import wide
 from tests.support.served import until
 from tests.support.tiny import ENCODERS, TableModel, tiny_config, tiny_model
 
@@ -93,6 +94,7 @@ def together(engine, rows) -> list[SimpleNamespace]:
     return done.wait()
 
 
+@pytest.mark.wide
 def test_64_mixed_rows_of_a_table_are_to_the_last_bit_what_each_is_alone(engine_of):
     model = TableModel(tiny_config(), critic=True)
     rows = calls(64, MIXTURE + WITH_CRITIC)
@@ -118,11 +120,12 @@ def assert_as_alone(engine_of, model, rows) -> Engine:
     return engine
 
 
+@pytest.mark.wide
 def test_mixed_rows_of_a_real_model_in_float64_are_what_each_is_alone(engine_of):
     assert_as_alone(engine_of, tiny_model().double(), calls(len(MIXTURE), MIXTURE))
 
 
-@pytest.mark.parametrize("options", MIXTURE, ids=str)
+@pytest.mark.parametrize("options", [*MIXTURE[:3], *map(wide, MIXTURE[3:])], ids=str)
 def test_rows_of_equal_options_make_one_step_and_are_what_each_is_alone(engine_of, options):
     """Other lengths, seeds and prompts, and one that asks for several texts."""
     rows = calls(5, [options])
@@ -138,6 +141,7 @@ def test_a_common_step_has_each_row_judged_by_its_own_critic(engine_of, options)
     assert assert_as_alone(engine_of, model, calls(5, [options])).counts.steps
 
 
+@pytest.mark.wide
 def test_a_long_vocabulary_and_logits_computed_late(engine_of, monkeypatch):
     """The head runs once for all rows of a step, whether a row alone would ask for it or not."""
     monkeypatch.setattr("hf_maskgit.core.chunked_head._USED_AGAIN", 40)

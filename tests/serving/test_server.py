@@ -86,6 +86,7 @@ def test_the_client_finds_the_model(client):
         client.completions.create(model="big", prompt="the cat")
 
 
+@pytest.mark.wide
 def test_completions_are_those_of_the_pipeline(client, parts):
     """Of every prompt the n texts that it has alone, with tokens and their probabilities."""
     found = client.completions.create(
@@ -154,6 +155,7 @@ def test_a_prompt_may_be_token_ids(client, parts):
     assert len(set(texts)) == 1
 
 
+@pytest.mark.wide
 def test_a_stop_string_ends_the_text_and_is_no_part_of_it(client):
     whole = client.completions.create(model="tiny", prompt="the cat", seed=3, max_tokens=12)
     text = whole.choices[0].text
@@ -165,6 +167,7 @@ def test_a_stop_string_ends_the_text_and_is_no_part_of_it(client):
     assert stopped.choices[0].text == text[: text.index(stop)]
 
 
+@pytest.mark.wide
 def test_a_text_without_a_seed_tells_the_one_it_was_drawn_with(server):
     drawn = ask(server, "completions", prompt="the cat", max_tokens=8).json()
     again = ask(server, "completions", prompt="the cat", max_tokens=8, seed=drawn["seed"]).json()
@@ -172,6 +175,7 @@ def test_a_text_without_a_seed_tells_the_one_it_was_drawn_with(server):
     assert drawn["seed"] != ask(server, "completions", prompt="the cat").json()["seed"]
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("stop", [None, " w", "ba"])
 def test_a_stream_comes_to_the_text_that_comes_without(client, stop):
     asked = {"model": "tiny", "prompt": PROMPTS[:2], "n": 2, "max_tokens": 24, "seed": 11}
@@ -222,6 +226,7 @@ def test_infilling_tells_drafts_after_each_pass(server, parts):
     assert drafts[-1]["texts"] == [result["infilled_text"]]
 
 
+@pytest.mark.wide
 def test_patterns_choices_and_allowed_tokens_come_as_json(server, parts):
     regex = "(cat|ball)"
     (one,) = ask(server, "infill", text="the {who:1-2} sat", patterns={"who": regex}).json()["data"]
@@ -283,6 +288,7 @@ def test_mixed_requests_at_once_have_the_texts_of_each_alone(server, parts, coun
     assert shared > 1  # they did meet
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize(
     ("path", "fields", "sentence"),
     [
@@ -382,6 +388,7 @@ def test_a_client_that_leaves_frees_its_rows(server, monkeypatch):
     until(lambda: b"maskgit_clients_left_total 2.0" in server.client.get("/metrics").content)
 
 
+@pytest.mark.wide
 def test_patterns_are_compiled_some_at_a_time_and_hold_up_no_others(parts, monkeypatch):
     plain, inside, at_once, go_on = Reader.compile, [], [], threading.Event()
 

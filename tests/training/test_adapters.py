@@ -39,6 +39,7 @@ def base_of_loop_of(**parts):
     return MaskGitForMaskedLM.from_encoder(encoder, tokenizer=word_tokenizer(), **parts)
 
 
+@pytest.mark.wide
 def test_adapters_learn_and_what_is_saved_is_an_ordinary_model_with_them(tmp_path):
     loop = loop_of(tmp_path / "run", eval_examples=examples(8, 1), **LORA)
     torch.testing.assert_close(logits_of(loop.model), logits_of(base_of_loop_of()))
@@ -63,6 +64,7 @@ def test_adapters_learn_and_what_is_saved_is_an_ordinary_model_with_them(tmp_pat
     assert len(stored) == 2 * 2 * 6  # A and B of six layers in each of two
 
 
+@pytest.mark.wide
 def test_new_parts_and_what_is_named_learn_fully(tmp_path):
     parts = {"token_critic": "self", "self_cond": True}
     options = {**LORA, "lora_modules_to_save": ["head"], "lora_target_modules": ["query"]}
@@ -83,6 +85,7 @@ def test_new_parts_and_what_is_named_learn_fully(tmp_path):
         assert torch.equal(plain.state_dict()[name], trained[name]), name
 
 
+@pytest.mark.wide
 def test_averages_of_adapters_are_merged_and_a_run_goes_on_to_the_bit(tmp_path):
     options = {**LORA, "ema_decay": 0.5, "lora_dropout": 0.1, "checkpoint_every": 3}
     whole = loop_of(tmp_path / "run", **options)
@@ -102,6 +105,7 @@ def test_averages_of_adapters_are_merged_and_a_run_goes_on_to_the_bit(tmp_path):
     assert not torch.allclose(logits_of(whole.model), expected, atol=1e-4)
 
 
+@pytest.mark.wide
 def test_the_merged_weight_is_that_of_the_formula(tmp_path):
     loop = loop_of(tmp_path / "run", **LORA, lora_alpha=6)
     loop.run()

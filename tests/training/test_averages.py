@@ -58,6 +58,7 @@ def average_by_hand(recorded):
     return {name: sums[name] + remaining * recorded[0][name].double() for name in sums}
 
 
+@pytest.mark.wide
 def test_the_averages_are_those_of_the_plain_formula_and_are_published(tmp_path, monkeypatch):
     loop, recorded = run_and_record(tmp_path / "run", monkeypatch, checkpoint_every=6)
     expected = average_by_hand(recorded)
@@ -79,6 +80,7 @@ def test_the_averages_are_those_of_the_plain_formula_and_are_published(tmp_path,
     assert_same_weights(copies(trained_of(loop.model)), recorded[-1])  # its own again
 
 
+@pytest.mark.wide
 def test_evaluations_measure_the_averages_and_change_nothing(tmp_path, monkeypatch):
     measured = []
 
@@ -100,6 +102,7 @@ def test_evaluations_measure_the_averages_and_change_nothing(tmp_path, monkeypat
     assert recorded[3].keys() == measured[0].keys()
 
 
+@pytest.mark.wide
 def test_a_run_that_goes_on_has_the_same_averages_to_the_bit(tmp_path, monkeypatch):
     whole, _ = run_and_record(tmp_path / "run", monkeypatch, checkpoint_every=3)
     again = loop_of(tmp_path / "again", ema_decay=DECAY, checkpoint_every=3)
@@ -110,6 +113,7 @@ def test_a_run_that_goes_on_has_the_same_averages_to_the_bit(tmp_path, monkeypat
     assert_same_weights(again.model.state_dict(), whole.model.state_dict())
 
 
+@pytest.mark.wide
 def test_a_run_that_begins_to_average_on_its_way_begins_with_its_weights(tmp_path):
     loop_of(tmp_path / "run", checkpoint_every=3).run()
     options = {"ema_decay": DECAY, "resume_from_checkpoint": "latest"}

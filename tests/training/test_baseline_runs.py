@@ -42,6 +42,7 @@ def test_a_run_that_goes_on_is_the_run_that_was_never_left(kind, tmp_path):
     assert run(kind, tmp_path / "parts").progress == before  # nothing is left to do
 
 
+@pytest.mark.wide
 def test_a_run_learns(tmp_path):
     made = run(Causal, tmp_path, max_steps=60, eval_every=30)
     nats = made.nats(BLOCKS, MEASURE).nats_per_token

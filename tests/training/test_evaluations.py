@@ -12,6 +12,7 @@ from tests.support.tiny_training import assert_same_weights, examples, loop_of
 pytestmark = pytest.mark.usefixtures("_fresh_accelerate")
 
 
+@pytest.mark.wide
 def test_the_best_model_is_kept(tmp_path, monkeypatch):
     bounds = {2: 3.0, 4: 1.0, 6: 2.0}
     weights = {}
@@ -31,6 +32,7 @@ def test_the_best_model_is_kept(tmp_path, monkeypatch):
     assert any(not torch.equal(best[name], weights[6][name]) for name in best)
 
 
+@pytest.mark.wide
 def test_where_the_critic_alone_learns_the_best_is_the_best_critic(tmp_path, monkeypatch):
     aurocs, weights = iter([0.5, 0.9, 0.7]), []
 
@@ -82,12 +84,14 @@ def test_a_run_ends_when_its_patience_does(tmp_path, monkeypatch, caplog):
     ]
 
 
+@pytest.mark.wide
 def test_a_better_evaluation_renews_patience(tmp_path, monkeypatch):
     bounds_of(monkeypatch, 3.0, 4.0, 2.0, 2.5, 1.0, 1.5)
     loop = loop_of(tmp_path / "run", eval_examples=examples(8), patience=2, **RUN)
     assert loop.run().step == 6
 
 
+@pytest.mark.wide
 def test_patience_goes_on_where_it_was(tmp_path, monkeypatch):
     """A run that is resumed ends where it would have, and once it has ended it stays so."""
     found = (1.0, 2.0, 2.0, 2.0, 2.0, 2.0)
@@ -108,6 +112,7 @@ def test_patience_goes_on_where_it_was(tmp_path, monkeypatch):
     assert_same_weights(ended.model.state_dict(), whole.model.state_dict())
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("more", [{}, {"ema_decay": 0.5}, {"lora_r": 2}], ids=str)
 def test_the_best_model_is_the_last_one_where_that_is_asked(tmp_path, monkeypatch, more):
     options = {**RUN, "eval_examples": examples(8), "load_best_model_at_end": True, **more}

@@ -85,6 +85,7 @@ def test_packing_several_streams_keeps_every_token(tokenizer):
     assert examples["example_id"][:] == list(range(len(examples)))
 
 
+@pytest.mark.wide
 def test_more_processes_tokenise_the_same(tokenizer):
     rows = [f"w{i % 20} w{i % 7}" for i in range(50)]
     alone, _ = prepare_examples(texts(*rows), tokenizer, max_length=8)
@@ -122,6 +123,7 @@ def test_faulty_texts_are_named(tokenizer):
         prepare_examples(texts("", ""), tokenizer, max_length=8, drop_empty_texts=True)
 
 
+@pytest.mark.wide
 def test_a_fault_behind_the_first_batch_is_named_by_its_row(tokenizer):
     rows = ["w1"] * 1500 + [""]
     with pytest.raises(ValueError, match="row 1500 "):
@@ -155,6 +157,7 @@ def test_a_tokenizer_without_the_tokens_needed_is_refused():
         prepare_examples(texts("w1"), endless, pack=True)
 
 
+@pytest.mark.wide
 def test_local_files_of_every_kind_hold_the_same_texts(tmp_path):
     rows = ["one text", 'with "quotes"']
     (tmp_path / "a.txt").write_text("\n".join(rows))
@@ -317,6 +320,7 @@ def test_what_is_no_data_set_is_refused(tmp_path):
 # --- what the tokenizer does not know -------------------------------------------------------------
 
 
+@pytest.mark.wide
 def test_words_the_tokenizer_does_not_know_are_reported(tokenizer, caplog):
     caplog.set_level("WARNING")
     rows = ["w1 w2 zz", "w3", "w1 qq zz w2"] + ["w1 w2 w3 w4"] * 10

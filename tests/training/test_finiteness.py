@@ -48,6 +48,7 @@ def infinite_gradient(loop):
     head_of(loop).register_hook(lambda gradient: gradient * torch.inf)
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("max_grad_norm", [1.0, 0.0])
 @pytest.mark.parametrize(
     ("what", "said"),
@@ -101,6 +102,7 @@ def test_no_checkpoint_takes_over_an_optimizer_that_is_none(tmp_path):
     assert [path.name for path in checkpoints(tmp_path / "run")] == ["checkpoint-1"]
 
 
+@pytest.mark.wide
 def test_an_overflow_in_fp16_leaves_a_step_out_until_the_scale_is_used_up(tmp_path, monkeypatch):
     """The scaler's own way, here on the CPU: it halves the scale of the loss, from 4 to below 1."""
 

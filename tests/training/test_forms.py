@@ -228,6 +228,7 @@ def test_ids_may_stand_behind_ids_that_are_given():
         Tokenising(tokenizer, form)([[16]], [[3]], [4])
 
 
+@pytest.mark.wide
 @pytest.mark.usefixtures("_fresh_accelerate")
 def test_a_run_on_prompts_learns_and_is_evaluated(tmp_path):
     inputs = write_inputs(tmp_path)
@@ -246,6 +247,7 @@ def test_a_run_on_prompts_learns_and_is_evaluated(tmp_path):
     assert found["maskable_tokens"] == 120  # two of each row, and no prompt
 
 
+@pytest.mark.wide
 @pytest.mark.usefixtures("_fresh_accelerate")
 def test_images_are_learned_written_and_evaluated_without_a_tokenizer(tmp_path, capsys):
     """Handwritten digits of 8 x 8 pixels in 17 shades."""

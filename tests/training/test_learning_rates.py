@@ -89,6 +89,7 @@ def test_what_is_left_out_has_the_defaults_that_the_help_names():
     assert (factors[0](80), factors[0](90), factors[0](100)) == (1, 0.5, 0)
 
 
+@pytest.mark.wide
 def test_a_run_logs_its_rates(tmp_path):
     options = {"lr_scheduler_type": "warmup_stable_decay", "warmup_steps": 2, "decay_steps": 2}
     loop_of(tmp_path / "run", **options).run()

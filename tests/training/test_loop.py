@@ -51,6 +51,7 @@ def train(folder, model=None, eval_examples=None, num_workers=0, train_examples=
     return loop
 
 
+@pytest.mark.wide
 def test_a_repeated_symbol_is_learned_with_the_likelihood_weight(tmp_path):
     loop = train(
         tmp_path,
@@ -71,6 +72,7 @@ def test_a_repeated_symbol_is_learned_with_the_likelihood_weight(tmp_path):
     assert losses[120] < losses[30] / 2
 
 
+@pytest.mark.wide
 def test_what_goes_on_beside_the_updates_does_not_change_them(tmp_path):
     plain = train(tmp_path / "plain")
     busy = train(
@@ -85,6 +87,7 @@ def test_what_goes_on_beside_the_updates_does_not_change_them(tmp_path):
     assert sorted(log_of(tmp_path / "busy", "eval_nats_per_token")) == [2, 4, 6]
 
 
+@pytest.mark.wide
 def test_micro_batches_of_a_run_change_nothing_but_rounding(tmp_path):
     still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     runs = {}
@@ -135,6 +138,7 @@ def test_the_seed_of_the_run_orders_its_examples(tmp_path, monkeypatch):
         assert texts[64 * epoch : 64 * epoch + 64] == [bodies[i] for i in order]
 
 
+@pytest.mark.wide
 def test_examples_that_do_not_fill_an_update_are_left_out_of_an_epoch(tmp_path, monkeypatch):
     updates = recorded_updates(monkeypatch, tmp_path, train_examples=examples(70), max_steps=16)
     assert [len(update) for update in updates] == [8] * 16
@@ -155,6 +159,7 @@ def test_an_example_is_masked_anew_in_every_epoch(tmp_path, monkeypatch, num_wor
     assert sorted(updates[32:]) != sorted(updates[:32])
 
 
+@pytest.mark.wide
 def test_bf16_runs_the_forward_pass_in_half_and_keeps_weights_whole(tmp_path):
     train(tmp_path / "full")
     AcceleratorState._reset_state(reset_partial_state=True)  # it holds one number format
@@ -165,6 +170,7 @@ def test_bf16_runs_the_forward_pass_in_half_and_keeps_weights_whole(tmp_path):
     assert half == pytest.approx(full, rel=0.05)
 
 
+@pytest.mark.wide
 def test_gradient_checkpointing_changes_nothing(tmp_path):
     plain = train(tmp_path / "plain")
     saving = train(tmp_path / "saving", gradient_checkpointing=True)
@@ -180,6 +186,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
         train(tmp_path, learning_rate=1e30, max_grad_norm=0, warmup_steps=0)
 
 
+@pytest.mark.wide
 def test_trackers_get_what_the_log_gets(tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -191,6 +198,7 @@ def test_trackers_get_what_the_log_gets(tmp_path):
     assert tracked == pytest.approx(log_of(tmp_path / "run"))
 
 
+@pytest.mark.wide
 def test_a_tracker_is_told_each_step_once_when_a_run_goes_on(tmp_path, monkeypatch):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -217,6 +225,7 @@ def test_too_few_examples_are_refused_before_anything_is_built(tmp_path):
         train(tmp_path, per_device_batch_size=40)
 
 
+@pytest.mark.wide
 def test_the_log_tells_both_losses(tmp_path):
     loop = loop_of(tmp_path / "run", {"token_critic": "self", "critic_loss_weight": 0.5})
     loop.run()

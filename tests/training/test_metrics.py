@@ -15,6 +15,7 @@ from tests.support.tiny_training import examples, log_lines, loop_of
 pytestmark = pytest.mark.usefixtures("_fresh_accelerate")
 
 
+@pytest.mark.wide
 def test_the_file_says_what_the_run_came_to(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["scripts/train.py", "--encoder", "my encoder"])
     loop = loop_of(tmp_path / "run", eval_examples=examples(8, 1), eval_every=2, log_every=4)
@@ -46,6 +47,7 @@ def test_what_is_frozen_is_not_counted_as_trained(tmp_path):
     assert found["last"] is None
 
 
+@pytest.mark.wide
 def test_a_resumed_run_counts_every_token_once(tmp_path):
     """Killed between two lines of the log, the tokens of the broken window are still counted."""
     whole = loop_of(tmp_path / "run", log_every=4, checkpoint_every=3)

@@ -78,6 +78,7 @@ def test_a_factor_between_layers_that_is_none_is_refused(value):
         options_of(layer_decay=value)
 
 
+@pytest.mark.wide
 def test_a_run_goes_on_to_the_bit_whatever_groups_its_weights_are_in(tmp_path):
     options = {"layer_decay": 0.5, "checkpoint_every": 3, "freeze": ["*.layer.0.*"]}
     whole = loop_of(tmp_path / "run", **options)

@@ -75,6 +75,7 @@ def test_streams_are_not_grouped():
         check_not_grouped(True)
 
 
+@pytest.mark.wide
 @pytest.mark.usefixtures("_fresh_accelerate")
 def test_a_run_takes_grouped_updates(tmp_path):
     loop = loop_of(tmp_path / "run", **{**SMALL, "group_by_length": True})

@@ -112,6 +112,7 @@ def test_a_text_longer_than_a_block_is_cut_or_split():
         assert rows == [i for ids in word_tokenizer()(bodies)["input_ids"] for i in ids]
 
 
+@pytest.mark.wide
 @pytest.mark.usefixtures("_fresh_accelerate")
 def test_a_run_on_separate_documents_has_the_loss_of_the_documents_alone(tmp_path):
     """The first update's loss, from a model without dropout, by the plain formula on each text."""
@@ -180,6 +181,7 @@ def test_the_documents_of_an_update_have_one_time_in_each_stratum():
     assert torch.equal(share["times"], whole["times"][::2])
 
 
+@pytest.mark.wide
 def test_the_time_of_a_document_is_uniform_wherever_it_stands():
     """1,000 examples without common strata; a false alarm at 1e-6 for each of three places."""
     collator = DataCollatorForMaskGit(word_tokenizer())
@@ -224,6 +226,7 @@ def test_the_losses_of_documents_are_told_apart_where_times_follow_them():
     assert found[0].sum() == 4
 
 
+@pytest.mark.wide
 def test_held_out_texts_are_measured_one_by_one_however_they_are_named(tmp_path):
     texts = [f"w{i} w{i + 1}" for i in range(20)]
     for name, lines in (("train.txt", texts), ("held.txt", texts[:4])):

@@ -50,6 +50,7 @@ def rows_of(batches):
     ]
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("num_processes", [1, 2, 4])
 @pytest.mark.parametrize("start", [0, 2])
 def test_the_shares_of_all_processes_are_the_update_of_one(num_processes, start):
@@ -84,11 +85,13 @@ def test_a_run_that_goes_on_takes_the_batches_that_were_left():
         assert rows_of(batches_of(1, 2, count=8 - start, start=start)) == whole[start:]
 
 
+@pytest.mark.wide
 def test_workers_prepare_the_same_batches():
     alone, helped = (rows_of(batches_of(1, 2, count=5, num_workers=n)) for n in (0, 2))
     assert helped == alone
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("pack", ["joined", "separate"])
 def test_workers_prepare_the_same_packed_batches(pack):
     texts = Dataset.from_dict({"text": repeated_symbols(96)})

@@ -47,6 +47,7 @@ def run_inputs(folder):
     return write_inputs(folder, num_texts=72)  # 65 to learn from, dropout at BERT's 0.1
 
 
+@pytest.mark.wide
 def test_a_run_interrupted_within_an_epoch_resumes_to_the_same_weights(tmp_path, monkeypatch):
     inputs = run_inputs(tmp_path)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -68,6 +69,7 @@ def test_a_run_interrupted_within_an_epoch_resumes_to_the_same_weights(tmp_path,
     assert log_of(broken, "eval_nats_per_token") == log_of(whole, "eval_nats_per_token")
 
 
+@pytest.mark.wide
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
     inputs = run_inputs(tmp_path)
     options = {**SMALL, "output_dir": tmp_path / "run", "max_steps": 2, "checkpoint_every": 2}

@@ -174,6 +174,7 @@ def test_the_checksum_of_a_tokenizer_is_of_its_table():
     assert len(set(sums)) == 3
 
 
+@pytest.mark.wide
 def test_a_refused_resume_changes_nothing_and_an_allowed_one_goes_on(tmp_path, caplog):
     inputs = write_inputs(tmp_path, num_texts=20)
     run = tmp_path / "run"

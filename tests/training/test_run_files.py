@@ -115,6 +115,7 @@ def test_a_model_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch
     assert left == before
 
 
+@pytest.mark.wide
 def test_a_folder_that_is_removed_gets_a_checkpoint_before_the_run_ends(tmp_path, monkeypatch):
     run = loop_of(tmp_path / "run", checkpoint_every=2)
     take_update = loop.take_update

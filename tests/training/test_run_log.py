@@ -27,6 +27,7 @@ def test_lines_are_read_back_and_halves_left_out(tmp_path):
         list(read_lines(tmp_path / "none.jsonl"))
 
 
+@pytest.mark.wide
 def test_texts_are_written_at_every_evaluation_and_change_nothing(tmp_path, caplog):
     """With or without them, and without held-out examples: the same weights, bit for bit."""
     caplog.set_level("INFO", "hf_maskgit")
@@ -51,6 +52,7 @@ def test_texts_are_written_at_every_evaluation_and_change_nothing(tmp_path, capl
     assert "After update 2 (" in caplog.text
 
 
+@pytest.mark.wide
 def test_a_resumed_run_has_every_text_and_number_once(tmp_path):
     options = {"eval_every": 2, "eval_texts": 1, "eval_examples": examples(8, 1)}
     whole = loop_of(tmp_path / "whole", checkpoint_every=3, **options)
@@ -72,6 +74,7 @@ def test_a_resumed_run_has_every_text_and_number_once(tmp_path):
     assert list(read_lines(tmp_path / "whole" / SAMPLES_NAME)) == again
 
 
+@pytest.mark.wide
 def test_texts_are_those_of_the_model_that_is_saved(tmp_path):
     """Where weights are averaged, of the averages."""
     loop = loop_of(tmp_path / "run", eval_texts=2, ema_decay=0.9)

@@ -65,6 +65,7 @@ def test_all_of_it_comes_back(loop, written):
         assert_same_weights(found[i], state)
 
 
+@pytest.mark.wide
 def test_tied_weights_are_stored_once_under_the_models_names(loop, written):
     stored = load_file(written / MODEL_FILE)
     assert set(stored) < set(loop.model.state_dict())
@@ -119,6 +120,7 @@ def test_what_does_not_fit_is_refused(loop, written, file, change, said):
         loop._state.read(written)
 
 
+@pytest.mark.wide
 def test_missing_random_states_are_an_error(loop, written):
     (written / random_states_file(0)).unlink()
     with pytest.raises(ValueError, match=r"random_states_0.safetensors' holds no random states"):
@@ -129,6 +131,7 @@ def draw_of_each():
     return [random.random(), float(np.random.random()), float(torch.rand(()))]  # noqa: NPY002
 
 
+@pytest.mark.wide
 def test_on_another_number_of_processes_each_begins_a_stream_of_its_own(loop, written, monkeypatch):
     """Three go on from one: streams differ by process, update and seed, and from any before."""
     loop._state.write(written, Window().state_dict())
@@ -163,6 +166,7 @@ def test_what_two_processes_summed_up_for_the_log_is_kept_by_any_number(
     assert all({**window, "losses": None} == {**same, "losses": None} for window in windows)
 
 
+@pytest.mark.wide
 def test_sums_that_cannot_be_read_are_named_whoever_wrote_them(loop, written):
     rewrite(written / random_states_file(0), lambda t, m: m.update(numbers="{}"))
     with pytest.raises(ValueError, match=r"random_states_0.safetensors' holds no random states"):

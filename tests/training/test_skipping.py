@@ -63,6 +63,7 @@ def spoil_updates(monkeypatch, loop, steps, at):
     return states
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("at", ["loss", "gradient"])
 @pytest.mark.parametrize("max_grad_norm", [1.0, 0.0])
 def test_an_update_without_numbers_is_left_out_without_a_trace(
@@ -89,6 +90,7 @@ def test_an_update_without_numbers_is_left_out_without_a_trace(
     assert sorted(map(int, named.split(", "))) == sorted(order[16:24])
 
 
+@pytest.mark.wide
 def test_the_loss_that_is_logged_is_that_of_the_updates_that_were_taken(tmp_path, monkeypatch):
     """A window of two updates, one of them left out, tells the loss of the other."""
     each = loop_of(tmp_path / "each", log_every=1, on_nonfinite="skip")
@@ -153,6 +155,7 @@ def test_weights_that_are_no_numbers_end_the_run_whatever_is_told(tmp_path, monk
         loop.run()
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("max_grad_norm", [1.0, 0.0])
 def test_fp16_goes_on_behind_an_update_that_was_left_out(tmp_path, monkeypatch, max_grad_norm):
     def with_scaler(options):

@@ -49,6 +49,7 @@ def whole(tmp_path_factory):
     return inputs, folder / "run"
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(
     ("where", "call", "signum", "step"),
     [

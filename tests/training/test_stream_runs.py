@@ -57,6 +57,7 @@ def stream_inputs(folder, **changes):
     return [*inputs, "--eval_dataset", str(folder / "held_out.txt")]
 
 
+@pytest.mark.wide
 def test_a_run_on_a_stream_goes_on_exactly_with_workers_or_without(tmp_path, monkeypatch):
     inputs = stream_inputs(tmp_path)
     whole, broken = tmp_path / "whole", tmp_path / "broken"

@@ -130,6 +130,7 @@ def batches_of(stream, process=0, num_processes=1, num_workers=0, count=5, state
     return [rows_of(next(batches)) for _ in range(count)], made.states
 
 
+@pytest.mark.wide
 def test_an_update_is_the_same_for_all_workers_and_processes(tmp_path):
     stream = stream_of(write(tmp_path / "a", 6))
     whole, states = batches_of(stream)
@@ -156,6 +157,7 @@ def test_an_update_is_that_of_the_collator_on_all_its_examples(tmp_path):
         assert rows_of(plain) == update
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path, num_workers):
     """What was prepared beyond the last update that was taken is not counted as given."""
@@ -178,6 +180,7 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path, num_workers):
         alone.read(folder)
 
 
+@pytest.mark.wide
 def test_a_mixture_has_its_weights_in_every_lane_and_goes_on_exactly(tmp_path):
     """Counts of 1,200 texts: beyond 5 standard deviations once in 1.7 million runs."""
     one = write(tmp_path / "a", 4, ["w1 w2"] * 40)
@@ -191,6 +194,7 @@ def test_a_mixture_has_its_weights_in_every_lane_and_goes_on_exactly(tmp_path):
         assert stream.lane(number, state).take(50) == lane.take(50)
 
 
+@pytest.mark.wide
 def test_faults_of_a_stream_are_named(tmp_path, monkeypatch):
     faulty = [*TEXTS[:50], "w1 [MASK]", *TEXTS[51:]]
     stream = stream_of(write(tmp_path / "a", 1, faulty))

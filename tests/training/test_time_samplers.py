@@ -154,6 +154,7 @@ def _known_soon(monkeypatch):
     monkeypatch.setattr(time_samplers, "_ENOUGH_IN_BIN", 1.0)
 
 
+@pytest.mark.wide
 @pytest.mark.usefixtures("_fresh_accelerate", "_known_soon")
 def test_a_run_goes_on_with_what_it_has_measured(tmp_path):
     whole = loop_of(tmp_path / "whole", **IMPORTANCE)

@@ -40,6 +40,7 @@ def run(tmp_path, monkeypatch):
     return train
 
 
+@pytest.mark.wide
 def test_tensorboard_gets_numbers_texts_and_options(run):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -91,6 +92,7 @@ def test_all_that_are_installed_are_told(run):
     assert list((folder / "hf_maskgit").glob("events.*"))
 
 
+@pytest.mark.wide
 def test_a_run_that_goes_on_is_the_same_run_to_its_trackers(run, monkeypatch):
     with monkeypatch.context() as patched:
         at_call(patched, 5)

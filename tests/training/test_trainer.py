@@ -90,6 +90,7 @@ def assert_same_weights(one, other):
 # Trainer and our loop
 
 
+@pytest.mark.wide
 def test_trainer_and_our_loop_take_the_same_updates(tmp_path):
     """One and a half epochs: the same order of data, the same masks, the same optimizer."""
     trainer = make_trainer(tmp_path / "trainer", max_steps=12)
@@ -148,6 +149,7 @@ def distinct_examples():
     return prepare_examples(Dataset.from_dict({"text": texts}), word_tokenizer())[0]
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("announced", [True, False])
 def test_an_announced_epoch_masks_anew(tmp_path, announced, num_workers):
@@ -169,6 +171,7 @@ def test_an_announced_epoch_masks_anew(tmp_path, announced, num_workers):
     assert len(changed) > 10 if announced else not changed
 
 
+@pytest.mark.wide
 def test_workers_that_would_miss_an_epoch_are_refused(tmp_path):
     trainer = make_trainer(
         tmp_path, dataloader_num_workers=1, dataloader_persistent_workers=True, max_steps=1
@@ -187,6 +190,7 @@ class Stream(IterableDataset):
 STREAMED = {"per_device_train_batch_size": 1, "max_steps": 24}
 
 
+@pytest.mark.wide
 def test_every_pass_over_a_stream_masks_anew(tmp_path):
     """Eight updates a pass, which Trainer takes for a third of one epoch."""
     trainer = make_trainer(tmp_path, train_examples=Stream(), **STREAMED)
@@ -204,6 +208,7 @@ def test_every_pass_over_a_stream_masks_anew(tmp_path):
             assert masks[text][epoch] == chosen
 
 
+@pytest.mark.wide
 def test_a_stream_is_resumed_exactly_in_its_first_pass_and_refused_later(tmp_path):
     options = {**STREAMED, "save_strategy": "steps", "save_steps": 6}
     whole = make_trainer(tmp_path, train_examples=Stream(), **options)
@@ -218,6 +223,7 @@ def test_a_stream_is_resumed_exactly_in_its_first_pass_and_refused_later(tmp_pat
     again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-12"))
 
 
+@pytest.mark.wide
 def test_trainers_defaults_work(tmp_path):
     """Columns that forward does not know are dropped; the masks then come from the global seed."""
     options = {"remove_unused_columns": True, "dataloader_drop_last": False, "max_steps": 8}
@@ -232,6 +238,7 @@ def test_trainers_defaults_work(tmp_path):
     assert all(3 < loss < 4.5 for loss in losses[0].values())
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("token_critic", ["self", "separate"])
 def test_trainer_trains_the_parts_beside_the_encoder(tmp_path, token_critic):
     model = tiny_model(self_cond=True, token_critic=token_critic, **critic_fields(token_critic))
@@ -252,6 +259,7 @@ def critic_fields(token_critic):
 # The denominator
 
 
+@pytest.mark.wide
 def test_the_loss_is_divided_by_the_maskable_tokens_of_the_update(tmp_path):
     trainer = make_trainer(
         tmp_path,
@@ -282,6 +290,7 @@ def stack(features):
     return {name: torch.stack([f[name] for f in features]) for name in features[0]}
 
 
+@pytest.mark.wide
 def test_accumulation_changes_nothing_but_rounding(tmp_path):
     """One batch of eight is four of two and eight of one."""
     rows = masked_once()
@@ -356,6 +365,7 @@ def accuracy(prediction):
     return {"accuracy": float(np.mean(prediction.predictions[chosen] == labels[chosen]))}
 
 
+@pytest.mark.wide
 def test_metrics_of_the_chosen_positions(tmp_path):
     """Logits are those of the chosen positions; `label_names` lets Trainer hand these over too."""
     trainer = make_trainer(
@@ -383,6 +393,7 @@ def test_metrics_of_the_chosen_positions(tmp_path):
 # Saving and resuming
 
 
+@pytest.mark.wide
 def test_a_saved_model_is_the_trained_one(tmp_path):
     trainer = make_trainer(tmp_path, processing_class=word_tokenizer(), max_steps=4)
     trainer.train()
@@ -411,6 +422,7 @@ def test_a_resumed_run_goes_on_exactly(tmp_path, checkpoint):
 # Options of Trainer
 
 
+@pytest.mark.wide
 def test_activation_checkpointing_changes_nothing(tmp_path):
     plain = make_trainer(tmp_path, max_steps=4)
     plain.train()
@@ -420,6 +432,7 @@ def test_activation_checkpointing_changes_nothing(tmp_path):
     assert losses_of(saving) == pytest.approx(losses_of(plain), abs=1e-5)
 
 
+@pytest.mark.wide
 def test_bf16_runs_the_forward_pass_in_half(tmp_path):
     plain = make_trainer(tmp_path, max_steps=4)
     plain.train()
@@ -458,6 +471,7 @@ def test_the_collator_in_a_loader(num_workers):
     assert len(found) == 3
 
 
+@pytest.mark.wide
 def test_a_plain_loop_under_accelerate():
     """The three lines everybody writes give what torch alone gives."""
     rows, collator = list(examples(32)), DataCollatorForMaskGit(word_tokenizer())

@@ -52,6 +52,7 @@ def measured_by(num_processes, monkeypatch, evaluate, model, **options):
     return gathered, whole
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize(("num_texts", "num_processes"), [(9, 2), (9, 4), (3, 2), (2, 3)])
 @pytest.mark.parametrize("self_cond", [False, True])
 def test_the_bound_does_not_depend_on_the_number_of_processes(
@@ -103,6 +104,7 @@ def test_a_logged_loss_is_that_of_all_processes(tmp_path, monkeypatch):
     assert logged[0]["tokens_per_second"] == pytest.approx(40 / 2)
 
 
+@pytest.mark.wide
 def test_an_evaluation_measures_the_critic_too_and_changes_nothing(tmp_path):
     held_out = examples(24, 1)
     runs = {}

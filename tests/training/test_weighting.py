@@ -68,6 +68,7 @@ def test_the_weight_of_the_bound_is_n_over_k_as_the_help_says():
     torch.testing.assert_close(batch["loss_weights"][chosen], expected)
 
 
+@pytest.mark.wide
 def test_a_run_with_both_losses_adds_up(tmp_path):
     options = {"loss_weighting": "confidence"}
     loop = loop_of(tmp_path / "run", {"token_critic": "self", "critic_loss_weight": 0.5}, **options)
@@ -79,6 +80,7 @@ def test_a_run_with_both_losses_adds_up(tmp_path):
         assert loss == pytest.approx(denoiser[step] + 0.5 * critic[step], rel=1e-5)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(
     "options",
     [{"loss_weighting": "clipped", "clip_weights": [1.0, 2.0]}, {"loss_weighting": "confidence"}],

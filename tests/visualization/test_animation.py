@@ -184,6 +184,7 @@ def test_pixels_change_where_a_pass_changed_something(short, kind):
     assert min(box[0] for box in changes) > 36
 
 
+@pytest.mark.wide
 def test_letters_that_a_font_lacks_are_told(short, hostile, caplog, tmp_path):
     with caplog.at_level(logging.WARNING, logger="hf_maskgit"):
         raster_of(short, kind="GIF")

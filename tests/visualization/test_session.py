@@ -123,6 +123,7 @@ def test_an_animation_is_saved(tab, filled, tmp_path):
     assert "3 tokens in 3 passes" in (tmp_path / "text.svg").read_text(encoding="utf-8")
 
 
+@pytest.mark.wide
 def test_a_filling_ends_when_its_visitor_leaves():
     """At its next pass: of 40, two are made; with the visitor there, all are."""
     model = tiny_model()
