@@ -1,6 +1,8 @@
 """Ways to learn texts beside each other: the same blocks of tokens, one shape, one optimizer.
 
-- `ours`: an encoder, masked purely, its loss the bound of MDLM (arXiv 2406.07524);
+- `ours`: an encoder trained by the defaults, its loss weighed as the bound of MDLM (arXiv
+  2406.07524) weighs it;
+- `unweighted ours`: the same, every hidden token weighing alike;
 - `causal`: GPT-2's shape with as many layers, heads and channels. Its likelihood is exact, so
   that nothing but the order of writing and the bound stand between the two;
 - `wrapper` and `weighted wrapper`: the same encoder inside x-transformers'
@@ -14,6 +16,7 @@ Letters: B blocks, L tokens of a block.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -21,8 +24,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import (
-    BertConfig,
-    BertForMaskedLM,
+    EsmConfig,
+    EsmForMaskedLM,
     GPT2Config,
     GPT2LMHeadModel,
     PreTrainedTokenizerBase,
@@ -86,14 +89,15 @@ class Ours:
     Args:
         shape: of the encoder.
         tokenizer: its own.
+        options: further ones of the model's configuration, about its noise and its loss.
     """
 
-    def __init__(self, shape: Shape, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.tokenizer, self.network = tokenizer, encoder_of(shape, tokenizer)
+    def __init__(self, shape: Shape, tokenizer: PreTrainedTokenizerBase, **options: Any) -> None:
+        self.tokenizer, self.network = tokenizer, encoder_of(shape, tokenizer, **options)
         self._collate = DataCollatorForMaskGit.from_config(self.network.config, tokenizer)
 
     def loss(self, blocks: Tensor) -> Tensor:
-        """Mask, predict, and weigh as the bound asks."""
+        """Mask, predict, and weigh as the configuration says."""
         batch = self._collate([{"input_ids": block.tolist()} for block in blocks])
         loss: Tensor = self.network(**batch).loss
         return loss
@@ -181,16 +185,26 @@ class Causal:
 
 LEARNERS: Mapping[str, Callable[[Shape, PreTrainedTokenizerBase], Learner]] = {
     "ours": Ours,
+    "unweighted ours": partial(Ours, use_simple_mdlm_loss_weight=False),
     "causal": Causal,
     "wrapper": Wrapper,
     "weighted wrapper": lambda shape, tokenizer: Wrapper(shape, tokenizer, weighted=True),
 }
 
 
-def encoder_of(shape: Shape, tokenizer: PreTrainedTokenizerBase) -> MaskGitForMaskedLM:
-    """Make a new encoder of BERT's kind, a generator of unframed texts that is masked purely."""
+def encoder_of(
+    shape: Shape, tokenizer: PreTrainedTokenizerBase, **options: Any
+) -> MaskGitForMaskedLM:
+    """Make a new encoder of ESM-2's kind, a generator of unframed texts.
+
+    `options` are further ones of its configuration.
+
+    Its attention knows how far apart two tokens are (rotary), and its norms stand before the
+    layers. BERT's kind, which has neither, learns nothing but the frequencies of tokens for a
+    thousand updates and more (docs/recipes.md), and would measure that alone.
+    """
     sizes: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    config = BertConfig(
+    config = EsmConfig(
         vocab_size=len(tokenizer),
         hidden_size=shape.hidden_size,
         num_hidden_layers=shape.num_layers,
@@ -198,11 +212,15 @@ def encoder_of(shape: Shape, tokenizer: PreTrainedTokenizerBase) -> MaskGitForMa
         intermediate_size=4 * shape.hidden_size,
         max_position_embeddings=shape.length,
         pad_token_id=tokenizer.pad_token_id,
+        mask_token_id=tokenizer.mask_token_id,
+        position_embedding_type="rotary",
+        token_dropout=False,  # it rescales by the share of masks, for another task
+        emb_layer_norm_before=False,
         **_ATTENTION,
         **sizes,
     )
-    encoder = BertForMaskedLM(config)
-    return MaskGitForMaskedLM.from_encoder(encoder, tokenizer=tokenizer, corruption_prob=0.0)
+    encoder = EsmForMaskedLM(config)
+    return MaskGitForMaskedLM.from_encoder(encoder, tokenizer=tokenizer, **options)
 
 
 def tokenizer_of(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:

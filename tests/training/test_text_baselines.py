@@ -83,7 +83,7 @@ def test_the_encoder_is_measured_by_the_bound_over_every_token(tokenizer, blocks
 def test_our_loss_is_the_bound_in_expectation(tokenizer, blocks):
     """500 draws each; 5 standard errors: false alarm 6e-7."""
     torch.manual_seed(0)
-    ours = Ours(SHAPE, tokenizer)
+    ours = Ours(SHAPE, tokenizer, corruption_prob=0.0)
     ours.network.eval()
     some = blocks[:4].repeat(125, 1)
     with torch.no_grad():
@@ -104,9 +104,21 @@ def test_the_weight_of_the_wrapper_turns_its_loss_round(tokenizer, blocks):
         assert measured.estimator == "one pass"
 
 
-def test_the_encoder_is_masked_purely_and_has_no_frame(tokenizer):
+def test_ours_is_trained_by_the_defaults_and_has_no_frame(tokenizer):
     config = encoder_of(SHAPE, tokenizer).config
-    assert (config.corruption_prob, config.prefix_ids, config.suffix_ids) == (0.0, [], [])
+    assert (config.corruption_prob, config.use_simple_mdlm_loss_weight) == (0.5, True)
+    assert (config.prefix_ids, config.suffix_ids) == ([], [])
+
+
+def test_without_weight_all_tokens_that_were_chosen_weigh_alike(tokenizer, blocks):
+    torch.manual_seed(0)
+    ours = LEARNERS["unweighted ours"](SHAPE, tokenizer)
+    ours.network.eval()
+    batch = ours._collate([{"input_ids": block.tolist()} for block in blocks[:4]])
+    with torch.no_grad():
+        output = ours.network(**batch, output_nll=True)
+    mean = float(output.nll.sum()) / blocks[:4].numel()
+    assert float(output.loss) == pytest.approx(mean, rel=1e-5)
 
 
 def test_what_is_too_small_is_refused(tokenizer):
