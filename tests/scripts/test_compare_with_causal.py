@@ -67,7 +67,7 @@ def test_a_run_that_ended_early_says_so():
     [
         (["--num_samples=5"], "`num_samples` must be even"),
         (["--hidden_size=10", "--num_heads=4"], "`hidden_size` must be a multiple of `num_heads`"),
-        (["--ways", "ours", "theirs"], "`ways` must name some of 'ours', 'causal', 'wrapper'"),
+        (["--ways", "ours", "theirs"], "`ways` must name some of 'ours', 'unweighted ours', 'causal'"),
         (["--ways", "ours", "ours"], "each once, got ['ours', 'ours']."),
     ],
 )
