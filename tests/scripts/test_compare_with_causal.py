@@ -30,7 +30,7 @@ def test_all_ways_stand_side_by_side_and_further_updates_go_on(texts, tmp_path, 
     found = script.main(options)
     table = capsys.readouterr().out.splitlines()
     assert json.loads((tmp_path / "runs/comparison.json").read_text()) == found
-    assert list(found["ways"]) == ["ours", "causal", "wrapper", "weighted wrapper"]
+    assert list(found["ways"]) == list(script.LEARNERS)
     for name, entry in found["ways"].items():
         assert entry["updates"] == 4
         assert [point["updates"] for point in entry["curve"]] == [2, 4]
@@ -67,7 +67,10 @@ def test_a_run_that_ended_early_says_so():
     [
         (["--num_samples=5"], "`num_samples` must be even"),
         (["--hidden_size=10", "--num_heads=4"], "`hidden_size` must be a multiple of `num_heads`"),
-        (["--ways", "ours", "theirs"], "`ways` must name some of 'ours', 'unweighted ours', 'causal'"),
+        (
+            ["--ways", "ours", "theirs"],
+            "`ways` must name some of 'ours', 'unweighted ours', 'causal', 'wrapper', 'weighted",
+        ),
         (["--ways", "ours", "ours"], "each once, got ['ours', 'ours']."),
     ],
 )
