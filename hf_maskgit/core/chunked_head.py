@@ -32,6 +32,7 @@ from .losses import (
     weighted_sum,
 )
 from .modeling_checks import Targets
+from .packed_weights import PackedWeights
 from .position_logits import LateLogits
 
 # Float32 numbers a little under 32 MiB: memory of that size the C library uses again, where more is
@@ -83,7 +84,7 @@ def can_chunk(denoiser: PreTrainedModel) -> bool:
     return not (
         torch.compiler.is_compiling()
         or torch.float16 in (denoiser.dtype, autocast)
-        or any(hasattr(parameter, "ds_id") for parameter in denoiser.parameters())
+        or _is_partitioned(denoiser)
     )
 
 
@@ -106,13 +107,26 @@ def can_hold_back(model: PreTrainedModel, denoiser: Any) -> bool:
         and not any("forward" in vars(module) for module in passes)
         and not any(module._compiled_call_impl for module in passes)
         and not any(module._forward_hooks or module._forward_pre_hooks for module in passes)
-        and not any(hasattr(parameter, "ds_id") for parameter in denoiser.parameters())
+        and not _is_partitioned(denoiser)
     )
 
 
-def late_logits(denoiser: PreTrainedModel, states: Tensor) -> LateLogits:
-    """Return the logits of hidden states (N, H), to be computed where they are read."""
-    return LateLogits(_Head(denoiser), states, rows_at_a_time(denoiser))
+def _is_partitioned(denoiser: PreTrainedModel) -> bool:
+    """Tell whether an engine holds the weights while a module works alone; it marks all or none."""
+    return hasattr(next(denoiser.parameters(), None), "ds_id")
+
+
+def late_logits(
+    denoiser: PreTrainedModel, states: Tensor, packs: PackedWeights | None = None
+) -> LateLogits:
+    """Return the logits of hidden states (N, H), to be computed where they are read.
+
+    Args:
+        denoiser: whose head is run.
+        states: what it is run on.
+        packs: the weights of the decoding.
+    """
+    return LateLogits(_Head(denoiser, packs), states, rows_at_a_time(denoiser))
 
 
 @dataclass(frozen=True)
@@ -120,9 +134,10 @@ class _Head:
     """The head of a denoiser, of which two are equal if it is the same denoiser's."""
 
     denoiser: PreTrainedModel
+    packs: PackedWeights | None
 
     def __call__(self, states: Tensor) -> Tensor:
-        return run_head(self.denoiser, states)
+        return run_head(self.denoiser, states, packs=self.packs)
 
 
 def rows_at_a_time(denoiser: PreTrainedModel) -> int:
@@ -143,18 +158,24 @@ def head_parameters(denoiser: PreTrainedModel) -> list[nn.Parameter]:
     return [parameter for parameter in dict.fromkeys(parameters) if parameter.requires_grad]
 
 
-def run_head(denoiser: PreTrainedModel, states: Tensor, sums: Sums | None = None) -> Tensor:
+def run_head(
+    denoiser: PreTrainedModel,
+    states: Tensor,
+    sums: Sums | None = None,
+    packs: PackedWeights | None = None,
+) -> Tensor:
     """Return the logits (n, V) of hidden states (n, H), by the denoiser's own `forward`.
 
     Args:
         denoiser: whose head is run.
         states: what it is run on.
         sums: where a backward pass may add gradients of weights instead of returning them.
+        packs: the weights of a decoding.
     """
     head = _head(denoiser, states.unsqueeze(0))
     # The class's: what wraps the instance's wraps a whole pass.
     nothing = torch.zeros((1, len(states)), dtype=torch.long, device=states.device)
-    with LinearMaps(sums):
+    with LinearMaps(sums, packs):
         output = type(head).forward(head, input_ids=nothing, return_dict=True)
     logits: Tensor = output.logits
     return logits.squeeze(0)

@@ -11,7 +11,7 @@ positions that are asked for.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from .decoding_turn import LogitsFn
 from .encoder_kinds import first_position
 from .linear_maps import quick_products
 from .options import option, options_of
+from .packed_weights import PackedWeights
 from .position_logits import LateLogits, joined
 from .self_conditioning import Memory
 
@@ -103,11 +104,21 @@ class Denoiser:
         model: a generator.
         real: (B, L) bool, the tokens that are no padding.
         token_type_ids: (B, L) long or None.
+        packs: the weights of the decoding; None is a place for them.
     """
 
-    def __init__(self, model: Any, real: Tensor, token_type_ids: Tensor | None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        real: Tensor,
+        token_type_ids: Tensor | None,
+        packs: PackedWeights | None = None,
+    ) -> None:
         self.model, self.real, self.types = model, real, token_type_ids
         self._memory = Memory(real) if model.config.self_cond else None
+        self._packs = PackedWeights() if packs is None else packs
+        # Known for the whole decoding: it goes over all modules.
+        self._products = quick_products(model, self._packs)
 
     def __call__(self, rows: Tensor, text: Tensor, positions: Tensor) -> Tensor | LateLogits:
         """Return the logits of a full pass, see `LogitsFn`."""
@@ -149,28 +160,29 @@ class Denoiser:
         late = {"output_head_states": True} if self._holds_back(positions) else {}
         inputs = self.model.prepare_inputs_for_generation(**inputs, **late)
         remembers = {} if self._memory is None else {"output_last_hidden_state": True}
-        with quick_products(model):
+        with self._products:
             output = model(**inputs, **before, **remembers)
         if self._memory is None:
-            return _logits_of(model, output)
+            return self._logits_of(model, output)
         states = output.last_hidden_state
         if active is not None:  # elsewhere, they stay those of the pass before
             active.put(whole, states)
             states = whole
         self._memory.keep(rows, states)
-        return _logits_of(model, output)
+        return self._logits_of(model, output)
 
     def _holds_back(self, positions: Tensor) -> bool:
         """Tell whether the head had best not run on all positions at once."""
         denoiser = getattr(self.model, "denoiser", None)  # a stand-in of the model may have none
-        if denoiser is None or not can_hold_back(self.model, denoiser):
+        if denoiser is None or not is_worth_holding_back(denoiser, positions.numel()):
             return False
-        return is_worth_holding_back(denoiser, positions.numel())
+        return can_hold_back(self.model, denoiser)
 
-
-def _logits_of(model: Any, output: Any) -> Tensor | LateLogits:
-    states = getattr(output, "head_states", None)
-    return output.logits if states is None else late_logits(model.denoiser, states)
+    def _logits_of(self, model: Any, output: Any) -> Tensor | LateLogits:
+        states = getattr(output, "head_states", None)
+        if states is None:
+            return cast(Tensor, output.logits)
+        return late_logits(model.denoiser, states, self._packs)
 
 
 class CachedDenoiser:
@@ -259,7 +271,12 @@ def cache_of(model: Any, options: Any) -> CacheOptions:
 
 
 def make_denoiser(
-    model: Any, real: Tensor, token_type_ids: Tensor | None, block: Tensor, options: CacheOptions
+    model: Any,
+    real: Tensor,
+    token_type_ids: Tensor | None,
+    block: Tensor,
+    options: CacheOptions,
+    packs: PackedWeights,
 ) -> LogitsFn:
     """Return the denoiser of packed rows, with a cache where the options say so.
 
@@ -269,6 +286,7 @@ def make_denoiser(
         token_type_ids: (B, L) long or None.
         block: (B, L) long, which block each position belongs to.
         options: of the cache, as `cache_of` returns them.
+        packs: the weights of the decoding.
     """
-    denoiser = Denoiser(model, real, token_type_ids)
+    denoiser = Denoiser(model, real, token_type_ids, packs)
     return CachedDenoiser(denoiser, block, options) if options.use_cache else denoiser

@@ -15,6 +15,7 @@ from .decoding_prompts import Prompts
 from .decoding_state import DecodingState
 from .decoding_turn import LogitsFn
 from .generation_config_maskgit import MaskGitGenerationConfig
+from .packed_weights import PackedWeights
 from .sampler import Sampler
 
 
@@ -60,6 +61,8 @@ def begin(
     if patterns is not None and asked.tokenizer is None:
         for pattern in {one for one in patterns if one is not None}:
             pattern.check_fingerprint(model.config.tokenizer_fingerprint)
-    make = partial(make_denoiser, model, options=cache_of(model, options))
+    # One place for the weights of all its denoisers.
+    packs = PackedWeights()
+    make = partial(make_denoiser, model, options=cache_of(model, options), packs=packs)
     negative = asked.negative_prompt_ids, asked.negative_prompt_attention_mask
     return state, denoiser_of(model, make, prompts, state.block, options.guidance_scale, *negative)

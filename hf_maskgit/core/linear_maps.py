@@ -18,47 +18,37 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-# Below it, calls in Python weigh more than products.
-_LEAST_WIDTH = 128
+from .packed_weights import LEAST_WIDTH, PRODUCT, PackedWeights
 
 # Sums of gradients (O, I) by the `id` of the weight, to which those of a backward pass are added.
 Sums = dict[int, Tensor]
 
 
-def _found() -> Any:
-    """Return the operation, or None where it is missing or not made for the processor."""
-    if not torch.backends.mkldnn.is_available():
-        return None
-    # Nobody has measured it on others.
-    if not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
-        return None
-    return getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-
-
-_PRODUCT = _found()
-
-
-def quick_products(model: Any) -> contextlib.AbstractContextManager[Any]:
+def quick_products(
+    model: Any, packs: PackedWeights | None = None
+) -> contextlib.AbstractContextManager[Any]:
     """Let the linear maps of a model within go by oneDNN, where that is worth it.
 
-    Not where a module is compiled: a compiler chooses by itself.
+    Not where a module is compiled: a compiler chooses by itself. What is returned can be entered
+    again and again, in one thread.
 
     Args:
         model: whose passes are made within, forward and backward; what is no module, and stands for
             a model, has them made elsewhere.
+        packs: the weights of a decoding whose passes these are.
     """
     if not isinstance(model, nn.Module):
         return contextlib.nullcontext()
     weights = next((p for p in model.parameters() if p.ndim == 2), None)
     if (
         weights is None
-        or not is_quick(weights)
-        or min(weights.shape) < _LEAST_WIDTH
+        or not (is_quick(weights) or (packs is not None and packs.takes(weights)))
+        or min(weights.shape) < LEAST_WIDTH
         or torch.compiler.is_compiling()
         or any(module._compiled_call_impl for module in model.modules())
     ):
         return contextlib.nullcontext()
-    return LinearMaps()
+    return LinearMaps(packs=packs)
 
 
 class LinearMaps(TorchFunctionMode):
@@ -67,11 +57,12 @@ class LinearMaps(TorchFunctionMode):
     Args:
         sums: where gradients of some weights are summed, instead of being handed to autograd: those
             of the weights that it holds already.
+        packs: weights that are packed, in bfloat16 too.
     """
 
-    def __init__(self, sums: Sums | None = None) -> None:
+    def __init__(self, sums: Sums | None = None, packs: PackedWeights | None = None) -> None:
         super().__init__()
-        self._sums = sums or {}
+        self._sums, self._packs = sums or {}, packs
 
     def __torch_function__(
         self,
@@ -81,17 +72,24 @@ class LinearMaps(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Stand in for a linear map, and do all else as it is done without."""
-        if func is F.linear and not kwargs and _is_plain(*args):
+        if func is not F.linear or kwargs:
+            return func(*args, **(kwargs or {}))
+        packed = None if self._packs is None else self._packs.product(*args)
+        if packed is not None:
+            return packed
+        if _is_plain(*args):
             states, weight, *rest = args
             bias = rest[0] if rest else None
+            if not torch.is_grad_enabled():
+                return PRODUCT(states, weight, bias, "none", [], "")
             return _Linear.apply(states, weight, bias, self._sums.get(id(weight)))
-        return func(*args, **(kwargs or {}))
+        return func(*args)
 
 
 def is_quick(tensor: Tensor) -> bool:
     """Tell whether oneDNN takes what is like a tensor now: float32 on a CPU, nothing quantised."""
     return (
-        _PRODUCT is not None
+        PRODUCT is not None
         and type(tensor) in (Tensor, nn.Parameter)
         and tensor.device.type == "cpu"
         and tensor.dtype == torch.float32
@@ -107,7 +105,7 @@ def _is_plain(states: Tensor, weight: Tensor, bias: Tensor | None = None) -> boo
         and states.ndim > 1
         and states.numel() > 0
         and weight.ndim == 2
-        and min(weight.shape) >= _LEAST_WIDTH
+        and min(weight.shape) >= LEAST_WIDTH
     )
 
 
@@ -120,7 +118,7 @@ class _Linear(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(states, weight)
         ctx.added_to = added_to
-        product: Tensor = _PRODUCT(states, weight, bias, "none", [], "")
+        product: Tensor = PRODUCT(states, weight, bias, "none", [], "")
         return product
 
     @staticmethod
@@ -133,7 +131,7 @@ class _Linear(torch.autograd.Function):
         if needs[0] and torch.is_grad_enabled():
             of_states = slopes @ weight
         elif needs[0]:
-            of_states = _PRODUCT(slopes, weight.t(), None, "none", [], "")
+            of_states = PRODUCT(slopes, weight.t(), None, "none", [], "")
         if needs[1] and added_to is not None:
             # Fresh memory for as many numbers costs a quarter of the product.
             torch.addmm(added_to, flat.t(), rows, out=added_to)

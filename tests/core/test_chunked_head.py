@@ -263,9 +263,9 @@ def texts_of(model, text, **options):
     """What `generate` makes, and in how many runs of the head."""
     runs = []
 
-    def counted(denoiser, states):
+    def counted(denoiser, states, **how):
         runs.append(len(states))
-        return run_head(denoiser, states)
+        return run_head(denoiser, states, **how)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunked_head, "run_head", counted)

@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hf_maskgit.core import linear_maps
+from hf_maskgit.core import linear_maps, packed_weights
 from hf_maskgit.core.linear_maps import LinearMaps, quick_products
 from tests.support.tiny import ENCODERS, bert_config, tiny_model
 
 needs_one_dnn = pytest.mark.skipif(
-    linear_maps._PRODUCT is None, reason="This torch has no linear maps by oneDNN."
+    linear_maps.PRODUCT is None, reason="This torch has no linear maps by oneDNN."
 )
 
 
@@ -20,16 +20,22 @@ needs_one_dnn = pytest.mark.skipif(
 def counted(monkeypatch):
     """Sizes of what oneDNN is asked for, of matrices of any size."""
     sizes = []
-    product = linear_maps._PRODUCT
+    product = linear_maps.PRODUCT
 
     def note(states, weight, *rest):
         sizes.append(tuple(weight.shape))
         return product(states, weight, *rest)
 
     if product is not None:
-        monkeypatch.setattr(linear_maps, "_PRODUCT", note)
-    monkeypatch.setattr(linear_maps, "_LEAST_WIDTH", 1)
+        monkeypatch.setattr(linear_maps, "PRODUCT", note)
+    monkeypatch.setattr(linear_maps, "LEAST_WIDTH", 1)
     return sizes
+
+
+def without(monkeypatch):
+    """As with a torch that does not bring the operation along."""
+    for module in (linear_maps, packed_weights):
+        monkeypatch.setattr(module, "PRODUCT", None)
 
 
 def given(shape, wide=37, narrow=24, dtype=torch.float32):
@@ -129,7 +135,7 @@ def test_under_autocast_and_outside_all_is_left_to_torch(counted):
 
 
 def test_without_the_operation_all_is_left_to_torch(monkeypatch):
-    monkeypatch.setattr(linear_maps, "_PRODUCT", None)
+    without(monkeypatch)
     states, weight, bias = given((4,), 300, 200)
     with LinearMaps():
         assert torch.equal(F.linear(states, weight, bias), F.linear(states, weight, bias))
@@ -182,5 +188,5 @@ def test_a_model_writes_the_same_and_asks_one_dnn(counted, monkeypatch):
     options = {"steps": 4, "seed": 3, "max_new_tokens": 0}
     found = model.generate(ids, **options)
     assert (128, 128) in counted
-    monkeypatch.setattr(linear_maps, "_PRODUCT", None)
+    without(monkeypatch)
     assert torch.equal(found, model.generate(ids, **options))

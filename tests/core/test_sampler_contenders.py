@@ -166,7 +166,9 @@ def test_a_model_writes_the_same_with_fewer_runs_of_its_head(monkeypatch):
     monkeypatch.setattr(
         chunked_head,
         "run_head",
-        lambda denoiser, states: counted.append(len(states)) or run_head(denoiser, states),
+        lambda denoiser, states, **how: (
+            counted.append(len(states)) or run_head(denoiser, states, **how)
+        ),
     )
     assert torch.equal(model.generate(ids, **options), whole)
     masks = sum(3 * (30 - 2 * step) for step in range(15))
