@@ -75,7 +75,7 @@ def class_sums(scores: Tensor, grouping: Grouping, temperature: Tensor | None = 
     Args:
         scores: (n, V) float, logits with -inf at what cannot stand there.
         grouping: of the V tokens.
-        temperature: (n,) float, > 0, of masses that are wanted besides.
+        temperature: (n,) float, > 0, of masses that are wanted besides; at 1 they cost nothing.
     """
     total = len(grouping.class_of)
     found = scores.index_select(-1, grouping.order)
@@ -89,13 +89,17 @@ def class_sums(scores: Tensor, grouping: Grouping, temperature: Tensor | None = 
     # Each class by its own likeliest token, so that none is too unlikely to be a number.
     level = maxima.where(maxima.isfinite(), 0)
     found -= level.index_select(-1, grouping.class_of)[:, None]
-    if temperature is None:
-        return ClassSums(maxima, _log_sums(found.exp_(), grouping) + level.double(), None)
+    own = torch.zeros(0) if temperature is None else (temperature != 1).nonzero().squeeze(1)
+    if temperature is None or len(own) == 0:
+        masses = _log_sums(found.exp_(), grouping) + level.double()
+        return ClassSums(maxima, masses, None if temperature is None else masses)
     masses = _log_sums(found.exp(), grouping) + level.double()
     info = torch.finfo(scores.dtype)  # beyond, nothing divided by it would be nan
-    divisor = temperature.double().clamp(info.tiny, info.max)[:, None]
+    divisor = temperature[own].double().clamp(info.tiny, info.max)[:, None]
+    found = found if len(own) == len(found) else found[own]
     found /= divisor[:, None].to(scores.dtype)
-    return ClassSums(maxima, masses, _log_sums(found.exp_(), grouping) + level.double() / divisor)
+    warm = _log_sums(found.exp_(), grouping) + level[own].double() / divisor
+    return ClassSums(maxima, masses, masses.index_copy(0, own, warm))
 
 
 def _log_sums(numbers: Tensor, grouping: Grouping) -> Tensor:

@@ -124,7 +124,8 @@ class Turn:
             asked = positions | self._needed(positions, outlook)
         found = self.logits_fn(self.rows, state.text, asked)
         if state.patterns is not None and isinstance(found, LateLogits):
-            kept = kept or len(found) <= found.rows
+            # What was read once is read no more, but for the tokens that are drawn.
+            kept = kept or (len(found) <= found.rows and not outlook.readings)
         logits = PositionLogits(
             found,
             sampler.suppressed,

@@ -60,8 +60,8 @@ def class_weights(found: Sweeps, chains: Chains) -> Tensor:
     return by_row(chains, of)
 
 
-def told_apart(found: Sweeps, masses: Tensor, chains: Chains) -> Tensor:
-    """Tell where it matters to the law what the denoiser says, (R, W) bool, given what can be.
+def told_apart(found: Sweeps, masses: Tensor, chains: Chains) -> tuple[Tensor, Tensor]:
+    """Tell where it matters to the law what the denoiser says, given what can be.
 
     Where all classes that may stand at a place lead along the same moves, how likely they are is a
     factor of every text, and has no say in which it is, but for the token of the place itself.
@@ -70,11 +70,15 @@ def told_apart(found: Sweeps, masses: Tensor, chains: Chains) -> Tensor:
         found: from `reach`.
         masses: (R, W, C), 0 for what may stand at a place, else -inf.
         chains: the automata.
+
+    Returns:
+        Where it matters, (R, W) bool; and where no token that may stand there is likelier for the
+        law than by itself, (R, W) bool.
     """
     assert found.came is not None
     source, target, sort = (part[chains.which] for part in chains.moves[:3])
     leaves_end = torch.nn.functional.pad(chains.ended, (0, 1)).gather(1, source)[:, None]
-    apart = []
+    apart, plain = [], []
     for part in _parts(chains, masses.shape[1], source.shape[1]):
         here = _moved(found.came[:, part], source) * _moved(found.sets[:, part], sort)
         used = here * _moved(found.ways[:, 1:][:, part], target)  # (R, w, P)
@@ -86,11 +90,14 @@ def told_apart(found: Sweeps, masses: Tensor, chains: Chains) -> Tensor:
             return some[rows] @ own.double()
 
         count, most = by_row(chains, by), some.sum(-1, keepdim=True)
-        several = (count > 0) & (count < most) & (masses[:, part] > -torch.inf)
+        possible = masses[:, part] > -torch.inf
+        several = (count > 0) & (count < most) & possible
         # Behind the end of a text nothing has a likelihood.
         mixed = ((used > 0) & leaves_end).any(-1) & ((used > 0) & ~leaves_end).any(-1)
         apart.append(several.any(-1) | mixed)
-    return torch.cat(apart, 1) & chains.inside & ~chains.open
+        plain.append(~apart[-1] & ~((count == 0) & possible).any(-1))
+    asked = chains.inside & ~chains.open
+    return torch.cat(apart, 1) & asked, torch.cat(plain, 1) & asked
 
 
 def draw_sets(found: Sweeps, chains: Chains, uniforms: Tensor) -> tuple[Tensor, Tensor]:

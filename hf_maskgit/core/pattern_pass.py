@@ -116,7 +116,8 @@ class PatternLaw:
         temperature: Tensor | None = None,
     ) -> None:
         self.logits, self.positions = logits, positions
-        self._patterns, self._temperature = patterns, temperature
+        self._patterns, self._readings = patterns, outlook.readings
+        self._number = positions.flatten().nonzero().squeeze(1)  # (N,) of each in (R, L)
         where = positions.nonzero()
         self.rows = where[:, 0]  # (N,)
         in_span = patterns.span[positions]
@@ -127,7 +128,13 @@ class PatternLaw:
         self._slot = (self.rows * patterns.possible.shape[1] + place).where(in_span, 0)
         self._in_span = in_span
         self._chains, self._known = outlook.chains, outlook.known
+        # Of these, which classes weigh the same; none elsewhere.
+        plain = (outlook.known == 0).flatten(0, 1).to(where.device)[self._slot]
+        self._plain = plain & outlook.plain[positions][:, None]
         self._reached, self._apart = outlook.reached, bool(outlook.apart.any())
+        # How likely the tokens of the others are is a factor of every text, at any temperature.
+        matters = outlook.apart[positions]
+        self._temperature = None if temperature is None else temperature.where(matters, 1.0)
 
     def weigh(self, scores: Tensor, index: Tensor) -> Tensor:
         """Condition the scores (n, V) of some of the N positions."""
@@ -196,7 +203,7 @@ class PatternLaw:
             cold: (R,) bool, see `path`.
         """
         warp, filtering = warps
-        drawing = self._drawing(warp, filtering, cold)
+        drawing = self._drawing(warp, filtering, cold, both=True)
         weights = class_weights(drawing.found, self._chains)
         if bool(drawing.cold.any()):
             likely = self._classes_in(self._likeliest(drawing.scores))
@@ -229,14 +236,16 @@ class PatternLaw:
 
         return chances
 
-    def _drawing(self, warp: Warp | None, filtering: Warp | None, cold: Tensor) -> "_Drawing":
-        """Find what texts are drawn by; the arguments are those of `path`."""
+    def _drawing(
+        self, warp: Warp | None, filtering: Warp | None, cold: Tensor, both: bool = False
+    ) -> "_Drawing":
+        """Find what texts are drawn by, as for `path`; `both` sweeps from the left too."""
         scores: Warp = warp or (lambda block, index: block)
         own = self._temperature is not None  # which changes nothing that is settled
         if warp is None or (own and self._settled):
             found = self._found
         elif own:
-            found = self._swept(self._of_classes.warm)
+            found = self._swept(self._of_classes.warm, both or filtering is not None)
         else:
             found = self._swept(self._read(scores).masses)
         cold = cold.cpu()
@@ -286,7 +295,15 @@ class PatternLaw:
 
     @cached_property
     def _of_classes(self) -> "OfClasses":
-        return self._read(None, self._temperature)
+        temperature, everything = self._temperature, self.logits
+
+        def read(new: Tensor) -> OfClasses:
+            logits = everything if bool(new.all()) else everything.only(new)
+            warmth = None if temperature is None else temperature[new]
+            of = self._patterns.groupings
+            return read_classes(logits, of, self._pattern[new], self._plain[new], None, warmth)
+
+        return self._readings.of(self._number, temperature is not None, read)
 
     @cached_property
     def _masses(self) -> Tensor:
@@ -315,9 +332,9 @@ class PatternLaw:
         weights = class_weights(found, self._chains)
         return weights.masked_fill(self.hopeless[:, None, None], 0.0)
 
-    def _swept(self, masses: Tensor) -> Sweeps:
+    def _swept(self, masses: Tensor, both: bool = True) -> Sweeps:
         """Sweep over masses (N, C), and refuse rows that can match no more."""
-        found = sweeps(self._everywhere(masses), self._chains)
+        found = sweeps(self._everywhere(masses), self._chains, both)
         self._mark(log_mass(found, self._chains) == -torch.inf)
         return found
 
@@ -326,9 +343,9 @@ class PatternLaw:
         if not self.tentative and bool(hopeless.any()):
             raise no_text(int(hopeless.nonzero()[0]))
 
-    def _read(self, scores: Warp | None, temperature: Tensor | None = None) -> OfClasses:
-        groupings = self._patterns.groupings
-        return read_classes(self.logits, groupings, self._pattern, scores, temperature)
+    def _read(self, scores: Warp) -> OfClasses:
+        of = self._patterns.groupings
+        return read_classes(self.logits, of, self._pattern, self._plain, scores)
 
     def _everywhere(self, of: Tensor) -> Tensor:
         """Put (N, C) into (R, W, C) at masks asked for, beside what is known of the others."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from .class_sums import Grouping
 from .pattern_law import told_apart
 from .pattern_moves import Chains, Moves
+from .pattern_reading import Readings
 from .pattern_sweeps import Sweeps, reach
 
 
@@ -23,12 +24,16 @@ class Outlook(NamedTuple):
         known: (R, W, C) float64, certainty at known tokens, elsewhere 0 where possible.
         reached: what can be reached.
         apart: (R, L) bool, masks at which it matters what the denoiser says.
+        plain: (R, L) bool, masks whose tokens the patterns leave as likely as they are.
+        readings: what it said of them in this pass.
     """
 
     chains: Chains
     known: Tensor
     reached: Sweeps
     apart: Tensor
+    plain: Tensor
+    readings: Readings
 
 
 @dataclass(frozen=True)
@@ -73,11 +78,12 @@ class RowPatterns:
         """
         chains, known = self.chains(open_masks & masked), self.known_masses(text, masked)
         reached = reach(known, chains)
-        found = told_apart(reached, known, chains).to(self.span.device)
-        apart = torch.zeros_like(masked)
-        rows, slots = found.nonzero(as_tuple=True)
-        apart[rows, self.places[rows, slots]] = True
-        return Outlook(chains, known, reached, apart & masked)
+        found = torch.stack(told_apart(reached, known, chains)).to(self.span.device)
+        apart, plain = torch.zeros_like(masked).repeat(2, 1, 1)
+        for where, is_so in zip((apart, plain), found, strict=True):
+            rows, slots = is_so.nonzero(as_tuple=True)
+            where[rows, self.places[rows, slots]] = True
+        return Outlook(chains, known, reached, apart & masked, plain & masked, Readings())
 
     @property
     def places(self) -> Tensor:

@@ -67,7 +67,11 @@ class Contenders:
         if not self._is_worth_it or counts is None or not _are_known(turn, rules):
             return turn, places, None
         turn = turn.with_outlook()
-        if turn.state.patterns is not None and _spares_nothing(turn, places):
+        if (
+            turn.outlook is not None
+            and not rules.order.of_classes
+            and _spares_nothing(turn, places)
+        ):
             return turn, places, None
         asked_of = turn.with_needed(places)
         found = turn.logits_fn(turn.rows, turn.state.text, asked_of)
@@ -79,6 +83,10 @@ class Contenders:
         of_places, wanted, total = placed(noise, places), counts(turn, places), int(places.sum())
         tried = highest(of_places, places, _TRIED * wanted)
         cost = int(turn.with_needed(tried).sum())
+        if turn.outlook is not None and rules.order.of_classes:
+            # What a pattern's law needs is read in any case, and gives scores for nothing.
+            cost = int((tried & ~turn.outlook.apart).sum())
+            tried = turn.with_needed(tried) & places
         if cost > _MOST_TRIED * total:
             return turn, places, None
         late = cast(LateLogits, found)

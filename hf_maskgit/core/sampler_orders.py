@@ -88,6 +88,7 @@ class Order:
         most: no score of it is higher; None where nothing says so.
         blind: it looks at no logits and no tokens, so that it is known before either.
         competing: the remasking that `can_mask_prev_unmasked` means with it.
+        of_classes: of a pattern's law, sums over classes of tokens tell its scores.
     """
 
     help: str
@@ -103,6 +104,7 @@ class Order:
     most: float | None = None
     blind: bool = False
     competing: str = "confidence"
+    of_classes: bool = False
 
 
 def _by_position(score: PositionScore, whole: bool = True) -> Callable[[Turn, Tensor], Look]:
@@ -198,6 +200,7 @@ ORDERS: dict[str, Order] = {
         noise="choice_temperature",
         choice_temperature=2.0,
         most=0.0,
+        of_classes=True,
     ),
     "margin": Order(
         "where the two likeliest tokens are furthest apart",
