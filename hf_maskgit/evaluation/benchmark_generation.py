@@ -27,10 +27,10 @@ from .benchmark_works import (
     FLOOR,
     HEAD,
     OF_ORDERS,
+    OF_PATTERNS,
     ORDERS,
     OTHERS_COMPILED,
     PACE_WORKS,
-    PATTERNS,
     PEERS,
     PLAIN,
     PRESET_WORKS,
@@ -108,9 +108,19 @@ CELLS = (
     Cell(
         "a pattern of 64 states",
         replace(BERT, logit_spread=_SPREAD),
-        (FLOOR, *OF_ORDERS, *PATTERNS),
+        (FLOOR, *OF_ORDERS, *OF_PATTERNS["pattern of 64 states"]),
         rounds=3,
         floor=PLAIN,
+    ),
+    *(
+        Cell(
+            pattern,
+            replace(BERT, logit_spread=_SPREAD),
+            (FLOOR, PLAIN, f"{PLAIN}, {pattern}"),
+            rounds=2,
+            floor=PLAIN,
+        )
+        for pattern in ("a JSON record", "a date in a sentence")
     ),
     Cell(
         "presets and paces",

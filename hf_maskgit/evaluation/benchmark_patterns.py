@@ -57,7 +57,7 @@ def record(sizes: Sizes) -> TokenPattern:
     return TokenPattern.from_token_classes(elements, sizes.vocab_size)
 
 
-def date_in_text(sizes: Sizes) -> TokenPattern:
+def date_in_sentence(sizes: Sizes) -> TokenPattern:
     """Build a date such as 2026-11-29 among places of which nothing is asked."""
     marks, *_, numbers = _vocabulary(sizes)
     dash, digits = marks[0], numbers[:10]
@@ -80,5 +80,5 @@ def _vocabulary(sizes: Sizes) -> Sequence[list[int]]:
 PATTERNS: dict[str, Callable[[Sizes], TokenPattern]] = {
     "pattern of 64 states": states_of_64,
     "a JSON record": record,
-    "a date": date_in_text,
+    "a date in a sentence": date_in_sentence,
 }

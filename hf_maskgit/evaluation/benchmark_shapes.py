@@ -15,8 +15,6 @@ from transformers import BertConfig, EsmConfig, ModernBertConfig, PreTrainedConf
 
 from ..core.configuration_maskgit import MaskGitConfig
 from ..core.modeling_maskgit import MaskGitForMaskedLM
-from ..core.pattern_automaton import Automaton, smallest
-from ..core.token_pattern import TokenPattern
 
 _MASK_TOKEN_ID = 103  # bert-base-uncased's; the last id of a smaller vocabulary
 
@@ -99,27 +97,6 @@ def build_model(sizes: Sizes, device: torch.device) -> MaskGitForMaskedLM:
     if sizes.logit_spread is not None:
         _spread(model, sizes)
     return model
-
-
-def build_pattern(sizes: Sizes, states: int = 64, classes: int = 48) -> TokenPattern:
-    """Build a pattern as formats have it: from most states one class goes on, from some all.
-
-    Args:
-        sizes: of the model, for its vocabulary.
-        states: of the automaton.
-        classes: of tokens, drawn at random; those that no state tells apart become one.
-    """
-    generator = torch.Generator().manual_seed(0)
-    class_of = torch.randint(1, classes, (sizes.vocab_size,), generator=generator)
-    only = torch.randint(1, classes, (states,), generator=generator)
-    step = torch.full((states, classes), states)  # the number of nowhere
-    for state in range(states):
-        after = (state + 1) % states
-        if state % 16 == 0:
-            step[state, 1:] = state
-        step[state, only[state]] = after
-    final = torch.ones(states, dtype=torch.bool)
-    return TokenPattern(smallest(Automaton(step, final, class_of, 0)))
 
 
 @torch.no_grad()

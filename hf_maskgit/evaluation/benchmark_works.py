@@ -18,6 +18,7 @@ from ..core.generation_config_maskgit import MaskGitGenerationConfig
 from ..core.modeling_maskgit import MaskGitForMaskedLM
 from ..core.sampler_presets import PRESETS
 from ..core.sampler_rules import PACES
+from .benchmark_patterns import PATTERNS
 from .benchmark_peers import (
     check_x_transformers,
     encoder_and_head_passes,
@@ -26,7 +27,7 @@ from .benchmark_peers import (
     wrapper_of_x_transformers,
 )
 from .benchmark_rounds import Contestant, beginning_of, counted_passes
-from .benchmark_shapes import Sizes, build_model, build_pattern, mask_token_id
+from .benchmark_shapes import Sizes, build_model, mask_token_id
 
 HALF = ", bf16"  # behind the name of a work: under autocast in bfloat16
 BLOCK = 64  # tokens of a block, where texts are written block by block
@@ -69,19 +70,19 @@ def _encoder(model: MaskGitForMaskedLM) -> nn.Module:
 def _ours(
     *,
     compiled: Callable[[MaskGitForMaskedLM], nn.Module] | None = None,
-    patterned: bool = False,
+    pattern: str | None = None,
     **options: Any,
 ) -> Work:
-    """Fill by our `generate`, with its defaults but for the options named, or to a pattern."""
+    """Fill by our `generate`: its defaults but for the options, and a row of `PATTERNS`."""
     by_steps = PACES[options.get("pace") or "schedule"].by_steps
 
     def make(model: MaskGitForMaskedLM, sizes: Sizes) -> Filling:
         steps = {"steps": sizes.steps} if by_steps else {}
-        pattern = build_pattern(sizes) if patterned else None
+        built = None if pattern is None else PATTERNS[pattern](sizes)
         return lambda masked: model.generate(
             masked,
             generation_config=MaskGitGenerationConfig(**{**options, **steps}),
-            pattern=pattern,
+            pattern=built,
             seed=0,
         )
 
@@ -129,10 +130,14 @@ _OF_ORDERS: dict[str, dict[str, Any]] = {
     "generate, order=confidence": {"order": "confidence"},
     "generate, order=random": {"order": "random"},
 }
-PATTERN = ", pattern of 64 states"  # behind the name of what is compared with
 OF_ORDERS = {name: _ours(**options) for name, options in _OF_ORDERS.items()}
-PATTERNS = {
-    name + PATTERN: _ours(patterned=True, **options) for name, options in _OF_ORDERS.items()
+# By pattern, whose name stands behind that of what is compared with.
+OF_PATTERNS = {
+    pattern: {
+        f"{name}, {pattern}": _ours(pattern=pattern, **options)
+        for name, options in _OF_ORDERS.items()
+    }
+    for pattern in PATTERNS
 }
 PRESET_WORKS = {f"preset {name}": _ours(**preset.options) for name, preset in PRESETS.items()}
 PACE_WORKS = {f"generate, pace={name}": _ours(pace=name) for name in PACES}
@@ -140,7 +145,7 @@ WORKS = {
     FLOOR: Work(_bare, fills=False),
     HEAD: Work(_bare_with_head, fills=False),
     **OF_ORDERS,
-    **PATTERNS,
+    **{name: work for works in OF_PATTERNS.values() for name, work in works.items()},
     COMPILED: _ours(compiled=_all_of),
     LLADA: Work(_llada, is_peer=True),
     ANCESTOR: _x_transformers(filter_thres=None),
