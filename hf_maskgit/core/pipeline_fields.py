@@ -50,10 +50,26 @@ def compiled(patterns: Any, tokenizer: PreTrainedTokenizerBase) -> dict[str, Tok
             "`patterns` must be a dict from the name of a blank to its pattern, got "
             f"{kind_of(patterns)}."
         )
-    return {name: _compiled(name, given, tokenizer) for name, given in patterns.items()}
+    return {
+        name: compiled_one(given, tokenizer, f"The pattern of {{{name}}}")
+        for name, given in patterns.items()
+    }
 
 
-def _compiled(name: Any, given: Any, tokenizer: PreTrainedTokenizerBase) -> TokenPattern:
+def compiled_one(
+    given: Any, tokenizer: PreTrainedTokenizerBase, called: str = "The `pattern`"
+) -> TokenPattern:
+    """Compile one pattern, see `compiled`.
+
+    Args:
+        given: a Pattern, or what one is compiled from.
+        tokenizer: the model's.
+        called: what sentences call it.
+
+    Raises:
+        ImportError: where something must be compiled and hf_maskgit is not installed.
+        ValueError: for what is no pattern.
+    """
     if hasattr(given, "automaton"):
         pattern = as_pattern(given)
         pattern.check_tokenizer(tokenizer)
@@ -61,14 +77,14 @@ def _compiled(name: Any, given: Any, tokenizer: PreTrainedTokenizerBase) -> Toke
     how = next((how for kind, how in _KINDS.items() if isinstance(given, kind)), None)
     if how is None:
         raise ValueError(
-            f"The pattern of {{{name}}} must be a Pattern, a regular expression (str), a JSON "
+            f"{called} must be a Pattern, a regular expression (str), a JSON "
             f"schema (dict) or a list of texts, got {kind_of(given)}."
         )
     try:
         compiler = importlib.import_module("hf_maskgit").Pattern
     except ImportError as error:
         raise ImportError(
-            f"The pattern of {{{name}}} must be compiled, which the code in a checkpoint cannot: "
+            f"{called} must be compiled, which the code in a checkpoint cannot: "
             "pip install 'hf_maskgit[patterns]', or give a Pattern that was saved and loaded."
         ) from error
     memory, key = _memory(tokenizer), _key(how, given)
@@ -76,7 +92,7 @@ def _compiled(name: Any, given: Any, tokenizer: PreTrainedTokenizerBase) -> Toke
         known = key is not None and key in memory
         pattern = memory.pop(key) if known else as_pattern(getattr(compiler, how)(given, tokenizer))
     except ValueError as error:
-        raise ValueError(f"The pattern of {{{name}}} is none: {error}") from error
+        raise ValueError(f"{called} is none: {error}") from error
     if key is not None:
         memory[key] = pattern  # now the last that was used
         while len(memory) > _MOST_COMPILED:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..core.options import shown
 from ..core.pattern_automaton import MOST_STATES, Automaton, smallest, tokens_by_class
 from .schema import readable_schema
 from .token_texts import TokenTexts
@@ -95,8 +96,8 @@ def bytes_of_regex(regex: str) -> ByteAutomaton:
     found = json.loads(line)
     if "error" in found:
         raise ValueError(
-            f"The regular expression {regex!r} cannot be compiled: {found['error']}. It is matched "
-            "by whole texts, so that anchors (^, $) are left out; looking around, word boundaries "
+            f"The regular expression {shown(regex)} cannot be compiled: {found['error']}. It is "
+            "matched by whole texts, so that anchors (^, $) are left out; looking around, word boundaries "
             "and references to groups are not regular."
         )
     _check_states(found["states"])
@@ -112,8 +113,8 @@ def bytes_of_regex(regex: str) -> ByteAutomaton:
 
 def _too_large(regex: str, limit: str) -> str:
     return (
-        f"The regular expression {regex!r} was not compiled within {limit}, and its automaton is "
-        f"beyond the limit of {_MOST_STATES:,} states of bytes. Bound what repeats, or ask less."
+        f"The regular expression {shown(regex)} was not compiled within {limit}, and its "
+        f"automaton is beyond the limit of {_MOST_STATES:,} states of bytes. Bound what repeats, or ask less."
     )
 
 
@@ -132,7 +133,8 @@ def regex_of_schema(schema: str) -> str:
     try:
         return str(build_regex_from_schema(schema))
     except (ValueError, TypeError) as error:
-        raise ValueError(f"The JSON schema cannot be compiled: {error}.") from error
+        said = str(error).splitlines()[0].strip().removesuffix(".")  # the rest is not for users
+        raise ValueError(f"The JSON schema cannot be compiled: {said}.") from error
 
 
 def bytes_of_choices(texts: Sequence[str]) -> ByteAutomaton:

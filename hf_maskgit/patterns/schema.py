@@ -5,8 +5,10 @@ JSON, too; the compiler's write quotes, backslashes and years of six digits.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+
+from ..core.options import shown
 
 _NOTES = frozenset(
     "$comment $id $schema contentEncoding contentMediaType default deprecated description examples "
@@ -16,6 +18,16 @@ _NOTES = frozenset(
 _HARMLESS = frozenset("additionalItems unevaluatedItems unevaluatedProperties".split())
 _DEFINITIONS = "$defs definitions".split()
 _ALONE = "$ref anyOf const enum".split()  # what stands beside one of them is not read
+_OF_VALUES = ("const", "enum")  # beside these a `type` may stand that they keep to
+_TYPES: dict[str, tuple[type, ...]] = {
+    "array": (list,),
+    "boolean": (bool,),
+    "integer": (int,),
+    "null": (type(None),),
+    "number": (int, float),
+    "object": (dict,),
+    "string": (str,),
+}
 _READ = frozenset(
     "additionalProperties format items maxDigits maxDigitsExponent maxDigitsFraction "
     "maxDigitsInteger maxItems maxLength minDigits minDigitsExponent minDigitsFraction "
@@ -30,7 +42,43 @@ _INSTEAD = {
     "exclusiveMaximum": "list the numbers in `enum`",
     "multipleOf": "list the numbers in `enum`",
 }
-_DATE = "[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _are_types(value: Any) -> bool:
+    names = value if isinstance(value, list) else [value]
+    return bool(names) and all(isinstance(name, str) and name in _TYPES for name in names)
+
+
+def _is_filled(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > 0
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+# What the value of a keyword must be, and that in words.
+_Check = tuple[Callable[[Any], bool], str]
+_COUNT: _Check = (_is_count, "a whole number from 0")
+_VALUES: dict[str, _Check] = {
+    "anyOf": (_is_filled, "a list of one or more schemas"),
+    "enum": (_is_filled, "a list of one or more values"),
+    "pattern": (lambda value: isinstance(value, str), "a text"),
+    "properties": (lambda value: isinstance(value, dict), "an object"),
+    "required": (_are_names, "a list of names"),
+    "type": (_are_types, f"one of {', '.join(_TYPES)}, or a list of these"),
+    **{key: _COUNT for key in sorted(_READ) if key.startswith(("min", "max"))},
+}
+_LEAP = "([0-9]{2}(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)"
+_DAY_OF_MONTH = (
+    "(0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|"
+    "02-(0[1-9]|1[0-9]|2[0-8])"
+)
+_DATE = f"([0-9]{{4}}-({_DAY_OF_MONTH})|{_LEAP}-02-29)"
 _HOUR = "([01][0-9]|2[0-3]):[0-5][0-9]"
 _TIME = rf"{_HOUR}:[0-5][0-9](\.[0-9]{{1,6}})?(Z|[+-]{_HOUR})"
 _HOST = r"([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?\.)+[A-Za-z]{2,}"
@@ -62,8 +110,11 @@ def readable_schema(text: str) -> str:
     for path, part in list(_parts("", schema)):
         where = f"At {path}" if path else "At its top"
         _check_keywords(where, part)
+        _check_values(where, part)
         if "format" in part:
             part["pattern"] = _pattern_of(where, part.pop("format"))
+        if "pattern" in part:
+            part["pattern"] = _within_quotes(part["pattern"])
     return json.dumps(schema)
 
 
@@ -102,13 +153,19 @@ def _check_keywords(where: str, schema: Mapping[str, Any]) -> None:
             f"{where} the JSON schema says {unread!r}, which a pattern cannot hold to; {instead}."
         )
     alone = next((key for key in _ALONE if key in schema), None)
-    beside = next((key for key in said if key not in (alone, "type")), None)
+    with_type = ("type",) if alone in _OF_VALUES else ()
+    beside = next((key for key in said if key not in (alone, *with_type)), None)
     if alone is not None and beside is not None:
         raise ValueError(
             f"{where} the JSON schema says {beside!r} beside {alone!r}, of which a pattern holds "
             f"to {alone!r} alone; leave one of them out."
         )
     written = next((key for key in ("pattern", "format") if key in schema), None)
+    if "pattern" in schema and "format" in schema:
+        raise ValueError(
+            f"{where} the JSON schema says 'format' beside 'pattern', of which a pattern holds to "
+            "one alone; leave one of them out."
+        )
     length = next((key for key in ("minLength", "maxLength") if key in schema), None)
     if written is not None and length is not None:
         raise ValueError(
@@ -124,3 +181,47 @@ def _check_keywords(where: str, schema: Mapping[str, Any]) -> None:
                 f"{where} the JSON schema requires {absent!r}, which its `properties` do not "
                 "declare; declare it."
             )
+
+
+def _check_values(where: str, schema: Mapping[str, Any]) -> None:
+    """Refuse values of keywords that the compiler would not read, or make no JSON of."""
+    for key, (fits, words) in _VALUES.items():
+        if key in schema and not fits(schema[key]):
+            raise ValueError(
+                f"{where} the JSON schema's {key!r} must be {words}, got {shown(schema[key])}."
+            )
+    for of_what in ("Length", "Items"):
+        least, most = schema.get(f"min{of_what}"), schema.get(f"max{of_what}")
+        if least is not None and most is not None and least > most:
+            raise ValueError(
+                f"{where} the JSON schema's 'min{of_what}' is {least} and above its "
+                f"'max{of_what}', {most}; nothing has both."
+            )
+    of_type = schema.get("type")
+    types = [of_type] if isinstance(of_type, str) else of_type
+    values = schema.get("enum", [schema["const"]] if "const" in schema else [])
+    kinds = [kind for name in types or () for kind in _TYPES[name]]
+    # 1.0 is an integer to JSON; True is an int to Python, hence `type` and not `isinstance`.
+    whole = [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
+    other = [value for value in whole if types and type(value) not in kinds]
+    if other:
+        raise ValueError(
+            f"{where} the JSON schema lists {shown(other[0])}, which is not of its type, "
+            f"{shown(of_type)}; leave it out."
+        )
+    first = schema.get("prefixItems")
+    if isinstance(first, list):
+        least, most = schema.get("minItems", 0), schema.get("maxItems", len(first))
+        if not least <= len(first) <= most:
+            raise ValueError(
+                f"{where} the JSON schema has {len(first)} 'prefixItems', which are all written, "
+                "with nothing behind them; its 'minItems' and 'maxItems' must allow so many."
+            )
+
+
+def _within_quotes(pattern: str) -> str:
+    """Return an expression that stays one between the quotes of a string, without outer anchors."""
+    inner = pattern.removeprefix("^")
+    if inner.endswith("$") and not inner.endswith(r"\$"):
+        inner = inner[:-1]
+    return f"({inner})"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..core.generation_config_maskgit import OPTIONS, unknown_options
-from ..core.options import shown
+from ..core.options import check, shown
 from .errors import BadRequest, NoSuchModel
 
 # Words of OpenAI's for options of `generate`.
@@ -69,6 +69,7 @@ def checked(fields: Any, own: Sequence[str], model: str) -> dict[str, Any]:
 
     Raises:
         BadRequest: for what is no object, or a field that means nothing here.
+        ValueError: for a value that an option cannot have, in the name that the client gave.
         NoSuchModel: for another model.
     """
     if not isinstance(fields, dict):
@@ -84,6 +85,8 @@ def checked(fields: Any, own: Sequence[str], model: str) -> dict[str, Any]:
     for name, ours in OPENAI_NAMES.items():
         if name in named and ours in named:
             raise BadRequest(f"`{name}` and `{ours}` are two words for one option; give one.")
+        if name in named:  # here, where its name is the client's
+            check(name, named[name], OPTIONS[ours])
     named = {OPENAI_NAMES.get(name, name): value for name, value in named.items()}
     known = {*OPTIONS, *ARGUMENTS, *own} - {*OWN_OPTIONS}
     unknown = [name for name in named if name not in known]

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from transformers import Pipeline, PreTrainedTokenizerBase
 
 from ..core.generation_config_maskgit import OPTIONS, MaskGitGenerationConfig
-from ..core.pipeline_fields import compiled
+from ..core.pipeline_fields import compiled, compiled_one
 from .fields import Limits, arguments_of, check_patterns, checked
 from .tasks import Json, Reading
 
@@ -57,7 +57,7 @@ class Reader(ABC):
         """
         fields = dict(fields)
         if fields.get("pattern") is not None:
-            fields["pattern"] = compiled({"pattern": fields["pattern"]}, tokenizer)["pattern"]
+            fields["pattern"] = compiled_one(fields["pattern"], tokenizer)
         if fields.get("patterns") is not None:
             fields["patterns"] = compiled(fields["patterns"], tokenizer)
         return fields

@@ -129,6 +129,7 @@ def test_a_json_schema_is_a_pattern(tokenizers):
         ("C-x(2,4)-C-x(3)-[LIVMFYWC]", "C.{2,4}C.{3}[LIVMFYWC]"),
         ("<{P}-x*-[ST](2)>.", "[^P].*[ST]{2}"),
         ("A-x(0,1)-{ACDE}(1,2)", "A.{0,1}[^ACDE]{1,2}"),
+        ("F-[GSTV]-P-x(0)-R-[GA>]", "F[GSTV]PR[GA]?"),  # as PS00539 ends
     ],
 )
 def test_motifs_of_prosite_mean_what_they_say(motif, regex):
@@ -158,6 +159,9 @@ def test_motifs_of_prosite_mean_what_they_say(motif, regex):
         ("C--C", "'' in the motif 'C--C' is no element"),
         ("C-J", "names the residue J, for which this tokenizer has no token; it has ABC"),
         ("{ACDEFGHIKLMNPQRSTVWY}", "is met by no residues"),
+        ("[G>]-C", "'.G>.' in the motif '.G>.-C' is no element"),
+        ("C-x(2,999999999)", r"'x\(2,999999999\)' .* stands for more than 2,047 residues"),
+        ("x(99999)-C", r"'x\(99999\)' in the motif .* stands for more than 2,047 residues"),
         ("C(4,2)", r"'C\(4,2\)' in the motif 'C\(4,2\)' is met by no residues"),
     ],
 )
@@ -218,7 +222,7 @@ def test_an_automaton_too_large_for_the_vocabulary_is_refused(monkeypatch):
         over_tokens(language, texts)
 
 
-@pytest.mark.parametrize("schema", ['{"type": "nonsense"}', "no json", '{"$ref": "#/x"}'])
+@pytest.mark.parametrize("schema", ['{"title": "nonsense"', "no json", '{"$ref": "#/x"}'])
 def test_a_schema_that_is_none_is_refused(schema):
     with pytest.raises(ValueError, match="The JSON schema cannot be compiled: "):
         Pattern.from_json_schema(schema, word_tokenizer())

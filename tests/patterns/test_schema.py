@@ -1,6 +1,7 @@
 """JSON schemas: what their patterns write is valid, and what they cannot hold to is refused."""
 
 import datetime
+import itertools
 import json
 import re
 import urllib.parse
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from hf_maskgit import Pattern
+from hf_maskgit.patterns.schema import _DATE
 from tests.patterns.test_pattern import walk
 from tests.support.pattern_texts import text_of
 from tests.support.tiny_tokenizers import byte_level_tokenizer
@@ -21,16 +23,30 @@ def of_format(name):
     return {"type": "string", "format": name}
 
 
+def is_date(text):
+    """Gregorian, whose calendar repeats after 400 years; Python knows no year 0."""
+    year, rest = int(text[:4]), text[4:]
+    return datetime.date.fromisoformat(f"{2000 + year % 400}{rest}").year >= 2000
+
+
 # Schemas, and what a value of them is, told by hand.
 VALID = [
     ({"type": "string", "maxLength": 4}, lambda v: isinstance(v, str) and len(v) <= 4),
-    (of_format("date"), lambda v: re.fullmatch(r"[0-9]{4}-[01][0-9]-[0-3][0-9]", v)),
+    (of_format("date"), lambda v: is_date(v)),
     (of_format("time"), lambda v: datetime.time.fromisoformat(v).tzinfo),
-    (of_format("date-time"), lambda v: datetime.time.fromisoformat(v.split("T")[1]).tzinfo),
+    (
+        of_format("date-time"),
+        lambda v: is_date(v[:10]) and datetime.time.fromisoformat(v.split("T")[1]).tzinfo,
+    ),
     (of_format("uuid"), lambda v: uuid.UUID(v)),
     (of_format("email"), lambda v: re.fullmatch(r"[\w+.-]+@[\w-]+(\.[\w-]+)+", v)),
     (of_format("uri"), lambda v: urllib.parse.urlparse(v).hostname),
     ({"type": "string", "pattern": "[ab]{2}"}, lambda v: v in ("aa", "ab", "ba", "bb")),
+    ({"type": "string", "pattern": "^a|b$"}, lambda v: v in ("a", "b")),
+    ({"type": "string", "pattern": r"a\$"}, lambda v: v == "a$"),
+    ({"type": ["string", "null"], "maxLength": 1}, lambda v: v is None or len(v) < 2),
+    ({"type": "array", "prefixItems": [BOOLEAN], "maxItems": 3}, lambda v: v in ([True], [False])),
+    ({"type": ["string", "integer"], "enum": ["a", 3.0]}, lambda v: v in ("a", 3)),
     ({"type": "integer"}, lambda v: type(v) is int),
     ({"type": "number"}, lambda v: type(v) in (int, float)),
     ({"enum": ["a", 3, None]}, lambda v: v in ("a", 3, None)),
@@ -77,6 +93,18 @@ def test_what_a_schema_writes_is_json_that_it_describes(tokenizer, schema, valid
     assert seen
 
 
+def test_dates_are_days_of_the_calendar():
+    """Every day and no other, in years of each kind."""
+    for year in ("1900", "2000", "2023", "2024", "0004"):
+        for month, day in itertools.product(range(14), range(33)):
+            text = f"{year}-{month:02}-{day:02}"
+            try:
+                real = is_date(text)
+            except ValueError:
+                real = False
+            assert (re.fullmatch(_DATE, text) is not None) == real, text
+
+
 @pytest.mark.parametrize(
     ("schema", "sentence"),
     [
@@ -95,6 +123,26 @@ def test_what_a_schema_writes_is_json_that_it_describes(tokenizer, schema, valid
             {"type": "string", "format": "date", "maxLength": 3},
             "'maxLength' beside 'format', .* say the length in `pattern`",
         ),
+        ({"type": "string", "format": "date", "pattern": "a"}, "'format' beside 'pattern', of whi"),
+        ({"type": "string", "anyOf": [BOOLEAN]}, "says 'type' beside 'anyOf'"),
+        ({"type": "string", "$ref": "#/$defs/y"}, r"says 'type' beside '\$ref'"),
+        ({"type": "string", "enum": ["a", 2]}, "lists 2, which is not of its type, 'string'"),
+        ({"type": "integer", "const": True}, "lists True, which is not of its type, 'integer'"),
+        ({"enum": []}, "'enum' must be a list of one or more values, got"),
+        ({"anyOf": []}, "'anyOf' must be a list of one or more schemas, got"),
+        ({"type": []}, "'type' must be one of array, .*, or a list of these, got"),
+        ({"type": "text"}, "'type' must be one of array, .*, got 'text'"),
+        ({"type": "string", "pattern": 3}, "'pattern' must be a text, got 3"),
+        ({"type": "string", "maxLength": "3"}, "'maxLength' must be a whole number from 0, got '"),
+        ({"type": "array", "minItems": -1}, "'minItems' must be a whole number from 0, got -1"),
+        ({"type": "object", "properties": []}, "'properties' must be an object, got"),
+        ({"type": "object", "required": "a"}, "'required' must be a list of names, got 'a'"),
+        ({"type": "array", "minItems": 3, "maxItems": 1}, "'minItems' is 3 and above its 'maxIt"),
+        (
+            {"type": "array", "prefixItems": [BOOLEAN], "minItems": 3},
+            "has 1 'prefixItems', .*; its 'minItems' and 'maxItems' must allow so many",
+        ),
+        ({"type": "array", "items": True}, "cannot be compiled: Unsupported .* structure true.$"),
         (of_format("ipv4"), "says the format 'ipv4'; known are date, time, .*. Write a `pattern`"),
         ({"type": "object", "properties": {}, "required": ["z"]}, "requires 'z', which its"),
         ({"type": "array", "prefixItems": [{"minProperties": 1}]}, "At /prefixItems/0 .* 'minProp"),
