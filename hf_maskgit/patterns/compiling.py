@@ -96,9 +96,9 @@ def bytes_of_regex(regex: str) -> ByteAutomaton:
     found = json.loads(line)
     if "error" in found:
         raise ValueError(
-            f"The regular expression {shown(regex)} cannot be compiled: {found['error']}. It is "
-            "matched by whole texts, so that anchors (^, $) are left out; looking around, word boundaries "
-            "and references to groups are not regular."
+            f"The regular expression {shown(regex)} cannot be compiled: {found['error']}. It "
+            "is matched by whole texts, so that anchors (^, $) are left out; looking around, word "
+            "boundaries and references to groups are not regular."
         )
     _check_states(found["states"])
     step = torch.frombuffer(bytearray(moves), dtype=torch.int32).view(-1, 256).long()
@@ -114,7 +114,8 @@ def bytes_of_regex(regex: str) -> ByteAutomaton:
 def _too_large(regex: str, limit: str) -> str:
     return (
         f"The regular expression {shown(regex)} was not compiled within {limit}, and its "
-        f"automaton is beyond the limit of {_MOST_STATES:,} states of bytes. Bound what repeats, or ask less."
+        f"automaton is beyond the limit of {_MOST_STATES:,} states of bytes. Bound what repeats, "
+        "or ask less."
     )
 
 
