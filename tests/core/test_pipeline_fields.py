@@ -234,7 +234,7 @@ def test_distinct_texts_come_by_how_often_they_were_drawn(words):
         ("{x}", {"patterns": {"x": "[0-9]"}}, r"of \{x\} is none: The pattern is met by no text"),
         ("{x}", {"patterns": {"x": "("}}, r"The pattern of \{x\} is none: The regular expression"),
         ("{x}", {"patterns": {"x": {"enum": {1}}}}, r"of \{x\} is none: `schema` holds somethin"),
-        ("{x}", {"patterns": {"x": {"type": "x"}}}, r"of \{x\} is none: The JSON schema cannot"),
+        ("{x}", {"patterns": {"x": {"type": "x"}}}, r"of \{x\} is none: At its top the JSON"),
         ("{x}", {"patterns": {"x": ["w1"]}, "length": "uniform"}, "use one of 'likeliest', 'patt"),
         ("{blank}", {"length": "pattern"}, "no blank of this text has one; give `patterns`"),
         ("{blank:1}", {"num_distinct": 3}, "asks for 3 different texts of 1 drawn; draw more"),
