@@ -188,10 +188,10 @@ def test_what_is_told_of_a_row_is_what_is_told_of_it_alone(engine_of, options):
     assert engine.counts.steps
 
 
-@pytest.mark.skipif(linear_maps._PRODUCT is None, reason="This torch has no maps by oneDNN.")
+@pytest.mark.skipif(linear_maps.PRODUCT is None, reason="This torch has no maps by oneDNN.")
 def test_rows_are_switched_outside_of_the_mode_in_which_onednn_multiplies(engine_of, monkeypatch):
     """A mode is of a thread: one that a row leaves behind would be that of the next."""
-    monkeypatch.setattr(linear_maps, "_LEAST_WIDTH", 1)
+    monkeypatch.setattr(linear_maps, "LEAST_WIDTH", 1)
     depth, switch, resume = torch._C._len_torch_function_stack, Engine._switch, Engine._resume
     before, within = [], []
     model = tiny_model(token_critic="self")
