@@ -7,7 +7,9 @@ Letters: Q states, C classes, V vocabulary.
 """
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import torch
@@ -183,56 +185,82 @@ def of_elements(elements: Sequence[Element], vocab_size: int) -> Automaton:
     for number, element in enumerate(elements):
         membership[list(element.ids), number] = True
     sets, class_of = membership.unique(dim=0, return_inverse=True)
-    slots = [slot for number, element in enumerate(elements) for slot in _slots(number, element)]
+    slots = _Slots.of(elements)
+    of_class = [slots.of_elements(members.nonzero()[:, 0].tolist()) for members in sets]
     # Subsets of places where the next token may stand: the powerset construction.
-    numbers = {_closure({0}, slots): 0}
-    rows, todo = [], list(numbers)
+    numbers = {slots.closure(1): 0}
+    rows, todo = [], deque(numbers)
     while todo:
-        places = todo.pop(0)
+        places = todo.popleft()
         row = []
-        for members in sets.tolist():
-            taken = {
-                place if slots[place].loops else place + 1
-                for place in places
-                if place < len(slots) and members[slots[place].element]
-            }
-            behind = _closure(taken, slots)
+        for members in of_class:
+            taken = places & members
+            behind = slots.closure((taken & slots.loops) | (taken & ~slots.loops) << 1)
             if behind and behind not in numbers:
                 numbers[behind] = len(numbers)
                 todo.append(behind)
             row.append(numbers[behind] if behind else -1)
         rows.append(row)
         if len(numbers) > MOST_STATES:
-            raise ValueError(
-                f"The elements make an automaton of more than {MOST_STATES:,} states, which is the "
-                "limit; bound what repeats, or ask less."
-            )
+            raise _too_large()
     step = torch.tensor(rows, dtype=torch.long)
-    final = torch.tensor([len(slots) in places for places in numbers])
+    final = torch.tensor([bool(places >> slots.size & 1) for places in numbers])
     return smallest(Automaton(step.masked_fill(step < 0, len(final)), final, class_of, 0))
 
 
-class _Slot(NamedTuple):
-    element: int
-    optional: bool
-    loops: bool
+def _too_large() -> ValueError:
+    return ValueError(
+        f"The elements make an automaton of more than {MOST_STATES:,} states, which is the limit; "
+        "bound what repeats, or ask less."
+    )
 
 
-def _slots(number: int, element: Element) -> list[_Slot]:
-    needed = [_Slot(number, False, False)] * element.least
-    if element.most is None:
-        return [*needed, _Slot(number, True, True)]
-    return [*needed, *[_Slot(number, True, False)] * (element.most - element.least)]
+class _Slots(NamedTuple):
+    """Places of single tokens one behind the other; sets of them are the bits of a whole number.
+
+    Attributes:
+        size: how many; the place behind the last is the end.
+        starts: of each element, and behind the last one.
+        optional: those that may stay empty.
+        loops: those that take any number of tokens.
+    """
+
+    size: int
+    starts: list[int]
+    optional: int
+    loops: int
+
+    @classmethod
+    def of(cls, elements: Sequence[Element]) -> "_Slots":
+        """Lay elements one behind the other.
+
+        Raises:
+            ValueError: for more places than an automaton has states.
+        """
+        sizes = [one.least + 1 if one.most is None else one.most for one in elements]
+        starts = [0, *accumulate(sizes)]
+        if starts[-1] > MOST_STATES:
+            raise _too_large()
+        optional = loops = 0
+        for (start, end), one in zip(pairwise(starts), elements, strict=True):
+            optional |= _bits(start + one.least, end)
+            loops |= 0 if one.most is not None else _bits(end - 1, end)
+        return cls(starts[-1], starts, optional, loops)
+
+    def of_elements(self, numbers: Sequence[int]) -> int:
+        """Return the places of some elements."""
+        return sum(_bits(self.starts[number], self.starts[number + 1]) for number in numbers)
+
+    def closure(self, places: int) -> int:
+        """Add to some places those that come next because these may stay empty."""
+        # A sum carries from the first of them to the end of a row of optional places.
+        carried = self.optional + (places & self.optional)
+        return places | (carried ^ self.optional)
 
 
-def _closure(places: set[int], slots: Sequence[_Slot]) -> frozenset[int]:
-    """Add to some slots those that come next because these may stay empty."""
-    found = set(places)
-    for place in places:
-        while place < len(slots) and slots[place].optional:
-            place += 1
-            found.add(place)
-    return frozenset(found)
+def _bits(start: int, end: int) -> int:
+    """Return the places from `start` on, before `end`."""
+    return (1 << end) - (1 << start)
 
 
 def possible_lengths(automaton: Automaton, most: int) -> Tensor:

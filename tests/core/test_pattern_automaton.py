@@ -119,3 +119,12 @@ def test_an_automaton_too_large_is_refused_with_its_size_and_the_limit(monkeypat
     apart = [Element(frozenset({0, 1}), 0, None), Element(frozenset({0}), 1, 1)]
     with pytest.raises(ValueError, match="more than 100 states, which is the limit; bound"):
         of_elements([*apart, Element(frozenset({0, 1}), 8, 8)], 2)
+
+
+def test_many_optional_tokens_are_one_state_each_and_more_than_there_may_be_are_refused_at_once():
+    """Sets of places are bits of a number: a thousand would take half a minute as sets."""
+    made = of_elements([Element(frozenset({0}), 0, 1000), Element(frozenset({1}), 1, 1)], 2)
+    assert made.nowhere == 1002
+    assert shortest_and_longest(made) == (1, 1001)
+    with pytest.raises(ValueError, match="more than 2,048 states, which is the limit"):
+        of_elements([Element(frozenset({0}), 0, 10**9)], 2)
