@@ -252,7 +252,7 @@ class DataCollatorForMaskGit:
         """Choose and corrupt: a function of what was drawn.
 
         Args:
-            drawn: from `draw`; what else it holds is passed on.
+            drawn: from `draw`, on any device that knows float64; what else it holds is passed on.
             schedule: how much is masked at each time; None is the collator's own.
 
         Returns:
@@ -262,6 +262,7 @@ class DataCollatorForMaskGit:
         rest = {name: tensor for name, tensor in drawn.items() if name not in _NOISE}
         maskable, uniforms = drawn["maskable"], drawn["uniforms"]
         documents = _documents(drawn)
+        self._ordinary_ids = self._ordinary_ids.to(maskable.device)  # moved once
         chosen, weights = masking.choose(
             documents.gather(drawn["times"]),
             documents.split(maskable),

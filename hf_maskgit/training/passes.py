@@ -5,7 +5,7 @@ same whole updates. Of each it takes its share, as many examples as the others, 
 nothing is said between processes, and what an update holds does not depend on how many there are.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from itertools import chain
 from pathlib import Path
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as MapDataset
 
+from ..core.schedules import Schedule
 from .checkpoints import Progress
 from .collator import DataCollatorForMaskGit
 from .time_samplers import TIME_SAMPLERS, TimeSampler
@@ -26,6 +27,33 @@ from .updates import WithExampleIds
 def kept_random_state(device: torch.device) -> AbstractContextManager[None]:
     """Leave torch's global generators as they were: dropout must not notice what happens inside."""
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+
+def masked_on(
+    device: torch.device,
+    collator: DataCollatorForMaskGit,
+    drawn: Mapping[str, Tensor],
+    schedule: Schedule | None,
+) -> dict[str, Tensor]:
+    """Choose and corrupt on the device that the update is made on, and not beside it.
+
+    That is some forty small operations. On a CPU whose cores prepare the next updates they took
+    longer than a GPU takes for the update itself.
+
+    Args:
+        device: of the update.
+        collator: which has drawn.
+        drawn: what it drew, on the CPU.
+        schedule: how much is masked at each time; None is the collator's own.
+
+    Returns:
+        What the collator makes of it, on `device`.
+    """
+    knows_float64 = device.type != "mps"
+    if knows_float64:
+        drawn = {name: tensor.to(device) for name, tensor in drawn.items()}
+    masked = collator.mask(drawn, schedule)
+    return {name: tensor.to(device) for name, tensor in masked.items()}
 
 
 class UpdateOrder(Sampler[list[int]]):
@@ -133,8 +161,7 @@ class UpdateBatches:
             for drawn in chain([first], batches):
                 # only now, because what an update masks may follow from the one before
                 schedule = self.time_sampler.schedule(progress.time_moments)
-                batch = self.shares.collator.mask(drawn, schedule)
-                yield {name: tensor.to(self.device) for name, tensor in batch.items()}
+                yield masked_on(self.device, self.shares.collator, drawn, schedule)
 
     def write(self, folder: Path) -> None:
         """Write nothing into a checkpoint: its progress tells all."""

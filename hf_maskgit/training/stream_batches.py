@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from .checkpoints import Progress
 from .collator import DataCollatorForMaskGit
-from .passes import kept_random_state
+from .passes import kept_random_state, masked_on
 from .run_files import read_json, write_json
 from .streams import LaneState, StreamedExamples
 from .time_samplers import TIME_SAMPLERS, TimeSampler
@@ -153,8 +153,7 @@ class StreamBatches:
             drawn = joined([part.batch for part in together], self.collator.tokenizer.pad_token_id)
             # only now, because what an update masks may follow from the one before
             schedule = self.time_sampler.schedule(progress.time_moments)
-            batch = self.collator.mask(drawn, schedule)
-            yield {name: tensor.to(self.device) for name, tensor in batch.items()}
+            yield masked_on(self.device, self.collator, drawn, schedule)
 
     def write(self, folder: Path) -> None:
         """Write where this process's lanes stand into a checkpoint."""

@@ -35,7 +35,7 @@ def test_filling_changes_masks_alone_and_is_what_generate_writes(editor):
     edited = editor.read("w1 {blank:2} w2 [MASK]", seed=0)
     told = []
     filled, unmasking = editor.fill(edited, seed=3, steps=2, on_frame=told.append)
-    ids = edited.ids(editor.tokenizer.mask_token_id)
+    ids = edited.ids(editor.tokenizer.mask_token_id).to(editor.model.device)
     expected = editor.model.generate(ids, seed=3, steps=2, return_dict_in_generate=True)
     assert filled.ids(0).tolist() == expected.sequences.tolist()
     assert [c.step for c in filled.cells] == expected.reveal_steps[0, 1:-1].tolist()
@@ -54,7 +54,7 @@ def test_alternatives_are_the_model_s_own_at_that_place_masked(editor):
     found = editor.alternatives(filled, 2, count=5)
     ids = filled.ids(0)
     ids[0, 3] = editor.tokenizer.mask_token_id
-    logits = editor.model(input_ids=ids).logits[0, 3].detach()
+    logits = editor.model(input_ids=ids.to(editor.model.device)).logits[0, 3].detach().cpu()
     logits[editor.tokenizer.all_special_ids] = -torch.inf
     likely = logits.softmax(0)
     order = likely.argsort(descending=True)[:5].tolist()
