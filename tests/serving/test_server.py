@@ -1,10 +1,12 @@
 """The server on a port of loopback, asked by OpenAI's client and as any program asks."""
 
+import asyncio
 import concurrent.futures
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -535,6 +537,26 @@ def test_a_fault_of_ours_is_told_without_the_text(server, monkeypatch, caplog):
     assert refusal(ask(server, "completions", prompt="the cat"))[0] == 500
     assert "secret" not in caplog.text
     assert "A request failed by RuntimeError" in caplog.text
+
+
+def test_no_answer_is_held_back_until_its_head_is_acknowledged():
+    """Which takes 40 ms of each request, where one follows the other on a connection."""
+
+    async def is_sent_at_once(listening) -> bool:
+        asked = asyncio.get_running_loop().create_future()
+
+        def connected(reader, writer):
+            connection = writer.get_extra_info("socket")
+            asked.set_result(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        async with await asyncio.start_server(connected, sock=listening):
+            _, writer = await asyncio.open_connection(*listening.getsockname())
+            writer.close()
+            return bool(await asyncio.wait_for(asked, 10))
+
+    with listen("127.0.0.1", 0) as listening:
+        assert asyncio.run(is_sent_at_once(listening))
 
 
 def test_options_of_the_program_are_checked():
