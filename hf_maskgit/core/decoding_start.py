@@ -62,7 +62,7 @@ def begin(
         for pattern in {one for one in patterns if one is not None}:
             pattern.check_fingerprint(model.config.tokenizer_fingerprint)
     # One place for the weights of all its denoisers.
-    packs = PackedWeights()
+    packs = model.packed_weights or PackedWeights()
     make = partial(make_denoiser, model, options=cache_of(model, options), packs=packs)
     negative = asked.negative_prompt_ids, asked.negative_prompt_attention_mask
     return state, denoiser_of(model, make, prompts, state.block, options.guidance_scale, *negative)

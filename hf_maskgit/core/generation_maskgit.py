@@ -42,6 +42,7 @@ from .generation_config_maskgit import (
 )
 from .generation_output import MaskGitGenerationOutput, output_of
 from .options import options_of
+from .packed_weights import PackedWeights
 from .sampler import Sampler
 from .sampler_choices import check_blocks, check_memory, without_effect
 from .sampler_orders import ORDERS
@@ -61,6 +62,7 @@ class MaskGitGenerationMixin:
     __call__: Callable[..., Any]
     output_modalities = ("text",)
     _step_fn: StepFn | None = None  # of who decodes for many at once
+    packed_weights: PackedWeights | None = None  # of who keeps them from one decoding to the next
 
     @property
     def max_positions(self) -> int | None:

@@ -24,6 +24,7 @@ import torch
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from ..core.decoding_state import DecodingState
+from ..core.packed_weights import PackedWeights
 from .errors import QueueFull, TimeIsUp, Unavailable
 from .passes import Question, ask_together, grouped
 from .shared_model import SharedModel
@@ -112,7 +113,9 @@ class Engine:
         max_places: int = 16_384,
         max_positions: int | None = None,
     ) -> None:
-        self.model = SharedModel(model, self._ask, self._share, self._pause, max_positions)
+        self._packs = PackedWeights()  # all passes have the same weights
+        own = self._ask, self._share, self._pause, self._packs, max_positions
+        self.model = SharedModel(model, *own)
         self.counts = Counts()
         self._model, self._max_rows, self._max_queue = model, max_rows, max_queue
         self._max_places = max_places
@@ -311,7 +314,7 @@ class Engine:
         self.counts.passes, self.counts.rows = self.counts.passes + 1, self.counts.rows + rows
         self.counts.watch(rows)
         try:
-            answers = ask_together(self._model, questions, self._padding)
+            answers = ask_together(self._model, questions, self._padding, self._packs)
         except Exception as error:
             if len(questions) == 1:
                 return [(None, error)]
@@ -365,7 +368,7 @@ class Engine:
 
     def _ask(self, question: Question) -> Any:
         if getcurrent().parent is None:  # outside of any job: nobody to wait for
-            return question.ask(self._model)
+            return question.ask(self._model, self._packs)
         return self._switch(question)
 
     def _share(self, step: Step | Found) -> Wanted | DecodingState | None:

@@ -14,30 +14,33 @@ from torch import Tensor
 
 from ..core.chunked_head import run_head
 from ..core.linear_maps import quick_products
+from ..core.packed_weights import PackedWeights
 
 
 class Network(NamedTuple):
     """A network that questions are put to.
 
     Attributes:
-        run: asks it, of the model and the arguments by name.
+        run: asks it, of the model, the arguments by name, and where weights are packed.
         positions: the argument (B, L) bool that says where answers are wanted.
         per_position: outputs with one entry per such position, (N, ..).
         per_row: outputs with one entry per row and place, (B, L, ..).
     """
 
-    run: Callable[[Any, Mapping[str, Any]], Any]
+    run: Callable[[Any, Mapping[str, Any], PackedWeights | None], Any]
     positions: str
     per_position: tuple[str, ...]
     per_row: tuple[str, ...] = ()
 
 
-def _logits(model: Any, arguments: Mapping[str, Any]) -> Any:
-    with quick_products(model):
+def _logits(model: Any, arguments: Mapping[str, Any], packs: PackedWeights | None) -> Any:
+    with quick_products(model, packs):
         return model(**arguments)
 
 
-def _scores(model: Any, arguments: Mapping[str, Any]) -> SimpleNamespace:
+def _scores(
+    model: Any, arguments: Mapping[str, Any], packs: PackedWeights | None
+) -> SimpleNamespace:
     return SimpleNamespace(scores=model.score_tokens(**arguments))
 
 
@@ -99,9 +102,9 @@ class Question:
         """Whether hidden states are asked for, of which logits are computed later."""
         return bool(self.arguments.get(_LATE))
 
-    def ask(self, model: Any) -> Any:
-        """Put the question by itself."""
-        return NETWORKS[self.network].run(model, self.arguments)
+    def ask(self, model: Any, packs: PackedWeights | None = None) -> Any:
+        """Put the question by itself; see `ask_together`."""
+        return NETWORKS[self.network].run(model, self.arguments, packs)
 
 
 class Grouped(Protocol):
@@ -148,19 +151,25 @@ def grouped(questions: Sequence[Grouped], most_places: int) -> list[list[int]]:
     return passes
 
 
-def ask_together(model: Any, questions: Sequence[Question], pad_token_id: int) -> list[Any]:
+def ask_together(
+    model: Any,
+    questions: Sequence[Question],
+    pad_token_id: int,
+    packs: PackedWeights | None = None,
+) -> list[Any]:
     """Put questions of one kind in one pass, and give each its own part of the answer.
 
     Args:
         model: a generator.
         questions: of one `Question.kind`.
         pad_token_id: the encoder's padding.
+        packs: weights that are kept from pass to pass, packed; None packs none.
 
     Returns:
         For each question what the network alone would have returned, up to rounding.
     """
     if len(questions) == 1:
-        return [questions[0].ask(model)]
+        return [questions[0].ask(model, packs)]
     network = NETWORKS[questions[0].network]
     width = max(question.shape[1] for question in questions)
     # Some may want hidden states where others want logits: the pass is one, and behind it the head.
@@ -172,7 +181,7 @@ def ask_together(model: Any, questions: Sequence[Question], pad_token_id: int) -
         for name, value in late.arguments.items()
         if value is not None
     }
-    output = network.run(model, joined)
+    output = network.run(model, joined, packs)
     counts = [int(question.arguments[network.positions].sum()) for question in questions]
     rows = [question.shape[0] for question in questions]
     parts: list[dict[str, Any]] = [{} for _ in questions]
@@ -182,12 +191,17 @@ def ask_together(model: Any, questions: Sequence[Question], pad_token_id: int) -
             for i, part in enumerate([] if whole is None else whole.split(sizes)):
                 cut = part[:, : questions[i].shape[1]] if name in network.per_row else part
                 parts[i][name] = cut
-    _add_logits(model, questions, parts)
+    _add_logits(model, questions, parts, packs)
     absent = dict.fromkeys((*network.per_position, *network.per_row))
     return [SimpleNamespace(**{**absent, **part}) for part in parts]
 
 
-def _add_logits(model: Any, questions: Sequence[Question], parts: Sequence[dict[str, Any]]) -> None:
+def _add_logits(
+    model: Any,
+    questions: Sequence[Question],
+    parts: Sequence[dict[str, Any]],
+    packs: PackedWeights | None,
+) -> None:
     """Compute the logits of those that asked for them and got hidden states with the others."""
     early = [
         part
@@ -197,7 +211,7 @@ def _add_logits(model: Any, questions: Sequence[Question], parts: Sequence[dict[
     if not early:
         return
     states = [part.pop("head_states") for part in early]
-    logits = run_head(model.denoiser, torch.cat(states))
+    logits = run_head(model.denoiser, torch.cat(states), packs=packs)
     for part, own in zip(early, logits.split([len(one) for one in states]), strict=True):
         part["logits"] = own
 

@@ -11,6 +11,7 @@ from ..core.chunked_head import can_hold_back
 from ..core.decoding import StepCallback
 from ..core.decoding_state import DecodingState
 from ..core.generation_maskgit import MaskGitGenerationMixin
+from ..core.packed_weights import PackedWeights
 from .passes import Question
 from .steps import Found, Networks, Step, Wanted
 
@@ -26,6 +27,8 @@ class SharedModel(MaskGitGenerationMixin):
         share: takes a step, or what a network has said for it: returns what the step wants to know,
             its rows after it, or None where it is to be made alone.
         pause: lets others go on; called after every pass that asked nothing.
+        packs: the weights of all decodings; heads that have them in common run once for all rows of
+            a step.
         max_positions: longest text in tokens that is taken, besides the model's own limit.
     """
 
@@ -35,9 +38,11 @@ class SharedModel(MaskGitGenerationMixin):
         ask: Callable[[Question], Any],
         share: Callable[[Step | Found], Wanted | DecodingState | None],
         pause: Callable[[], None],
+        packs: PackedWeights | None = None,
         max_positions: int | None = None,
     ) -> None:
         self.generator, self._longest = generator, max_positions
+        self.packed_weights = packs
         self._ask, self._share, self._pause = ask, share, pause
         denoiser = getattr(generator, "denoiser", None)  # a stand-in of a model may have none
         self._holds_back = denoiser is not None and can_hold_back(generator, denoiser)

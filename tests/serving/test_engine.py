@@ -6,13 +6,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from hf_maskgit.core import linear_maps
+from hf_maskgit.core import chunked_head, linear_maps, packed_weights
 from hf_maskgit.serving.engine import Engine, Job
 from hf_maskgit.serving.errors import QueueFull, TimeIsUp, Unavailable
 from hf_maskgit.serving.passes import Question, ask_together, grouped
 from tests.support.grids import wide
 from tests.support.served import until
-from tests.support.tiny import ENCODERS, TableModel, tiny_config, tiny_model
+from tests.support.tiny import ENCODERS, TableModel, bert_config, tiny_config, tiny_model
 
 MIXTURE = [
     {"steps": 4},
@@ -211,6 +211,48 @@ def test_rows_are_switched_outside_of_the_mode_in_which_onednn_multiplies(engine
     assert all(one.error is None for one in together(engine_of(model), rows))
     assert set(before) == {0}
     assert max(within) == 1  # it was at work
+
+
+WIDE = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 2}
+
+
+@pytest.mark.skipif(packed_weights._REORDER is None, reason="This torch packs no weights.")
+def test_weights_are_packed_once_for_all_requests(engine_of, monkeypatch):
+    """One after the other, side by side, and those with an attention cache too."""
+    cut, reorder = [], packed_weights._REORDER
+    monkeypatch.setattr(
+        packed_weights, "_REORDER", lambda weight, rows: (cut.append(1), reorder(weight, rows))[1]
+    )
+    model = tiny_model(text_config=bert_config(vocab_size=200, **WIDE)).eval()
+    engine = engine_of(model)
+    rows = calls(8, [{"steps": 4}, {"preset": "llada", "steps": 6}])
+    for some in (rows[:1], rows[1:2], rows):
+        assert all(one.error is None for one in together(engine, some))
+    assert len(cut) == 6 * model.config.text_config.num_hidden_layers + 2  # the head's two too
+
+
+def test_the_head_runs_once_for_all_rows_of_a_common_step(engine_of, monkeypatch):
+    monkeypatch.setattr("hf_maskgit.core.chunked_head._LATE_SHARE", {True: 10**6, False: 1})
+    model, heads = tiny_model().double(), []
+    run = chunked_head.run_head
+
+    def noted(denoiser, states, *args, **kwargs):
+        heads.append(len(states))
+        return run(denoiser, states, *args, **kwargs)
+
+    rows = calls(4, [{"steps": 3, "order": "confidence", "choice_temperature": 0}])
+    alone = [model.generate(**row) for row in rows]
+    monkeypatch.setattr(chunked_head, "run_head", noted)
+    hold = threading.Event()
+    engine, done = engine_of(model), Done(len(rows))
+    engine.submit(Job(lambda: hold.wait(30), 1, lambda *end: None))  # until all have come
+    for i, row in enumerate(rows):
+        engine.submit(Job(lambda row=row: engine.model.generate(**row), 1, done.of(i)))
+    hold.set()
+    for one, expected in zip(done.wait(), alone, strict=True):
+        assert torch.equal(one.value, expected)
+    assert len(heads) == 3  # one for each pass
+    assert heads[0] == sum(row["max_new_tokens"] for row in rows)
 
 
 def test_a_row_joins_at_the_next_pass_and_leaves_when_it_is_done(engine_of):
