@@ -130,25 +130,41 @@ class Store:
 
 
 @dataclass
-class _Running:
-    """A pass in the middle of its run."""
+class CachedPass:
+    """A pass in the middle of its run.
+
+    Attributes:
+        store: of the decoding.
+        rows: (R,) long, rows of the decoding that it is about.
+        active: the positions that it computes; None in a full pass.
+        watched: those whose attention is measured, if any.
+        number: of the attention that comes next.
+        masks: that this module made for it.
+    """
 
     store: Store
     rows: Tensor
-    active: Active | None  # None in a full pass
-    watched: Active | None  # whose attention is measured, if any
-    number: int = 0  # of the attention that comes next
-    masks: list[Tensor | None] = field(default_factory=list)  # that this module made for the pass
+    active: Active | None
+    watched: Active | None
+    number: int = 0
+    masks: list[Tensor | None] = field(default_factory=list)
+
+    def meets(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep the keys and values (R, h, L or A, d) of the next attention; return (R, h, L, d)."""
+        if self.active is None:
+            self.store.keep(self.number, self.rows, key, value)
+            return key, value
+        return self.store.renew(self.number, self.rows, self.active, key, value)
 
 
 class _Thread(threading.local):
     """What this thread is at; the functions of attention look here."""
 
     def __init__(self) -> None:
-        self.running: _Running | None = None
+        self.running: CachedPass | None = None
 
     @property
-    def now(self) -> _Running:
+    def now(self) -> CachedPass:
         """The pass that is running.
 
         Raises:
@@ -179,25 +195,50 @@ def caching(
         RuntimeError: for a pass that was none of the twin's.
     """
     watched = (active or watched) if store.watches else None
-    running = _Running(store, rows, active, watched)
+    running = CachedPass(store, rows, active, watched)
+    with _at(running):
+        yield
+    if running.number == 0:
+        raise RuntimeError("The pass ran no attention of the twin, so that nothing was kept.")
+
+
+@contextlib.contextmanager
+def _at(running: CachedPass | None) -> Iterator[None]:
     before, _THREAD.running = _THREAD.running, running
     try:
         yield
     finally:
         _THREAD.running = before
-    if running.number == 0:
-        raise RuntimeError("The pass ran no attention of the twin, so that nothing was kept.")
 
 
-def twin_of(model: Model) -> Model:
-    """Return a model of the same weights, not copied, whose attention goes by `caching`."""
+@contextlib.contextmanager
+def set_aside() -> Iterator[CachedPass]:
+    """Hand over the pass of the `caching` around it: within, this thread is at none."""
+    running = _THREAD.now
+    with _at(None):
+        yield running
+
+
+def made_again(running: CachedPass) -> contextlib.AbstractContextManager[None]:
+    """Let a twin's attention within go by a pass that was set aside, from its beginning."""
+    running.number, running.masks = 0, []
+    return _at(running)
+
+
+def twin_of(model: Model, name: str = NAME) -> Model:
+    """Return a model of the same weights, not copied, whose attention goes by `caching`.
+
+    Args:
+        model: a generator.
+        name: of another attention that it is to go by, as transformers knows it.
+    """
     shared: list[Any] = [*model.parameters(), *model.buffers()]
     for module in model.modules():  # a hook may hold what it likes, such as a whole program
         shared += [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
     twin = copy.deepcopy(model, {id(one): one for one in shared})
     for module in twin.modules():
         if hasattr(module, "config"):
-            cast(Any, module).config._attn_implementation = NAME
+            cast(Any, module).config._attn_implementation = name
     return twin
 
 
@@ -233,11 +274,9 @@ def _attention(
 ) -> tuple[Tensor, Tensor | None]:
     """Attend as the fused attention of transformers does, to keys and values that may be kept."""
     now = _THREAD.now
-    if now.active is None:
-        now.store.keep(now.number, now.rows, key, value)
-    else:
+    if now.active is not None:
         attention_mask = _rows_of_mask(module, attention_mask, now)
-        key, value = now.store.renew(now.number, now.rows, now.active, key, value)
+    key, value = now.meets(key, value)
     if now.watched is not None:
         attended = _attended(now, query, key, attention_mask, options.get("scaling"))
         now.store.watch(now.number, now.rows, attended, is_reference=now.active is None)
@@ -246,7 +285,7 @@ def _attention(
     return fused(module, query, key, value, attention_mask, **options)
 
 
-def _rows_of_mask(module: nn.Module, mask: Tensor | None, now: _Running) -> Tensor | None:
+def _rows_of_mask(module: nn.Module, mask: Tensor | None, now: CachedPass) -> Tensor | None:
     """Return the mask of a partial pass, (R, 1, A, L) or (R, 1, 1, L).
 
     Raises:
@@ -255,16 +294,25 @@ def _rows_of_mask(module: nn.Module, mask: Tensor | None, now: _Running) -> Tens
     """
     if any(mask is made for made in now.masks):
         return mask
+    check_hides_padding(module, mask)
+    return now.store.real[now.rows][:, None, None]
+
+
+def check_hides_padding(module: nn.Module, mask: Tensor | None) -> None:
+    """Refuse a mask that an encoder made in a way of its own, unless it hides padding alone.
+
+    Raises:
+        RuntimeError: for another one.
+    """
     if mask is None or mask.shape[-2] != 1:  # LayoutLM's hides padding, from every query alike
         raise RuntimeError(
             f"{type(module).__name__} masks its attention in a way of its own, so that a part of a "
             "text cannot be computed alone."
         )
-    return now.store.real[now.rows][:, None, None]
 
 
 def _attended(
-    now: _Running, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float | None
+    now: CachedPass, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float | None
 ) -> Tensor:
     """Return how much the watched positions attend to each token, (R, L), summed over heads.
 
@@ -301,16 +349,28 @@ def _mask(
     now = _THREAD.now
     if now.active is None:
         return sdpa_mask(batch_size, q_length, kv_length, mask_function=mask_function, **options)
-    real = now.store.real[now.rows]
-    mask: Tensor | None = None
-    if mask_function is not bidirectional_mask_function or not bool(real.all()):
-        rows, length = real.shape
-        row = torch.arange(rows, device=real.device)[:, None, None, None]
-        place = torch.arange(length, device=real.device)
-        seen = mask_function(row, row.new_zeros(()), now.active.index[:, None, :, None], place)
-        mask = (seen & real[:, None, None]).expand(-1, 1, -1, -1)
+    mask = mask_at(now.active.index, now.store.real[now.rows], mask_function)
     now.masks.append(mask)
     return mask
+
+
+def mask_at(
+    index: Tensor, real: Tensor, mask_function: Callable[..., Any] = bidirectional_mask_function
+) -> Tensor | None:
+    """Return what some positions of each row see, (R, 1, A, L) bool; None where that is all.
+
+    Args:
+        index: (R, A) long, the positions.
+        real: (R, L) bool, the tokens of the row that are no padding.
+        mask_function: transformers' word for what sees what.
+    """
+    if mask_function is bidirectional_mask_function and bool(real.all()):
+        return None
+    rows, length = real.shape
+    row = torch.arange(rows, device=real.device)[:, None, None, None]
+    place = torch.arange(length, device=real.device)
+    seen = mask_function(row, row.new_zeros(()), index[:, None, :, None], place)
+    return (seen & real[:, None, None]).expand(-1, 1, -1, -1)
 
 
 AttentionInterface.register(NAME, _attention)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers.utils import logging
 
-from .attention_cache import Active, Store, caching, twin_of, why_no_twin
+from .attention_cache import Active, Store, caching, why_no_twin
 from .chunked_head import can_hold_back, is_worth_holding_back, late_logits
 from .decoding_turn import LogitsFn
 from .encoder_kinds import first_position
@@ -200,7 +200,7 @@ class CachedDenoiser:
     def __init__(self, denoiser: Denoiser, block: Tensor, options: CacheOptions) -> None:
         self._denoiser, self._block, self._options = denoiser, block, options
         self._refresh = REFRESHES[options.cache_refresh]
-        self._twin = twin_of(denoiser.model)
+        self._twin = denoiser.model.attention_twin()
         self._store = Store(denoiser.real, self._refresh.watches)
         # What each row was at its last full pass, and how many passes ago, with that one; 0 for
         # a row that had none.

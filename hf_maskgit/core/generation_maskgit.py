@@ -9,13 +9,14 @@ Letters: B rows, P prompt columns, n new tokens, L length, V vocabulary, N maske
 import copy
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from .attention_cache import twin_of
 from .checkpoint_files import stored_options
 from .configuration_maskgit import MaskGitConfig
 from .decoding import StepCallback, StepFn, fill_masks
@@ -73,6 +74,10 @@ class MaskGitGenerationMixin:
     def has_token_critic(self) -> bool:
         """Whether `score_tokens` can be asked."""
         return False
+
+    def attention_twin(self) -> Any:
+        """Return what is asked for the passes of a decoding with an attention cache."""
+        return twin_of(cast(Any, self))
 
     def score_tokens(
         self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor, **kwargs: Any

@@ -26,6 +26,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from ..core.decoding_state import DecodingState
 from ..core.packed_weights import PackedWeights
 from .errors import QueueFull, TimeIsUp, Unavailable
+from .grid import Grid
 from .passes import Question, ask_together, grouped
 from .shared_model import SharedModel
 from .steps import Found, JoinedStep, Step, Wanted
@@ -114,6 +115,7 @@ class Engine:
         max_positions: int | None = None,
     ) -> None:
         self._packs = PackedWeights()  # all passes have the same weights
+        self._grid = Grid.of(model)
         own = self._ask, self._share, self._pause, self._packs, max_positions
         self.model = SharedModel(model, *own)
         self.counts = Counts()
@@ -241,7 +243,8 @@ class Engine:
         asked = [job for job in self._jobs if isinstance(job._asked, Question)]
         questions = [job._asked for job in asked]
         answers: list[tuple[Job, Any, BaseException | None]] = []
-        for numbers in grouped(questions, self._max_places):
+        any_length = (lambda one: one.fits_grid) if self._grid is not None else (lambda one: False)
+        for numbers in grouped(questions, self._max_places, any_length):
             found = self._answers([questions[i] for i in numbers])
             answers += [(asked[i], *one) for i, one in zip(numbers, found, strict=True)]
         for job, answer, error in answers:
@@ -314,7 +317,7 @@ class Engine:
         self.counts.passes, self.counts.rows = self.counts.passes + 1, self.counts.rows + rows
         self.counts.watch(rows)
         try:
-            answers = ask_together(self._model, questions, self._padding, self._packs)
+            answers = ask_together(self._model, questions, self._padding, self._packs, self._grid)
         except Exception as error:
             if len(questions) == 1:
                 return [(None, error)]

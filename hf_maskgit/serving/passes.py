@@ -12,9 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..core.attention_cache import CachedPass, made_again
 from ..core.chunked_head import run_head
 from ..core.linear_maps import quick_products
 from ..core.packed_weights import PackedWeights
+from .grid import Grid
 
 
 class Network(NamedTuple):
@@ -74,10 +76,14 @@ class Question:
     Attributes:
         network: row of `NETWORKS`.
         arguments: of the network, by name.
+        cached: the pass of rows with an attention cache.
+        twin: what they ask where they go by themselves.
     """
 
     network: str
     arguments: Mapping[str, Any]
+    cached: CachedPass | None = None
+    twin: Any = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -92,10 +98,20 @@ class Question:
         needed = {"input_ids", "attention_mask", NETWORKS[self.network].positions}
         if not needed <= given.keys() or "labels" in given:
             return None
-        same = tuple(sorted((n, v) for n, v in given.items() if n not in (*_PER_ROW, _LATE)))
+        names = given.keys() - {_LATE}
+        if self.cached is not None:
+            if not self.fits_grid:
+                return None
+            names -= {"position_ids"}  # rows share a pass with those that have none
+        same = tuple(sorted((name, given[name]) for name in names if name not in _PER_ROW))
         if not all(isinstance(value, bool) for _, value in same):
             return None
-        return self.network, tuple(sorted(given.keys() - {_LATE})), same
+        return self.network, tuple(sorted(names)), same
+
+    @property
+    def fits_grid(self) -> bool:
+        """Whether it can be put with others of any length, see `grid`."""
+        return self.network == "denoiser" and Grid.takes(self.arguments, self.cached)
 
     @property
     def is_late(self) -> bool:
@@ -104,7 +120,10 @@ class Question:
 
     def ask(self, model: Any, packs: PackedWeights | None = None) -> Any:
         """Put the question by itself; see `ask_together`."""
-        return NETWORKS[self.network].run(model, self.arguments, packs)
+        if self.cached is None:
+            return NETWORKS[self.network].run(model, self.arguments, packs)
+        with made_again(self.cached):
+            return NETWORKS[self.network].run(self.twin, self.arguments, packs)
 
 
 class Grouped(Protocol):
@@ -119,12 +138,17 @@ class Grouped(Protocol):
         """Rows and length."""
 
 
-def grouped(questions: Sequence[Grouped], most_places: int) -> list[list[int]]:
+def grouped(
+    questions: Sequence[Grouped],
+    most_places: int,
+    any_length: Callable[[Any], bool] = lambda _: False,
+) -> list[list[int]]:
     """Sort questions into passes: of one kind, of similar lengths, not too many places at once.
 
     Args:
         questions: in any order, or steps.
         most_places: rows times length of a pass; a question beyond it goes by itself.
+        any_length: tells of a question whether others of any length cost no padding beside it.
 
     Returns:
         Indices of the questions of each pass.
@@ -142,7 +166,8 @@ def grouped(questions: Sequence[Grouped], most_places: int) -> list[list[int]]:
             count, length = questions[number].shape
             width = questions[current[0]].shape[1] if current else length
             # Beyond half of a pass, padding costs more than a pass of its own.
-            if current and (2 * length < width or (rows + count) * width > most_places):
+            apart = 2 * length < width and not any_length(questions[number])
+            if current and (apart or (rows + count) * width > most_places):
                 passes.append(current)
                 current, rows = [], 0
             current.append(number)
@@ -156,6 +181,7 @@ def ask_together(
     questions: Sequence[Question],
     pad_token_id: int,
     packs: PackedWeights | None = None,
+    grid: Grid | None = None,
 ) -> list[Any]:
     """Put questions of one kind in one pass, and give each its own part of the answer.
 
@@ -164,6 +190,7 @@ def ask_together(
         questions: of one `Question.kind`.
         pad_token_id: the encoder's padding.
         packs: weights that are kept from pass to pass, packed; None packs none.
+        grid: of the model, where rows of other lengths, or some with a cache, share a pass.
 
     Returns:
         For each question what the network alone would have returned, up to rounding.
@@ -171,17 +198,15 @@ def ask_together(
     if len(questions) == 1:
         return [questions[0].ask(model, packs)]
     network = NETWORKS[questions[0].network]
-    width = max(question.shape[1] for question in questions)
-    # Some may want hidden states where others want logits: the pass is one, and behind it the head.
-    late = next((question for question in questions if question.is_late), questions[0])
-    joined = {
-        name: _joined([q.arguments[name] for q in questions], name, width, pad_token_id)
-        if name in _PER_ROW
-        else value
-        for name, value in late.arguments.items()
-        if value is not None
-    }
-    output = network.run(model, joined, packs)
+
+    def run(asked: Any, arguments: Mapping[str, Any]) -> Any:
+        return network.run(asked, arguments, packs)
+
+    if grid is not None and _belongs_in_grid(questions):
+        late = any(question.is_late for question in questions)
+        output = grid.ask(questions, pad_token_id, late, run)
+    else:
+        output = run(model, _arguments(questions, pad_token_id))
     counts = [int(question.arguments[network.positions].sum()) for question in questions]
     rows = [question.shape[0] for question in questions]
     parts: list[dict[str, Any]] = [{} for _ in questions]
@@ -194,6 +219,27 @@ def ask_together(
     _add_logits(model, questions, parts, packs)
     absent = dict.fromkeys((*network.per_position, *network.per_row))
     return [SimpleNamespace(**{**absent, **part}) for part in parts]
+
+
+def _belongs_in_grid(questions: Sequence[Question]) -> bool:
+    """Tell whether questions of one kind go in a grid: none need be padded there."""
+    differ = len({question.shape[1] for question in questions}) > 1
+    cached = any(question.cached is not None for question in questions)
+    return (differ or cached) and all(question.fits_grid for question in questions)
+
+
+def _arguments(questions: Sequence[Question], pad_token_id: int) -> dict[str, Any]:
+    """Join the arguments of questions, padded to the longest."""
+    width = max(question.shape[1] for question in questions)
+    # Some may want hidden states where others want logits: the pass is one, and behind it the head.
+    late = next((question for question in questions if question.is_late), questions[0])
+    return {
+        name: _joined([q.arguments[name] for q in questions], name, width, pad_token_id)
+        if name in _PER_ROW
+        else value
+        for name, value in late.arguments.items()
+        if value is not None
+    }
 
 
 def _add_logits(

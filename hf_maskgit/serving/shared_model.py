@@ -1,12 +1,12 @@
 """A generator whose passes are asked of somebody else, who may ask for many at once."""
 
-import copy
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
 from torch import Tensor
 
+from ..core.attention_cache import CachedPass, set_aside, twin_of
 from ..core.chunked_head import can_hold_back
 from ..core.decoding import StepCallback
 from ..core.decoding_state import DecodingState
@@ -42,7 +42,7 @@ class SharedModel(MaskGitGenerationMixin):
         max_positions: int | None = None,
     ) -> None:
         self.generator, self._longest = generator, max_positions
-        self.packed_weights = packs
+        self.packed_weights, self._twin = packs, None
         self._ask, self._share, self._pause = ask, share, pause
         denoiser = getattr(generator, "denoiser", None)  # a stand-in of a model may have none
         self._holds_back = denoiser is not None and can_hold_back(generator, denoiser)
@@ -52,10 +52,6 @@ class SharedModel(MaskGitGenerationMixin):
         if name.startswith("__") or name == "generator":  # while it is copied, it has none
             raise AttributeError(name)
         return getattr(self.generator, name)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        """Copy the model: the twin of an attention cache is asked by its own row alone."""
-        return copy.deepcopy(self.generator, memo)
 
     @property
     def max_positions(self) -> int | None:
@@ -73,9 +69,23 @@ class SharedModel(MaskGitGenerationMixin):
     ) -> Any:
         """Ask for a pass of the denoiser, under the names of `MaskGitForMaskedLM.forward`."""
         own = {"input_ids": input_ids, "attention_mask": attention_mask}
-        if _IN_SHARED_STEP.get() and self._holds_back:  # for one head of all its rows
-            arguments = {**arguments, "output_head_states": True}
-        return self._ask(Question("denoiser", {**own, **arguments}))
+        return self._ask(Question("denoiser", self._late_in_step({**own, **arguments})))
+
+    def attention_twin(self) -> "SharedTwin":
+        """Return what rows with an attention cache ask; it hands on their passes too."""
+        if self._twin is None:
+            self._twin = twin_of(self.generator)
+        return SharedTwin(self, self._twin)
+
+    def ask_cached(self, arguments: dict[str, Any], cached: CachedPass) -> Any:
+        """Ask for a pass of rows with an attention cache."""
+        own = self._late_in_step(arguments)
+        return self._ask(Question("denoiser", own, cached, self._twin))
+
+    def _late_in_step(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments of a pass; in a shared step, for one head of all its rows."""
+        late = _IN_SHARED_STEP.get() and self._holds_back
+        return {**arguments, "output_head_states": True} if late else arguments
 
     def score_tokens(
         self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor, **kwargs: Any
@@ -112,3 +122,24 @@ class SharedModel(MaskGitGenerationMixin):
         """Prepare the arguments of a pass as the model does."""
         prepared: dict[str, Any] = self.generator.prepare_inputs_for_generation(input_ids, **kwargs)
         return prepared
+
+
+class SharedTwin:
+    """Stands for the twin of a model, and hands on what it is asked; see `caching`.
+
+    Args:
+        model: asks.
+        twin: of its generator, the same for all decodings.
+    """
+
+    def __init__(self, model: SharedModel, twin: Any) -> None:
+        self._model, self._twin = model, twin
+
+    def __getattr__(self, name: str) -> Any:
+        """Be the model in all that is not said here."""
+        return getattr(self._model, name)
+
+    def __call__(self, **arguments: Any) -> Any:
+        """Ask for a pass, which others may share."""
+        with set_aside() as cached:  # what this thread is at would be that of the next job
+            return self._model.ask_cached(arguments, cached)

@@ -9,9 +9,9 @@ from torch import nn
 from hf_maskgit.core.attention_cache import (
     NAME,
     Active,
+    CachedPass,
     Store,
     _rows_of_mask,
-    _Running,
     caching,
     twin_of,
     why_no_twin,
@@ -137,7 +137,7 @@ def test_a_mask_that_an_encoder_makes_itself():
     """One that hides padding is made anew; whatever else it says cannot be cut into rows."""
     real = torch.tensor([[True, True, False]])
     active = Active.of(torch.tensor([[True, True, False]]))
-    now = _Running(Store(real), torch.arange(1), active, None)
+    now = CachedPass(Store(real), torch.arange(1), active, None)
     assert _rows_of_mask(nn.Linear(1, 1), torch.zeros(1, 1, 1, 2), now).tolist() == [[[[1, 1, 0]]]]
     with pytest.raises(RuntimeError, match="Linear masks its attention in a way of its own, so th"):
         _rows_of_mask(nn.Linear(1, 1), torch.zeros(1, 1, 2, 2), now)

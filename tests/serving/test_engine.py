@@ -26,6 +26,7 @@ MIXTURE = [
     {"guidance_scale": 1.5, "steps": 3},
     {"block_length": 4, "steps": 8},
     {"repetition_penalty": 1.3, "temperature": 0.7},
+    {"use_cache": True, "cache_refresh": "adaptive", "cache_drift": 0.01, "steps": 6},
 ]
 WITH_CRITIC = [{"order": "critic", "steps": 5}, {"remask": "critic", "order": "critic", "steps": 4}]
 
@@ -91,6 +92,17 @@ def together(engine, rows) -> list[SimpleNamespace]:
     ]
     for job in jobs:  # as so many requests
         engine.submit(job)
+    return done.wait()
+
+
+def at_once(engine, rows) -> list[SimpleNamespace]:
+    """Rows that begin with the same pass."""
+    hold = threading.Event()
+    engine.submit(Job(lambda: hold.wait(30), 1, lambda *end: None))  # until all have come
+    done = Done(len(rows))
+    for i, row in enumerate(rows):
+        engine.submit(Job(lambda row=row: engine.model.generate(**row), 1, done.of(i)))
+    hold.set()
     return done.wait()
 
 
@@ -243,14 +255,8 @@ def test_the_head_runs_once_for_all_rows_of_a_common_step(engine_of, monkeypatch
     rows = calls(4, [{"steps": 3, "order": "confidence", "choice_temperature": 0}])
     alone = [model.generate(**row) for row in rows]
     monkeypatch.setattr(chunked_head, "run_head", noted)
-    hold = threading.Event()
-    engine, done = engine_of(model), Done(len(rows))
-    engine.submit(Job(lambda: hold.wait(30), 1, lambda *end: None))  # until all have come
-    for i, row in enumerate(rows):
-        engine.submit(Job(lambda row=row: engine.model.generate(**row), 1, done.of(i)))
-    hold.set()
-    for one, expected in zip(done.wait(), alone, strict=True):
-        assert torch.equal(one.value, expected)
+    found = at_once(engine_of(model), rows)
+    assert all(torch.equal(one.value, row) for one, row in zip(found, alone, strict=True))
     assert len(heads) == 3  # one for each pass
     assert heads[0] == sum(row["max_new_tokens"] for row in rows)
 
