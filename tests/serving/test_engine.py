@@ -225,6 +225,26 @@ def test_rows_are_switched_outside_of_the_mode_in_which_onednn_multiplies(engine
     assert max(within) == 1  # it was at work
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_rows_that_begin_together_take_as_many_passes_as_the_one_of_the_most(engine_of, seed):
+    """With a cache too, and those that reveal nothing in some of their steps."""
+    mixture = [
+        {"steps": 6},
+        {"preset": "llada", "steps": 9},
+        {"preset": "remdm", "steps": 12},
+        {"pace": "ancestral", "steps": 20},
+        {"block_length": 2, "steps": 7, "temperature": 0.7},
+        {"order": "left_to_right"},
+    ]
+    model, told = tiny_model().double(), {"return_dict_in_generate": True, "max_new_tokens": 9}
+    rows = [{**row, **told, "seed": [seed]} for row in calls(6, mixture)]
+    engine = engine_of(model)
+    found = at_once(engine, rows)
+    most = max(int(one.value.denoiser_passes) for one in found)
+    assert engine.counts.passes == most
+    assert engine.counts.rows == sum(int(one.value.denoiser_passes) for one in found)
+
+
 WIDE = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 2}
 
 
