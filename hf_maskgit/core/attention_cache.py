@@ -214,6 +214,7 @@ def _at(running: CachedPass | None) -> Iterator[None]:
 @contextlib.contextmanager
 def set_aside() -> Iterator[CachedPass]:
     """Hand over the pass of the `caching` around it: within, this thread is at none."""
+    # Others may be made within, and what belongs to a thread would be theirs too.
     running = _THREAD.now
     with _at(None):
         yield running
@@ -221,6 +222,7 @@ def set_aside() -> Iterator[CachedPass]:
 
 def made_again(running: CachedPass) -> contextlib.AbstractContextManager[None]:
     """Let a twin's attention within go by a pass that was set aside, from its beginning."""
+    # It may have been begun: what is kept twice at the same places is kept once.
     running.number, running.masks = 0, []
     return _at(running)
 

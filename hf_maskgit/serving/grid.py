@@ -54,32 +54,42 @@ class Part:
     """Rows of a grid whose attention is computed at once.
 
     Attributes:
-        where: (n,) long, places of the grid that their tokens stand at.
-        there: (R, A) bool, which of A places of a row have a token, n in all.
+        source: (R, A) long, the place of the grid that each token comes from; behind the last of a
+            row its first one again, whose attention nobody asks for.
+        there: (R, A) bool, which are not those.
         index: (R, A) long, where in its text each stands.
         real: (R, L) bool, the tokens of the texts that are no padding.
         cached: the pass of rows with a cache.
     """
 
-    where: Tensor
+    source: Tensor
     there: Tensor
     index: Tensor
     real: Tensor
     cached: CachedPass | None
 
-    def take(self, grid: Tensor) -> Tensor:
-        """Take their tokens out of (G, h, W, d), (R, h, A, d)."""
-        tokens = grid.transpose(1, 2).flatten(0, 1)[self.where]
-        rows = tokens.new_zeros(*self.there.shape, *tokens.shape[1:])
-        rows[self.there] = tokens
-        return rows.transpose(1, 2)
+    @classmethod
+    def of(
+        cls, number: Tensor, there: Tensor, index: Tensor, real: Tensor, cached: CachedPass | None
+    ) -> "Part":
+        """Return rows with tokens `there`, (R, A) bool, at the places `number`, (R, A) long."""
+        # Not another row's: what is wrong with that one, such as nan, must not reach these.
+        first = number.gather(1, there.long().argmax(1, keepdim=True))
+        return cls(torch.where(there, number, first), there, index, real, cached)
 
 
 @dataclass
 class _Running:
-    """A pass in the middle of its run: its parts, and for each mask of the grid those of theirs."""
+    """A pass in the middle of its run.
+
+    Attributes:
+        parts: of its grid.
+        back: (T,) long, which of the tokens of all parts stands at each place of the grid.
+        masks: for each mask of the grid, those of the parts.
+    """
 
     parts: Sequence[Part]
+    back: Tensor
     masks: list[tuple[Tensor, list[Tensor | None]]] = field(default_factory=list)
 
 
@@ -158,7 +168,7 @@ class Grid:
         laid["position_ids"] = _laid(of_tokens, width, self._first)
         laid["attention_mask"] = _laid([tokens[tokens].long() for tokens in there], width, 0)
         flags = dict.fromkeys(_FLAGS, True) if is_late else {}
-        with _at(_Running(_parts(questions, there))):
+        with _at(_begun(questions, there, laid["input_ids"].numel())):
             return run(self._twin, {**laid, **flags})
 
     def _positions(self, question: Asked) -> Tensor:
@@ -174,27 +184,43 @@ class Grid:
         return counted.cumsum(1) * counted + self._first - 1
 
 
-def _parts(questions: Sequence[Asked], there: Sequence[Tensor]) -> list[Part]:
-    """Sort the tokens of questions into parts: those without a cache together."""
-    sizes = [int(tokens.sum()) for tokens in there]
-    places = torch.arange(sum(sizes), device=there[0].device).split(sizes)
-    parts, plain = [], [i for i, question in enumerate(questions) if question.cached is None]
+def _begun(questions: Sequence[Asked], there: Sequence[Tensor], places: int) -> _Running:
+    """Return a pass before its run; all rows without a cache are one part.
+
+    Args:
+        questions: whose rows it is of.
+        there: (R, A) bool of each, which of its tokens are no padding.
+        places: T.
+    """
+    numbers, parts, count = [], [], 0
+    for tokens in there:
+        numbers.append(count + tokens.flatten().cumsum(0).view(tokens.shape) - 1)
+        count += int(tokens.sum())
+    plain = [i for i, question in enumerate(questions) if question.cached is None]
     if plain:
         width = max(there[i].shape[1] for i in plain)
-        rows = torch.cat([F.pad(there[i], (0, width - there[i].shape[1])) for i in plain])
-        index = torch.arange(width, device=rows.device).expand(rows.shape)
-        parts.append(Part(torch.cat([places[i] for i in plain]), rows, index, rows, None))
-    for question, tokens, where in zip(questions, there, places, strict=True):
+        number, rows = (
+            torch.cat([F.pad(of[i], (0, width - of[i].shape[1])) for i in plain])
+            for of in (numbers, there)
+        )
+        parts.append(Part.of(number, rows, _columns(rows), rows, None))
+    for question, number, rows in zip(questions, numbers, there, strict=True):
         cached = question.cached
         if cached is None:
             continue
         cached.number = 0  # it may have been begun with others, of which one failed
-        if cached.active is None:
-            index = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
-        else:
-            index = cached.active.index
-        parts.append(Part(where, tokens, index, cached.store.real[cached.rows], cached))
-    return parts
+        index = _columns(rows) if cached.active is None else cached.active.index
+        parts.append(Part.of(number, rows, index, cached.store.real[cached.rows], cached))
+    sources, kept = (
+        torch.cat([getattr(part, name).flatten() for part in parts]) for name in ("source", "there")
+    )
+    back = torch.zeros(places, dtype=torch.long, device=sources.device)
+    back[sources[kept]] = kept.nonzero()[:, 0]
+    return _Running(parts, back)
+
+
+def _columns(tokens: Tensor) -> Tensor:
+    return torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
 
 
 def _laid(tokens: Sequence[Tensor], width: int, filler: Any) -> Tensor:
@@ -229,16 +255,16 @@ def _attention(
     """Attend part by part, as the fused attention of transformers does."""
     now = _now()
     fused: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS["sdpa"]
-    rows, heads, width, _ = query.shape
-    attended = query.new_zeros(rows * width, heads, value.shape[-1])
+    whole = [grid.transpose(1, 2).flatten(0, 1) for grid in (query, key, value)]  # (T, h, d)
+    attended = []
     for part, mask in zip(now.parts, _masks_of(module, attention_mask, now), strict=True):
-        own, keys, values = (part.take(grid) for grid in (query, key, value))
+        own, keys, values = (tokens[part.source].transpose(1, 2) for tokens in whole)
         if part.cached is not None:
             keys, values = part.cached.meets(keys, values)
             part.cached.number += 1
-        found, _ = fused(module, own, keys, values, mask, **options)
-        attended[part.where] = found[part.there]
-    return attended.view(rows, width, heads, -1), None
+        attended.append(fused(module, own, keys, values, mask, **options)[0].flatten(0, 1))
+    grid = torch.cat(attended)[now.back]
+    return grid.view(query.shape[0], query.shape[2], *grid.shape[1:]), None
 
 
 def _masks_of(module: nn.Module, mask: Tensor | None, now: _Running) -> list[Tensor | None]:

@@ -104,6 +104,18 @@ def test_positions_are_counted_as_the_encoder_counts_them():
         torch.testing.assert_close(answer.logits, one.ask(model).logits)
 
 
+@torch.no_grad()
+def test_numbers_that_are_none_stay_in_their_row():
+    """Also where a shorter row is padded to attend, and in the places that a grid has left."""
+    model = tiny_model().double()
+    broken, *others = [texts(model, 1, 9), texts(model, 2, 5, 1), texts(model, 1, 7, 2)]
+    model.denoiser.base_model.embeddings.position_embeddings.weight[8] = torch.nan
+    found = ask_together(model, [broken, *others], 0, grid=Grid.of(model))
+    assert found[0].logits.isnan().all()
+    for one, answer in zip(others, found[1:], strict=True):
+        torch.testing.assert_close(answer.logits, one.ask(model).logits)
+
+
 def test_what_goes_in_no_grid():
     assert Grid.of(tiny_model(self_cond=True)) is None
     model = tiny_model()
@@ -122,8 +134,8 @@ def test_the_attention_of_a_grid_says_where_it_runs():
 
 def test_a_mask_of_an_encoders_own_is_refused_unless_it_hides_padding_alone():
     real = torch.tensor([[True, True, False]])
-    part = grids.Part(torch.arange(2), real, torch.arange(3)[None], real, None)
-    now = grids._Running([part])
+    part = grids.Part.of(torch.arange(3)[None], real, torch.arange(3)[None], real, None)
+    now = grids._Running([part], torch.arange(2))
     (mask,) = grids._masks_of(torch.nn.Linear(1, 1), torch.zeros(1, 1, 1, 2), now)
     assert torch.equal(mask.expand(1, 1, 3, 3)[0, 0, 0], real[0])
     with pytest.raises(RuntimeError, match="Linear masks its attention in a way of its own"):
