@@ -545,15 +545,18 @@ def test_no_answer_is_held_back_until_its_head_is_acknowledged():
     async def is_sent_at_once(listening) -> bool:
         asked = asyncio.get_running_loop().create_future()
 
-        def connected(reader, writer):
+        async def connected(reader, writer):
             connection = writer.get_extra_info("socket")
             asked.set_result(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
             writer.close()
+            await writer.wait_closed()
 
         async with await asyncio.start_server(connected, sock=listening):
             _, writer = await asyncio.open_connection(*listening.getsockname())
+            found = bool(await asyncio.wait_for(asked, 10))
             writer.close()
-            return bool(await asyncio.wait_for(asked, 10))
+            await writer.wait_closed()
+            return found
 
     with listen("127.0.0.1", 0) as listening:
         assert asyncio.run(is_sent_at_once(listening))
