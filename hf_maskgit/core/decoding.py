@@ -12,9 +12,10 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
+from .decoding_noise import RowNoise
 from .decoding_state import DecodingState, Pass
 from .decoding_turn import CriticFn, LogitsFn, Turn
-from .noise import keyed_uniforms, mixed, signed
+from .noise import signed
 from .position_logits import LateLogits
 from .sampler import Sampler
 from .sampler_contenders import Contenders, noise_of
@@ -160,7 +161,8 @@ def fill_masks(
         step_fn: makes a pass in place of `reveal_step`, whose arguments it gets.
     """
     keys = torch.tensor([signed(seed) for seed in seeds], device=state.text.device)
-    planner, uniforms = Planner(state, sampler), rules_of(sampler).pace.uniforms
+    planner = Planner(state, sampler)
+    noise = RowNoise(keys, lengths, state.text.shape[1], rules_of(sampler).pace.uniforms)
     meter, contenders = _Meter(logits_fn, critic_fn, lengths), Contenders()
     reveal_steps = torch.full_like(state.text, -1)
     stopped = torch.zeros_like(state.masked[:, 0])
@@ -169,27 +171,29 @@ def fill_masks(
         rows = (planner.unfinished(state, step) & ~stopped).nonzero().squeeze(1)
         if len(rows) == 0:  # finished rows cost nothing
             break
-        current = state.rows(rows)
+        # Most passes are of all rows, which then need not be picked and put back.
+        is_all = len(rows) == len(keys)
+        current = state if is_all else state.rows(rows)
         last_revealed = (reveal_steps[rows] == step - 1).sum(1) if step else None
         after = (step_fn or reveal_step)(
             meter.logits,
             rows,
             current,
             planner.plan(current, rows, step, last_revealed),
-            row_uniforms(keys, lengths, rows, step, state.text.shape[1], uniforms),
+            noise.of(rows, step),
             sampler,
             meter.scores,
             contenders,
         )
-        state = state.with_rows(rows, after)
+        state = after if is_all else state.with_rows(rows, after)
         if on_step_end is not None:
             state = on_step_end(step, state) or state
-        newly = torch.zeros_like(state.masked)
-        newly[rows] = current.masked
-        reveal_steps[newly & ~state.masked] = step
-        reveal_steps[state.masked] = -1
+        newly = current.masked if is_all else torch.zeros_like(state.masked)
+        if not is_all:
+            newly[rows] = current.masked
+        reveal_steps.masked_fill_(newly & ~state.masked, step).masked_fill_(state.masked, -1)
         if stop_fn is not None:
-            stopped[rows] = stop_fn(rows, state.rows(rows))
+            stopped[rows] = stop_fn(rows, state if is_all else state.rows(rows))
         step += 1
     kept = state.log_probabilities, state.log_weights, state.alternatives
     counts = meter.passes, meter.pass_rows, meter.critic_passes
@@ -205,16 +209,24 @@ class _Meter:
         self.pass_rows = torch.zeros_like(lengths)
 
     def logits(self, rows: Tensor, text: Tensor, positions: Tensor) -> Tensor | LateLogits:
-        busy = positions.any(1)
+        asked = _asked(rows, text, positions)
         # A row that is asked for several texts has one pass, and as many rows.
-        self.passes[rows[busy]] += 1
-        self.pass_rows.index_add_(0, rows, busy.long())
-        return self._logits_fn(rows[busy], text[busy], positions[busy])
+        self.passes[asked[0]] += 1
+        self.pass_rows.index_add_(0, asked[0], torch.ones_like(asked[0]))
+        return self._logits_fn(*asked)
 
     def scores(self, rows: Tensor, text: Tensor, positions: Tensor) -> Tensor:
-        busy = positions.any(1)
-        self.critic_passes[rows[busy]] += 1
-        return cast(CriticFn, self._critic_fn)(rows[busy], text[busy], positions[busy])
+        asked = _asked(rows, text, positions)
+        self.critic_passes[asked[0]] += 1
+        return cast(CriticFn, self._critic_fn)(*asked)
+
+
+def _asked(rows: Tensor, text: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Leave out the rows without a position to look at: of (R,), (R, L) and (R, L)."""
+    busy = positions.any(1).nonzero().squeeze(1)
+    if len(busy) == len(rows):
+        return rows, text, positions
+    return rows[busy], text[busy], positions[busy]
 
 
 def reveal_step(
@@ -264,6 +276,8 @@ def reveal_step(
         asked_for = asked_for & ~cast(Tensor, seen.known)
     # The head is run on some rows at a time, and what it gives is used up before the next ones.
     for index, part in turn.parts(asked_for):
+        if part.state is state:  # which has no other rows
+            return _step(part, rules, positions, seen)
         of_part = None if seen is None else seen.of(index)
         state = state.with_rows(index, _step(part, rules, positions[index], of_part))
     return state
@@ -295,27 +309,6 @@ def _step(turn: Turn, rules: Rules, positions: Tensor, seen: Look | None = None)
     # own: where a token stands, the order has no use for one.
     back = state.revealed & turn.here & (turn.coins < turn.asked.remask_rate)
     return after.remask(back, sampler.mask_token_id)
-
-
-def row_uniforms(
-    seeds: Tensor, lengths: Tensor, rows: Tensor, step: int, width: int, count: int = 2
-) -> Tensor:
-    """Draw the noise of one pass, (R, L, C) float64 in [0, 1), each row from a stream of its own.
-
-    Keyed by (row seed, pass) and counted from the first position, so that neither the other rows of
-    the batch nor its padding change it; 0 at padding.
-
-    Args:
-        seeds: (B,) long.
-        lengths: (B,) long, tokens of each row that are not padding.
-        rows: (R,) long, which rows.
-        step: passes before this one.
-        width: L.
-        count: C, numbers per position.
-    """
-    noise = keyed_uniforms(mixed(seeds[rows], step), count * width).view(len(rows), width, count)
-    padding = torch.arange(width, device=rows.device) >= lengths[rows, None]
-    return noise.masked_fill(padding[..., None], 0.0)
 
 
 def _weighed(scores: Tensor, turn: Turn, positions: Tensor, rules: Rules) -> Tensor:

@@ -187,7 +187,8 @@ class Turn:
             return
         for first, last, logits in found.packed(places.sum(1).tolist()):
             rows = torch.arange(first, last, device=places.device)
-            part = self.of_texts(rows, self.state.rows(rows))
+            is_all = len(rows) == len(places)
+            part = self if is_all else self.of_texts(rows, self.state.rows(rows))
             yield rows, replace(part, logits_fn=lambda *_, found=logits: found)
 
     def critic_scores(self, drawn: Tensor, positions: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ but the numbers of masks in `test_its_plan...`.
 import itertools
 import math
 from contextlib import contextmanager
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -16,7 +17,8 @@ import torch
 from torch import nn
 
 import hf_maskgit.core.decoding
-from hf_maskgit.core.decoding import fill_masks, row_uniforms
+from hf_maskgit.core.decoding import fill_masks
+from hf_maskgit.core.decoding_noise import row_uniforms
 from hf_maskgit.core.decoding_state import DecodingState
 from hf_maskgit.core.sampler import Sampler
 from hf_maskgit.core.sampler_choices import resolve_choices
@@ -138,8 +140,8 @@ def our_passes(net, steps, schedule, uniforms, *, rows=ROWS, mask=MASK, critic=N
     texts = [text]
     noise = mock.patch.object(
         hf_maskgit.core.decoding,
-        "row_uniforms",
-        lambda seeds, lengths, rows, step, width, count: uniforms(step)[rows],
+        "RowNoise",
+        lambda *_: SimpleNamespace(of=lambda rows, step: uniforms(step)[rows]),
     )
     with noise, torch.no_grad():
         fill_masks(

@@ -6,7 +6,9 @@ import pytest
 import torch
 from transformers import LogitsProcessorList, TopKLogitsWarper, TopPLogitsWarper
 
-from hf_maskgit.core.decoding import Planner, fill_masks, reveal_step, row_uniforms
+from hf_maskgit.core import decoding_noise
+from hf_maskgit.core.decoding import Planner, fill_masks, reveal_step
+from hf_maskgit.core.decoding_noise import RowNoise, row_uniforms
 from hf_maskgit.core.decoding_state import DecodingState, Pass
 from hf_maskgit.core.sampler import Sampler
 from hf_maskgit.core.sampler_paces import annealing
@@ -362,6 +364,17 @@ def test_noise_depends_on_the_row_seed_and_the_pass_alone():
     assert not together[1, 2:].any()
     assert float(together.max()) < 1
     assert float(together.min()) >= 0
+
+
+@pytest.mark.parametrize("most", [1, 100, 2**20])
+def test_noise_drawn_for_some_passes_at_once_is_that_of_each(most, monkeypatch):
+    """Whichever rows are still there, and however few numbers may be drawn at once."""
+    monkeypatch.setattr(decoding_noise, "_MOST_NUMBERS", most)
+    lengths, seeds = torch.tensor([3, 2, 5]), torch.tensor([7, 8, 9])
+    noise = RowNoise(seeds, lengths, 5, 3)
+    for step in range(20):
+        rows = torch.tensor([[0, 1, 2], [0, 2], [1]][step % 3])
+        assert torch.equal(noise.of(rows, step), row_uniforms(seeds, lengths, rows, step, 5, 3))
 
 
 def test_rows_are_told_to_the_denoiser_by_their_number():

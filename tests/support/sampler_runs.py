@@ -1,7 +1,8 @@
 """Many rows at once through `fill_masks` with an oracle for a denoiser."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -54,21 +55,17 @@ def run(
     )
     generator = torch.Generator().manual_seed(seed)
 
-    def one_block(
-        seeds: Sequence[int],
-        lengths: torch.Tensor,
-        rows: torch.Tensor,
-        step: int,
-        width: int,
-        count: int = 2,
-    ) -> torch.Tensor:
-        return torch.rand(len(rows), width, count, generator=generator, dtype=torch.float64)
+    def noise(seeds: torch.Tensor, lengths: torch.Tensor, width: int, count: int) -> Any:
+        def one_block(rows: torch.Tensor, step: int) -> torch.Tensor:
+            return torch.rand(len(rows), width, count, generator=generator, dtype=torch.float64)
+
+        return SimpleNamespace(of=one_block)
 
     def look(step: int, state: DecodingState) -> None:
         if on_masks is not None:
             on_masks(step, state.masked)
 
-    replaced = mock.patch("hf_maskgit.core.decoding.row_uniforms", one_block)
+    replaced = mock.patch("hf_maskgit.core.decoding.RowNoise", noise)
     with nullcontext() if keyed_noise else replaced:
         return fill_masks(
             oracle.logits_fn,
