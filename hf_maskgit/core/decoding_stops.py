@@ -108,6 +108,7 @@ class StopRules:
                 "one in brackets."
             )
         self._criteria = list(criteria or [])
+        self._may_end = len(sampler.end_ids) > 0
         check_callables("stopping_criteria", self._criteria)
         if self._strings and tokenizer is not None:
             check_is_tokenizer(tokenizer)
@@ -122,7 +123,7 @@ class StopRules:
                 raise ValueError(f"{kind.__name__} cannot stop parallel decoding: {hint}.")
 
     def check(self, num_new: int, can_end: Tensor, pad_token_id: int | None) -> None:
-        """Refuse rules that this batch has no use or no padding for.
+        """Refuse rules that this batch has no use or no padding for, and note whether texts end.
 
         Args:
             num_new: tokens that are appended to each row.
@@ -132,7 +133,8 @@ class StopRules:
         Raises:
             ValueError: for stop strings where nothing is appended, or no padding.
         """
-        if len(self._sampler.end_ids) and pad_token_id is None and bool(can_end.any()):
+        self._may_end = self._may_end and bool(can_end.any())
+        if self._may_end and pad_token_id is None:
             raise ValueError(
                 "`pad_token_id` is not set, which fills a row behind its end of text; pass it, or "
                 "set it in model.generation_config."
@@ -151,8 +153,7 @@ class StopRules:
     @property
     def stop_fn(self) -> StopFn | None:
         """What `fill_masks` asks after each pass; None when nothing can stop a row."""
-        watches = len(self._sampler.end_ids) or self._strings or self._criteria
-        return self._stop if watches else None
+        return self._stop if self._may_end or self._strings or self._criteria else None
 
     def ends(self, text: Tensor, can_end: Tensor) -> Tensor:
         """Mark where the rows end, (B, L) bool: an end of text, or the last token of a stop."""

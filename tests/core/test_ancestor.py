@@ -141,7 +141,7 @@ def our_passes(net, steps, schedule, uniforms, *, rows=ROWS, mask=MASK, critic=N
     noise = mock.patch.object(
         hf_maskgit.core.decoding,
         "RowNoise",
-        lambda *_: SimpleNamespace(of=lambda rows, step: uniforms(step)[rows]),
+        return_value=SimpleNamespace(of=lambda rows, step: uniforms(step)[rows]),
     )
     with noise, torch.no_grad():
         fill_masks(

@@ -137,7 +137,7 @@ def waits(order, num_rows, width, steps):
 
 
 # How often a pass may wait; on a CPU it costs nothing, elsewhere some microseconds each.
-MOST_WAITS = 24
+MOST_WAITS = 19
 
 
 @pytest.mark.parametrize("order", [name for name, row in ORDERS.items() if not row.asks_critic])
