@@ -9,6 +9,8 @@ try:
 except ImportError:  # pragma: no cover  # Windows
     fcntl = None  # type: ignore[assignment]
 
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # Windows has none
+
 
 class CrowdLock:
     """Hold a file together with others: `with CrowdLock(path) as lock: lock.join()`.
@@ -26,7 +28,7 @@ class CrowdLock:
     def __enter__(self) -> "CrowdLock":
         """Open the file, not locked yet."""
         # A link would lead elsewhere.
-        self._opened = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        self._opened = os.open(self._path, os.O_RDWR | os.O_CREAT | NO_LINK, 0o644)
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -14,6 +14,7 @@ except ImportError:  # pragma: no cover  # Windows
 
 logger = logging.getLogger(__name__)
 LOCK_NAME = "run.lock"
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # Windows has none
 # A process may lock a file as often as it likes, so runs of this one are told apart here.
 _held: set[Path] = set()
 
@@ -77,7 +78,7 @@ class RunLock:
         """Open and lock the file; one that its former holder removed meanwhile is opened anew."""
         while True:
             # A link would lead the lines below to a file outside of the folder.
-            opened = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+            opened = os.open(self.path, os.O_RDWR | os.O_CREAT | NO_LINK, 0o644)
             try:
                 self._lock(opened)
                 with suppress(FileNotFoundError):

@@ -1,11 +1,14 @@
 """The lock: one run per folder, and none after a run was killed."""
 
+import os
+import runpy
 import signal
 import subprocess
 import sys
 
 import pytest
 
+from hf_maskgit.rows import crowd_lock
 from hf_maskgit.training import run_lock
 from hf_maskgit.training.run_lock import LOCK_NAME, RunLock
 
@@ -65,6 +68,15 @@ def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(run_lock.os, "open", read_only)
     with pytest.raises(RuntimeError, match="Read-only file system. Name a folder that can"):
         RunLock(tmp_path).__enter__()
+
+
+def test_a_system_that_cannot_tell_links_has_locks_too(tmp_path, monkeypatch):
+    """Windows: its `os` has no such flag."""
+    monkeypatch.delattr(os, "O_NOFOLLOW")
+    alone, together = (runpy.run_path(module.__file__) for module in (run_lock, crowd_lock))
+    assert alone["NO_LINK"] == together["NO_LINK"] == 0
+    with alone["RunLock"](tmp_path), together["CrowdLock"](tmp_path / "crowd") as lock:
+        assert lock.is_alone()
 
 
 def test_a_link_in_the_locks_place_is_not_followed(tmp_path):
