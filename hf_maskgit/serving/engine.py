@@ -17,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from queue import SimpleQueue
 from typing import Any
 
@@ -331,7 +332,7 @@ class Engine:
             return [one for question in questions for one in self._answers([question])]
         return [(answer, None) for answer in answers]
 
-    @property
+    @cached_property  # a look-up in a configuration takes as long as some layers of a pass
     def _padding(self) -> int:
         padding = self._model.config.get_text_config().pad_token_id
         return 0 if padding is None else int(padding)

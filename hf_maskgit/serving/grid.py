@@ -153,7 +153,7 @@ class Grid:
         if self._twin is None:
             self._twin = twin_of(self._model, _NAME)
         there = [question.arguments["attention_mask"].bool() for question in questions]
-        width = max(tokens.shape[1] for tokens in there)
+        width = _width(sum(int(tokens.sum()) for tokens in there), max(t.shape[1] for t in there))
         positions = [self._positions(question) for question in questions]
         laid = {
             name: _laid(
@@ -221,6 +221,16 @@ def _begun(questions: Sequence[Asked], there: Sequence[Tensor], places: int) -> 
 
 def _columns(tokens: Tensor) -> Tensor:
     return torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
+
+
+def _width(count: int, longest: int) -> int:
+    """Return the width of a grid for so many tokens, with the fewest places left.
+
+    Args:
+        count: n.
+        longest: the encoder may take no wider ones than the longest text.
+    """
+    return -(-count // -(-count // longest))
 
 
 def _laid(tokens: Sequence[Tensor], width: int, filler: Any) -> Tensor:

@@ -85,7 +85,9 @@ def test_a_grid_has_no_padding_but_at_its_end(monkeypatch):
 
     grid.ask(questions, 0, False, run)
     tokens = sum(int(one.arguments["attention_mask"].sum()) for one in questions)
-    assert seen[0].shape == (-(-tokens // 9), 9)
+    rows, width = seen[0].shape
+    assert width <= 9  # which the encoder takes
+    assert 0 <= seen[0].numel() - tokens < rows
     assert int(seen[0].sum()) == tokens
     # so that lengths need not be alike
     assert len(grouped(questions, 1000)) == 2
