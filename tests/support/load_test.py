@@ -39,7 +39,7 @@ from tests.support.project import ROOT
 from tests.support.tiny_tokenizers import wordpiece_tokenizer
 
 PROMPTS = ("the cat", "And God said", "is it the ball", "the cat sat on the mat, playing")
-# Options of the requests, one after the other. Those of llada's have a cache, and share no pass.
+# Options of the requests, one after the other. Those of llada's have an attention cache.
 MIXTURES: dict[str, tuple[dict[str, Any], ...]] = {
     "mixed": (
         {"steps": 8},
