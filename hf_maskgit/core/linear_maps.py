@@ -19,7 +19,14 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .packed_weights import LEAST_WIDTH, PRODUCT, PackedWeights
+from .quick_attention import attend, can_attend
+from .quick_dropout import can_drop, drop
 
+# What is done in place of an operation of torch's, and whether it can be.
+_INSTEAD: dict[Callable[..., Any], tuple[Callable[..., bool], Callable[..., Any]]] = {
+    F.scaled_dot_product_attention: (can_attend, attend),
+    F.dropout: (can_drop, drop),
+}
 # Sums of gradients (O, I) by the `id` of the weight, to which those of a backward pass are added.
 Sums = dict[int, Tensor]
 
@@ -39,20 +46,29 @@ def quick_products(
     """
     if not isinstance(model, nn.Module):
         return contextlib.nullcontext()
-    weights = next((p for p in model.parameters() if p.ndim == 2), None)
+    wide = (p for p in model.parameters() if p.ndim == 2 and min(p.shape) >= LEAST_WIDTH)
+    weights = next(wide, None)  # the others are likely to be the same
     if (
         weights is None
         or not (is_quick(weights) or (packs is not None and packs.takes(weights)))
-        or min(weights.shape) < LEAST_WIDTH
         or torch.compiler.is_compiling()
-        or any(module._compiled_call_impl for module in model.modules())
+        or is_compiled(model)
     ):
         return contextlib.nullcontext()
     return LinearMaps(packs=packs)
 
 
+def is_compiled(model: Any) -> bool:
+    """Tell whether a module of a model is compiled; of what is no module, nobody knows it is."""
+    modules = model.modules() if isinstance(model, nn.Module) else ()
+    return any(module._compiled_call_impl for module in modules)
+
+
 class LinearMaps(TorchFunctionMode):
     """Within, linear maps in float32 on a CPU are multiplied by oneDNN.
+
+    Attention and dropout are done in the ways of `quick_attention` and `quick_dropout`, where these
+    are faster.
 
     Args:
         sums: where gradients of some weights are summed, instead of being handed to autograd: those
@@ -72,8 +88,12 @@ class LinearMaps(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Stand in for a linear map, and do all else as it is done without."""
+        kwargs = kwargs or {}
+        if func in _INSTEAD:
+            can, instead = _INSTEAD[func]
+            return (instead if can(*args, **kwargs) else func)(*args, **kwargs)
         if func is not F.linear or kwargs:
-            return func(*args, **(kwargs or {}))
+            return func(*args, **kwargs)
         packed = None if self._packs is None else self._packs.product(*args)
         if packed is not None:
             return packed

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .quick_dropout import is_plain
+
 # Below it, calls in Python weigh more than products.
 LEAST_WIDTH = 128
 # Products from which on it is worth it: cutting takes as long as some three products save by it.
@@ -136,7 +138,7 @@ def _dtype_of(states: Tensor, weight: Tensor, bias: Tensor | None = None) -> tor
         or weight.is_inference()
         or weight.ndim != 2
         or min(weight.shape) < LEAST_WIDTH
-        or not all(map(_is_plain, (states, weight) if bias is None else (states, weight, bias)))
+        or not all(map(is_plain, (states, weight) if bias is None else (states, weight, bias)))
         or states.ndim < 2
         or not states.numel()
     ):
@@ -149,11 +151,3 @@ def _dtype_of(states: Tensor, weight: Tensor, bias: Tensor | None = None) -> tor
     if dtype == torch.bfloat16:
         return dtype if _BF16 is not None and _BF16() else None
     return dtype if dtype == torch.float32 else None
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    return (
-        type(tensor) in (Tensor, nn.Parameter)
-        and tensor.device.type == "cpu"
-        and tensor.dtype in (torch.float32, torch.bfloat16)
-    )

@@ -147,6 +147,8 @@ def test_without_the_operation_all_is_left_to_torch(monkeypatch):
 def test_which_models_are_worth_it():
     wide = nn.Sequential(nn.LayerNorm(200), nn.Linear(200, 300))
     assert isinstance(quick_products(wide), LinearMaps)
+    few_words = nn.Sequential(nn.Embedding(33, 200), nn.Linear(200, 300))
+    assert isinstance(quick_products(few_words), LinearMaps)
     compiled = copy.deepcopy(wide)
     compiled[1].compile()
     for other in (compiled, copy.deepcopy(wide).double(), nn.Linear(8, 300), nn.LayerNorm(200)):
