@@ -75,14 +75,14 @@ def test_within_linear_maps_a_module_drops_so_and_torch_elsewhere(monkeypatch):
 @pytest.mark.parametrize(
     ("given", "how"),
     [
-        (torch.randn(3).double(), {}),
-        (torch.randn(3).half(), {}),
-        (torch.randn(0), {}),
-        (torch.randn(3), {"p": 0.0}),
-        (torch.randn(3), {"p": 1.0}),
-        (torch.randn(3), {"training": False}),
-        (torch.randn(3), {"inplace": True}),
-        (torch.randn(3, device="meta"), {}),
+        (torch.ones(3).double(), {}),
+        (torch.ones(3).half(), {}),
+        (torch.ones(0), {}),
+        (torch.ones(3), {"p": 0.0}),
+        (torch.ones(3), {"p": 1.0}),
+        (torch.ones(3), {"training": False}),
+        (torch.ones(3), {"inplace": True}),
+        (torch.ones(3, device="meta"), {}),
     ],
     ids=str,
 )
