@@ -21,7 +21,7 @@ from .attention_cache import Active, Store, caching, why_no_twin
 from .chunked_head import can_hold_back, is_worth_holding_back, late_logits
 from .decoding_turn import LogitsFn
 from .encoder_kinds import first_position
-from .linear_maps import is_compiled, quick_products
+from .linear_maps import quick_products
 from .options import option, options_of
 from .packed_weights import PackedWeights
 from .position_logits import LateLogits, joined
@@ -119,34 +119,10 @@ class Denoiser:
         self._packs = PackedWeights() if packs is None else packs
         # Known for the whole decoding: it goes over all modules.
         self._products = quick_products(model, self._packs)
-        self._begins = True
 
     def __call__(self, rows: Tensor, text: Tensor, positions: Tensor) -> Tensor | LateLogits:
         """Return the logits of a full pass, see `LogitsFn`."""
-        begins, self._begins = self._begins, False
-        if begins and self._memory is None and not is_compiled(self.model):
-            return self._first(rows, text, positions)
         return self.ask(self.model, rows, text, positions)
-
-    def _first(self, rows: Tensor, text: Tensor, positions: Tensor) -> Tensor | LateLogits:
-        """Return the logits of the first pass, in which rows that are alike are run once.
-
-        Texts from nothing, and those of one prompt, differ by their noise alone until it is made.
-        """
-        known = [text, self.real[rows].long()]
-        known += [] if self.types is None else [self.types[rows]]
-        unlike, kind = torch.cat(known, 1).unique(dim=0, return_inverse=True)
-        if len(unlike) == len(rows):
-            return self.ask(self.model, rows, text, positions)
-        number = torch.arange(len(rows), device=rows.device)
-        first = torch.zeros_like(number[: len(unlike)]).scatter_reduce(
-            0, kind, number, "amin", include_self=False
-        )
-        asked = torch.zeros_like(text[first]).index_add_(0, kind, positions.long()) > 0
-        found = self.ask(self.model, rows[first], text[first], asked)
-        place = (asked.flatten().cumsum(0) - 1).view_as(asked)
-        which = place[kind][positions]
-        return found.only(which) if isinstance(found, LateLogits) else found[which]
 
     def ask(
         self,

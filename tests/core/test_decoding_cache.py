@@ -317,33 +317,3 @@ def test_with_a_pattern_texts_match_and_are_those_of_a_slow_cache(options, passe
     assert written(use_cache=True, cache_refresh_interval=1).equal(uncached)
     monkeypatch.setattr(decoding_cache, "CachedDenoiser", SlowCachedDenoiser)
     assert written().equal(cached)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"order": "random"},
-        {"guidance_scale": 2.0},
-        {"block_length": 6, "cache_refresh_interval": 2},
-        {"num_return_sequences": 3},
-    ],
-    ids=str,
-)
-def test_rows_that_are_alike_make_their_first_pass_as_one(options, monkeypatch):
-    """Of five rows three are alike, with masks elsewhere in one that looks so: the texts stay."""
-    model = tiny_model().double()
-    text = row_text().repeat(5, 1)
-    text[1, 2], text[3, 9] = 9, 11
-    real = torch.ones_like(text)
-    given = []
-    model.denoiser.base_model.register_forward_pre_hook(
-        lambda module, args: given.append(len(args[0]))
-    )
-    written = {"attention_mask": real, "steps": 6, "seed": 4, "max_new_tokens": 0, **options}
-    found = model.generate(text, **written)
-    copies, cached = options.get("num_return_sequences", 1), "block_length" in options
-    assert given[0] == (5 if cached else 3)
-    assert max(given[1:]) == 5 * copies
-    monkeypatch.setattr(Denoiser, "_first", lambda self, *asked: self.ask(self.model, *asked))
-    assert torch.equal(found, model.generate(text, **written))
