@@ -188,9 +188,9 @@ def fill_masks(
         state = after if is_all else state.with_rows(rows, after)
         if on_step_end is not None:
             state = on_step_end(step, state) or state
-        newly = current.masked if is_all else torch.zeros_like(state.masked)
+        newly = current.masked
         if not is_all:
-            newly[rows] = current.masked
+            newly = torch.zeros_like(state.masked).index_copy_(0, rows, newly)
         reveal_steps.masked_fill_(newly & ~state.masked, step).masked_fill_(state.masked, -1)
         if stop_fn is not None:
             stopped[rows] = stop_fn(rows, state if is_all else state.rows(rows))
