@@ -33,7 +33,10 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 # Who may import whom stands in `FOLDERS`. The modules of the package's own folder are for its
 # users; nothing inside goes through them.
-CORE_MAY_IMPORT = {"torch", "transformers", "huggingface_hub"} | sys.stdlib_module_names
+
+# transformers needs safetensors, as it needs huggingface_hub, so that both are where it is.
+_BROUGHT_ALONG = {"huggingface_hub", "safetensors"}
+CORE_MAY_IMPORT = {"torch", "transformers"} | _BROUGHT_ALONG | sys.stdlib_module_names
 
 
 def target_of(imported: Import, folder: tuple[str, ...]) -> tuple[str, ...] | None:
@@ -130,8 +133,15 @@ def test_a_wrong_direction_is_found(package_of, sources, fault):
     assert any(fault in found for found in direction_faults(package_of(sources)))
 
 
-def test_core_imports_core_torch_transformers_and_huggingface_hub_alone():
+def test_core_imports_core_torch_transformers_and_what_that_needs_alone():
     assert carried_faults(PACKAGE / "core") == []
+
+
+def test_transformers_needs_what_core_imports_beside_it():
+    """As its own metadata say, without an extra."""
+    needed = [Requirement(text) for text in importlib.metadata.requires("transformers") or []]
+    names = {canonicalize_name(one.name) for one in needed if "extra" not in str(one.marker)}
+    assert {canonicalize_name(name) for name in _BROUGHT_ALONG} <= names
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,11 @@ def checked_size(automaton: Automaton) -> Automaton:
     return automaton
 
 
+def has_texts(automaton: Automaton) -> bool:
+    """Tell whether any text belongs to the language."""
+    return bool(_useful(automaton)[1].any())
+
+
 def _useful(automaton: Automaton) -> tuple[Tensor, Tensor]:
     """Leave out what is never reached or never comes to an end: (Q, C) and (Q,) of what stays."""
     step, nowhere = automaton.step, automaton.nowhere

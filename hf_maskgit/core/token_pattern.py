@@ -1,7 +1,7 @@
 """A pattern: a regular language over the tokens of one vocabulary, held as small tensors.
 
 It is compiled once, from a regular expression or the like (`hf_maskgit.Pattern` does that, and
-checkpoints do not carry it), and then kept as one JSON file or used over many calls.
+checkpoints do not carry it), and then kept as one file or used over many calls.
 
 Letters: Q states, C classes of tokens, V vocabulary.
 """
@@ -12,7 +12,6 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -25,16 +24,14 @@ from .pattern_automaton import (
     NEVER,
     Automaton,
     Element,
-    checked_size,
     of_both,
     of_elements,
     possible_lengths,
     shortest_and_longest,
 )
+from .pattern_files import MARKS, read_pattern, write_pattern
 from .tokenizer_memory import decoder_of, per_tokenizer
 
-_FORMAT = "hf_maskgit pattern 1"
-_MARKS = ("source", "fingerprint", "mask_token_id", "spaced")  # beside the automaton
 _MOST_TOKENS = 100_000  # of an element that is repeated; nothing holds longer texts
 
 
@@ -179,49 +176,19 @@ class TokenPattern:
             )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the pattern to a JSON file."""
-        step, final, class_of, start = self.automaton
-        stored = {
-            "format": _FORMAT,
-            "source": self.source,
-            "fingerprint": self.fingerprint,
-            "mask_token_id": self.mask_token_id,
-            "spaced": self.spaced,
-            "start": start,
-            "final": final.long().tolist(),
-            "step": step.tolist(),
-            "class_of": class_of.tolist(),
-        }
-        Path(path).write_text(json.dumps(stored, separators=(",", ":")), encoding="utf-8")
+        """Write the pattern to a file: `.safetensors` in that format, else JSON."""
+        write_pattern(path, self.automaton, {name: getattr(self, name) for name in MARKS})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a pattern that `save` wrote.
+        """Read a pattern that `save` wrote: the suffix tells the format.
 
         Raises:
             FileNotFoundError: where there is no file.
             ValueError: for a file that is something else, or damaged.
         """
-        try:
-            stored = json.loads(Path(path).read_text(encoding="utf-8"))
-            if stored["format"] != _FORMAT:
-                raise KeyError("format")
-            automaton = Automaton(
-                torch.tensor(stored["step"], dtype=torch.long),
-                torch.tensor(stored["final"], dtype=torch.long).bool(),
-                torch.tensor(stored["class_of"], dtype=torch.long),
-                stored["start"],
-            )
-            marks = [stored[name] for name in _MARKS]
-            whole = _is_whole(automaton)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{path} holds no pattern that this version reads ({type(error).__name__}); make "
-                "the pattern anew and `save` it."
-            ) from error
-        if not whole:
-            raise ValueError(f"{path} is damaged: states or classes that it names do not exist.")
-        return cls(checked_size(automaton), *marks)
+        automaton, marks = read_pattern(path)
+        return cls(automaton, **marks)
 
 
 def as_pattern(value: Any) -> TokenPattern:
@@ -233,8 +200,8 @@ def as_pattern(value: Any) -> TokenPattern:
     if isinstance(value, TokenPattern):
         return value
     # A checkpoint that carries its code has a class of its own beside the package's.
-    if all(hasattr(value, name) for name in ("automaton", *_MARKS)):
-        return TokenPattern(Automaton(*value.automaton), *(getattr(value, n) for n in _MARKS))
+    if all(hasattr(value, name) for name in ("automaton", *MARKS)):
+        return TokenPattern(Automaton(*value.automaton), *(getattr(value, n) for n in MARKS))
     raise TypeError(
         f"`pattern` must be a Pattern, or a list with one or None per row, got {kind_of(value)}; "
         "make one by hf_maskgit.Pattern.from_regex(regex, tokenizer) or the like."
@@ -272,15 +239,3 @@ def _element(element: Any, vocab_size: int) -> Element:
 def _is_counted(element: Any) -> bool:
     is_tuple = isinstance(element, tuple) and len(element) == 3
     return is_tuple and isinstance(element[0], Collection)
-
-
-def _is_whole(automaton: Automaton) -> bool:
-    step, final, class_of, start = automaton
-    states, classes = step.shape
-    flat = class_of.ndim == final.ndim == 1 and len(final) == states
-    known = flat and type(start) is int and 0 <= start < states
-    in_range = all(
-        bool(((part >= 0) & (part < limit)).all())
-        for part, limit in ((step, states + 1), (class_of, classes))
-    )
-    return known and in_range and bool((step[:, NEVER] == states).all())

@@ -23,8 +23,9 @@ class Pattern(TokenPattern):
     which it may begin. Where decoding puts a space between any two tokens, as between residues and
     atoms, these spaces are left out. Special tokens stand in no pattern.
 
-    `save(path)` keeps one as JSON, `Pattern.load(path)` reads it; `shortest`, `longest` and
-    `lengths(most)` tell how many tokens it takes, `matches(ids)` whether a row belongs to it.
+    `save(path)` keeps one as a file, `.safetensors` or JSON, and `Pattern.load(path)` reads it;
+    `shortest`, `longest` and `lengths(most)` tell how many tokens it takes, `matches(ids)` whether
+    a row belongs to it.
     """
 
     @classmethod

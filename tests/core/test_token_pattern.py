@@ -5,6 +5,8 @@ import json
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save
 
 from hf_maskgit import Pattern
 from hf_maskgit.core.pattern_automaton import Automaton
@@ -52,45 +54,141 @@ def test_a_vocabulary_must_have_a_size():
         TokenPattern.from_token_classes([[5]], 0)
 
 
-def test_a_saved_pattern_is_the_same_pattern(pattern, tmp_path):
-    path = tmp_path / "pattern.json"
-    Pattern(pattern.automaton, "source", "print", 4, False).save(path)
-    read = Pattern.load(path)
+SUFFIXES = [".json", ".safetensors", ".SafeTensors", ".pattern", ""]
+
+
+@pytest.mark.parametrize("marks", [("source \ud800", "print", 4, False), ("", "", None, None)])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_saved_pattern_is_the_same_pattern(pattern, tmp_path, suffix, marks):
+    path = tmp_path / f"pattern{suffix}"
+    Pattern(pattern.automaton, *marks).save(path)
+    read = Pattern.load(str(path))
     assert isinstance(read, Pattern)
-    marks = read.source, read.fingerprint, read.mask_token_id, read.spaced
-    assert marks == ("source", "print", 4, False)
-    step, final, class_of, start = read.automaton
-    assert step.equal(pattern.automaton.step)
-    assert final.equal(pattern.automaton.final)
-    assert class_of.equal(pattern.automaton.class_of)
-    assert start == pattern.automaton.start
+    assert (read.source, read.fingerprint, read.mask_token_id, read.spaced) == marks
+    for one, other in zip(read.automaton, pattern.automaton, strict=True):
+        if isinstance(one, torch.Tensor):
+            assert one.dtype == other.dtype
+            assert one.equal(other)
+    assert read.automaton.start == pattern.automaton.start
+
+
+def test_the_suffix_alone_says_what_a_file_is(pattern, tmp_path):
+    """Safetensors is what that package reads: small whole numbers, and texts beside the tensors."""
+    for suffix in SUFFIXES:
+        pattern.save(tmp_path / f"pattern{suffix}")
+    for suffix in (".json", ".pattern", ""):
+        assert json.loads((tmp_path / f"pattern{suffix}").read_text())["source"] == pattern.source
+    with safe_open(tmp_path / "pattern.safetensors", framework="pt") as file:
+        dtypes = {name: file.get_tensor(name).dtype for name in file.keys()}  # noqa: SIM118
+        header = file.metadata()
+    assert dtypes == {"step": torch.uint8, "final": torch.bool, "class_of": torch.uint8}
+    assert json.loads(header["source"]) == pattern.source
+    assert json.loads(header["format"]) == "hf_maskgit pattern 1"
+
+
+@pytest.mark.parametrize("classes", [255, 256, 32767, 32768])
+def test_numbers_of_every_size_are_kept(tmp_path, classes):
+    """On both sides of where one byte, or two, hold them no more."""
+    step = torch.full((1, classes + 1), 0)
+    step[0, 0] = 1
+    automaton = Automaton(step, torch.ones(1, dtype=torch.bool), torch.arange(classes + 1), 0)
+    TokenPattern(automaton).save(tmp_path / "wide.safetensors")
+    read = TokenPattern.load(tmp_path / "wide.safetensors").automaton
+    assert read.class_of.equal(automaton.class_of)
+    assert read.step.equal(step)
+
+
+def changed_json(path, change):
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+
+
+def changed_safetensors(path, change):
+    with safe_open(path, framework="pt") as file:
+        stored = {name: json.loads(value) for name, value in file.metadata().items()}
+        stored |= {name: file.get_tensor(name).tolist() for name in file.keys()}  # noqa: SIM118
+    stored = change(stored)
+    beside = {k: json.dumps(v) for k, v in stored.items() if not isinstance(v, list)}
+    path.write_bytes(
+        save({k: torch.tensor(v) for k, v in stored.items() if k not in beside}, beside)
+    )
+
+
+CHANGED = {".json": changed_json, ".safetensors": changed_safetensors}
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda stored: "nothing", "holds no pattern that this version reads"),
-        (
-            lambda stored: json.dumps({**stored, "format": "2"}),
-            "holds no pattern that this version",
-        ),
-        (lambda stored: json.dumps({**stored, "step": [[1], [2, 3]]}), "holds no pattern that"),
-        (lambda stored: json.dumps({**stored, "start": 99}), "is damaged: states or classes"),
-        (lambda stored: json.dumps({**stored, "class_of": [7]}), "is damaged: states or classes"),
-        (lambda stored: json.dumps({**stored, "final": [1]}), "is damaged: states or classes"),
+        ({"format": "2"}, r"holds no pattern that this version reads \(KeyError\); make the pat"),
+        ({"step": [1, 2]}, "holds no pattern that this version reads"),
+        ({"step": [[0.5]]}, r"holds no pattern that this version reads \(TypeError\)"),
+        ({"step": [[]]}, "holds no pattern that this version reads"),
+        ({"step": []}, "holds no pattern that this version reads"),
+        ({"start": 99}, "is damaged: states or classes that it names do not exist"),
+        ({"start": True}, "is damaged: states or classes"),
+        ({"class_of": [7]}, "is damaged: states or classes"),
+        ({"final": [1]}, "is damaged: states or classes"),
+        ({"final": [0] * 7}, "is damaged: .* it has no text"),
+        ({"source": 3}, "is damaged: .* what stands beside them is of another kind"),
+        ({"fingerprint": None}, "is damaged: .* what stands beside them"),
+        ({"mask_token_id": True}, "is damaged: .* what stands beside them"),
+        ({"spaced": 0}, "is damaged: .* what stands beside them"),
     ],
 )
-def test_a_file_that_is_none_is_refused(pattern, tmp_path, change, sentence):
-    path = tmp_path / "pattern.json"
+@pytest.mark.parametrize("suffix", CHANGED)
+def test_a_file_that_is_changed_is_refused(pattern, tmp_path, suffix, change, sentence):
+    path = tmp_path / f"pattern{suffix}"
     pattern.save(path)
-    path.write_text(change(json.loads(path.read_text())))
+    CHANGED[suffix](path, lambda stored: stored)
+    assert TokenPattern.load(path).matches([5, 6, 7, 9])
+    CHANGED[suffix](path, lambda stored: stored | change)
     with pytest.raises(ValueError, match=sentence):
         TokenPattern.load(path)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path):
+@pytest.mark.parametrize("lost", ["format", "start", "source", "spaced", "step", "class_of"])
+@pytest.mark.parametrize("suffix", CHANGED)
+def test_a_file_that_lacks_something_is_refused(pattern, tmp_path, suffix, lost):
+    path = tmp_path / f"pattern{suffix}"
+    pattern.save(path)
+    CHANGED[suffix](path, lambda stored: {k: v for k, v in stored.items() if k != lost})
+    with pytest.raises(ValueError, match="holds no pattern that this version reads"):
+        TokenPattern.load(path)
+
+
+NUMBER = '{"format": "hf_maskgit pattern 1", "step": [[1e400]]}'
+
+
+@pytest.mark.parametrize("content", [b"nothing", b"", b"[1]", b"5", NUMBER.encode(), b"[" * 10**6])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_that_is_none_is_refused(tmp_path, suffix, content):
+    path = tmp_path / f"pattern{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="holds no pattern that this version reads"):
+        TokenPattern.load(path)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_that_is_cut_off_or_named_as_another_format_is_refused(pattern, tmp_path, suffix):
+    path = tmp_path / f"pattern{suffix}"
+    other = tmp_path / ("other.json" if suffix.lower() == ".safetensors" else "other.safetensors")
+    pattern.save(path)
+    pattern.save(other)
+    for content in (path.read_bytes()[:-3], other.read_bytes()):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="holds no pattern that this version reads"):
+            TokenPattern.load(path)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_that_is_not_there_is_named(tmp_path, suffix):
     with pytest.raises(FileNotFoundError):
-        TokenPattern.load(tmp_path / "none.json")
+        TokenPattern.load(tmp_path / f"none{suffix}")
+    with pytest.raises(FileNotFoundError):
+        TokenPattern.from_token_classes([[5]], 6).save(tmp_path / f"nowhere/none{suffix}")
+    (tmp_path / f"folder{suffix}").mkdir()
+    with pytest.raises(IsADirectoryError):
+        TokenPattern.load(tmp_path / f"folder{suffix}")
 
 
 def test_a_model_may_have_more_ids_and_not_fewer(pattern):

@@ -36,6 +36,15 @@ def test_three_rows_of_texts_of_the_same_lengths(saved, tmp_path, capsys):
     assert len({line.count("|") for line in table}) == 1
 
 
+@pytest.mark.parametrize("suffix", [".json", ".safetensors", ""])
+def test_a_pattern_is_read_from_its_file_in_every_format(tmp_path, suffix):
+    pattern = Pattern.from_token_classes([[5], [6, 7]], 9)
+    pattern.save(tmp_path / f"y{suffix}")
+    read = compare_patterns.loaded(f"@{tmp_path / 'y'}{suffix}")
+    assert read.matches([5, 7])
+    assert compare_patterns.loaded("w1|w2") == "w1|w2"
+
+
 @pytest.mark.wide
 def test_readers_read(saved, monkeypatch):
     with_json = run(saved, '{"x": "w[345]"}', "--reader", "json", text="w1 {x:1}")
