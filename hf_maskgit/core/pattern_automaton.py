@@ -64,6 +64,15 @@ def smallest(automaton: Automaton) -> Automaton:
     Raises:
         ValueError: for a language without any text, or with too many states even so.
     """
+    return checked_size(minimal(automaton))
+
+
+def minimal(automaton: Automaton) -> Automaton:
+    """Return the automaton of the same language with the fewest states, however many these are.
+
+    Raises:
+        ValueError: for a language without any text.
+    """
     step, final = _useful(automaton)
     nowhere = automaton.nowhere
     if not bool(final.any()):
@@ -81,9 +90,7 @@ def smallest(automaton: Automaton) -> Automaton:
     of_all = torch.cat([number[block], alive.sum().reshape(1)])  # nowhere too
     merged = of_all[step[first[alive]]]
     class_of, columns = _merged_classes(merged, automaton.class_of, int(alive.sum()))
-    return checked_size(
-        Automaton(columns, final[first[alive]], class_of, int(of_all[automaton.start]))
-    )
+    return Automaton(columns, final[first[alive]], class_of, int(of_all[automaton.start]))
 
 
 def _blocks(step: Tensor, final: Tensor) -> Tensor:

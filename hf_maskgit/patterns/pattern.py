@@ -66,9 +66,9 @@ class Pattern(TokenPattern):
             raise TypeError(f"`schema` must be a dict or JSON text, got {type(schema).__name__}.")
         try:
             text = schema if isinstance(schema, str) else json.dumps(schema)
-        except TypeError as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"`schema` holds something that is no JSON: {error}.") from error
-        return cls._compiled(bytes_of_regex(regex_of_schema(text)), tokenizer, text)
+        return cls._compiled(bytes_of_regex(regex_of_schema(text), is_json=True), tokenizer, text)
 
     @classmethod
     def from_choices(cls, texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Self:

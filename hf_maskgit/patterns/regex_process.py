@@ -4,8 +4,9 @@ A short expression may have an automaton of millions of states, `(a|b)*a(a|b){30
 neither counts them nor can be interrupted. `compiling` runs this file by its path, so that it loads
 neither the package nor torch, and gives it so many seconds and so much memory.
 
-It reads JSON: `regex`, `last` (a character that stands in none), `most` states, `memory` in bytes,
-and `paths` where packages are found. It writes one line of JSON, with `error` (what the compiler
+It reads JSON: `regex`, `first` and `last` (characters before and behind all texts; the last stands
+in none, the first may be empty), `most` states, `memory` in bytes, and `paths` where packages are
+found. It writes one line of JSON, with `error` (what the compiler
 says against the expression), or `states`, `start` and `final`; with the latter the moves follow, a
 row of 256 32-bit numbers for each state, where the number of states is nowhere.
 """
@@ -32,14 +33,21 @@ def main() -> None:
     every = Vocabulary(NO_BYTE, {bytes([byte]): [byte] for byte in range(NO_BYTE)})
     # Of a text that could be over and goes on, outlines-core forgets how (a(ba)* is only a to it).
     # So no text is over but by a character that stands in none.
-    whole = f"(?:{asked['regex']})\\x{{{ord(asked['last']):X}}}"
+    first = "".join(map(escaped, asked["first"]))
+    whole = f"{first}(?:{asked['regex']}){escaped(asked['last'])}"
     try:
-        Index(asked["regex"], every)  # alone: brackets around it would make sense of "a)(b"
+        # Without brackets around it, which would make sense of "a)(b".
+        Index(first + asked["regex"], every)
         index = Index(whole, every)
     except (ValueError, TypeError) as error:
         say({"error": str(error)})
         return
     write(index, asked["most"])
+
+
+def escaped(character: str) -> str:
+    """Return a character as expressions name it by its number."""
+    return f"\\x{{{ord(character):X}}}"
 
 
 def write(index: Any, most: int) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ..core.options import shown
+from .schema_strings import within_quotes
 
 _NOTES = frozenset(
     "$comment $id $schema contentEncoding contentMediaType default deprecated description examples "
@@ -16,6 +17,8 @@ _NOTES = frozenset(
 )
 # Nothing is written but what a schema declares, so that these forbid nothing.
 _HARMLESS = frozenset("additionalItems unevaluatedItems unevaluatedProperties".split())
+_DEPTH = 2  # of arrays and objects of which nothing is said; at 3 an automaton has 550 states
+_SCALARS = ["boolean", "null", "number", "string"]
 _DEFINITIONS = "$defs definitions".split()
 _ALONE = "$ref anyOf const enum".split()  # what stands beside one of them is not read
 _OF_VALUES = ("const", "enum")  # beside these a `type` may stand that they keep to
@@ -107,15 +110,93 @@ def readable_schema(text: str) -> str:
         schema = json.loads(text)
     except ValueError:
         return text
+    schema = _spelled_out("", schema)
     for path, part in list(_parts("", schema)):
-        where = f"At {path}" if path else "At its top"
+        where = _where(path)
         _check_keywords(where, part)
         _check_values(where, part)
         if "format" in part:
-            part["pattern"] = _pattern_of(where, part.pop("format"))
-        if "pattern" in part:
-            part["pattern"] = _within_quotes(part["pattern"])
+            part["pattern"] = f"({_pattern_of(where, part.pop('format'))})"
+        elif "pattern" in part:
+            part["pattern"] = _quoted(where, part["pattern"])
+        _escape_names(part)
     return json.dumps(schema)
+
+
+def _where(path: str) -> str:
+    return f"At {path}" if path else "At its top"
+
+
+def _spelled_out(path: str, schema: Any) -> Any:
+    """Say in keywords that the compiler reads what `true`, `false` and their likes mean."""
+    if schema is False:
+        raise ValueError(
+            f"{_where(path)} the JSON schema says false, which no value meets; leave it out."
+        )
+    if schema is True or (isinstance(schema, dict) and _says_nothing(schema)):
+        more = schema if isinstance(schema, dict) else {}
+        schema = {**anything(_DEPTH), **{key: more[key] for key in _DEFINITIONS if key in more}}
+    if isinstance(schema, dict):
+        _declare(schema)
+        for step, holder, key in list(_places(schema)):
+            holder[key] = _spelled_out(path + step, holder[key])
+    return schema
+
+
+def _says_nothing(schema: Mapping[str, Any]) -> bool:
+    return all(key in _NOTES or key in _DEFINITIONS for key in schema)
+
+
+def anything(depth: int) -> dict[str, Any]:
+    """Return the schema of any JSON value whose arrays and objects are at most so deep."""
+    scalar = {"type": list(_SCALARS)}
+    if not depth:
+        return scalar
+    array = {"type": "array", "items": anything(depth - 1)}
+    return {"anyOf": [scalar, array, {"type": "object", "additionalProperties": array["items"]}]}
+
+
+def _declare(schema: dict[str, Any]) -> None:
+    """Say what arrays and objects hold of which it is not said, and where it is nothing."""
+    if any(key in schema for key in _ALONE):
+        return
+    of_type = schema.get("type")
+    types = of_type if isinstance(of_type, list) else [of_type]
+    if "array" in types:
+        items = schema.pop("items", schema.get("unevaluatedItems", True))
+        if items is False and "prefixItems" not in schema:
+            schema["maxItems"] = 0
+        elif not isinstance(items, bool) or "prefixItems" not in schema:
+            schema["items"] = items
+    if "object" in types:
+        more = schema.pop("additionalProperties", schema.get("unevaluatedProperties", True))
+        if more is False:
+            schema.setdefault("properties", {})
+        elif not isinstance(more, bool) or "properties" not in schema:
+            schema["additionalProperties"] = more
+
+
+def _quoted(where: str, pattern: str) -> str:
+    try:
+        return within_quotes(pattern)
+    except ValueError as error:
+        raise ValueError(
+            f"{where} the 'pattern' of the JSON schema, {shown(pattern)}, is no regular "
+            f"expression: {error}."
+        ) from error
+
+
+def _escape_names(schema: dict[str, Any]) -> None:
+    """Write the names of properties as JSON does, since the compiler puts them between quotes."""
+    properties, required = schema.get("properties"), schema.get("required")
+    if isinstance(properties, dict):
+        schema["properties"] = {_in_json(name): part for name, part in properties.items()}
+    if isinstance(required, list):
+        schema["required"] = [_in_json(name) for name in required]
+
+
+def _in_json(name: str) -> str:
+    return json.dumps(name, ensure_ascii=False)[1:-1]
 
 
 def _pattern_of(where: str, name: Any) -> str:
@@ -132,16 +213,23 @@ def _parts(path: str, schema: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     if not isinstance(schema, dict):
         return
     yield path, schema
+    for step, holder, key in list(_places(schema)):
+        yield from _parts(path + step, holder[key])
+
+
+def _places(schema: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Yield where schemas stand right within one: the path, and what holds them under which key."""
     for keyword in ("properties", *_DEFINITIONS):
         inner = schema.get(keyword)
-        for name, part in inner.items() if isinstance(inner, Mapping) else ():
-            yield from _parts(f"{path}/{keyword}/{name}", part)
+        for name in inner if isinstance(inner, dict) else ():
+            yield f"/{keyword}/{name}", inner, name
     for keyword in ("anyOf", "prefixItems"):
         inner = schema.get(keyword)
-        for number, part in enumerate(inner if isinstance(inner, list) else []):
-            yield from _parts(f"{path}/{keyword}/{number}", part)
+        for number in range(len(inner) if isinstance(inner, list) else 0):
+            yield f"/{keyword}/{number}", inner, number
     for keyword in ("items", "additionalProperties"):
-        yield from _parts(f"{path}/{keyword}", schema.get(keyword))
+        if keyword in schema:
+            yield f"/{keyword}", schema, keyword
 
 
 def _check_keywords(where: str, schema: Mapping[str, Any]) -> None:
@@ -217,11 +305,3 @@ def _check_values(where: str, schema: Mapping[str, Any]) -> None:
                 f"{where} the JSON schema has {len(first)} 'prefixItems', which are all written, "
                 "with nothing behind them; its 'minItems' and 'maxItems' must allow so many."
             )
-
-
-def _within_quotes(pattern: str) -> str:
-    """Return an expression that stays one between the quotes of a string, without outer anchors."""
-    inner = pattern.removeprefix("^")
-    if inner.endswith("$") and not inner.endswith(r"\$"):
-        inner = inner[:-1]
-    return f"({inner})"

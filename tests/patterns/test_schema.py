@@ -1,8 +1,10 @@
 """JSON schemas: what their patterns write is valid, and what they cannot hold to is refused."""
 
 import datetime
+import functools
 import itertools
 import json
+import random
 import re
 import urllib.parse
 import uuid
@@ -44,6 +46,20 @@ VALID = [
     ({"type": "string", "pattern": "[ab]{2}"}, lambda v: v in ("aa", "ab", "ba", "bb")),
     ({"type": "string", "pattern": "^a|b$"}, lambda v: v in ("a", "b")),
     ({"type": "string", "pattern": r"a\$"}, lambda v: v == "a$"),
+    ({"type": "string", "pattern": r'"\\\n\x00\u{7f}'}, lambda v: v == '"\\\n\x00\x7f'),
+    (
+        {"type": "string", "pattern": r"[^@]{1,3}@.\D\s*"},
+        lambda v: re.fullmatch(r".{1,3}@.\D\s*", v),
+    ),
+    ({"type": "string", "pattern": r'[]"a[b]]|[^]"]{2}'}, lambda v: v in "]ab" or len(v) == 2),
+    ({"type": "object", "additionalProperties": False}, lambda v: v == {}),
+    ({"type": "object", "unevaluatedProperties": False}, lambda v: v == {}),
+    ({"type": "array", "items": False}, lambda v: v == []),
+    ({"type": "array", "prefixItems": [BOOLEAN], "items": False}, lambda v: type(v[0]) is bool),
+    (
+        {"type": "object", "properties": {'"a\\': BOOLEAN}, "required": ['"a\\']},
+        lambda v: '"a\\' in v,
+    ),
     ({"type": ["string", "null"], "maxLength": 1}, lambda v: v is None or len(v) < 2),
     ({"type": "array", "prefixItems": [BOOLEAN], "maxItems": 3}, lambda v: v in ([True], [False])),
     ({"type": ["string", "integer"], "enum": ["a", 3.0]}, lambda v: v in ("a", 3)),
@@ -75,6 +91,13 @@ VALID = [
 ]
 
 
+def deep_schema():
+    text = "{}"
+    for _ in range(3000):
+        text = f'{{"type": "array", "items": {text}}}'
+    return text
+
+
 @pytest.fixture(scope="module")
 def tokenizer():
     return byte_level_tokenizer()
@@ -91,6 +114,155 @@ def test_what_a_schema_writes_is_json_that_it_describes(tokenizer, schema, valid
             assert valid(value) not in (False, None), value
             seen += 1
     assert seen
+
+
+@functools.cache
+def way_out(pattern):
+    """The fewest tokens from each state to the end of a text, a million from nowhere."""
+    step, final, *_ = pattern.automaton
+    left = torch.where(torch.cat([final, final.new_tensor([False])]), 0, 10**6)
+    while True:
+        nearer = torch.minimum(left[:-1], left[step].amin(1) + 1)
+        if nearer.equal(left[:-1]):
+            return left
+        left[:-1] = nearer
+
+
+def ended(pattern, most, generator):
+    """A row that belongs to the pattern: some steps at random, and then the shortest way out."""
+    step, _, class_of, state = pattern.automaton
+    row = walk(pattern, most, generator)
+    for token in row:
+        state = int(step[state, class_of[token]])
+    left = way_out(pattern)
+    while left[state]:
+        row.append(int(left[step[state]][class_of].argmin()))
+        state = int(step[state, class_of[row[-1]]])
+    assert pattern.matches(row)
+    return row
+
+
+def depth_of(value):
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return isinstance(value, dict | list) and 1 + max(map(depth_of, inner), default=0)
+
+
+@pytest.mark.parametrize(
+    ("schema", "most"),
+    [("true", 2), ({}, 2), ({"title": "x"}, 2), ({"type": "array"}, 3), ({"type": "object"}, 3)],
+)
+def test_of_what_nothing_is_said_any_json_may_stand_to_a_depth(tokenizer, schema, most):
+    """What a person might write is in it, what the walks write is JSON, and not deeper."""
+    pattern = Pattern.from_json_schema(schema, tokenizer)
+    values = [
+        None,
+        True,
+        -1.5,
+        "a",
+        [],
+        {},
+        [1, [None, "b"]],
+        {"a": {"b": [], "c": '"\n'}},
+        [[{}]],
+        {"a": [{"b": 1}]},
+    ]
+    for value in values:
+        kinds = {"array": list, "object": dict}
+        kind = kinds.get(schema.get("type")) if isinstance(schema, dict) else None
+        fits = depth_of(value) <= most and (kind is None or isinstance(value, kind))
+        ids = tokenizer(json.dumps(value), add_special_tokens=False)["input_ids"]
+        assert pattern.matches(ids) == fits, value
+    generator, kinds, depths = torch.Generator().manual_seed(0), set(), set()
+    for _ in range(60):
+        value = json.loads(text_of(tokenizer, ended(pattern, 12, generator)))
+        kinds.add(type(value))
+        depths.add(int(depth_of(value)))
+    assert max(depths) <= most
+    assert len(kinds) > 3 or len(kinds) == (kind is not None)
+
+
+SCALARS = ["null", "boolean", "integer", "number", "string"]
+LIKE = {
+    "null": [type(None)],
+    "boolean": [bool],
+    "integer": [int],
+    "number": [int, float],
+    "string": [str],
+    "array": [list],
+    "object": [dict],
+}
+
+
+def drawn_schema(dice, depth):
+    """A random schema of what patterns hold to."""
+    kind = dice.choice(
+        ["any", "scalar", "string", "enum"] + ["anyOf", "array", "object"] * (depth > 0)
+    )
+    if kind == "any":
+        return (
+            dice.choice([True, {}, {"title": "any"}]) if depth < 2 else {"type": ["null", "string"]}
+        )
+    if kind == "scalar":
+        return {"type": dice.choice(SCALARS)}
+    if kind == "string":
+        patterns = [".{1,3}", r"[^x]{2}", r'"?[a-z0-9]+\\?', r"\D", "a|b\tc"]
+        return {"type": "string", "pattern": dice.choice(patterns)}
+    if kind == "enum":
+        return {"enum": dice.sample([None, True, 1, "a", 'q"', [1], {"k": "\n"}], 3)}
+    if kind == "anyOf":
+        return {"anyOf": [drawn_schema(dice, depth - 1) for _ in range(2)]}
+    if kind == "array" and dice.random() < 0.4:
+        first = [drawn_schema(dice, depth - 1) for _ in range(2)]
+        return {"type": "array", "prefixItems": first, "items": dice.choice([True, False])}
+    if kind == "array":
+        return {"type": "array", "items": drawn_schema(dice, depth - 1), "maxItems": 2}
+    names = dice.sample(["a", 'b"', "c\\", "d.*"], 2)
+    schema = {"type": "object", "properties": {n: drawn_schema(dice, depth - 1) for n in names}}
+    return schema | dice.choice([{"required": names[:1]}, {"additionalProperties": False}])
+
+
+def is_valid(value, schema):
+    """By the words of JSON Schema, for the keywords that `drawn_schema` uses."""
+    if isinstance(schema, bool):
+        return schema
+    of_type = schema.get("type", list(LIKE))
+    types = [of_type] if isinstance(of_type, str) else of_type
+    checks = {
+        "enum": lambda values: any(type(v) is type(value) and v == value for v in values),
+        "anyOf": lambda parts: any(is_valid(value, part) for part in parts),
+        "pattern": lambda pattern: not isinstance(value, str) or re.search(pattern, value),
+    }
+    return (
+        any(type(value) in LIKE[name] for name in types)
+        and all(check(schema[key]) for key, check in checks.items() if key in schema)
+        and (not isinstance(value, list) or is_valid_list(value, schema))
+        and (not isinstance(value, dict) or is_valid_dict(value, schema))
+    )
+
+
+def is_valid_list(value, schema):
+    first = schema.get("prefixItems", [])
+    rest = all(is_valid(one, schema.get("items", True)) for one in value[len(first) :])
+    return rest and len(value) <= schema.get("maxItems", 99) and all(map(is_valid, value, first))
+
+
+def is_valid_dict(value, schema):
+    declared = schema.get("properties", {})
+    more = schema.get("additionalProperties", True)
+    return all(name in value for name in schema.get("required", [])) and all(
+        is_valid(one, declared.get(name, more)) for name, one in value.items()
+    )
+
+
+@pytest.mark.grid(5)
+@pytest.mark.parametrize("seed", range(40))
+def test_what_random_schemas_write_is_json_and_valid(tokenizer, seed):
+    schema = drawn_schema(random.Random(seed), 2)
+    pattern = Pattern.from_json_schema(json.dumps(schema), tokenizer)
+    generator = torch.Generator().manual_seed(seed)
+    for steps in [0, 2, 5, 10, 20, 40] * 3:
+        text = text_of(tokenizer, ended(pattern, steps, generator))
+        assert is_valid(json.loads(text), schema), (schema, text)
 
 
 def test_dates_are_days_of_the_calendar():
@@ -142,7 +314,20 @@ def test_dates_are_days_of_the_calendar():
             {"type": "array", "prefixItems": [BOOLEAN], "minItems": 3},
             "has 1 'prefixItems', .*; its 'minItems' and 'maxItems' must allow so many",
         ),
-        ({"type": "array", "items": True}, "cannot be compiled: Unsupported .* structure true.$"),
+        ({"minItems": 1}, "cannot be compiled: Unsupported .* structure {.minItems.:1}.$"),
+        (False, "must be a dict or JSON text, got bool"),
+        ("false", "At its top the JSON schema says false, which no value meets; leave it out"),
+        ({"type": "object", "properties": {"a": False}}, "At /properties/a the JSON schema says f"),
+        ({"anyOf": [BOOLEAN, False]}, "At /anyOf/1 the JSON schema says false"),
+        ({"type": "array", "items": False, "minItems": 2}, "'minItems' is 2 and above its 'maxIt"),
+        (
+            {"type": "string", "pattern": "a)(b"},
+            r"'a\)\(b', is no .*: the bracket '\)' at 1 closes",
+        ),
+        ({"type": "string", "pattern": "(a"}, r"is no .*: 1 brackets '\(' are not closed"),
+        ({"type": "string", "pattern": "a[b"}, "is no .*: the class of characters at 1 is not cl"),
+        ({"type": "string", "pattern": "a\\"}, "is no .*: it ends within an escape"),
+        (deep_schema(), "no JSON: .*recursion|nested too deep to be compiled"),
         (of_format("ipv4"), "says the format 'ipv4'; known are date, time, .*. Write a `pattern`"),
         ({"type": "object", "properties": {}, "required": ["z"]}, "requires 'z', which its"),
         ({"type": "array", "prefixItems": [{"minProperties": 1}]}, "At /prefixItems/0 .* 'minProp"),
@@ -154,5 +339,5 @@ def test_dates_are_days_of_the_calendar():
     ],
 )
 def test_what_a_pattern_would_not_hold_to_is_refused(tokenizer, schema, sentence):
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises((ValueError, TypeError), match=sentence):
         Pattern.from_json_schema(schema, tokenizer)
