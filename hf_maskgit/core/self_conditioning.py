@@ -2,8 +2,9 @@
 
 The last hidden states of the previous pass are projected and added to the input embeddings (Analog
 Bits, arXiv 2208.04202, feeds predictions; the ancestor feeds hidden states, as here). The
-projection starts at zero, so that a pretrained encoder is unchanged at first. Between the passes of
-a decoding, a memory keeps the states of each row.
+projection starts at zero, so that a pretrained encoder is unchanged at first, and takes means over
+the states, not sums, so that it learns no faster than the embeddings. Between the passes of a
+decoding, a memory keeps the states of each row.
 
 Letters: B batch, L length, H width of the hidden states, E width of the embeddings, R rows of a
 pass.
@@ -60,7 +61,10 @@ class SelfConditioning(nn.Module):
             states = previous.to(self.null.dtype)
             # The null state is broadcast over the length of the rows without a pass before.
             states = torch.where(has_previous[:, None, None], states, self.null)
-        return F.linear(states, self.weight)
+        # Means, as muP (arXiv 2203.03466) scales what reads H units. An update of Adam moves every
+        # weight by about the learning rate, and the sum of H such steps outgrew the embeddings
+        # within a few updates: no text was seen any more, and training stayed at frequencies.
+        return F.linear(states, self.weight / self.weight.shape[1])
 
 
 def make_self_conditioning(

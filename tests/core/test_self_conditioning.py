@@ -189,9 +189,21 @@ def test_the_projection_by_hand():
     torch.nn.init.normal_(part.weight)
     states = torch.randn(2, 4, 3)
     out = part(states, torch.tensor([False, True]))
-    torch.testing.assert_close(out[0], (part.weight @ part.null).expand(4, 2))
-    torch.testing.assert_close(out[1], states[1] @ part.weight.T)
+    torch.testing.assert_close(out[0], (part.weight @ part.null / 3).expand(4, 2))
+    torch.testing.assert_close(out[1], states[1] @ part.weight.T / 3)
     assert part(None, None).shape == (2,)
+
+
+@pytest.mark.parametrize("width", [4, 64, 1024])
+def test_the_projection_learns_no_faster_than_embeddings(width):
+    # A first update of Adam moves every weight, an embedding's too, by the learning rate.
+    part = SelfConditioning(width, 8)
+    states = torch.nn.functional.layer_norm(torch.randn(2, 5, width), (width,))
+    optimizer = torch.optim.Adam(part.parameters(), lr=1e-3)
+    part(states, None)[0, 0].sum().backward()
+    optimizer.step()
+    moved = part(states, None).abs().max().item()
+    assert 0 < moved <= 1e-3
 
 
 def test_an_encoder_may_lengthen_its_texts():
