@@ -24,13 +24,13 @@ from .pipeline_drafts import (
     padded,
     per_row,
 )
-from .pipeline_fields import by_mass, compiled
+from .pipeline_fields import by_mass, compiled, compiled_one
 from .pipeline_maskgit import (
     check_tokenizer_kwargs,
     refuse_generator_in_workers,
 )
 from .pipeline_splicing import Piece, splice
-from .token_pattern import TokenPattern, as_pattern
+from .token_pattern import TokenPattern
 from .unknown_tokens import counted_before
 
 
@@ -106,7 +106,8 @@ class InfillingPipeline(DraftingPipeline):
       result also has `text`, the same as `infilled_text`, and `fields`: of each name the `value`,
       without spaces around it, and its `probability`, the product of its tokens' probabilities as
       `return_probabilities` shows them, each given that the text will match the patterns.
-    - `pattern` (Pattern): of the one blank, which then needs no number; else as of `generate`.
+    - `pattern` (as one of `patterns`): of the one blank, which then needs no number, or of all from
+      the first blank to the last; a list of Patterns as of `generate`.
     - `choices` (list of str): instead of filling the one blank, return for each choice a dict of
       `choice`, `text` and `probability`, the likeliest first; they sum up to 1. With equally many
       tokens they are exact under one pass with the blank masked; else they go by the bound in nats
@@ -171,8 +172,7 @@ class InfillingPipeline(DraftingPipeline):
         pattern = None
         if generate_kwargs.get("pattern") is not None:  # a list is for `generate`
             if not isinstance(generate_kwargs["pattern"], list | tuple):
-                pattern = as_pattern(generate_kwargs.pop("pattern"))
-                pattern.check_tokenizer(self.tokenizer)
+                pattern = compiled_one(generate_kwargs.pop("pattern"), self.tokenizer)
             elif patterns is not None:
                 raise ValueError("Give `patterns` by name or a list as `pattern`, not both.")
         given = {**getattr(self, "_forward_params", {}), **generate_kwargs}

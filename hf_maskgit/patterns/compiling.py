@@ -103,6 +103,11 @@ def bytes_of_regex(regex: str, is_json: bool = False) -> ByteAutomaton:
             f"{ended.stderr.decode(errors='replace').strip()}"
         )
     found = json.loads(line)
+    if "Found no transitions" in found.get("error", ""):
+        raise ValueError(
+            f"The regular expression {shown(regex)} is met by no text, or a part of it is: it asks "
+            "for one of a set of characters that has none, as [a&&b] and [^\\s\\S]. Leave that out."
+        )
     if "error" in found:
         raise ValueError(
             f"The regular expression {shown(regex)} cannot be compiled: {found['error']}. It "

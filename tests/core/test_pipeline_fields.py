@@ -204,6 +204,13 @@ def test_a_pattern_over_several_blanks_is_that_of_generate(words):
     assert re.fullmatch("w9 w[1-3] w2 w[4-6]", rows["infilled_text"])
 
 
+def test_a_pattern_without_a_name_is_compiled_as_one_with_a_name(words):
+    named = words("w9 {x}", patterns={"x": "w[1-3]"}, seed=0)
+    assert words("w9 {blank}", pattern="w[1-3]", seed=0)["infilled_text"] == named["text"]
+    with pytest.raises(TypeError, match="must be a Pattern, or a list with one or None per row"):
+        words("w9 {blank}", pattern=["w1", "w2"], seed=0)  # a list has one for each row
+
+
 def test_distinct_texts_come_by_how_often_they_were_drawn(words):
     options = {"patterns": {"x": ["w1", "w2", "w3"]}, "seed": 1, "num_return_sequences": 60}
     every = [out["text"] for out in words("w5 {x}", **options)]
@@ -226,6 +233,8 @@ def test_distinct_texts_come_by_how_often_they_were_drawn(words):
         ("{x y}", {"patterns": {}}, r"'\{x y\}' is no blank"),
         ("{x}", {"patterns": ["w1"]}, "`patterns` must be a dict from the name .* got list"),
         ("{x}", {"patterns": {"x": 5}}, r"The pattern of \{x\} must be a Pattern, .* got int"),
+        ("{blank}", {"pattern": 5}, "The `pattern` must be a Pattern, .* got int"),
+        ("{blank}", {"pattern": {"enum": ["w1"]}}, "The `pattern` is none: .* met by no text"),
         ("{x}", {"patterns": {"x": "w1( w1)*"}}, "takes any number of tokens from 1, .* a range"),
         ("{x:3}", {"patterns": {"x": ["w1"]}}, "takes from 1 to 1 tokens, and its blank has 3"),
         ("{x:2-3}", {"patterns": {"x": "w1|w1( w1){4,}"}}, "from 1 to any number tokens"),

@@ -178,6 +178,8 @@ def test_a_motif_that_is_none_is_refused(motif, sentence):
         (r"(a)\1", "cannot be compiled"),
         (r"\bword\b", "cannot be compiled"),
         ("^the$", "cannot be compiled: .* anchors .* are left out"),
+        ("the[a&&b]", r"'the\[a&&b\]' is met by no text, or a part of it is: .* Leave that out"),
+        (r"[^\s\S]", "is met by no text, or a part of it is"),
         ("[0-9]{4}", "met by no text that this vocabulary can write; .* no token holds"),
         ("[a-z]{60}", "automaton of 61 states .*; 50 states and"),
         ("(a|b)*a(a|b){9}", "states of bytes or more; 400 are the limit"),
