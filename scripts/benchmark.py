@@ -34,6 +34,7 @@ from hf_maskgit.evaluation.benchmark_report import (
 )
 from hf_maskgit.evaluation.benchmark_rounds import header_of
 from hf_maskgit.evaluation.benchmark_works import check_peers, without_peers
+from hf_maskgit.evaluation.figures import figures_text
 from hf_maskgit.evaluation.progress import duration
 from hf_maskgit.training import benchmark_loops as loops
 from hf_maskgit.training import benchmark_updates as training
@@ -187,7 +188,7 @@ def same_machine(found: dict[str, Any]) -> dict[str, Any]:
 def write(found: dict[str, Any], path: Path) -> None:
     """Replace a file of figures by a longer one; it is whole at any time."""
     beside = path.with_name(path.name + ".part")
-    beside.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    beside.write_text(figures_text(found, indent=1) + "\n", encoding="utf-8")
     beside.replace(path)
 
 

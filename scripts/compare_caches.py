@@ -13,7 +13,6 @@ weights: it tells of the time alone. On a CPU time is that of the processor, in 
 --threads says otherwise.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from hf_maskgit import MaskGitConfig, MaskGitForMaskedLM
 from hf_maskgit.core.encoder_kinds import check_encoder
 from hf_maskgit.core.special_tokens import special_ids
 from hf_maskgit.evaluation.caches import CacheQuality, compare_caches
+from hf_maskgit.evaluation.figures import figures_text
 from hf_maskgit.hub.loading import load_generator
 from hf_maskgit.training.recipes import (
     check_least,
@@ -128,7 +128,7 @@ def compare(options: CacheArguments, caches: list[dict[str, Any]]) -> list[dict[
             texts = quality.texts.tolist()
             found.append({**asdict(quality), "block_length": block_length, "texts": texts})
     if options.output_file is not None:
-        written = json.dumps(found, indent=2) + "\n"
+        written = figures_text(found) + "\n"
         Path(options.output_file).write_text(written, encoding="utf-8")
     return found
 

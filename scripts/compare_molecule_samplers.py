@@ -22,6 +22,7 @@ from typing import Any, Literal
 import torch
 
 from hf_maskgit.evaluation.batches import evaluating
+from hf_maskgit.evaluation.figures import figures_text
 from hf_maskgit.evaluation.molecule_samples import Estimate, molecule_figures
 from hf_maskgit.evaluation.progress import ProgressBar
 from hf_maskgit.evaluation.scaffolds import load_rdkit
@@ -101,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for name in options.models:
         found += compared(name, samplers, options, folder / "written.jsonl")
-    text = json.dumps([{k: v for k, v in one.items() if k != "texts"} for one in found], indent=2)
+    text = figures_text([{k: v for k, v in one.items() if k != "texts"} for one in found])
     (folder / "samplers.json").write_text(text + "\n", encoding="utf-8")
     return found
 

@@ -27,6 +27,7 @@ from hf_maskgit.core.modeling_maskgit import MaskGitForMaskedLM
 from hf_maskgit.core.sampler_rules import PACES
 from hf_maskgit.core.text_reader import check_texts
 from hf_maskgit.evaluation.benchmark_report import figure_class_of_matplotlib
+from hf_maskgit.evaluation.figures import figures_text
 from hf_maskgit.evaluation.sampler_curves import draw_curves
 from hf_maskgit.evaluation.samplers import SamplerQuality, compare_samplers
 from hf_maskgit.hub.loading import load_generator
@@ -118,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
         written = [tokenizer.batch_decode(row, skip_special_tokens=True) for row in quality.texts]
         found.append({**vars(quality), "texts": written})
     if options.output_file is not None:
-        text = json.dumps(found, indent=2, ensure_ascii=False)
+        text = figures_text(found)
         Path(options.output_file).write_text(text + "\n", encoding="utf-8")
     if options.plot_file is not None:
         own = Path(options.output_file or options.model).stem

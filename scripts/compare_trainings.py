@@ -31,6 +31,7 @@ import torch
 from hf_maskgit.scripts import evaluate
 
 from hf_maskgit.evaluation import NelboOutput, compare_bounds
+from hf_maskgit.evaluation.figures import figures_text
 from hf_maskgit.evaluation.progress import ProgressBar
 from hf_maskgit.evaluation.written_folders import claim_folder
 from hf_maskgit.training.arguments import DataArguments, ModelArguments, TrainArguments
@@ -103,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             train([*asked[name], f"--seed={seed}"], place_of(folder, name, seed))
             told.update(1)
     found = compared(options, asked, folder)
-    (folder / "comparison.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    (folder / "comparison.json").write_text(figures_text(found) + "\n", encoding="utf-8")
     print("\n".join(table_of(found, len(options.seeds))))
     return found
 

@@ -14,7 +14,6 @@ an upper bound. Interrupted, the same command goes on; with a larger `--max_step
 The table is printed and, with the curves, written to `comparison.json`.
 """
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -29,6 +28,7 @@ from torch import Tensor
 from hf_maskgit.evaluation import NelboOutput, compare_bounds, unigram_cross_entropy
 from hf_maskgit.evaluation.benchmark_peers import check_x_transformers
 from hf_maskgit.evaluation.bound import check_num_samples
+from hf_maskgit.evaluation.figures import figures_text
 from hf_maskgit.evaluation.progress import ProgressBar
 from hf_maskgit.evaluation.written_folders import claim_folder
 from hf_maskgit.training.baseline_runs import BaselineRun, Plan, Progress
@@ -124,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     unigram = unigram_cross_entropy(train.tolist(), held_out.tolist(), options.vocab_size - 2)
     found = figures_of(runs, bounds, unigram)
     found["options"] = asdict(options)
-    (folder / RESULTS).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    (folder / RESULTS).write_text(figures_text(found) + "\n", encoding="utf-8")
     print("\n".join(table_of(found)))
     return found
 

@@ -18,7 +18,6 @@ Two cores are enough. The number of updates is fixed: a slow machine takes longe
 same numbers. They are also written to `critic_demo.json`.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from hf_maskgit import MaskGitForMaskedLM
 from hf_maskgit.evaluation import CriticAuroc, NelboOutput, critic_auroc, evaluate_nelbo
+from hf_maskgit.evaluation.figures import figures_text
 from hf_maskgit.training.arguments import ModelArguments, TrainArguments
 from hf_maskgit.training.building import load_model
 from hf_maskgit.training.by_length import train_by_length
@@ -119,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         },
         "two_passes_minus_plain": {"nats_per_token": gain, "std_error_over_verses": error},
     }
-    (folder / RESULTS).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    (folder / RESULTS).write_text(figures_text(results) + "\n", encoding="utf-8")
     return results
 
 

@@ -10,7 +10,6 @@ the King James Bible. The encoders lie in the installed packages `antiberty` and
 slow machine takes longer and comes to the same numbers.
 """
 
-import json
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -26,6 +25,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, pipeline
 
 from hf_maskgit import MaskGitForMaskedLM
 from hf_maskgit.evaluation import NelboOutput, evaluate_nelbo, evaluate_unigram
+from hf_maskgit.evaluation.figures import figures_text
 from hf_maskgit.hub.card import GeneratorCard, write_model_card
 from hf_maskgit.hub.training_card import learning_settings, written_out
 from hf_maskgit.training.arguments import TrainArguments
@@ -154,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         "filled_as_in_the_book": filled,
         **variety,
     }
-    (folder / MARKER).write_text(json.dumps(results, indent=2), encoding="utf-8")
+    (folder / MARKER).write_text(figures_text(results), encoding="utf-8")
     print_places(folder)
     return results
 

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from hf_maskgit import InfillingPipeline, Pattern
+from hf_maskgit.evaluation.figures import figures_text
 from hf_maskgit.evaluation.progress import ProgressBar
 from hf_maskgit.evaluation.scaffolds import (
     core_of,
@@ -94,12 +95,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     designs, figures = measure(drawn, cores, options.num_designs, known)
     text = "".join(f"{smiles}\t{options.scaffolds[which]}\n" for smiles, which in designs.items())
     (folder / "designs.smi").write_text(text, encoding="utf-8")
-    (folder / "metrics.json").write_text(json.dumps(figures, indent=2), encoding="utf-8")
+    (folder / "metrics.json").write_text(figures_text(figures), encoding="utf-8")
     if designs:
         some = some_of_each(designs, _SHOWN)
         picture = draw_grid([smiles for smiles, _ in some], [cores[which] for _, which in some])
         picture.save(folder / "designs.png")
-    print(json.dumps(figures, indent=2))
+    print(figures_text(figures))
     return figures
 
 

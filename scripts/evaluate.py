@@ -22,7 +22,6 @@ among those that the denoiser filled in when half of the tokens were hidden; it 
 text has both.
 """
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -54,6 +53,7 @@ from hf_maskgit.evaluation.benchmark_report import figure_class_of_matplotlib
 from hf_maskgit.evaluation.bound import Estimation, check_num_samples
 from hf_maskgit.evaluation.corpus import corpus_figures
 from hf_maskgit.evaluation.critic import CriticAuroc
+from hf_maskgit.evaluation.figures import figures_text
 from hf_maskgit.evaluation.processes import (
     bound_in_shares,
     in_shares,
@@ -197,7 +197,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             found.update(compared(model, prepared, bound, options))
     figures = {**asdict(options), **prepared.data, **found}
     if is_main_process():
-        text = json.dumps(figures, indent=2)
+        text = figures_text(figures)
         print(text)
         if options.output_file is not None:
             Path(options.output_file).write_text(text + "\n", encoding="utf-8")

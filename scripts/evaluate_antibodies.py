@@ -39,6 +39,7 @@ from hf_maskgit.evaluation.antibodies import (
     read_reads,
     spelled,
 )
+from hf_maskgit.evaluation.figures import figures_text
 from hf_maskgit.evaluation.loop_recovery import (
     CountedLoops,
     Estimate,
@@ -136,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     figures["whole domains"], texts = measure_writing(generator, annotator, chosen)
     folder = Path(options.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "figures.json").write_text(json.dumps(figures, indent=2), encoding="utf-8")
+    (folder / "figures.json").write_text(figures_text(figures), encoding="utf-8")
     lines = "".join(f"{json.dumps(one)}\n" for one in texts)
     (folder / "domains.jsonl").write_text(lines, encoding="utf-8")
     return figures

@@ -10,7 +10,6 @@ second says how many of the hidden pitches come back; the third what the windows
 beside real ones. Errors are over chorales.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ from hf_maskgit.evaluation.chorales import (
     ranges_of,
 )
 from hf_maskgit.evaluation.corpus import CorpusEstimate, per_unit
+from hf_maskgit.evaluation.figures import figures_text
 from hf_maskgit.evaluation.voice_counting import (
     CountedVoices,
     count_voices,
@@ -123,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         figures["harmony"][name] = {p: harmony_figures(g, ranges) for p, g in parts.items()}
     print_harmony(figures["harmony"])
     show(held_out, done[named(samplers[0])], hidden, folder, options.num_files)
-    (folder / "figures.json").write_text(json.dumps(figures, indent=2), encoding="utf-8")
+    (folder / "figures.json").write_text(figures_text(figures), encoding="utf-8")
     return figures
 
 

@@ -11,7 +11,6 @@ reads real held-out ones rightly; and how far images are from the nearest traini
 per pixel, so that copies would show.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from hf_maskgit.evaluation.digits import (
     picture,
     write_animation,
 )
+from hf_maskgit.evaluation.figures import figures_text
 from hf_maskgit.hub.loading import load_generator
 from hf_maskgit.training.recipes import (
     check_least,
@@ -106,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     figures["samplers"] = rows
     draw_inpainting(model, held_out, samplers[0], options, folder / "inpainting.png")
     animate(model, samplers[0], options, folder / "passes.gif")
-    (folder / "figures.json").write_text(json.dumps(figures, indent=2), encoding="utf-8")
+    (folder / "figures.json").write_text(figures_text(figures), encoding="utf-8")
     return figures
 
 

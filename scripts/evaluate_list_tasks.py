@@ -8,7 +8,6 @@ goes wrong is the sampler's doing. It is a benchmark of samplers, and a test of 
 accuracies lie as near to the closed form as chance allows. Nothing is trained, no model is loaded.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_maskgit.core.noise import mix
+from hf_maskgit.evaluation.figures import figures_text
 from hf_maskgit.evaluation.list_decoding import every_sampler, measure
 from hf_maskgit.evaluation.list_tasks import TASKS, ask, draws_first
 from hf_maskgit.evaluation.progress import ProgressBar
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
             )
             told.update(1)
     if options.output_file is not None:
-        Path(options.output_file).write_text(json.dumps(found, indent=2), encoding="utf-8")
+        Path(options.output_file).write_text(figures_text(found), encoding="utf-8")
     print(table_of(found))
     print(verdict(found))
     return found

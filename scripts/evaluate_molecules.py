@@ -8,10 +8,8 @@ kept in `molecules.smi` of the folder as they come: the same command goes on whe
 interrupted. What decodes them is in `options.json`; another choice needs another folder.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_maskgit import MaskGitForMaskedLM, Pattern
 from hf_maskgit.core.length_law import LengthLaw
+from hf_maskgit.evaluation.figures import figures_text
 from hf_maskgit.evaluation.molecules import load_moses, moses_metrics, moses_table
 from hf_maskgit.evaluation.progress import ProgressBar
 from hf_maskgit.evaluation.written_folders import claim_folder
@@ -71,8 +70,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     model, tokenizer = load_generator(options.model, device_map=device)
     molecules = write(model, tokenizer, decoding, options, folder / "molecules.smi")
     figures = moses_metrics(molecules, device=str(device), processes=options.processes)
-    known = {name: value if isfinite(value) else None for name, value in figures.items()}
-    (folder / "metrics.json").write_text(json.dumps(known, indent=2), encoding="utf-8")
+    (folder / "metrics.json").write_text(figures_text(figures), encoding="utf-8")
     print(moses_table({options.model: figures}))
     return figures
 

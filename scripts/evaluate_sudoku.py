@@ -9,7 +9,6 @@ in lines, columns and boxes, whether or not it is the grid that was taken: board
 have several. Every sampler solves the same boards. Tokens are drawn at temperature 1.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import isqrt, sqrt
@@ -19,6 +18,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from hf_maskgit.evaluation.figures import figures_text
 from hf_maskgit.evaluation.progress import ProgressBar
 from hf_maskgit.evaluation.sudoku import all_grids, exact_denoiser, is_valid
 from hf_maskgit.evaluation.table_denoisers import fill_by, plain_sampler
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
             name = ", ".join(f"`{key}={value!r}`" for key, value in sampler.items())
             print(f"| {number} | {name} | {valid:.3f} ± {error:.3f} | {passes:.1f} |", flush=True)
     if options.output_file is not None:
-        Path(options.output_file).write_text(json.dumps(found, indent=2), encoding="utf-8")
+        Path(options.output_file).write_text(figures_text(found), encoding="utf-8")
     return found
 
 

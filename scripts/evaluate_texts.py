@@ -13,7 +13,6 @@ texts, and two pictures (with the extra `plots`): the frontier of perplexity and
 temperature, and all measures over the passes.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -26,6 +25,7 @@ from transformers import PreTrainedTokenizerBase
 from hf_maskgit import MaskGitForMaskedLM
 from hf_maskgit.evaluation.batches import evaluating
 from hf_maskgit.evaluation.benchmark_report import figure_class_of_matplotlib
+from hf_maskgit.evaluation.figures import figures_text
 from hf_maskgit.evaluation.judges import CausalJudge, Featuriser
 from hf_maskgit.evaluation.progress import ProgressBar
 from hf_maskgit.evaluation.text_quality import TextMeter, halves_of_real
@@ -126,12 +126,18 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
 
 
 def report(rows: Sequence[dict[str, Any]], options: TextArguments, folder: Path) -> None:
-    """Print the table and leave it in the folder, with the figures and pictures."""
-    table = quality_table(rows)
+    """Print the table and leave it in the folder, with the figures and pictures.
+
+    The table says by whom it was measured: such numbers compare with no others.
+    """
+    by = {"judge": options.judge, "featuriser": options.featuriser}
+    measured = [f"{kind} {name}" for kind, name in by.items() if name is not None]
+    measured.append(f"{options.num_texts} texts in a row, seed {options.seed}")
+    table = f"{quality_table(rows)}\n\nMeasured by {', '.join(measured)}."
     print(table)
     (folder / "quality.md").write_text(table + "\n", encoding="utf-8")
     found = {"options": asdict(options), "rows": rows}
-    (folder / "quality.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    (folder / "quality.json").write_text(figures_text(found) + "\n", encoding="utf-8")
     if options.plot and options.judge is not None:
         draw_frontier(rows, folder / "frontier.png")
     if options.plot and options.model is not None:

@@ -10,7 +10,6 @@ adds to the bound. With it the texts are mutants, and each gets its difference f
 under common masks: below 0 the generator prefers the mutant. docs/likelihood.md says more.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_maskgit.core.options import options_of
 from hf_maskgit.evaluation import MutantScore, SequenceScore, score, score_mutants
+from hf_maskgit.evaluation.figures import figures_text
 from hf_maskgit.evaluation.scores import Scoring, check_scoring
 from hf_maskgit.hub.loading import load_generator
 from hf_maskgit.training.recipes import (
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             of_mutant(one, text, tokenizer) for one, text in zip(of_mutants, texts, strict=True)
         ]
     figures = {**asdict(options), "scores": scores}
-    told = json.dumps(figures, indent=2, ensure_ascii=False)
+    told = figures_text(figures)
     print(told)
     if options.output_file is not None:
         Path(options.output_file).write_text(told + "\n", encoding="utf-8")

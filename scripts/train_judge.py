@@ -11,7 +11,6 @@ held-out texts stands in `judge.json`, and is the first row of what it judges. I
 command goes on; with a larger `--max_steps` it learns further.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from typing import Any, cast
 import torch
 from transformers import GPT2LMHeadModel
 
+from hf_maskgit.evaluation.figures import figures_text
 from hf_maskgit.evaluation.written_folders import claim_folder
 from hf_maskgit.training.baseline_runs import BaselineRun, Plan
 from hf_maskgit.training.recipes import check_least, option, parse_options, required, run_program
@@ -90,8 +90,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     found = {**last, "perplexity": math.exp(last["nats_per_token"])}
     found["num_parameters"] = run.progress.num_parameters
     found["tokens_read"] = run.progress.updates * options.batch_size * options.length
-    (folder / "judge.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(found, indent=2))
+    (folder / "judge.json").write_text(figures_text(found) + "\n", encoding="utf-8")
+    print(figures_text(found))
     return found
 
 

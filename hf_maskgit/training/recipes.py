@@ -26,6 +26,7 @@ from transformers import HfArgumentParser
 from ..core.checkpoint_files import raised_in
 from ..evaluation.progress import no_bars_of_others_in_logs
 from .other_names import options_for
+from .repeated_options import gathered, list_options
 
 RECIPE_NAME = "training_options.yaml"
 
@@ -102,9 +103,11 @@ def parse_options(
         allow_abbrev=False,
     )
     parser.close_misses = _close_misses(words, option_types)
+    named_recipe = words[:1] if words and not words[0].startswith("-") else []
+    words = gathered(words[len(named_recipe) :], list_options(option_types))
     try:
-        if words and not words[0].startswith("-"):
-            words = [*recipe_words(load_recipe(words[0]), option_types), *words[1:]]
+        for path in named_recipe:
+            words = [*recipe_words(load_recipe(path), option_types), *words]
         *options, unknown = parser.parse_args_into_dataclasses(
             words, return_remaining_strings=True, look_for_args_file=False
         )

@@ -40,6 +40,8 @@ def test_rows_for_real_texts_files_and_every_setting(saved, real, tmp_path, caps
     found = evaluate_texts.main(words.split())
     table = capsys.readouterr().out
     assert (out / "quality.md").read_text() == table
+    judge = f"Measured by judge {tmp_path / 'judge'}, 5 texts in a row, seed 0."
+    assert table.splitlines()[-2:] == ["", judge]
     names = ["real texts", "real", "steps=2, temperature=1", "steps=3, temperature=1"]
     assert [row["name"] for row in found] == names
     assert found[0]["whole_copies"] == found[1]["whole_copies"] == 1  # they are the training texts
