@@ -7,6 +7,7 @@ that sums go by many numbers at once, and what is left to sum up by class is a t
 Letters: n positions, V vocabulary, C classes, G groups of m tokens each.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -78,28 +79,36 @@ def class_sums(scores: Tensor, grouping: Grouping, temperature: Tensor | None = 
         temperature: (n,) float, > 0, of masses that are wanted besides; at 1 they cost nothing.
     """
     total = len(grouping.class_of)
-    found = scores.index_select(-1, grouping.order)
-    # Groups are of one size; what fills them up adds nothing.
-    if len(grouping.padding):
-        found.index_fill_(-1, grouping.padding, -torch.inf)
-    found = found.view(len(scores), -1, total)
+    whole = _in_groups(scores, grouping)
+    found = whole.view(len(scores), -1, total)
     nothing = scores.new_full((len(scores), grouping.classes), -torch.inf)
     of_class = grouping.class_of.expand(len(scores), total)
     maxima = nothing.scatter_reduce(-1, of_class, found.amax(1), "amax")
     # Each class by its own likeliest token, so that none is too unlikely to be a number.
     level = maxima.where(maxima.isfinite(), 0)
-    found -= level.index_select(-1, grouping.class_of)[:, None]
-    own = torch.zeros(0) if temperature is None else (temperature != 1).nonzero().squeeze(1)
-    if temperature is None or len(own) == 0:
-        masses = _log_sums(found.exp_(), grouping) + level.double()
+    of_groups = level.index_select(-1, grouping.class_of)[:, None]
+    found = in_bits_(found.sub_(of_groups)).exp2_()
+    masses = _log_sums(found, grouping) + level.double()
+    if temperature is None or bool((temperature == 1).all()):
         return ClassSums(maxima, masses, None if temperature is None else masses)
-    masses = _log_sums(found.exp(), grouping) + level.double()
     info = torch.finfo(scores.dtype)  # beyond, nothing divided by it would be nan
-    divisor = temperature[own].double().clamp(info.tiny, info.max)[:, None]
-    found = found if len(own) == len(found) else found[own]
-    found /= divisor[:, None].to(scores.dtype)
-    warm = _log_sums(found.exp_(), grouping) + level[own].double() / divisor
-    return ClassSums(maxima, masses, masses.index_copy(0, own, warm))
+    divisor = temperature.double().clamp(info.tiny, info.max)[:, None]
+    # Into the same memory once more: fresh pages would cost more than all of this.
+    found = _in_groups(scores, grouping, whole).view_as(found).sub_(of_groups)
+    found = in_bits_(found.div_(divisor[..., None].to(scores.dtype))).exp2_()
+    warm = _log_sums(found, grouping) + level.double() / divisor
+    return ClassSums(maxima, masses, torch.where(temperature[:, None] == 1, masses, warm))
+
+
+def _in_groups(scores: Tensor, grouping: Grouping, into: Tensor | None = None) -> Tensor:
+    """Put scores (n, V) in the order of the groups, (n, m G): what fills them up adds nothing."""
+    found = torch.index_select(scores, -1, grouping.order, out=into)
+    return found.index_fill_(-1, grouping.padding, -torch.inf) if len(grouping.padding) else found
+
+
+def in_bits_(nats: Tensor) -> Tensor:
+    """Turn logarithms into those to base 2, in place: torch's `exp2` is three times its `exp`."""
+    return nats.mul_(1 / math.log(2))
 
 
 def _log_sums(numbers: Tensor, grouping: Grouping) -> Tensor:

@@ -369,7 +369,7 @@ class PatternLaw:
     def _weighed(self, scores: Tensor, index: Tensor, slots: Tensor) -> Tensor:
         """Add to the scores (n, V) of some positions what their classes weigh, (n, C)."""
         if len(self._patterns.class_of) == 1:
-            return scores + slots.index_select(-1, self._patterns.class_of[0])
+            return slots.index_select(-1, self._patterns.class_of[0]).add_(scores)
         weighed = scores.clone()
         for class_of, mine in self._by_pattern(index):
             weighed[mine] += slots[mine].index_select(-1, class_of)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .class_sums import Grouping, class_sums
+from .class_sums import Grouping, class_sums, in_bits_
 from .position_logits import PositionLogits
 from .sampler_scores import Distribution
 
@@ -115,7 +115,7 @@ def _dealt_out(scores: Tensor, classes: Tensor, is_warm: bool) -> tuple[Tensor, 
     share = -classes.sum(-1, keepdim=True).double().log()
     masses = share.expand(classes.shape).masked_fill(~classes, -torch.inf)
     top = scores.amax(-1, keepdim=True)
-    level = (scores - top).exp_().sum(-1, keepdim=True).double().log_() + top.double()
+    level = in_bits_(scores - top).exp2_().sum(-1, keepdim=True).double().log_() + top.double()
     maxima = top.expand(classes.shape).masked_fill(~classes, -torch.inf)
     return (maxima, masses, level, masses) if is_warm else (maxima, masses, level)
 
