@@ -12,6 +12,7 @@ from transformers import (
     AutoModelForMaskedLM,
     AutoTokenizer,
     PreTrainedConfig,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
@@ -93,6 +94,21 @@ def load_model(options: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> M
     return model
 
 
+def _warn_of_padding(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Say so where an encoder takes a token of texts for padding, as MPNet does with its second."""
+    taken = getattr(encoder.get_input_embeddings(), "padding_idx", None)
+    if taken is None or taken in tokenizer.all_special_ids:
+        return
+    logger.warning(
+        "An encoder of the type %r takes the token %r (id %d) for padding, whatever its "
+        "configuration says: the token's embedding learns nothing, and positions behind it are "
+        "miscounted. Choose another encoder, unless no text has this token.",
+        encoder.config.model_type,
+        tokenizer.convert_ids_to_tokens(taken),
+        taken,
+    )
+
+
 def _load_model(options: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> MaskGitForMaskedLM:
     if options.from_scratch:
         config = encoder_config(
@@ -101,6 +117,7 @@ def _load_model(options: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> 
         source: Any = AutoModelForMaskedLM.from_config(
             config, dtype=torch.float32, **_attention(options)
         )
+        _warn_of_padding(source, tokenizer)
         return MaskGitForMaskedLM.from_encoder(
             source,
             tokenizer=tokenizer,

@@ -18,6 +18,7 @@ from hf_maskgit.training.building import (
 )
 from hf_maskgit.training.data import load_data, load_examples
 from hf_maskgit.training.examples import prepare_examples
+from hf_maskgit.training.ids import ids_tokenizer
 from hf_maskgit.training.sources import load_texts
 from tests.support.drawn_tokenizers import Table
 from tests.support.tiny import (
@@ -464,3 +465,18 @@ def test_texts_the_tokenizer_does_not_know_are_reported_for_both_parts(tmp_path,
     assert (data.held_out_report.words, data.held_out_report.unknown_words) == (6, 4)
     with pytest.raises(ValueError, match="`max_unknown_share` is a share and must lie in"):
         DataArguments(dataset="texts", max_unknown_share=1.5)
+
+
+@pytest.mark.parametrize(("kind", "is_told"), [("mpnet", True), ("bert", False)])
+def test_an_encoder_that_takes_a_token_of_texts_for_padding_is_told_of(kind, is_told, caplog):
+    """MPNet has 1 built in, which of plain ids is one as any other."""
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    overrides = {**sizes, "intermediate_size": 8, "max_position_embeddings": 12}
+    options = ModelArguments(
+        encoder=kind, from_scratch=True, encoder_overrides=json.dumps(overrides)
+    )
+    model = load_model(options, ids_tokenizer(5))
+    said = "'mpnet' takes the token '1' (id 1) for padding, whatever its configuration says"
+    assert (said in caplog.text) == is_told
+    row = model.get_input_embeddings().weight[1]
+    assert bool((row == 0).all()) == is_told  # what it is told of: nothing is learned of it
