@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from hf_maskgit import MaskGitForMaskedLM
-from hf_maskgit.evaluation import evaluate_nelbo, per_token
+from hf_maskgit.evaluation import evaluate_nelbo
 from hf_maskgit.evaluation.bound import check_num_samples
 from hf_maskgit.evaluation.chorale_files import draw_rolls, write_midi
 from hf_maskgit.evaluation.chorales import (
@@ -186,15 +186,8 @@ def bounds(
         batch_size=_TOGETHER,
         seed=options.seed,
     )
-    ids = grids[0].numel()
-    exact = counted_nats(counted, grids)
-    found = {
-        "this model": per_token(bound),
-        **{
-            name: by_chorale(nats, torch.full_like(nats, ids), held_out)
-            for name, nats in exact.items()
-        },
-    }
+    ways = {"this model": bound.nats, **counted_nats(counted, grids)}
+    found = {name: by_chorale(nats, bound.num_tokens, held_out) for name, nats in ways.items()}
     print("| held-out chorales | nats per id |")
     print("|---|---|")
     for name, one in found.items():

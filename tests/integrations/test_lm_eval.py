@@ -7,12 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tokenizers import processors
 
 from hf_maskgit import MaskGitForMaskedLM
 from hf_maskgit.evaluation import exact_likelihood
 from hf_maskgit.integrations.lm_eval import Answers
 from tests.support.tiny import WORDS, word_tokenizer
-from tests.support.tiny_tokenizers import model_for, wordpiece_tokenizer
+from tests.support.tiny_tokenizers import byte_level_tokenizer, model_for, wordpiece_tokenizer
 
 
 class Harness:
@@ -128,6 +129,47 @@ def test_merged_letters_are_told(tmp_path, caplog):
     tokenizer.save_pretrained(tmp_path)
     made(str(tmp_path)).loglikelihood([request("there was li", "ght")])
     assert "In 1 of 1 pairs the last letters of the context" in caplog.text
+
+
+def without_frame():
+    """As GPT-2's: no token begins a text, and none ends it."""
+    tokenizer = byte_level_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    return tokenizer
+
+
+@pytest.mark.parametrize("kind", [wordpiece_tokenizer, byte_level_tokenizer, without_frame])
+def test_the_likelihood_behind_every_frame_is_the_mean_over_orders(kind, tmp_path):
+    """Of BERT, of RoBERTa and of no frame at all: every order, written out in the whole text."""
+    tokenizer, pairs = kind(), [("And God said,", " light"), ("The cat", " sat on"), ("", "light")]
+    model = model_for(tokenizer)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    found = made(str(tmp_path), likelihood="exact").loglikelihood([request(*p) for p in pairs])
+    for (context, continuation), (log_p, _) in zip(pairs, found, strict=True):
+        body = tokenizer(context + continuation, add_special_tokens=False)["input_ids"]
+        given = len(tokenizer(context, add_special_tokens=False)["input_ids"])
+        text = torch.tensor([tokenizer(context + continuation)["input_ids"]])
+        ahead = (text.shape[1] - len(body)) // 2  # as many stand behind
+        assert text[0, ahead : ahead + len(body)].tolist() == body
+        places = range(ahead + given, ahead + len(body))
+        assert log_p == pytest.approx(mean_over_orders(model, text, places), abs=1e-4)
+
+
+@torch.no_grad()
+def mean_over_orders(model, text, places):
+    """log p of the tokens at some places of a text (1, L)."""
+    products = []
+    for order in itertools.permutations(places):
+        row, log_p = text.clone(), 0.0
+        row[0, list(places)] = model.config.mask_token_id
+        for place in order:
+            logits = model(input_ids=row).logits[0, place].double()
+            logits[model.config.forbidden_token_ids] = -torch.inf
+            log_p += float(logits.log_softmax(-1)[text[0, place]])
+            row[0, place] = text[0, place]
+        products.append(log_p)
+    return math.log(sum(map(math.exp, products)) / len(products))
 
 
 @pytest.mark.parametrize(
