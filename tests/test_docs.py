@@ -502,3 +502,10 @@ def test_options_that_go_together_are_a_legal_sampler():
         if len(set(names)) == len(names) and set(names) <= set(DEFAULTS):
             config = MaskGitGenerationConfig(**options)
             config.resolve_choices()
+
+
+def test_every_recipe_has_its_short_tier_told():
+    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    (tiers,) = re.findall(r"^## Short tiers\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
+    recipes = {path.name for path in (ROOT / "scripts" / "recipes").glob("*.yaml")}
+    assert recipes == set(re.findall(r"`(\w+\.yaml)`", tiers))
