@@ -1,22 +1,32 @@
 """Turn any Hugging Face encoder into a generator by masked diffusion."""
 
-import sys
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from pkgutil import iter_modules
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
-from transformers.pipelines import PIPELINE_REGISTRY
+import transformers  # noqa: F401  itself, as threads that import it at the same time would fail
 
-from .core import modeling_maskgit
-from .core.causal_lm import as_causal_lm
-from .core.configuration_maskgit import MaskGitConfig
-from .core.generation_config_maskgit import MaskGitGenerationConfig
-from .core.modeling_maskgit import MaskGitForMaskedLM
-from .core.pipeline_fill_mask import FillMaskDispatch
-from .core.pipeline_infilling import InfillingPipeline
-from .core.pipeline_text_generation import MaskGitTextGenerationPipeline, TextGenerationDispatch
-from .core.schedules import get_schedule
-from .evaluation.bound import nelbo
-from .patterns.pattern import Pattern
-from .training.collator import DataCollatorForMaskGit
+from .import_hooks import after_import
+from .registration import register
+
+if TYPE_CHECKING:
+    from . import core as core
+    from . import evaluation as evaluation
+    from . import modeling_maskgit as modeling_maskgit
+    from . import patterns as patterns
+    from . import training as training
+    from .core.configuration_maskgit import MaskGitConfig
+    from .core.generation_config_maskgit import MaskGitGenerationConfig
+    from .core.modeling_maskgit import MaskGitForMaskedLM
+    from .core.pipeline_infilling import InfillingPipeline
+    from .core.pipeline_text_generation import MaskGitTextGenerationPipeline
+    from .core.schedules import get_schedule
+    from .evaluation.bound import nelbo
+    from .patterns.pattern import Pattern
+    from .training.collator import DataCollatorForMaskGit
 
 __version__ = "0.1.0.dev0"
 
@@ -32,16 +42,50 @@ __all__ = [
     "nelbo",
 ]
 
-# PEFT writes into an adapter from which module its model's class is, and imports that to load it.
-# Adapters from before there were folders name this one.
-sys.modules[f"{__name__}.modeling_maskgit"] = modeling_maskgit
+# Where each name is from. It is loaded when it is asked for: a model takes transformers seconds to
+# import, and whoever loads none does not wait for it.
+_HOMES = {
+    "DataCollatorForMaskGit": "training.collator",
+    "InfillingPipeline": "core.pipeline_infilling",
+    "MaskGitConfig": "core.configuration_maskgit",
+    "MaskGitForMaskedLM": "core.modeling_maskgit",
+    "MaskGitGenerationConfig": "core.generation_config_maskgit",
+    "MaskGitTextGenerationPipeline": "core.pipeline_text_generation",
+    "Pattern": "patterns.pattern",
+    "get_schedule": "core.schedules",
+    "nelbo": "evaluation.bound",
+}
 
-AutoConfig.register(MaskGitConfig.model_type, MaskGitConfig, exist_ok=True)
-AutoModelForMaskedLM.register(MaskGitConfig, MaskGitForMaskedLM, exist_ok=True)
-AutoModelForCausalLM.register(MaskGitConfig, as_causal_lm(MaskGitForMaskedLM), exist_ok=True)
-PIPELINE_REGISTRY.register_pipeline(
-    "infilling", pipeline_class=InfillingPipeline, pt_model=AutoModelForMaskedLM, type="text"
-)
-# Registering would warn that the task is taken, and forget the model that it stands for by default.
-PIPELINE_REGISTRY.supported_tasks["text-generation"]["impl"] = TextGenerationDispatch
-PIPELINE_REGISTRY.supported_tasks["fill-mask"]["impl"] = FillMaskDispatch
+
+if not TYPE_CHECKING:  # to a type checker every name would be there
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            return _submodule(__name__, name)
+        value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *(module.name for module in iter_modules(__path__))})
+
+
+def _submodule(package: str, name: str) -> ModuleType:
+    """Import a module that is asked for as an attribute of its package, as if it had been before.
+
+    Raises:
+        AttributeError: where there is none of that name.
+    """
+    if name.startswith("_") or find_spec(f"{package}.{name}") is None:
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+    return import_module(f"{package}.{name}")
+
+
+def _find_submodules(folder: ModuleType) -> None:
+    vars(folder)["__getattr__"] = partial(_submodule, folder.__name__)  # as above, for a folder
+
+
+for _module in iter_modules(__path__, f"{__name__}."):
+    if _module.ispkg:
+        after_import(_module.name, _find_submodules)
+register()

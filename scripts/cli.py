@@ -16,13 +16,14 @@ Each is the script of that name, which a checkout runs as a file: `python script
 several devices the launcher starts it: `accelerate launch -m hf_maskgit.scripts.train`.
 """
 
+import ast
 import difflib
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NoReturn
 
 import hf_maskgit
-from hf_maskgit.training.recipes import run_program
 
 NAME = "hf-maskgit"
 # Each command, and the script beside this file that it runs.
@@ -48,6 +49,8 @@ def main() -> None:
     elif command == "--version":
         print(f"{NAME} {hf_maskgit.__version__}")
     elif command in COMMANDS:
+        from hf_maskgit.training.recipes import run_program
+
         # what a script reads is its own command line, and its usage names the program so
         sys.argv = [f"{NAME} {command}", *words]
         run_program(script_of(command).main)
@@ -61,8 +64,10 @@ def script_of(command: str) -> Any:
 
 
 def overview() -> str:
-    """Say what there is, in the first line of each script."""
-    told = [(name, str(script_of(name).__doc__).partition("\n")[0]) for name in COMMANDS]
+    """Say what there is, in the first line of each script, none of which is imported for it."""
+    sources = {name: Path(__file__).with_name(f"{script}.py") for name, script in COMMANDS.items()}
+    trees = {name: ast.parse(path.read_text("utf-8")) for name, path in sources.items()}
+    told = [(name, str(ast.get_docstring(tree)).partition("\n")[0]) for name, tree in trees.items()]
     lines = [f"  {name:<9} {sentence}" for name, sentence in told]
     return "\n".join(
         [

@@ -66,8 +66,8 @@ UNASKED = ("accelerate", "scipy", "outlines_core", *UNWANTED)
 
 # A process of its own for the pages, as a reader has one, and for each a folder and names of its
 # own. Told by JSON: the blocks, and where.
-# The first thing such a process does is to import the package, which is looked at on that occasion:
-# a process for that alone takes five seconds.
+# The first thing such a process does is to import all that the package shows, which is looked at on
+# that occasion: a process for that alone takes five seconds.
 READER = """
 import builtins, contextlib, io, json, os, subprocess, sys
 
@@ -85,6 +85,8 @@ if told["stranger"]:
 else:
     builtins.__import__ = spy
     import hf_maskgit
+    for name in hf_maskgit.__all__:
+        getattr(hf_maskgit, name)
     builtins.__import__ = plain_import
     brought = sorted(set(told["unwanted"]) & set(sys.modules))
 print("the pages begin", file=sys.stderr)

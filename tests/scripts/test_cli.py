@@ -1,5 +1,6 @@
 """The command `hf-maskgit`: each command is a script, and a slip of the pen is a sentence."""
 
+import subprocess
 import sys
 
 import pytest
@@ -95,3 +96,23 @@ def test_a_word_that_is_no_command_is_refused(words, sentence, monkeypatch, caps
         run(monkeypatch, *words)
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith(f"hf-maskgit: error: {sentence}")
+
+
+WITHOUT_A_COMMAND = """
+import contextlib, sys
+from scripts import cli
+
+for word in ("--help", "--version", "trian"):
+    sys.argv = ["hf-maskgit", word]
+    with contextlib.suppress(SystemExit):
+        cli.main()
+assert not {"torch", "transformers.modeling_utils", "hf_maskgit.core"} & set(sys.modules)
+"""
+
+
+def test_who_names_no_command_does_not_wait_for_torch():
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_A_COMMAND], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Did you mean train?" in done.stderr
