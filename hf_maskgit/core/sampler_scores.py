@@ -156,13 +156,13 @@ def draw(logits: Tensor | Distribution, uniforms: Tensor) -> Tensor:
 
 def draw_by(of: Tensor, uniforms: Tensor) -> Tensor:
     """Draw one token per position as `draw`, with probabilities in proportion to (N, V) weights."""
-    uniforms = uniforms.double()
+    uniforms = uniforms.double()[:, None]
     if of.shape[-1] <= _CHUNK:
-        return _found(of, uniforms)[0]
-    chunk, rest = _found(_by_chunks(of, torch.sum), uniforms)
-    inside, tokens = _chunk_of(of, chunk, 0.0)
-    place, _ = _found(inside, rest)
-    return tokens.gather(-1, place[:, None]).squeeze(-1)
+        return _found(of, uniforms)[0].squeeze(-1)
+    chunk, target, cumulative = _found(_by_chunks(of, torch.sum), uniforms)
+    inside, tokens = _chunk_of(of, chunk.squeeze(-1), 0.0)
+    place, *_ = _found(inside, _within(chunk, target, cumulative))
+    return tokens.gather(-1, place).squeeze(-1)
 
 
 def likeliest(logits: Tensor) -> Tensor:
@@ -201,15 +201,16 @@ def _chunk_of(rows: Tensor, chunk: Tensor, behind: float) -> tuple[Tensor, Tenso
     return rows.gather(-1, inside).masked_fill(tokens >= size, behind), inside
 
 
-def _found(weights: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
-    """Find where uniforms fall among weights, and where inside of what they hit.
+def _found(weights: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Find where uniforms fall among weights.
 
     Args:
         weights: (N, C), at least 0.
-        uniforms: (N,) float64, in [0, 1).
+        uniforms: (N, 1) float64, in [0, 1).
 
     Returns:
-        (N,) long, an index whose weight is not 0; (N,) float64 in [0, 1), uniform given that.
+        (N, 1) long, an index whose weight is not 0; (N, 1) float64, the uniforms as shares of the
+        total; (N, C) float64, the weights summed up.
     """
     cumulative = weights.double().cumsum(-1)
     if cumulative.device.type != "cpu":
@@ -217,16 +218,26 @@ def _found(weights: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
         cumulative = cumulative.cummax(-1).values
     # The uniform is measured against the total as it was rounded, and not against 1.
     total = cumulative[:, -1:].contiguous()
-    target = uniforms[:, None] * total
+    target = uniforms * total
     place = torch.searchsorted(cumulative, target, right=True)
     last_possible = torch.searchsorted(cumulative, total)
     # Of a row of nan no comparison holds; whoever meets one must find it, and not an id that is
     # beyond the vocabulary.
     place = torch.minimum(place, last_possible).clamp_max(weights.shape[-1] - 1)
+    return place, target, cumulative
+
+
+def _within(place: Tensor, target: Tensor, cumulative: Tensor) -> Tensor:
+    """Say where in what they hit uniforms fall: (N, 1) float64 in [0, 1), uniform given that.
+
+    Args:
+        place: (N, 1), as `_found` returns all three.
+        target: (N, 1).
+        cumulative: (N, C).
+    """
     before = cumulative.gather(-1, (place - 1).clamp_min(0)).masked_fill(place == 0, 0.0)
     hit = cumulative.gather(-1, place) - before
-    rest = ((target - before) / hit).clamp(0, 1 - 2.0**-53)
-    return place.squeeze(-1), rest.squeeze(-1)
+    return ((target - before) / hit).clamp(0, 1 - 2.0**-53)
 
 
 def gumbel(uniforms: Tensor) -> Tensor:

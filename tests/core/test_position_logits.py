@@ -117,23 +117,29 @@ class Waits(TorchDispatchMode):
     def __init__(self):
         super().__init__()
         self.count = Counter()
+        self.operations = 0  # all, those that wait among them
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = function.overloadpacket.__name__
         indices = args[1] if name in ("index", "index_put", "index_put_") else ()
         by_truth = any(i is not None and i.dtype == torch.bool for i in indices)
+        self.operations += 1
         if name in _WAITING or by_truth:
             self.count[name] += 1
         return function(*args, **(kwargs or {}))
 
 
-def waits(order, num_rows, width, steps):
+def counted_in(order, num_rows, width, steps, **sizes):
     torch.manual_seed(0)
-    model = tiny_model(text_config=bert_config(max_position_embeddings=128)).eval()
+    model = tiny_model(text_config=bert_config(max_position_embeddings=128, **sizes)).eval()
     text = torch.full((num_rows, width), model.config.mask_token_id)
     with Waits() as counted:
         model.generate(text, steps=steps, order=order, seed=0)
-    return sum(counted.count.values())
+    return counted
+
+
+def waits(*call):
+    return sum(counted_in(*call).count.values())
 
 
 # How often a pass may wait; on a CPU it costs nothing, elsewhere some microseconds each.
@@ -149,6 +155,20 @@ def test_a_pass_waits_a_fixed_number_of_times(order, monkeypatch):
         found.add((waits(order, rows, width, 6) - waits(order, rows, width, 2)) / 4)
     (per_pass,) = found
     assert per_pass <= MOST_WAITS
+
+
+# Operations of a pass, 101 of them the encoder's: on a GPU they are what few short texts cost.
+MOST_OPERATIONS = 342
+
+
+@pytest.mark.wide
+@pytest.mark.parametrize("order", [name for name, row in ORDERS.items() if not row.asks_critic])
+def test_a_pass_takes_few_operations_however_many_rows_and_places_there_are(order):
+    for rows, width in ((1, 24), (4, 24), (4, 48)):
+        few, many = (
+            counted_in(order, rows, width, steps, vocab_size=3000).operations for steps in (2, 6)
+        )
+        assert 0 < (many - few) / 4 <= MOST_OPERATIONS
 
 
 @pytest.mark.parametrize(
