@@ -48,6 +48,7 @@ from hf_maskgit.evaluation.loop_recovery import (
     recovered,
 )
 from hf_maskgit.evaluation.progress import ProgressBar
+from hf_maskgit.hub.training_card import written_out
 from hf_maskgit.training.recipes import (
     check_least,
     json_objects,
@@ -194,7 +195,7 @@ def measure_set(
         rows.append(row_of(name, way, shares, {}))
     for sampler in samplers:
         shares, facts = measure_sampler(generator, domains, sampler)
-        rows.append(row_of(name, options_of(sampler), shares, facts))
+        rows.append(row_of(name, written_out(sampler), shares, facts))
         for loop in LOOPS:
             gain = [s - c[BEST_COUNTING] for s, c in zip(shares[loop], counts[loop], strict=True)]
             rows[-1]["beyond counting"][loop] = Estimate.of(gain)
@@ -213,7 +214,7 @@ def measure_sampler(
     draws = generator.options.draws if sampler.get("do_sample", True) else 1
     mask, shares, passes = str(generator.tokenizer.mask_token), {}, []
     facts: dict[str, Any] = {"different": {}, "calibration": {}}
-    with ProgressBar(options_of(sampler), draws * len(domains) * len(LOOPS), "loop") as told:
+    with ProgressBar(written_out(sampler), draws * len(domains) * len(LOOPS), "loop") as told:
         for loop in LOOPS:
             texts = [
                 spelled(d.residues, d.places(loop), mask) for d in domains for _ in range(draws)
@@ -307,10 +308,10 @@ def measure_writing(
         domain_facts(f"real, {name}", list(domains))
     rows, kept = [], []
     for sampler in WRITERS:
-        with ProgressBar(options_of(sampler), len(texts), "domain") as told:
+        with ProgressBar(written_out(sampler), len(texts), "domain") as told:
             written = write(generator, texts, sampler, told)
         found = [number(one.residues, annotator) for one in written]
-        rows.append(domain_facts(options_of(sampler), [one and one[0] for one in found]))
+        rows.append(domain_facts(written_out(sampler), [one and one[0] for one in found]))
         kept += [{"options": sampler, "residues": one.residues} for one in written]
     return rows, kept
 
@@ -338,11 +339,6 @@ def domain_facts(name: str, domains: Sequence[Domain | None]) -> dict[str, Any]:
 def shown(found: Estimate) -> str:
     """Write a mean with its error."""
     return f"{found.mean:.3f} ± {found.std_error:.3f}"
-
-
-def options_of(sampler: dict[str, Any]) -> str:
-    """Write a sampler's options as in a call."""
-    return ", ".join(f"`{key}={value!r}`" for key, value in sampler.items())
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ from hf_maskgit.evaluation.voice_counting import (
 )
 from hf_maskgit.evaluation.voice_leading import harmony_figures
 from hf_maskgit.hub.loading import load_generator
+from hf_maskgit.hub.training_card import written_out
 from hf_maskgit.training.recipes import (
     check_least,
     json_objects,
@@ -112,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     fills = {
         "most frequent": lambda grids, hidden: most_frequent(counted, grids, hidden),
         "counted chains": lambda grids, hidden: likeliest_by_chains(counted, grids, hidden),
-        **{named(s): filler(model, s, options.seed) for s in samplers},
+        **{written_out(s): filler(model, s, options.seed) for s in samplers},
     }
     done = {name: fill_parts(fill, held_out.grids) for name, fill in fills.items()}
     hidden = hidden_parts(held_out.grids.shape[1])
@@ -122,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     for name, parts in done.items():
         figures["harmony"][name] = {p: harmony_figures(g, ranges) for p, g in parts.items()}
     print_harmony(figures["harmony"])
-    show(held_out, done[named(samplers[0])], hidden, folder, options.num_files)
+    show(held_out, done[written_out(samplers[0])], hidden, folder, options.num_files)
     (folder / "figures.json").write_text(figures_text(figures), encoding="utf-8")
     return figures
 
@@ -161,11 +162,6 @@ def hidden_parts(steps: int) -> dict[str, Tensor]:
     parts["bar"][first : first + middle] = True
     parts["all"] = torch.ones(steps, len(VOICES), dtype=torch.bool)
     return parts
-
-
-def named(sampler: dict[str, Any]) -> str:
-    """Write the options of a sampler."""
-    return ", ".join(f"`{key}={value!r}`" for key, value in sampler.items())
 
 
 def bounds(

@@ -31,6 +31,7 @@ from hf_maskgit.evaluation.digits import (
 )
 from hf_maskgit.evaluation.figures import figures_text
 from hf_maskgit.hub.loading import load_generator
+from hf_maskgit.hub.training_card import written_out
 from hf_maskgit.training.recipes import (
     check_least,
     json_objects,
@@ -91,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     digits = torch.arange(CLASSES).repeat_interleave(options.num_images)
     halves, rows = half_hidden(held_out[0], mask_of(model)), []
     for number, sampler in enumerate(samplers):
-        name = ", ".join(f"`{key}={value!r}`" for key, value in sampler.items())
+        name = written_out(sampler)
         empty = torch.full((len(digits), PIXELS), mask_of(model))
         for kind, asked, pixels in (("written", digits, empty), ("restored", held_out[1], halves)):
             done = write(model, asked, pixels, sampler, options.seed)

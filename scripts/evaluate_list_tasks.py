@@ -19,6 +19,7 @@ from hf_maskgit.evaluation.figures import figures_text
 from hf_maskgit.evaluation.list_decoding import every_sampler, measure
 from hf_maskgit.evaluation.list_tasks import TASKS, ask, draws_first
 from hf_maskgit.evaluation.progress import ProgressBar
+from hf_maskgit.hub.training_card import written_out
 from hf_maskgit.training.recipes import (
     check_least,
     json_objects,
@@ -92,7 +93,7 @@ def table_of(found: Sequence[dict[str, Any]]) -> str:
 def line_of(rows: Sequence[dict[str, Any]]) -> str:
     """Write some samplers as one line."""
     rest = {name: value for name, value in rows[0]["options"].items() if name != "order"}
-    cells = [", ".join(f"`{name}={value!r}`" for name, value in rest.items())]
+    cells = [written_out(rest)]
     cells.append(", ".join(f"`{row['options']['order']}`" for row in rows))
     for task in TASKS:
         accuracy, tokens = (

@@ -23,6 +23,7 @@ from hf_maskgit.evaluation.progress import ProgressBar
 from hf_maskgit.evaluation.sudoku import all_grids, exact_denoiser, is_valid
 from hf_maskgit.evaluation.table_denoisers import fill_by, plain_sampler
 from hf_maskgit.hub.loading import load_generator
+from hf_maskgit.hub.training_card import written_out
 from hf_maskgit.training.recipes import (
     check_least,
     json_objects,
@@ -100,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
             error = sqrt(valid * (1 - valid) / len(boards))
             figures = {"valid": valid, "standard_error": error, "passes": passes}
             found.append({"holes": number, "options": sampler, **figures})
-            name = ", ".join(f"`{key}={value!r}`" for key, value in sampler.items())
+            name = written_out(sampler)
             print(f"| {number} | {name} | {valid:.3f} ± {error:.3f} | {passes:.1f} |", flush=True)
     if options.output_file is not None:
         Path(options.output_file).write_text(figures_text(found), encoding="utf-8")

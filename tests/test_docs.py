@@ -448,7 +448,8 @@ def find_fault(written: str) -> str | None:
         return None
     call = ast.parse(f"f({written})", mode="eval").body
     if not call.keywords:
-        names = {**vars(hf_maskgit), **OBJECTS}
+        # The names are loaded when asked for: those that nobody asked for yet are not in `vars`.
+        names = {name: getattr(hf_maskgit, name) for name in hf_maskgit.__all__} | OBJECTS
         try:
             eval(written, {"__builtins__": {}}, names)
         except (NameError, AttributeError, ValueError, TypeError) as error:
