@@ -152,7 +152,7 @@ def regex_of_schema(schema: str) -> str:
         ValueError: for a schema that it does not know, or of which it would ignore a part.
     """
     try:
-        schema = readable_schema(schema)
+        schema, numbers = readable_schema(schema)
     except RecursionError as error:
         raise ValueError("The JSON schema is nested too deep to be compiled.") from error
     try:
@@ -160,10 +160,13 @@ def regex_of_schema(schema: str) -> str:
     except ImportError as error:
         raise ImportError(f"Pattern.from_json_schema {_EXTRA}") from error
     try:
-        return str(build_regex_from_schema(schema))
+        regex = str(build_regex_from_schema(schema))
     except (ValueError, TypeError) as error:
         said = str(error).splitlines()[0].strip().removesuffix(".")  # the rest is not for users
         raise ValueError(f"The JSON schema cannot be compiled: {said}.") from error
+    for name, number in numbers.items():
+        regex = regex.replace(f'"{name}"', number)
+    return regex
 
 
 def bytes_of_choices(texts: Sequence[str]) -> ByteAutomaton:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ..core.options import shown
+from .schema_numbers import Numbers
+from .schema_references import KEYWORDS, written_out
 from .schema_strings import within_quotes
 
 _NOTES = frozenset(
@@ -31,11 +33,8 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),
     "string": (str,),
 }
-_READ = frozenset(
-    "additionalProperties format items maxDigits maxDigitsExponent maxDigitsFraction "
-    "maxDigitsInteger maxItems maxLength minDigits minDigitsExponent minDigitsFraction "
-    "minDigitsInteger minItems minLength pattern prefixItems properties required type".split()
-)
+_READ = frozenset({"type"}.union(*KEYWORDS.values()))
+_ONE = ("maxDigits", "maxDigitsInteger")  # a number without digits is none
 _INSTEAD = {
     "allOf": "write its parts as one schema",
     "oneOf": "write `anyOf`",
@@ -71,10 +70,15 @@ _VALUES: dict[str, _Check] = {
     "anyOf": (_is_filled, "a list of one or more schemas"),
     "enum": (_is_filled, "a list of one or more values"),
     "pattern": (lambda value: isinstance(value, str), "a text"),
+    "prefixItems": (lambda value: isinstance(value, list), "a list of schemas"),
     "properties": (lambda value: isinstance(value, dict), "an object"),
     "required": (_are_names, "a list of names"),
+    "$ref": (lambda value: isinstance(value, str), "a text"),
     "type": (_are_types, f"one of {', '.join(_TYPES)}, or a list of these"),
     **{key: _COUNT for key in sorted(_READ) if key.startswith(("min", "max"))},
+    **{
+        key: (lambda value: _is_count(value) and value > 0, "a whole number from 1") for key in _ONE
+    },
 }
 _LEAP = "([0-9]{2}(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)"
 _DAY_OF_MONTH = (
@@ -97,11 +101,14 @@ _FORMATS = {
 }
 
 
-def readable_schema(text: str) -> str:
+def readable_schema(text: str) -> tuple[str, dict[str, str]]:
     """Return a schema whose pattern holds to all of it, its formats as patterns of strings.
 
     Args:
         text: as JSON; what is none is left to the compiler.
+
+    Returns:
+        The schema, and texts in it that stand for numbers, with a regular expression of each.
 
     Raises:
         ValueError: for one that says more, naming the keyword, where it stands, and what to do.
@@ -109,18 +116,23 @@ def readable_schema(text: str) -> str:
     try:
         schema = json.loads(text)
     except ValueError:
-        return text
+        return text, {}
     schema = _spelled_out("", schema)
-    for path, part in list(_parts("", schema)):
-        where = _where(path)
+    parts = [(_where(path), part) for path, part in _parts("", schema)]
+    for where, part in parts:
         _check_keywords(where, part)
         _check_values(where, part)
         if "format" in part:
             part["pattern"] = f"({_pattern_of(where, part.pop('format'))})"
         elif "pattern" in part:
             part["pattern"] = _quoted(where, part["pattern"])
+    if isinstance(schema, dict):
+        schema = written_out(schema, parts)
+    numbers = Numbers(text)
+    for _, part in list(_parts("", schema)):
         _escape_names(part)
-    return json.dumps(schema)
+        numbers.hide(part)
+    return json.dumps(schema), numbers.written
 
 
 def _where(path: str) -> str:
@@ -182,7 +194,7 @@ def _quoted(where: str, pattern: str) -> str:
     except ValueError as error:
         raise ValueError(
             f"{where} the 'pattern' of the JSON schema, {shown(pattern)}, is no regular "
-            f"expression: {error}."
+            f"expression of strings: {error}."
         ) from error
 
 
@@ -278,7 +290,8 @@ def _check_values(where: str, schema: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"{where} the JSON schema's {key!r} must be {words}, got {shown(schema[key])}."
             )
-    for of_what in ("Length", "Items"):
+    bounded = sorted(key[3:] for key in _READ if key.startswith("max"))
+    for of_what in bounded:
         least, most = schema.get(f"min{of_what}"), schema.get(f"max{of_what}")
         if least is not None and most is not None and least > most:
             raise ValueError(
@@ -292,6 +305,13 @@ def _check_values(where: str, schema: Mapping[str, Any]) -> None:
     # 1.0 is an integer to JSON; True is an int to Python, hence `type` and not `isinstance`.
     whole = [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
     other = [value for value in whole if types and type(value) not in kinds]
+    for name in ("integer", "number"):  # no keywords of JSON Schema, which says when they count
+        foreign = next((key for key in KEYWORDS[name] if key in schema), None)
+        if foreign is not None and name not in (types or ()):
+            raise ValueError(
+                f"{where} the JSON schema says {foreign!r}, which is for the type {name!r} alone; "
+                f"known there are {', '.join(KEYWORDS[name])}."
+            )
     if other:
         raise ValueError(
             f"{where} the JSON schema lists {shown(other[0])}, which is not of its type, "

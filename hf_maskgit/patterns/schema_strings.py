@@ -17,7 +17,8 @@ _TOKEN = re.compile(
        |u(?P<four>[0-9A-Fa-f]{4})|U(?P<eight>[0-9A-Fa-f]{8})
        |(?P<set>[dDsSwW]|[pP](?:\{[^}]*\}|.))|(?P<letter>[nrtf])|(?P<sign>[^0-9A-Za-z<>])
        |(?P<other>.))
-    |(?P<open>\()|(?P<close>\))|(?P<class>\[)|(?P<dot>\.)|(?P<plain>[^\\])""",
+    |(?P<open>\((?:\?(?P<flags>[A-Za-z]+))?)|(?P<close>\))|(?P<class>\[)|(?P<dot>\.)
+    |(?P<plain>[^\\])""",
     re.VERBOSE | re.DOTALL,
 )
 # Of a class; a bracket that closes stands for itself right behind one that opens.
@@ -32,7 +33,8 @@ def within_quotes(pattern: str) -> str:
             behind it are left out, since it is matched wholly.
 
     Raises:
-        ValueError: for brackets that do not belong together, in words for the end of a sentence.
+        ValueError: for brackets that do not belong together, and for the flag x, in words for the
+            end of a sentence.
     """
     inner = pattern.removeprefix("^")
     if inner.endswith("$") and not inner.endswith(r"\$"):
@@ -47,6 +49,8 @@ def _pieces(pattern: str) -> Iterator[str]:
         depth += {"open": 1, "close": -1}.get(kind, 0)
         if depth < 0:
             raise ValueError(f"the bracket ')' at {place} closes none")
+        if "x" in (found["flags"] or ""):
+            raise ValueError(f"the flag x at {place} lets blanks stand for nothing; write none")
         if kind == "class":
             end = _end_of_class(pattern, place)
         yield _written(kind, found[kind], pattern[place:end])
@@ -68,7 +72,8 @@ def _written(kind: str, inner: str, whole: str) -> str:
     if kind not in (*codes, "letter", "sign", "plain"):
         return whole
     if re.match(f"[{_ESCAPED}]", value):
-        return f"(?:{re.escape(_SHORT.get(value, f'{chr(92)}u{ord(value):04x}'))})"
+        # Of an escape there is no other case, whatever flags stand before it.
+        return f"(?-i:{re.escape(_SHORT.get(value, f'{chr(92)}u{ord(value):04x}'))})"
     return whole
 
 

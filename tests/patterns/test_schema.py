@@ -62,6 +62,8 @@ VALID = [
         lambda v: '"a\\' in v,
     ),
     ({"type": ["string", "null"], "maxLength": 1}, lambda v: v is None or len(v) < 2),
+    ({"type": "string", "pattern": r"(?i:a\n)\t"}, lambda v: v.lower() == "a\n\t"),
+    ({"type": "null", "properties": {"a": BOOLEAN}}, lambda v: v is None),
     ({"type": "array", "prefixItems": [BOOLEAN], "maxItems": 3}, lambda v: v in ([True], [False])),
     ({"type": ["string", "integer"], "enum": ["a", 3.0]}, lambda v: v in ("a", 3)),
     ({"type": "integer"}, lambda v: type(v) is int),
@@ -99,6 +101,13 @@ def deep_schema():
     return text
 
 
+def doubled_schema():
+    """Each definition holds the next one twice: 2^30 schemas, if they were written out."""
+    both = {i: [{"$ref": f"#/$defs/{i + 1}"}] * 2 for i in range(30)}
+    definitions = {str(i): {"anyOf": parts} for i, parts in both.items()}
+    return {"$ref": "#/$defs/0", "$defs": {**definitions, "30": BOOLEAN}}
+
+
 @pytest.fixture(scope="module")
 def tokenizer():
     return byte_level_tokenizer()
@@ -115,6 +124,115 @@ def test_what_a_schema_writes_is_json_that_it_describes(tokenizer, schema, valid
             assert valid(value) not in (False, None), value
             seen += 1
     assert seen
+
+
+NODE = {
+    "type": "object",
+    "properties": {"v": BOOLEAN, "next": {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]}},
+    "required": ["next", "v"],
+}
+TREE = {
+    "type": "object",
+    "properties": {"in": {"type": "array", "items": {"$ref": "#"}, "maxItems": 2}, "v": BOOLEAN},
+    "required": ["in"],
+}
+
+
+def is_node(value):
+    inner = value["next"]
+    return set(value) == {"v", "next"} and (inner is None or is_node(inner))
+
+
+def is_tree(value):
+    return {"in"} <= set(value) <= {"in", "v"} and all(map(is_tree, value["in"]))
+
+
+@pytest.mark.parametrize(
+    ("schema", "valid", "most"),
+    [
+        ({"$ref": "#/$defs/node", "$defs": {"node": NODE}}, is_node, 4),
+        (TREE, is_tree, 8),
+        ({"type": ["object", "null"], "additionalProperties": {"$ref": "#"}}, lambda _: True, 4),
+        ({"type": ["array", "null"], "items": {"$ref": "#"}, "maxItems": 1}, lambda _: True, 4),
+        (
+            {"type": "array", "prefixItems": [BOOLEAN, {"anyOf": [{"$ref": "#"}, BOOLEAN]}]},
+            lambda v: len(v) == 2,
+            4,
+        ),
+    ],
+)
+def test_what_holds_itself_does_so_to_a_depth_and_lacks_nothing(tokenizer, schema, valid, most):
+    pattern = Pattern.from_json_schema(schema, tokenizer)
+    generator, depths = torch.Generator().manual_seed(1), set()
+    for steps in [0, 3, 10, 30, 60] * 12:
+        value = json.loads(text_of(tokenizer, ended(pattern, steps, generator)))
+        assert value is None or valid(value), value
+        depths.add(int(depth_of(value)))
+    assert len(depths) > 2, "the walks see no depth"
+    assert max(depths) <= most
+
+
+@pytest.mark.parametrize(
+    ("reference", "schemas"),
+    [
+        ("#/$defs/a~1b", {"$defs": {"a/b": BOOLEAN}}),
+        ("#/properties/p%22/anyOf/0", {"properties": {'p"': {"anyOf": [BOOLEAN]}}}),
+        ("#/$defs/1", {"$defs": {str(i): {"$ref": f"#/$defs/{i + 1}"} for i in range(1, 9)}}),
+    ],
+)
+def test_a_reference_means_what_it_names(tokenizer, reference, schemas):
+    schemas.setdefault("$defs", {})["9"] = BOOLEAN
+    properties = {"x": {"$ref": reference}, **schemas.get("properties", {})}
+    schema = {"type": "object", **schemas, "properties": properties, "required": ["x"]}
+    found = Pattern.from_json_schema(schema, tokenizer).automaton
+    properties = {"x": BOOLEAN, **schemas.get("properties", {})}
+    schema = {"type": "object", "properties": properties, "required": ["x"]}
+    expected = Pattern.from_json_schema(schema, tokenizer).automaton
+    assert all(map(torch.equal, found[:3], expected[:3]))
+
+
+@pytest.mark.parametrize(
+    "values", [[0.1 + 0.2, 1e-7, -0.0], [100826.40890338877, 1e22], [10**30, -(2**63) - 1, 2**64]]
+)
+def test_listed_numbers_are_written_to_the_last_digit(tokenizer, values):
+    pattern = Pattern.from_json_schema({"enum": [[value] for value in values]}, tokenizer)
+    for value in values:
+        ids = tokenizer(json.dumps([value]), add_special_tokens=False)["input_ids"]
+        assert pattern.matches(ids)
+    assert not pattern.matches(tokenizer("[1]", add_special_tokens=False)["input_ids"])
+
+
+NUMBERS = ["0", "7", "12", "-345", "1.5", "12.25", "1.", "2e+5", "2e+12", "2e+", "1.5e-3", "-0.125"]
+
+
+@pytest.mark.parametrize(
+    ("digits", "matched"),
+    [
+        ({"type": "integer", "maxDigits": 1}, "0 7"),
+        ({"type": "integer", "minDigits": 2, "maxDigits": 3}, "12 -345"),
+        (
+            {
+                "type": "number",
+                "maxDigitsInteger": 1,
+                "maxDigitsFraction": 1,
+                "maxDigitsExponent": 1,
+            },
+            "0 7 1.5 2e+5 1.5e-3",
+        ),
+        ({"type": "number", "maxDigitsFraction": 0, "maxDigitsExponent": 0}, "0 7 12 -345"),
+        (
+            {"type": "number", "minDigitsFraction": 2, "maxDigitsExponent": 0},
+            "0 7 12 -345 12.25 -0.125",
+        ),
+        ({"type": ["integer", "number"], "maxDigits": 1, "minDigitsInteger": 3}, "0 7 -345"),
+    ],
+)
+def test_numbers_have_as_many_digits_as_is_said(tokenizer, digits, matched):
+    pattern = Pattern.from_json_schema(digits, tokenizer)
+    found = {
+        n for n in NUMBERS if pattern.matches(tokenizer(n, add_special_tokens=False)["input_ids"])
+    }
+    assert found == set(matched.split())
 
 
 @functools.cache
@@ -328,6 +446,30 @@ def test_dates_are_days_of_the_calendar():
         ({"type": "string", "pattern": "a[b"}, "is no .*: the class of characters at 1 is not cl"),
         ({"type": "string", "pattern": "a\\"}, "is no .*: it ends within an escape"),
         (deep_schema(), "no JSON: .*recursion|nested too deep to be compiled"),
+        (
+            {"type": "string", "pattern": "(?x)a b"},
+            "is no .*: the flag x at 0 lets blanks stand for",
+        ),
+        ({"$ref": "#"}, "holds itself in all that it may be, so that only values without end"),
+        ({**TREE, "required": ["in"], "properties": {"in": {"$ref": "#"}}}, "holds itself in all"),
+        ({"$ref": "#/$defs/z"}, r"At its top .* refers to '#/\$defs/z', which is no schema within"),
+        ({"anyOf": [{"$ref": "http://a/b"}]}, "At /anyOf/0 .* refers to 'http://a/b', which is no"),
+        ({"$ref": 3}, r"At its top the JSON schema's '\$ref' must be a text, got 3"),
+        (
+            doubled_schema(),
+            "comes to more than 10,000 schemas where its references are written out",
+        ),
+        ({"enum": [float("inf")]}, "lists inf, which is no number of JSON"),
+        ({"type": "integer", "maxDigits": 0}, "'maxDigits' must be a whole number from 1, got 0"),
+        (
+            {"type": "integer", "maxDigitsInteger": 1},
+            "'maxDigitsInteger', which is for the type 'n",
+        ),
+        (
+            {"type": "integer", "minDigits": 3, "maxDigits": 2},
+            "'minDigits' is 3 and above its 'maxD",
+        ),
+        ({"type": "array", "prefixItems": 3}, "'prefixItems' must be a list of schemas, got 3"),
         (of_format("ipv4"), "says the format 'ipv4'; known are date, time, .*. Write a `pattern`"),
         ({"type": "object", "properties": {}, "required": ["z"]}, "requires 'z', which its"),
         ({"type": "array", "prefixItems": [{"minProperties": 1}]}, "At /prefixItems/0 .* 'minProp"),
