@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from datasets import DatasetDict, load_from_disk
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from hf_maskgit.evaluation import NelboOutput, compare_bounds, unigram_cross_entropy
 from hf_maskgit.evaluation.benchmark_peers import check_x_transformers
@@ -52,6 +53,7 @@ from .demo import load_verses, split_verses
 
 RESULTS = "comparison.json"
 _OURS = "ours"  # what the others are held against
+_SPLITS = ("train", "validation")
 _MEASURED_TOGETHER = 64  # blocks per pass
 
 
@@ -109,8 +111,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         check_x_transformers()
     folder = Path(options.output_dir)
     free = ("output_dir", "ways", "max_steps")  # more of these may be asked for later
-    claim_folder(folder, {n: value for n, value in asdict(options).items() if n not in free})
     train, held_out, makers = prepared(options)
+    claim_folder(folder, {n: value for n, value in asdict(options).items() if n not in free})
     measure = Measure(options.num_samples, _MEASURED_TOGETHER, options.seed)
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     plan = plan_of(options)
@@ -137,43 +139,62 @@ def prepared(
     Raises:
         ValueError: for texts that are not there, or too few.
     """
-    parts = texts_of(options)
-    texts = {name: list(parts[name][options.text_column]) for name in ("train", "validation")}
+    train, held_out, tokenizer = cut(texts_of(options), options)
+    shape = Shape(options.length, options.hidden_size, options.num_layers, options.num_heads)
+    return train, held_out, {n: partial(LEARNERS[n], shape, tokenizer) for n in options.ways}
+
+
+def cut(
+    texts: Mapping[str, Sequence[str]], options: CausalArguments
+) -> tuple[Tensor, Tensor, PreTrainedTokenizerBase]:
+    """Learn a tokenizer from the texts and cut them into blocks.
+
+    Args:
+        texts: of the splits `train` and `validation`.
+        options: sizes.
+
+    Returns:
+        Blocks to learn from (B, length) and to measure on (H, length), long; the tokenizer.
+
+    Raises:
+        ValueError: for too few texts.
+    """
     tokenizer = tokenizer_of(texts["train"], options.vocab_size)
-    train, held_out = (blocks_of(some, tokenizer, options.length) for some in texts.values())
+    train, held_out = (blocks_of(texts[name], tokenizer, options.length) for name in _SPLITS)
     if len(train) < options.batch_size:
         raise ValueError(
             f"The training texts fill {len(train)} blocks of {options.length} tokens, and an "
             f"update takes {options.batch_size}; lower `batch_size` or `length`."
         )
     num = min(options.eval_blocks, len(held_out))
-    held_out = held_out[torch.arange(num) * len(held_out) // num]
-    shape = Shape(options.length, options.hidden_size, options.num_layers, options.num_heads)
-    return train, held_out, {n: partial(LEARNERS[n], shape, tokenizer) for n in options.ways}
+    return train, held_out[torch.arange(num) * len(held_out) // num], tokenizer
 
 
-def texts_of(options: CausalArguments) -> DatasetDict:
-    """Load the verses or what is named.
+def texts_of(options: CausalArguments) -> dict[str, list[str]]:
+    """Load the verses or what is named: the texts of the splits `train` and `validation`.
 
     Raises:
         ValueError: for a folder that does not hold what is asked for.
     """
     if options.dataset is None:
-        return split_verses(load_verses(), options.seed)
+        return _both(split_verses(load_verses(), options.seed), "text")
     try:
         parts = load_from_disk(options.dataset)
     except FileNotFoundError as error:
         raise ValueError(f"{options.dataset!r} is no folder of save_to_disk.") from error
-    splits = ("train", "validation")
-    if not isinstance(parts, DatasetDict) or not all(name in parts for name in splits):
-        raise ValueError(f"{options.dataset!r} must have the splits {' and '.join(splits)}.")
-    for name in splits:
+    if not isinstance(parts, DatasetDict) or not all(name in parts for name in _SPLITS):
+        raise ValueError(f"{options.dataset!r} must have the splits {' and '.join(_SPLITS)}.")
+    for name in _SPLITS:
         if options.text_column not in parts[name].column_names:
             raise ValueError(
                 f"The split {name!r} of {options.dataset!r} has no column "
                 f"{options.text_column!r}; its columns are {parts[name].column_names}."
             )
-    return parts
+    return _both(parts, options.text_column)
+
+
+def _both(parts: DatasetDict, column: str) -> dict[str, list[str]]:
+    return {name: list(parts[name][column]) for name in _SPLITS}
 
 
 def plan_of(options: CausalArguments) -> Plan:

@@ -28,7 +28,7 @@ from hf_maskgit.evaluation.benchmark_report import figure_class_of_matplotlib
 from hf_maskgit.evaluation.figures import figures_text
 from hf_maskgit.evaluation.judges import CausalJudge, Featuriser
 from hf_maskgit.evaluation.progress import ProgressBar
-from hf_maskgit.evaluation.text_quality import TextMeter, halves_of_real
+from hf_maskgit.evaluation.text_quality import TextMeter, halves_of_real, read_back
 from hf_maskgit.evaluation.text_quality_report import (
     draw_frontier,
     draw_over_passes,
@@ -163,8 +163,7 @@ def texts_of(
         )
     texts = [text for text in read[options.text_column] if text and text.strip()]
     if tokenizer is not None:
-        ids = tokenizer(texts)["input_ids"]
-        texts = list(tokenizer.batch_decode(ids, skip_special_tokens=True))
+        texts = read_back(texts, tokenizer)
     return ["".join(text.split()) for text in texts] if options.by_characters else texts
 
 

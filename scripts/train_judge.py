@@ -1,14 +1,17 @@
 """Train a causal language model that judges written texts, where none can be had.
 
-    python -m scripts.train_judge --output_dir runs/judge
+    python -m scripts.train_judge --written_by runs/demo/model --output_dir runs/judge
     python scripts/evaluate_texts.py --model runs/demo/model --dataset runs/demo/verses \
-        --split validation --judge runs/judge --output_dir runs/demo/quality
+        --split validation --judge runs/judge --output_dir runs/quality
 
 GPT-2's shape and a tokenizer of its own learn the King James verses (extra `demo`), or another
 `--dataset`; what `scripts/compare_with_causal.py` trains is kept here, so that
-`AutoModelForCausalLM` loads it. A judge that has read so little is a poor one: its perplexity of
-held-out texts stands in `judge.json`, and is the first row of what it judges. Interrupted, the same
-command goes on; with a larger `--max_steps` it learns further.
+`AutoModelForCausalLM` loads it. `--written_by` names whom it is to judge: it learns the texts as
+that generator's tokenizer gives them back, in its case and with its blanks. A judge that knows
+them as they are printed finds whatever is written in another form unlikely, real texts too. One
+that has read so little is a poor one: its perplexity of held-out blocks stands in `judge.json`, and
+that of held-out texts is the first row of what it judges. Interrupted, the same command goes on;
+with a larger `--max_steps` it learns further.
 """
 
 import math
@@ -22,12 +25,14 @@ import torch
 from transformers import GPT2LMHeadModel
 
 from hf_maskgit.evaluation.figures import figures_text
+from hf_maskgit.evaluation.text_quality import read_back
 from hf_maskgit.evaluation.written_folders import claim_folder
+from hf_maskgit.hub.loading import load_tokenizer
 from hf_maskgit.training.baseline_runs import BaselineRun, Plan
 from hf_maskgit.training.recipes import check_least, option, parse_options, required, run_program
-from hf_maskgit.training.text_baselines import Causal, Measure, Shape, blocks_of, tokenizer_of
+from hf_maskgit.training.text_baselines import Causal, Measure, Shape
 
-from .compare_with_causal import CausalArguments, texts_of
+from .compare_with_causal import CausalArguments, cut, texts_of
 
 _MEASURED_TOGETHER = 64
 
@@ -43,6 +48,11 @@ class JudgeArguments:
         "King James verses, whole chapters held out.",
     )
     text_column: str = option("text", "Column that holds the texts.")
+    written_by: str | None = option(
+        None,
+        "Generator that is to be judged, a folder or a name on the Hub: texts are learned in the "
+        "form that its tokenizer gives back. Default: as they are.",
+    )
     max_steps: int = option(1500, "Updates.")
     eval_every: int = option(500, "Updates between two measurements.")
     vocab_size: int = option(2048, "Ids of the tokenizer that is learned from the texts.")
@@ -63,22 +73,23 @@ class JudgeArguments:
 
     def as_comparison(self) -> CausalArguments:
         """Say the same in the words of the comparison, which checks them."""
-        return CausalArguments(**asdict(self), ways=["causal"])
+        shared = {n: value for n, value in asdict(self).items() if n != "written_by"}
+        return CausalArguments(**shared, ways=["causal"])
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Train, save, and return what it finds of held-out texts."""
     (options,) = parse_options((JudgeArguments,), argv, "Train a causal judge.")
+    theirs = None if options.written_by is None else load_tokenizer(options.written_by)
+    comparison = options.as_comparison()
+    texts = texts_of(comparison)
+    if theirs is not None:
+        texts = {name: read_back(some, theirs) for name, some in texts.items()}
+    train, held_out, tokenizer = cut(texts, comparison)
+    tokenizer.bos_token = tokenizer.eos_token  # an end stands before every text it has read
     folder = Path(options.output_dir)
     free = ("output_dir", "max_steps")  # it may learn further
     claim_folder(folder, {n: value for n, value in asdict(options).items() if n not in free})
-    parts = texts_of(options.as_comparison())
-    texts = {name: list(parts[name][options.text_column]) for name in ("train", "validation")}
-    tokenizer = tokenizer_of(texts["train"], options.vocab_size)
-    tokenizer.bos_token = tokenizer.eos_token  # an end stands before every text it has read
-    train, held_out = (blocks_of(some, tokenizer, options.length) for some in texts.values())
-    num = min(options.eval_blocks, len(held_out))
-    held_out = held_out[torch.arange(num) * len(held_out) // num]
     shape = Shape(options.length, options.hidden_size, options.num_layers, options.num_heads)
     plan = Plan(**{name: getattr(options, name) for name in Plan.__dataclass_fields__})
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")

@@ -5,6 +5,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from .counting import text_statistics
 from .judges import FEWEST_FOR_MAUVE, CausalJudge, Featuriser, mauve
@@ -123,3 +124,12 @@ def halves_of_real(texts: Sequence[str], size: int, seed: int) -> tuple[list[str
     drawn = torch.randperm(len(texts), generator=torch.Generator().manual_seed(seed)).tolist()
     chosen = [texts[place] for place in drawn[: 2 * size]]
     return chosen[:size], chosen[size:]
+
+
+def read_back(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return texts as a tokenizer gives them back: in its case and with its blanks.
+
+    Written texts are compared with real ones in this form, which is all that a generator can write.
+    """
+    ids = tokenizer(list(texts))["input_ids"]
+    return list(tokenizer.batch_decode(ids, skip_special_tokens=True))

@@ -98,6 +98,7 @@ def test_texts_that_do_not_do_are_refused(words, told, texts, tmp_path):
     with pytest.raises(ValueError) as error:  # noqa: PT011  # its sentence is looked at below
         script.main([*options, "--dataset", texts, *words])
     assert told in str(error.value)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_without_the_package_a_sentence_says_what_to_do(monkeypatch, tmp_path):

@@ -6,8 +6,10 @@ import math
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
+from transformers import BertTokenizer
 
 from hf_maskgit.evaluation.judges import CausalJudge
+from hf_maskgit.evaluation.text_quality import read_back
 from scripts import train_judge
 from tests.support.tiny_training import repeated_symbols
 
@@ -59,6 +61,36 @@ def test_it_goes_on_where_it_was_left(texts, tmp_path):
     assert parts["nats_per_token"] == whole["nats_per_token"]
     with pytest.raises(ValueError, match="Name another folder with --output_dir"):
         run(texts, tmp_path / "parts", "--max_steps", "6", "--seed", "1")
+
+
+def test_it_learns_what_a_generator_gives_back(tmp_path):
+    """Texts as printed, read by way of its tokenizer, teach as much as those it gives back."""
+    words = {f"w{i}": i + 4 for i in range(4)}
+    theirs = BertTokenizer(vocab={"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, **words})
+    theirs.save_pretrained(tmp_path / "generator")
+    printed = [f"W{i % 4}  W{i % 4}" for i in range(64)]
+    given_back = [f"w{i % 4} w{i % 4}" for i in range(64)]
+    assert read_back(printed, theirs) == given_back
+    found = {}
+    for name, texts in (("printed", printed), ("given_back", given_back)):
+        parts = {split: Dataset.from_dict({"text": texts}) for split in ("train", "validation")}
+        DatasetDict(parts).save_to_disk(tmp_path / name)
+        more = ["--written_by", str(tmp_path / "generator")] if name == "printed" else []
+        out = tmp_path / f"judge_{name}"
+        learned = run(str(tmp_path / name), out, "--max_steps", "3", *more)
+        found[name] = learned["nats_per_token"]
+    assert found["printed"] == found["given_back"]
+
+
+def test_what_is_missing_is_named_before_the_folder_is_taken(texts, tmp_path):
+    for words, sentence in (
+        ([texts, "--written_by", str(tmp_path)], "holds no tokenizer"),
+        ([str(tmp_path / "nowhere")], "is no folder of save_to_disk"),
+        ([texts, "--batch_size", "99"], r"fill \d+ blocks of 24 tokens, and an update takes 99"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            run(words[0], tmp_path / "judge", "--max_steps", "3", *words[1:])
+        assert not (tmp_path / "judge").exists()
 
 
 def test_bad_sizes_are_refused_before_anything_is_read(tmp_path, capsys):
