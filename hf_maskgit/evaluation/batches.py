@@ -83,7 +83,7 @@ class TextBatch:
             ValueError: for a text that holds the mask token, or has nothing to judge.
         """
         judged = judged_positions(config, self.input_ids, self.attention_mask, self.allowed)
-        check_texts(config, self.input_ids, judged)
+        check_texts(config, self.input_ids, judged, [f"Text {number}" for number in self.index])
         return judged
 
 
@@ -296,16 +296,19 @@ def judged_positions(
     return maskable if allowed is None else maskable & allowed.bool()
 
 
-def check_texts(config: MaskGitConfig, input_ids: Tensor, judged: Tensor) -> None:
+def check_texts(
+    config: MaskGitConfig, input_ids: Tensor, judged: Tensor, names: Sequence[str] | None = None
+) -> None:
     """Refuse texts that cannot be measured.
 
     Args:
         config: knows the mask, which no clean text holds.
         input_ids: (B, L) long.
         judged: (B, L) bool, from `judged_positions`.
+        names: what the caller knows the texts by; None for their numbers in the batch.
 
     Raises:
-        ValueError: naming the first text of the batch that holds a mask or has nothing to judge.
+        ValueError: naming the first text that holds a mask or has nothing to judge.
     """
     holds_mask = (input_ids == cast(int, config.mask_token_id)).any(1)
     for bad, what in (
@@ -313,7 +316,9 @@ def check_texts(config: MaskGitConfig, input_ids: Tensor, judged: Tensor) -> Non
         (~judged.any(1), "has no maskable token"),
     ):
         if bool(bad.any()):
-            raise ValueError(f"Text {int(bad.nonzero()[0])} of the batch {what}.")
+            first = int(bad.nonzero()[0])
+            name = f"Text {first} of the batch" if names is None else names[first]
+            raise ValueError(f"{name} {what}.")
 
 
 def check_mask_rates(mask_rates: Sequence[float]) -> None:

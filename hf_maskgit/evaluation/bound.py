@@ -285,9 +285,9 @@ def evaluate_nelbo(
     how = (batch_size, progress, max_unknown_share, share)
     with evaluating(model):
         for batch in text_batches(model, texts, tokenizer, *how):
-            ids, real = batch.input_ids, batch.attention_mask
+            ids, real, judged = batch.input_ids, batch.attention_mask, batch.judged(model.config)
             if not batch.in_share:
-                rows = Rows(ids, real, batch.judged(model.config), None).at_the_left_edge()
+                rows = Rows(ids, real, judged, None).at_the_left_edge()
                 list(
                     sampled_masks(rows.judged, num_samples, generator)
                 )  # its noise, for batches that follow
@@ -306,18 +306,20 @@ def rows_of(
     attention_mask: Tensor | None = None,
     maskable: Tensor | None = None,
     token_type_ids: Tensor | None = None,
+    names: Sequence[str] | None = None,
 ) -> Rows:
     """Tell what each text is judged by, and move it to the left edge; arguments as for `nelbo`.
 
     Raises:
-        ValueError: for a text that holds the mask token, or has no maskable token.
+        ValueError: for a text that holds the mask token, or has no maskable token; it is called
+            what `names` say, or by its number.
     """
     if attention_mask is None:
         attention_mask = torch.ones_like(input_ids)
     judged = judged_positions(model.config, input_ids, attention_mask, maskable)
     types = None if token_type_ids is None else token_type_ids.long()
     rows = Rows(input_ids, attention_mask, judged, types).at_the_left_edge()
-    check_texts(model.config, rows.input_ids, rows.judged)
+    check_texts(model.config, rows.input_ids, rows.judged, names)
     return rows
 
 

@@ -273,7 +273,7 @@ def _rows_of_texts(
     for text in texts:
         ids = torch.tensor([tokenizer(text)["input_ids"]], device=model.device)
         check_measurable(model, ids, max_unknown_share=1.0)  # counted by words above
-        rows.append(rows_of(model, ids))
+        rows.append(rows_of(model, ids, names=[f"The text {_named(text)}"]))
     return rows
 
 

@@ -26,7 +26,7 @@ from transformers import HfArgumentParser
 from ..core.checkpoint_files import raised_in
 from ..evaluation.progress import no_bars_of_others_in_logs
 from .other_names import options_for
-from .repeated_options import gathered, list_options
+from .repeated_options import Value, gathered, list_options
 
 RECIPE_NAME = "training_options.yaml"
 
@@ -176,7 +176,7 @@ def recipe_words(recipe: Mapping[str, Any], option_types: Sequence[type]) -> lis
                     "number, or a list of these."
                 )
         if isinstance(value, list):
-            words += [f"--{name}", *map(str, value)]
+            words += [f"--{name}", *(Value(entry) for entry in value)]
         elif isinstance(value, dict):
             words.append(f"--{name}={json.dumps(value)}")
         else:
@@ -346,6 +346,10 @@ class _Parser(HfArgumentParser):
         """End the program with a sentence and exit code 2."""
         slips = [sentence for sentence in self.close_misses if sentence not in message]
         super().error(f"{' '.join(slips)} ({message})" if slips else message)
+
+    def _parse_optional(self, arg_string: str) -> Any:
+        """Tell whether a word names an option: argparse looks at what it begins with."""
+        return None if isinstance(arg_string, Value) else super()._parse_optional(arg_string)
 
 
 def _close_misses(words: Sequence[str], option_types: Sequence[type]) -> list[str]:

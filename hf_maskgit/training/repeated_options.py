@@ -13,6 +13,10 @@ def list_options(option_types: Sequence[type]) -> set[str]:
     }
 
 
+class Value(str):
+    """A word that is a value, whatever it begins with: of `--text=-x`, or of a list in a recipe."""
+
+
 def gathered(words: Sequence[str], lists: Collection[str]) -> list[str]:
     """Put the values of such an option together, where it stands first.
 
@@ -24,7 +28,9 @@ def gathered(words: Sequence[str], lists: Collection[str]) -> list[str]:
     """
     groups: list[list[str]] = []
     for word in words:
-        if word.startswith("--") or not groups:
+        # as for argparse, what holds a space is a value
+        is_option = word.startswith("--") and " " not in word.partition("=")[0]
+        if is_option or not groups:
             groups.append([])
         groups[-1].append(word)
     first: dict[str, list[str]] = {}
@@ -33,7 +39,7 @@ def gathered(words: Sequence[str], lists: Collection[str]) -> list[str]:
         name, joined, value = head.removeprefix("--").partition("=")
         name = name.replace("-", "_")
         if head.startswith("--") and name in lists:
-            values = [value, *values] if joined else values
+            values = [Value(value), *values] if joined else values
             if name in first:
                 first[name] += values
                 continue

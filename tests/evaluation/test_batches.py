@@ -43,6 +43,23 @@ def test_evaluation_leaves_the_mode_and_the_global_generator_as_they_were(
 
 
 @pytest.mark.parametrize("measure", [evaluate_nelbo, masked_accuracy])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_text_that_cannot_be_measured_is_named_by_its_place_in_the_list(
+    tokenizer, measure, batch_size
+):
+    """Though the shortest are measured first."""
+    texts = [[CLS, 5, 6, 7, SEP], [CLS, 5, MASK, SEP], [CLS, 5, SEP]]
+    with pytest.raises(ValueError, match="^Text 1 holds the mask token"):
+        measure(
+            framed_denoiser(),
+            [{"input_ids": text} for text in texts],
+            tokenizer,
+            batch_size=batch_size,
+            progress=False,
+        )
+
+
+@pytest.mark.parametrize("measure", [evaluate_nelbo, masked_accuracy])
 def test_a_failed_evaluation_still_restores_the_mode(tokenizer, measure):
     denoiser = framed_denoiser().train()
     with pytest.raises(ValueError, match="holds the mask token"):

@@ -1,6 +1,7 @@
 """Scores of single sequences and of mutants, against enumeration."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -134,6 +135,13 @@ def test_what_is_no_list_of_texts_is_refused(denoiser, tokenizer):
         score(denoiser, [7], tokenizer)
     with pytest.raises(ValueError, match="`mutants` is empty: there is nothing to score"):
         score_mutants(denoiser, TEXT, [], tokenizer)
+
+
+@pytest.mark.parametrize(("bad", "told"), [("", "has no maskable"), ("a [MASK]", "holds the mask")])
+def test_a_text_that_cannot_be_scored_is_named(denoiser, tokenizer, bad, told):
+    with pytest.raises(ValueError, match=re.escape(f"The text {bad!r} {told} token")):
+        score(denoiser, [TEXT, bad], tokenizer)
+    assert denoiser.calls == 0
 
 
 def test_what_is_no_mutant_is_refused(denoiser, tokenizer):

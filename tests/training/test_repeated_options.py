@@ -29,6 +29,31 @@ def test_all_values_count_wherever_they_stand(words):
     assert options.sizes == [1, 2]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--texts=-x", "b", "--texts=--name"],
+        ["--texts=-x", "--texts", "b", "--texts=--name", "--name", "none"],
+    ],
+)
+def test_a_value_behind_an_equals_sign_may_begin_with_a_dash(words):
+    (options,) = parse_options((Options,), words)
+    assert (options.texts, options.name) == (["-x", "b", "--name"], "none")
+
+
+def test_a_value_with_spaces_may_begin_with_dashes_and_keeps_its_place():
+    words = ["--texts", "a", "--- b ---", "c", "--texts", "d"]
+    (options,) = parse_options((Options,), words)
+    assert options.texts == ["a", "--- b ---", "c", "d"]
+
+
+def test_values_of_a_recipe_may_begin_with_dashes(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("texts: [-x, --name, a b]\nsizes: [-1, 2]\n")
+    (options,) = parse_options((Options,), [str(recipe)])
+    assert (options.texts, options.sizes) == (["-x", "--name", "a b"], [-1, 2])
+
+
 def test_numbers_are_numbers_and_a_default_is_replaced():
     (options,) = parse_options((Options,), ["--sizes", "-3", "--sizes", "4"])
     assert options.sizes == [-3, 4]
