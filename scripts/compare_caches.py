@@ -30,11 +30,11 @@ from hf_maskgit.hub.loading import load_generator
 from hf_maskgit.training.recipes import (
     check_least,
     check_output,
-    json_objects,
     option,
     parse_options,
     run_program,
 )
+from hf_maskgit.training.sampler_arguments import samplers_of
 
 DESCRIPTION = """Compare attention caches on a generator: how many times faster than without one,
 the share of tokens that stay the same, and the nats per token of the texts, given the rest of
@@ -82,9 +82,8 @@ class CacheArguments:
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Compare, print a table, and return the figures."""
     (options,) = parse_options((CacheArguments,), argv, DESCRIPTION)
-    caches = CACHES
-    if options.caches is not None:
-        caches = json_objects("--caches", options.caches, {"cache_refresh_interval": 8})
+    example = {"cache_refresh_interval": 8}
+    caches = samplers_of(options.caches, CACHES, example, "--caches")
     before = torch.get_num_threads()
     torch.set_num_threads(options.threads)
     try:

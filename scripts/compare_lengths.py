@@ -21,12 +21,12 @@ from hf_maskgit.evaluation.progress import ProgressBar
 from hf_maskgit.hub.loading import load_generator
 from hf_maskgit.training.recipes import (
     check_least,
-    json_objects,
     option,
     parse_options,
     required,
     run_program,
 )
+from hf_maskgit.training.sampler_arguments import samplers_of
 from hf_maskgit.training.sources import load_texts, only_split
 from hf_maskgit.training.tokenising import Form, tokenize_texts
 
@@ -67,6 +67,7 @@ class LengthArguments:
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Compare, print a table, and return the figures."""
     (options,) = parse_options((LengthArguments,), argv, "Compare lengths of texts.")
+    samplers = samplers_of(options.samplers, SAMPLERS, {"order": "random"})
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     model, tokenizer = load_generator(options.model, device_map=device)
     ways = [way for way, row in NUM_TOKENS.items() if row.reads and row.known_by(model.config)]
@@ -76,9 +77,6 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
             "`lengths` nor `end_fill`. Train it with this release."
         )
     real = real_lengths(model, tokenizer, options)
-    samplers = SAMPLERS
-    if options.samplers is not None:
-        samplers = json_objects("--samplers", options.samplers, {"order": "random"})
     print("| `num_tokens` | sampler | mean length | distance | noise |")
     print("|---|---|---|---|---|")
     print(f"| real texts | | {sum(real) / len(real):.1f} | | |")

@@ -30,12 +30,12 @@ from hf_maskgit.evaluation.written_folders import claim_folder
 from hf_maskgit.hub.loading import load_generator
 from hf_maskgit.training.recipes import (
     check_least,
-    json_objects,
     option,
     parse_options,
     required,
     run_program,
 )
+from hf_maskgit.training.sampler_arguments import samplers_of
 
 from .compare_samplers import with_passes
 
@@ -91,9 +91,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Write, measure, print the table, and return the figures."""
     (options,) = parse_options((MoleculeSamplerArguments,), argv, "Compare samplers of molecules.")
     load_rdkit()  # before the work
-    samplers = SAMPLERS
-    if options.samplers is not None:
-        samplers = json_objects("--samplers", options.samplers, {"order": "random"})
+    samplers = samplers_of(options.samplers, SAMPLERS, {"order": "random"})
     if any("steps" in sampler for sampler in samplers):
         raise ValueError("`steps` of the samplers is what --passes says; leave it out there.")
     folder = Path(options.output_dir)

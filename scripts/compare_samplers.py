@@ -34,13 +34,13 @@ from hf_maskgit.hub.loading import load_generator
 from hf_maskgit.training.recipes import (
     check_least,
     check_output,
-    json_objects,
     option,
     parse_options,
     read_text,
     required,
     run_program,
 )
+from hf_maskgit.training.sampler_arguments import samplers_of
 
 DESCRIPTION = """Compare samplers on a generator: `distinct` texts per prompt, the share of filled
 places at which two of them are in `difference`, and `nats_per_token` of what was filled, given the
@@ -95,9 +95,7 @@ class CompareArguments:
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Compare, print a table, and return the figures."""
     (options,) = parse_options((CompareArguments,), argv, DESCRIPTION)
-    samplers = SAMPLERS
-    if options.samplers is not None:
-        samplers = json_objects("--samplers", options.samplers, {"order": "random"})
+    samplers = samplers_of(options.samplers, SAMPLERS, {"order": "random"})
     if any("steps" in sampler for sampler in samplers):
         raise ValueError("`steps` of the samplers is what --passes says; leave it out there.")
     texts = read_texts(options)

@@ -51,11 +51,11 @@ from hf_maskgit.evaluation.progress import ProgressBar
 from hf_maskgit.hub.training_card import written_out
 from hf_maskgit.training.recipes import (
     check_least,
-    json_objects,
     option,
     parse_options,
     run_program,
 )
+from hf_maskgit.training.sampler_arguments import samplers_of
 
 BEST_COUNTING = "most frequent of the place"
 SAMPLERS: list[dict[str, Any]] = [
@@ -121,9 +121,7 @@ class Written(NamedTuple):
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Measure, print the tables, and return the figures."""
     (options,) = parse_options((AntibodyArguments,), argv, "Measure an antibody encoder.")
-    samplers = SAMPLERS
-    if options.samplers is not None:
-        samplers = json_objects("--samplers", options.samplers, {"steps": 4})
+    samplers = samplers_of(options.samplers, SAMPLERS, {"steps": 4})
     annotator = load_annotator()
     real = {name: domains_of(read_reads(name), annotator) for name in SETS}
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")

@@ -44,12 +44,12 @@ from hf_maskgit.hub.loading import load_generator
 from hf_maskgit.hub.training_card import written_out
 from hf_maskgit.training.recipes import (
     check_least,
-    json_objects,
     option,
     parse_options,
     required,
     run_program,
 )
+from hf_maskgit.training.sampler_arguments import samplers_of
 from hf_maskgit.training.sources import load_texts
 
 SAMPLERS: list[dict[str, Any]] = [
@@ -98,9 +98,7 @@ class ChoraleArguments:
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Measure, print the tables, and return the figures."""
     (options,) = parse_options((ChoraleArguments,), argv, "Fill chorales and judge them.")
-    samplers = SAMPLERS
-    if options.samplers is not None:
-        samplers = json_objects("--samplers", options.samplers, {"steps": 16})
+    samplers = samplers_of(options.samplers, SAMPLERS, {"steps": 16})
     music21_module("stream")  # said before anything is computed
     train, held_out = read_windows(options.dataset, "train"), read_windows(options.dataset)
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")

@@ -34,12 +34,12 @@ from hf_maskgit.hub.loading import load_generator
 from hf_maskgit.hub.training_card import written_out
 from hf_maskgit.training.recipes import (
     check_least,
-    json_objects,
     option,
     parse_options,
     required,
     run_program,
 )
+from hf_maskgit.training.sampler_arguments import samplers_of
 from hf_maskgit.training.sources import load_texts
 
 PIXELS = SIDE * SIDE
@@ -76,9 +76,7 @@ class DigitArguments:
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Write, measure, print the table, and return the figures."""
     (options,) = parse_options((DigitArguments,), argv, "Write and judge digits.")
-    samplers = SAMPLERS
-    if options.samplers is not None:
-        samplers = json_objects("--samplers", options.samplers, {"steps": 16})
+    samplers = samplers_of(options.samplers, SAMPLERS, {"steps": 16})
     train, held_out = (read_images(options.dataset, split) for split in ("train", "validation"))
     classifier = DigitClassifier(*train)
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")

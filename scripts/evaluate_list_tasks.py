@@ -22,11 +22,11 @@ from hf_maskgit.evaluation.progress import ProgressBar
 from hf_maskgit.hub.training_card import written_out
 from hf_maskgit.training.recipes import (
     check_least,
-    json_objects,
     option,
     parse_options,
     run_program,
 )
+from hf_maskgit.training.sampler_arguments import samplers_of
 
 
 @dataclass
@@ -51,9 +51,9 @@ class ListArguments:
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Measure, print a table, and return the figures."""
     (options,) = parse_options((ListArguments,), argv, "Measure samplers on list operations.")
-    samplers = every_sampler(options.items)
-    if options.samplers is not None:
-        samplers = json_objects("--samplers", options.samplers, {"order": "random", "steps": 3})
+    samplers = samplers_of(
+        options.samplers, every_sampler(options.items), {"order": "random", "steps": 3}
+    )
     asked = [ask(options.items, sampler) for sampler in samplers]  # mistakes first
     found: list[dict[str, Any]] = []
     with ProgressBar("Measuring", len(samplers), "sampler") as told:

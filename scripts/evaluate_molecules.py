@@ -25,12 +25,12 @@ from hf_maskgit.evaluation.written_folders import claim_folder
 from hf_maskgit.hub.loading import load_generator
 from hf_maskgit.training.recipes import (
     check_least,
-    json_object,
     option,
     parse_options,
     required,
     run_program,
 )
+from hf_maskgit.training.sampler_arguments import decoding_of
 
 _TOGETHER = 4  # batches whose molecules are sorted by length, so that little is padded
 
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     """Write, measure, print the table, and return the figures."""
     (options,) = parse_options((MoleculeArguments,), argv, "Measure generated molecules.")
     load_moses()  # before hours of writing
-    decoding = json_object("--decoding", options.decoding)
+    decoding = decoding_of("--decoding", options.decoding)
     folder = Path(options.output_dir)
     free = ("output_dir", "num_molecules", "processes")
     claim_folder(folder, {n: value for n, value in asdict(options).items() if n not in free})

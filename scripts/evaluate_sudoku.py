@@ -26,12 +26,12 @@ from hf_maskgit.hub.loading import load_generator
 from hf_maskgit.hub.training_card import written_out
 from hf_maskgit.training.recipes import (
     check_least,
-    json_objects,
     option,
     parse_options,
     required,
     run_program,
 )
+from hf_maskgit.training.sampler_arguments import samplers_of
 from hf_maskgit.training.sources import load_texts
 
 # Boards (R, n * n), a sampler and a seed -> the boards filled, and (R,) passes of each.
@@ -82,9 +82,7 @@ class SolveArguments:
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Solve, print a table, and return the figures."""
     (options,) = parse_options((SolveArguments,), argv, "Solve Sudoku boards.")
-    samplers = SAMPLERS
-    if options.samplers is not None:
-        samplers = json_objects("--samplers", options.samplers, {"order": "margin", "steps": 9})
+    samplers = samplers_of(options.samplers, SAMPLERS, {"order": "margin", "steps": 9})
     grids = load_grids(options)
     cells = grids.shape[1]
     holes = options.holes or [cells // 2, 3 * cells // 4, cells]

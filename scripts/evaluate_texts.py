@@ -37,13 +37,13 @@ from hf_maskgit.evaluation.text_quality_report import (
 from hf_maskgit.hub.loading import load_generator
 from hf_maskgit.training.recipes import (
     check_least,
-    json_object,
     option,
     parse_options,
     read_text,
     required,
     run_program,
 )
+from hf_maskgit.training.sampler_arguments import decoding_of
 from hf_maskgit.training.sources import load_texts, only_split
 
 SWEPT = ("steps", "temperature")
@@ -90,7 +90,7 @@ class TextArguments:
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Write, measure, print the table, and return its rows."""
     (options,) = parse_options((TextArguments,), argv, "Measure the quality of generated texts.")
-    decoding = json_object("--decoding", options.decoding)
+    decoding = decoding_of("--decoding", options.decoding)
     if swept := sorted(set(SWEPT).intersection(decoding)):
         raise ValueError(f"`{swept[0]}` has an option of its own, --{swept[0]}; name it there.")
     files = {Path(file).stem: lines_of(file, options.num_texts) for file in options.texts or ()}

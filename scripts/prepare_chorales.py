@@ -51,6 +51,10 @@ class ChoraleOptions:
     def __post_init__(self) -> None:
         """Check ranges."""
         check_least(self, steps=2, stride=1, most_semitones=0)
+        if not 0 < self.validation_fraction < 1:
+            raise ValueError(
+                f"`validation_fraction` must lie between 0 and 1, got {self.validation_fraction}."
+            )
 
 
 def main(argv: Sequence[str] | None = None) -> DatasetDict:
@@ -68,6 +72,12 @@ def main(argv: Sequence[str] | None = None) -> DatasetDict:
             row for one in parts["validation"] for row in rows_of(one, 0, options.steps, options)
         ],
     }
+    if not all(rows.values()):
+        longest = min(max(len(one.grid) for one in part) for part in parts.values())
+        raise ValueError(
+            f"Windows of {options.steps} steps are longer than all chorales that are learned from, "
+            f"or than all held out; `steps` may be {longest} at most."
+        )
     data = DatasetDict({name: Dataset.from_list(part) for name, part in rows.items()})
     folder = Path(options.output_dir) / "grids"
     data.save_to_disk(folder)

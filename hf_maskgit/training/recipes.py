@@ -247,22 +247,6 @@ def check_output(path: str | None) -> None:
         raise ValueError(f"{path!r} cannot be written: permission denied.")
 
 
-def json_objects(name: str, text: str, example: dict[str, Any]) -> list[dict[str, Any]]:
-    """Read an option that is a list of objects in JSON.
-
-    Raises:
-        ValueError: for anything else; the option is called `name`, and an `example` is shown.
-    """
-    try:
-        found = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{name} is no JSON: {error}.") from error
-    if not (isinstance(found, list) and found and all(isinstance(one, dict) for one in found)):
-        shown = f"'{json.dumps([example])}'"
-        raise ValueError(f"{name} must be a JSON list of objects such as {shown}, got {text}.")
-    return found
-
-
 def json_object(name: str, text: str) -> dict[str, Any]:
     """Read the value of an option that holds a JSON object.
 

@@ -41,6 +41,25 @@ def test_windows_of_few_chorales_are_cut_held_out_and_transposed(monkeypatch, tm
     assert len({row["semitones"] for row in data["train"]}) > 1
 
 
+def test_a_share_that_is_none_is_refused_before_anything_is_read(monkeypatch, capsys):
+    monkeypatch.setattr(prepare_chorales, "corpus_paths", lambda: pytest.fail("read"))
+    with pytest.raises(SystemExit):
+        prepare_chorales.main(["--validation_fraction", "1.5"])
+    assert "`validation_fraction` must lie between 0 and 1, got 1.5" in capsys.readouterr().err
+
+
+def test_windows_longer_than_every_chorale_are_refused(monkeypatch, tmp_path):
+    pieces = [Chorale(f"bwv{n}", tune([60, 62 + n] * n, [48, 50] * n)) for n in (2, 3)]
+    monkeypatch.setattr(prepare_chorales, "corpus_paths", list)
+    monkeypatch.setattr(prepare_chorales, "read_chorales", lambda paths, told: pieces)
+    words = ["--output_dir", str(tmp_path / "out"), "--validation_fraction", "0.5", "--steps"]
+    shorter = min(len(piece.grid) for piece in pieces)
+    with pytest.raises(ValueError, match=rf"`steps` may be {shorter} at most"):
+        prepare_chorales.main([*words, str(shorter + 1)])
+    assert not (tmp_path / "out").exists()
+    prepare_chorales.main([*words, str(shorter)])
+
+
 @pytest.fixture(scope="module")
 def windows(tmp_path_factory):
     folder = tmp_path_factory.mktemp("chorales") / "grids"
