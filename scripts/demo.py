@@ -85,10 +85,25 @@ class Size:
     training_verses: int | None  # None takes all
     held_out_verses: int
     texts: int
+    gives: str  # what to expect of such texts
 
 
-FULL = Size(minutes=9, updates=890, training_verses=None, held_out_verses=1024, texts=8)
-QUICK = Size(minutes=1, updates=20, training_verses=1000, held_out_verses=32, texts=2)
+FULL = Size(
+    minutes=9,
+    updates=890,
+    training_verses=None,
+    held_out_verses=1024,
+    texts=8,
+    gives="words come out right, sentences often not",
+)
+QUICK = Size(
+    minutes=1,
+    updates=20,
+    training_verses=1000,
+    held_out_verses=32,
+    texts=2,
+    gives="enough to see that all works, not for words to come out right",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -99,7 +114,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     quiet_libraries()
 
     with section("1. Loops of an antibody, before any training"):
-        loops = demo_antibody.main(size.minutes)
+        shorter = None if options.quick else "python -m scripts.demo --quick"
+        loops = demo_antibody.main(size.minutes, shorter)
 
     set_seed(options.seed)
     with section("2. Verses, split by chapter, and an encoder"):
@@ -155,20 +171,20 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         **variety,
     }
     (folder / MARKER).write_text(figures_text(results), encoding="utf-8")
-    print_places(folder)
+    print_places(folder, size)
     return results
 
 
-def print_places(folder: Path) -> None:
+def print_places(folder: Path, size: Size) -> None:
     """Say where everything lies, and what more time gives."""
     print("\nWhere everything lies\n")
     for name, what in PLACES.items():
         print(f"{folder / name!s:32} {what}")
     print()
     say(
-        "This was minutes of learning: words come out right, sentences often not. The recipe "
-        "scripts/recipes/verses.yaml learns for 5,000 updates on these verses, about an hour on "
-        "two idle cores."
+        f"This was learned in {size.updates} updates: {size.gives}. The recipe "
+        "scripts/recipes/verses.yaml learns for 5,000 on these verses, about an hour on two idle "
+        "cores."
     )
 
 

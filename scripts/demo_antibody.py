@@ -46,11 +46,12 @@ class FilledLoop:
     probabilities: list[float]
 
 
-def main(minutes: float = 0.0) -> list[FilledLoop]:
+def main(minutes: float = 0.0, shorter: str | None = None) -> list[FilledLoop]:
     """Fill each loop and print what came out.
 
     Args:
         minutes: what comes after this takes on two idle cores; said where this machine is slow.
+        shorter: a command that does the same in little, if there is one; said there as well.
     """
     quiet_libraries()
     model, tokenizer = load_antiberty()
@@ -69,7 +70,7 @@ def main(minutes: float = 0.0) -> list[FilledLoop]:
     start = time.perf_counter()
     outputs = [fill_loop(model, tokenizer, LOOPS[0])]
     factor = (time.perf_counter() - start) / IDLE_SECONDS
-    say(*told_of_slowness(factor, minutes, torch.get_num_threads()))
+    say(*told_of_slowness(factor, minutes, torch.get_num_threads(), shorter))
     outputs += [fill_loop(model, tokenizer, loop) for loop in LOOPS[1:]]
     say("", f"Loop {SHOWN + 1}, with what stands beside it:", "")
     show_passes(tokenizer, LOOPS[SHOWN], outputs[SHOWN])

@@ -45,13 +45,14 @@ def processes_per_core() -> float | None:
         return None
 
 
-def told_of_slowness(factor: float, minutes: float, threads: int) -> list[str]:
+def told_of_slowness(factor: float, minutes: float, threads: int, shorter: str | None) -> list[str]:
     """Say that a machine is far slower than two idle cores, what that means, and what to do.
 
     Args:
         factor: how many times as long as there something has taken here.
-        minutes: what is to come takes there.
+        minutes: what is to come takes there; 0 where nothing is.
         threads: that torch computes with.
+        shorter: a command that does the same in little; None where there is none.
 
     Returns:
         Paragraphs; none where the machine is fast enough.
@@ -61,14 +62,15 @@ def told_of_slowness(factor: float, minutes: float, threads: int) -> list[str]:
     waiting = processes_per_core()
     shared = waiting is not None and waiting > 1
     why = "Other programs want its cores as well." if shared else "Its cores may be slow, or few."
-    told = [
-        f"This machine takes {factor:.0f} times as long as two idle cores. {why} What is to come "
-        f"would take about {minutes * factor:.0f} minutes instead of {minutes:.0f}; the results "
-        "are the same but for rounding."
-    ]
+    told = [f"This machine takes {factor:.0f} times as long as two idle cores. {why}"]
+    if minutes:
+        told[0] += (
+            f" What is to come would take about {minutes * factor:.0f} minutes instead of "
+            f"{minutes:.0f}; the results are the same but for rounding."
+        )
     if threads > 1:
         told.append(
             "Where cores are shared, one thread is often much faster than several that wait for "
             "each other: stop with Ctrl-C and try OMP_NUM_THREADS=1 make demo."
         )
-    return [*told, "The same story in little: python -m scripts.demo --quick"]
+    return told if shorter is None else [*told, f"The same story in little: {shorter}"]

@@ -123,6 +123,8 @@ def test_the_whole_story_in_little(tmp_path, monkeypatch, capsys):
         "demo.json",
     }
     assert all((tmp_path / place).exists() for place in places)
+    assert f"learned in {demo.QUICK.updates} updates" in printed
+    assert "in little" not in printed  # which this is already
     assert (folder / "unmasking.svg").read_text().startswith("<svg")
     assert set(DatasetDict.load_from_disk(folder / "verses")) == {"train", "validation"}
     bound, error = ModelCard.load(folder / "model/README.md").data.eval_results
