@@ -1,16 +1,19 @@
 """Logits read by blocks are the logits; and a pass waits for the device a fixed number of times."""
 
+import sys
 from collections import Counter
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hf_maskgit.core import position_logits
+from hf_maskgit.core import chunked_head, position_logits
 from hf_maskgit.core.position_logits import LateLogits, PositionLogits
 from hf_maskgit.core.sampler_orders import ORDERS
 from hf_maskgit.core.sampler_scores import negative_entropy, top_log_probability
 from hf_maskgit.evaluation.benchmark_rounds import peak_bytes
+from tests.support.grids import wide
 from tests.support.tiny import bert_config, tiny_model
 
 SUPPRESSED, ENDS = torch.tensor([0, 5]), torch.tensor([3])
@@ -111,6 +114,18 @@ def test_a_position_whose_logits_are_no_distribution_is_refused_in_whatever_bloc
 _WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "unique", "_unique2", "equal"}
 
 
+class Lists(TorchFunctionMode):
+    """Counts tensors that become lists of Python's, which on a CPU no operation tells of."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        self.count += getattr(function, "__name__", "") in ("tolist", "numpy")
+        return function(*args, **(kwargs or {}))
+
+
 class Waits(TorchDispatchMode):
     """Counts what would wait for a device; an index by truth values is a search for them."""
 
@@ -157,6 +172,31 @@ def test_a_pass_waits_a_fixed_number_of_times(order, monkeypatch):
     assert per_pass <= MOST_WAITS
 
 
+# Likewise where logits are many and computed late, in one part of the rows; for each further one.
+MOST_WAITS_LATE, MOST_WAITS_OF_A_PART = 24, 12
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        "top_probability",
+        *map(wide, ("margin", "entropy", "confidence")),
+    ],
+)
+def test_a_pass_whose_logits_come_in_parts_waits_as_often_for_each(order, monkeypatch):
+    monkeypatch.setattr(chunked_head, "_READ_ELEMENTS", {True: 1})
+    found = {}
+    for rows_at_once, parts in ((400, 1), (12, 4)):  # of 4 rows, all together and one by one
+        monkeypatch.setattr(chunked_head, "_LEAST_READ", rows_at_once)
+        counts = []
+        for steps in (2, 6):
+            with Lists() as lists:
+                counts.append(waits(order, 4, 48, steps) + lists.count)
+        found[parts] = (counts[1] - counts[0]) / 4
+    assert found[1] <= MOST_WAITS_LATE
+    assert (found[4] - found[1]) / 3 <= MOST_WAITS_OF_A_PART
+
+
 # Operations of a pass, 101 of them the encoder's: on a GPU they are what few short texts cost.
 MOST_OPERATIONS = 342
 
@@ -169,6 +209,47 @@ def test_a_pass_takes_few_operations_however_many_rows_and_places_there_are(orde
             counted_in(order, rows, width, steps, vocab_size=3000).operations for steps in (2, 6)
         )
         assert 0 < (many - few) / 4 <= MOST_OPERATIONS
+
+
+def lines_run(call):
+    """How many lines of the package's Python a call runs, a loop's once for each time."""
+    count = 0
+
+    def trace(frame, event, argument):
+        nonlocal count
+        count += event == "line" and "hf_maskgit/" in frame.f_code.co_filename
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        wide({"order": "random"}),
+        wide({"remask": "p2"}),
+        wide({"block_length": 12, "use_cache": False}),
+        wide({"guidance_scale": 2.0}),
+    ],
+    ids=str,
+)
+def test_no_line_of_python_is_run_row_by_row(options):
+    model, found = tiny_model(), {}
+    for rows in (2, 9):
+        text = torch.full((rows, 24), model.config.mask_token_id)
+        found[rows] = [
+            lines_run(lambda text=text, s=s: model.generate(text, steps=s, seed=0, **options))
+            for s in (2, 4)
+        ]
+    per_pass = {rows: (many - few) / 2 for rows, (few, many) in found.items()}
+    assert per_pass[2] == per_pass[9] > 100
 
 
 @pytest.mark.parametrize(
