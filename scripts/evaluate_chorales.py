@@ -50,7 +50,7 @@ from hf_maskgit.training.recipes import (
     run_program,
 )
 from hf_maskgit.training.sampler_arguments import samplers_of
-from hf_maskgit.training.sources import load_texts
+from hf_maskgit.training.sources import check_columns, load_texts
 
 SAMPLERS: list[dict[str, Any]] = [
     {"pace": "first_hitting", "anneal_temperature": False},
@@ -133,12 +133,8 @@ def read_windows(dataset: str, split: str = "validation") -> HeldOut:
         ValueError: for rows that are no windows of chorales.
     """
     rows = load_texts(dataset, None, split)
-    missing = {"grid", "chorale"} - set(rows.column_names)
-    if missing:
-        raise ValueError(
-            f"{dataset!r} has no column {sorted(missing)[0]!r}; it must hold windows, as "
-            "scripts/prepare_chorales.py writes them."
-        )
+    what = "windows, as scripts/prepare_chorales.py writes them"
+    check_columns(rows, dataset, ("grid", "chorale"), what)
     grids = torch.tensor(rows["grid"][:]).unflatten(1, (-1, len(VOICES)))
     names = rows["chorale"][:]
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}

@@ -40,7 +40,7 @@ from hf_maskgit.training.recipes import (
     run_program,
 )
 from hf_maskgit.training.sampler_arguments import samplers_of
-from hf_maskgit.training.sources import load_texts
+from hf_maskgit.training.sources import check_columns, load_texts
 
 PIXELS = SIDE * SIDE
 SAMPLERS: list[dict[str, Any]] = [
@@ -110,8 +110,14 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def read_images(dataset: str, split: str) -> tuple[Tensor, Tensor]:
-    """Read pixels (M, 64) long and digits (M,) long."""
+    """Read pixels (M, 64) long and digits (M,) long.
+
+    Raises:
+        ValueError: for rows that are no images of digits.
+    """
     rows = load_texts(dataset, None, split)
+    what = "images, as scripts/prepare_digits.py writes them"
+    check_columns(rows, dataset, ("pixels", "class"), what)
     classes = torch.tensor(rows["class"][:])[:, 0]
     return torch.tensor(rows["pixels"][:]), classes - LEVELS
 

@@ -32,7 +32,7 @@ from hf_maskgit.training.recipes import (
     run_program,
 )
 from hf_maskgit.training.sampler_arguments import samplers_of
-from hf_maskgit.training.sources import load_texts
+from hf_maskgit.training.sources import check_columns, load_texts
 
 # Boards (R, n * n), a sampler and a seed -> the boards filled, and (R,) passes of each.
 Fill = Callable[[Tensor, dict[str, Any], int], tuple[Tensor, Tensor]]
@@ -112,7 +112,10 @@ def load_grids(options: SolveArguments) -> Tensor:
     Raises:
         ValueError: for rows that are no valid grids of one size.
     """
-    rows = load_texts(options.dataset, None, options.split)[options.ids_column][:]
+    grids = load_texts(options.dataset, None, options.split)
+    what = "grids, as scripts/prepare_sudoku.py writes them"
+    check_columns(grids, options.dataset, [options.ids_column], what)
+    rows = grids[options.ids_column][:]
     sizes = {len(row) for row in rows}
     side = isqrt(max(sizes))
     if sizes != {side * side} or not bool(is_valid(torch.tensor(rows), side).all()):

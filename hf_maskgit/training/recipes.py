@@ -113,6 +113,8 @@ def parse_options(
         )
         for word in unknown:
             raise ValueError(_unknown_option(word, option_types))
+        for part in options:
+            _check_folder(getattr(part, "output_dir", None))
     except ValueError as error:
         parser.error(str(error))
     return tuple(options)
@@ -245,6 +247,15 @@ def check_output(path: str | None) -> None:
         raise ValueError(f"{path!r} is a folder; name a file in it.")
     if not os.access(path if Path(path).exists() else folder, os.W_OK):
         raise ValueError(f"{path!r} cannot be written: permission denied.")
+
+
+def _check_folder(path: str | None) -> None:
+    """Make sure that a folder is no file, nor lies in one, before work begins."""
+    if path is None:
+        return
+    there = next((one for one in (Path(path), *Path(path).parents) if one.exists()), Path())
+    if not there.is_dir():
+        raise ValueError(f"`output_dir` is {path!r}, and {str(there)!r} is a file; name a folder.")
 
 
 def json_object(name: str, text: str) -> dict[str, Any]:

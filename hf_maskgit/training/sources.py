@@ -1,6 +1,7 @@
 """Where texts come from: the Hub, a folder of `save_to_disk`, or local files."""
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,26 @@ def _load_files(dataset: str, split: str, suffix: str, files: Any, streaming: bo
     return _load_split(dataset, split, reader, data_files=files, streaming=streaming, **options)
 
 
+def check_columns(texts: Any, dataset: str, names: Collection[str], what: str) -> None:
+    """Refuse a data set without some columns.
+
+    Args:
+        texts: of `load_texts`, not a stream.
+        dataset: its name.
+        names: of the columns.
+        what: it is to hold, and which program writes that, as the end of a sentence.
+
+    Raises:
+        ValueError: naming the first column that is missing, and those that there are.
+    """
+    missing = sorted(set(names) - set(texts.column_names))
+    if missing:
+        there = ", ".join(map(repr, texts.column_names))
+        raise ValueError(
+            f"{dataset!r} has no column {missing[0]!r}, but {there}; it must hold {what}."
+        )
+
+
 def only_split(dataset: str, config: str | None = None) -> str:
     """Return the name of a data set's split where there is just one.
 
@@ -117,7 +138,10 @@ def only_split(dataset: str, config: str | None = None) -> str:
     elif os.path.isdir(dataset) and (by_split := files_of_folder(dataset, tuple(_READERS))):
         names = list(by_split)
     else:
-        names = get_dataset_split_names(dataset, config)
+        try:
+            names = get_dataset_split_names(dataset, config)
+        except (DatasetNotFoundError, ConnectionError) as error:
+            raise _not_found(dataset, error) from error
     if len(names) != 1:
         raise ValueError(
             f"{dataset!r} has the splits {', '.join(map(repr, names))}; name the one that is meant "
@@ -151,13 +175,17 @@ def _load_split(
         if type(error).__module__.startswith("pyarrow"):  # as a Parquet file's end is looked for
             raise _unreadable(dataset, error) from error
         raise
-    except DatasetNotFoundError as error:
-        raise FileNotFoundError(
-            f"There is no data set {dataset!r}: neither a folder or file of that name here nor, as "
-            f"far as can be seen, a data set on the Hub ({error})."
-        ) from error
+    except (DatasetNotFoundError, ConnectionError) as error:
+        raise _not_found(dataset, error) from error
     except DatasetGenerationError as error:
         raise _unreadable(dataset, error) from error
+
+
+def _not_found(dataset: str, error: BaseException) -> FileNotFoundError:
+    return FileNotFoundError(
+        f"There is no data set {dataset!r}: neither a folder or file of that name here nor, as far "
+        f"as can be seen, a data set on the Hub ({error})."
+    )
 
 
 def _unreadable(dataset: str, error: BaseException) -> ValueError:

@@ -133,7 +133,7 @@ def test_recovered_pitches_by_hand():
 
 def test_rows_that_are_no_windows_are_refused(tmp_path):
     Dataset.from_dict({"grid": [[0] * 4]}).save_to_disk(tmp_path / "other")
-    with pytest.raises(ValueError, match="has no column 'chorale'; it must hold windows, as"):
+    with pytest.raises(ValueError, match="has no column 'chorale', but 'grid'; it must hold wind"):
         evaluate_chorales.read_windows(str(tmp_path / "other"), "train")
 
 

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from datasets import load_from_disk
+from datasets import Dataset, load_from_disk
 
 from scripts import evaluate_digits, prepare_digits, train
 from tests.support.tiny_ids import save_generator_of_ids
@@ -34,6 +34,12 @@ def test_every_image_is_there_once_with_its_digit_behind_the_shades(images):
 def test_a_share_lies_between_0_and_1():
     with pytest.raises(ValueError, match="must lie between 0 and 1, got 1"):
         prepare_digits.DigitOptions(validation_fraction=1.0)
+
+
+def test_rows_that_are_no_images_are_refused(tmp_path):
+    Dataset.from_dict({"pixels": [[0] * 64]}).save_to_disk(tmp_path / "other")
+    with pytest.raises(ValueError, match="has no column 'class', but 'pixels'; it must hold image"):
+        evaluate_digits.read_images(str(tmp_path / "other"), "train")
 
 
 @pytest.mark.wide

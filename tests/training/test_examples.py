@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, DatasetDict, IterableDataset
+from datasets.exceptions import DatasetNotFoundError
 
+from hf_maskgit.training import sources
 from hf_maskgit.training.examples import (
     evenly_spaced,
     hold_out,
@@ -208,6 +210,18 @@ def test_the_only_split_needs_no_name(tmp_path):
     for name, splits in (("splits", "'dev', 'test'"), ("folder", "'train', 'test'")):
         with pytest.raises(ValueError, match=f"has the splits {splits}; name the one that is mean"):
             only_split(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("read", [lambda name: load_texts(name, None, "train"), only_split])
+@pytest.mark.parametrize("error", [DatasetNotFoundError("none"), ConnectionError("offline")])
+def test_a_data_set_that_cannot_be_found_is_named(monkeypatch, read, error):
+    def refuses(*arguments, **options):
+        raise error
+
+    for name in ("load_dataset", "get_dataset_split_names"):
+        monkeypatch.setattr(sources, name, refuses)
+    with pytest.raises(FileNotFoundError, match=f"There is no data set 'runs/no': .*{error}"):
+        read("runs/no")
 
 
 def test_data_that_is_not_there_is_named(tmp_path):

@@ -176,6 +176,24 @@ def test_where_results_go_is_looked_at_before_the_work(tmp_path):
         check_output(str(tmp_path))
 
 
+@dataclass
+class WithFolder:
+    output_dir: str = "out"
+
+
+@pytest.mark.parametrize("inner", [[], ["a", "b"]])
+def test_a_folder_that_is_a_file_or_lies_in_one_is_refused_by_every_program(
+    tmp_path, capsys, inner
+):
+    file = tmp_path / "file"
+    (one,) = parse_options((WithFolder,), ["--output_dir", str(tmp_path.joinpath("new", *inner))])
+    assert one.output_dir.startswith(str(tmp_path))
+    file.write_text("")
+    with pytest.raises(SystemExit):
+        parse_options((WithFolder,), ["--output_dir", str(file.joinpath(*inner))])
+    assert f"and '{file}' is a file; name a folder" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Rights are another matter there.")
 def test_a_file_that_may_not_be_written_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
