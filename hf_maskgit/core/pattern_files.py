@@ -98,6 +98,10 @@ def read_pattern(path: str | os.PathLike[str]) -> tuple[Automaton, dict[str, Any
         ValueError: for a file that is something else, or damaged.
     """
     path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"There is no file {str(path)!r} to read a pattern from; name one that `save` wrote."
+        )
     try:
         tensors, beside = _format_of(path).read(path)
         if beside["format"] != _FORMAT:

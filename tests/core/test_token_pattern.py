@@ -182,7 +182,7 @@ def test_a_file_that_is_cut_off_or_named_as_another_format_is_refused(pattern, t
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_file_that_is_not_there_is_named(tmp_path, suffix):
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=f"There is no file '.*none{suffix}' to read a pat"):
         TokenPattern.load(tmp_path / f"none{suffix}")
     with pytest.raises(FileNotFoundError):
         TokenPattern.from_token_classes([[5]], 6).save(tmp_path / f"nowhere/none{suffix}")
