@@ -25,6 +25,7 @@ KEYWORDS: dict[str, tuple[str, ...]] = {
     "object": ("additionalProperties", "properties", "required"),
     "string": ("format", "maxLength", "minLength", "pattern"),
 }
+_MOST_REPEATED = 100_000  # of the compiler's expression, which it makes in this process's memory
 _MOST_PARTS = 10_000  # of the written-out schema: one doubles with every line of `$defs`
 
 
@@ -38,8 +39,8 @@ def written_out(
         parts: every schema within it, itself among them, with where it stands in words.
 
     Raises:
-        ValueError: for a reference to what is no schema within it, for one that only values without
-            end meet, and for one that grows beyond all measure.
+        ValueError: for a reference to what is no schema within it, and for a schema that only
+            values without end meet, or one that grows beyond all measure.
     """
     written = _Writer(schema, parts).of(schema, (id(schema),))
     if written is None:
@@ -47,7 +48,30 @@ def written_out(
             "The JSON schema holds itself in all that it may be, so that only values without end "
             "meet it; let something stand beside, as null in `anyOf`."
         )
+    if (size := _size_of(written)) > _MOST_REPEATED:
+        raise ValueError(
+            f"The JSON schema makes an expression of {size:,} parts, more than {_MOST_REPEATED:,}: "
+            "what an array holds stands in it twice, so that each array within an array doubles "
+            "it. Ask for less depth."
+        )
     return written
+
+
+def _size_of(schema: Any) -> int:
+    """Count the parts of the expression that the compiler makes of a schema."""
+    if not isinstance(schema, dict):
+        return 1
+    once = [*schema.get("anyOf", ()), *schema.get("prefixItems", ())]
+    twice = [schema[name] for name in ("items", "additionalProperties") if name in schema]
+    properties = schema.get("properties", {})
+    # Where none is required, each may be the last one, and the others stand before it again.
+    times = 1 if schema.get("required") else len(properties)
+    return (
+        1
+        + sum(map(_size_of, once))
+        + 2 * sum(map(_size_of, twice))
+        + times * sum(map(_size_of, properties.values()))
+    )
 
 
 class _Writer:
