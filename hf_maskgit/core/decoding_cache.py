@@ -21,7 +21,8 @@ from .attention_cache import Active, Store, caching, why_no_twin
 from .chunked_head import can_hold_back, is_worth_holding_back, late_logits
 from .decoding_turn import LogitsFn
 from .encoder_kinds import first_position
-from .linear_maps import quick_products
+from .equal_rows import EqualRows
+from .linear_maps import is_compiled, quick_products
 from .options import option, options_of
 from .packed_weights import PackedWeights
 from .position_logits import LateLogits, joined
@@ -119,10 +120,25 @@ class Denoiser:
         self._packs = PackedWeights() if packs is None else packs
         # Known for the whole decoding: it goes over all modules.
         self._products = quick_products(model, self._packs)
+        # Behind the first pass, texts are what was drawn. A compiler would make a graph for that
+        # pass alone, and dropout is another one in every row.
+        self._may_be_equal = not (getattr(model, "training", False) or is_compiled(model))
 
     def __call__(self, rows: Tensor, text: Tensor, positions: Tensor) -> Tensor | LateLogits:
         """Return the logits of a full pass, see `LogitsFn`."""
-        return self.ask(self.model, rows, text, positions)
+        equal = self._equal_rows(rows, text) if self._may_be_equal and len(rows) > 1 else None
+        self._may_be_equal = False
+        if equal is None:
+            return self.ask(self.model, rows, text, positions)
+        asked, which = equal.asked(positions)
+        logits = self.ask(self.model, rows[equal.read], text[equal.read], asked)
+        if self._memory is not None:
+            self._memory.hand_on(rows[equal.read][equal.text], rows)
+        return logits.only(which) if isinstance(logits, LateLogits) else logits[which]
+
+    def _equal_rows(self, rows: Tensor, text: Tensor) -> EqualRows | None:
+        types = () if self.types is None else (self.types[rows],)
+        return EqualRows.of(text, self.real[rows], *types)
 
     def ask(
         self,

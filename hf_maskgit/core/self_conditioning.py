@@ -126,6 +126,11 @@ class Memory:
         self._states[rows] = states
         self._has[rows] = True
 
+    def hand_on(self, of: Tensor, rows: Tensor) -> None:
+        """Remember for rows (R,) long what is kept of others, (R,) long, that have had a pass."""
+        if self._states is not None:
+            self.keep(rows, self._states[of])
+
 
 def add_to_embeddings(embeddings: Tensor, addition: Tensor) -> Tensor:
     """Add (B, L, E) or (E,) to embeddings, (B, L', E); an encoder may have padded L to L'."""

@@ -129,7 +129,9 @@ def test_copies_of_a_row_share_its_first_pass(model):
         ids, pattern=each, max_new_tokens=most, return_dict_in_generate=True, **options
     )
     assert bool((out.num_new_tokens <= torch.tensor(most)).all())
-    assert {len(call.input_ids) for call in model.calls[:-1]} == {10}
+    # Copies with other limits are measured by themselves; what is the same text is read once.
+    read = [torch.stack([call.input_ids, call.attention_mask], 1) for call in model.calls[:-1]]
+    assert [len(texts) for texts in read] == [len(texts.unique(dim=0)) for texts in read]
 
 
 @pytest.mark.wide

@@ -157,7 +157,9 @@ def test_each_pass_reveals_at_least_one_token_of_every_row_it_sees(table, batch,
         assert [step >= 0 for step in revealed_at] == was_masked
         passes = range(int(out.denoiser_passes[k]))
         assert {step for step in revealed_at if step >= 0} == set(passes)
-    still_masked = [(call.input_ids == MASK).sum(1) for call in table.calls]
+    # In the first pass of equal rows one is read, so that it says nothing of the others.
+    first = torch.tensor([m for m in num_masked if m])
+    still_masked = [first, *((call.input_ids == MASK).sum(1) for call in table.calls[1:])]
     for before, after in itertools.pairwise(still_masked):
         assert bool((before > 0).all())
         assert int(before.sum() - after.sum()) >= len(before)
