@@ -276,7 +276,11 @@ def check_calls(table, out, options):
     """A finished row takes part in no further pass, and the reports count what was asked."""
     guided = 1 + (options["guidance_scale"] is not None)
     rows = sum(len(call.input_ids) for call in table.calls)
-    assert rows == guided * int(out.denoiser_rows.sum())
+    spared = guided * int(out.denoiser_rows.sum()) - rows
+    assert 0 <= spared <= guided * (len(out.denoiser_rows) - 1)
+    for call in table.calls[:guided]:  # in its first pass, a denoiser reads equal rows once
+        texts = torch.stack([call.input_ids, call.attention_mask, call.token_type_ids], 1)
+        assert len(texts.unique(dim=0)) == len(texts)
     if options["pace"] != "speculative":
         assert torch.equal(out.denoiser_rows, out.denoiser_passes)
     assert len(table.calls) % guided == 0
