@@ -224,7 +224,7 @@ def test_an_automaton_too_large_for_the_vocabulary_is_refused(monkeypatch):
         over_tokens(language, texts)
 
 
-@pytest.mark.parametrize("schema", ['{"title": "nonsense"', "no json", '{"$ref": "#/x"}'])
+@pytest.mark.parametrize("schema", ['{"title": "nonsense"', "no json"])
 def test_a_schema_that_is_none_is_refused(schema):
     with pytest.raises(ValueError, match="The JSON schema cannot be compiled: "):
         Pattern.from_json_schema(schema, word_tokenizer())
