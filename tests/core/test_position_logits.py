@@ -161,6 +161,7 @@ def waits(*call):
 MOST_WAITS = 19
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("order", [name for name, row in ORDERS.items() if not row.asks_critic])
 def test_a_pass_waits_a_fixed_number_of_times(order, monkeypatch):
     """However many rows and places there are, and blocks that their logits are read in."""
@@ -252,6 +253,7 @@ def test_no_line_of_python_is_run_row_by_row(options):
     assert per_pass[2] == per_pass[9] > 100
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(
     "options", [{}, {"order": "random"}, {"block_length": 16, "use_cache": False}]
 )

@@ -19,6 +19,7 @@ def written(pattern):
     return WORKS[f"{PLAIN}, {pattern}"].make(model, SMALL)(masked)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_every_pattern_has_a_cell_whose_works_fill_all_masks(pattern):
     name = f"{PLAIN}, {pattern}"

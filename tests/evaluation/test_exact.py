@@ -65,6 +65,7 @@ def test_texts_in_padding_cost_what_they_cost_alone():
     assert together.nats.tolist() == pytest.approx([float(one.nats) for one in alone], rel=1e-12)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("num_samples", [300, wide(2000)])
 def test_the_estimated_bound_of_a_network_lies_about_the_exact_one(num_samples):
     """5 standard errors: false alarm 6e-7."""

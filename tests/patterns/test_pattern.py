@@ -193,6 +193,7 @@ def test_an_expression_that_cannot_be_met_is_refused(monkeypatch, regex, sentenc
         Pattern.from_regex(regex, tokenizer)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(
     ("limit", "value", "sentence"),
     [

@@ -144,6 +144,7 @@ def test_examples_that_do_not_fill_an_update_are_left_out_of_an_epoch(tmp_path, 
     assert [len(update) for update in updates] == [8] * 16
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_an_example_is_masked_anew_in_every_epoch(tmp_path, monkeypatch, num_workers):
     # one example per update, so that no neighbour has a say in its masks

@@ -188,6 +188,7 @@ def plain_formula(folder, steps):
     return losses, model.state_dict()
 
 
+@pytest.mark.wide
 def test_an_update_of_the_plain_formula_is_taken_in_one_piece_or_two(tmp_path):
     inputs = write_inputs(tmp_path, num_texts=60, **STILL)
     losses, weights = plain_formula(tmp_path, steps=6)

@@ -56,6 +56,7 @@ def test_all_have_as_many_parameters_up_to_a_few_percent(tokenizer):
     assert max(numbers.values()) / min(numbers.values()) < 1.05
 
 
+@pytest.mark.wide
 def test_the_causal_likelihood_is_exact():
     """The probabilities of all texts of two tokens sum to one; its loss is their mean."""
     tokenizer = tokenizer_of(TEXTS, 259)
@@ -80,6 +81,7 @@ def test_the_encoder_is_measured_by_the_bound_over_every_token(tokenizer, blocks
     assert found.nats.tolist() == pytest.approx(expected.nats.tolist(), rel=1e-5)
 
 
+@pytest.mark.wide
 def test_our_loss_is_the_bound_in_expectation(tokenizer, blocks):
     """500 draws each; 5 standard errors: false alarm 6e-7."""
     torch.manual_seed(0)
