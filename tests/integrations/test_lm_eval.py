@@ -12,6 +12,7 @@ from tokenizers import processors
 from hf_maskgit import MaskGitForMaskedLM
 from hf_maskgit.evaluation import exact_likelihood
 from hf_maskgit.integrations.lm_eval import Answers
+from tests.support.oracles import mean_over_orders
 from tests.support.tiny import WORDS, word_tokenizer
 from tests.support.tiny_tokenizers import byte_level_tokenizer, model_for, wordpiece_tokenizer
 
@@ -154,22 +155,6 @@ def test_the_likelihood_behind_every_frame_is_the_mean_over_orders(kind, tmp_pat
         assert text[0, ahead : ahead + len(body)].tolist() == body
         places = range(ahead + given, ahead + len(body))
         assert log_p == pytest.approx(mean_over_orders(model, text, places), abs=1e-4)
-
-
-@torch.no_grad()
-def mean_over_orders(model, text, places):
-    """log p of the tokens at some places of a text (1, L)."""
-    products = []
-    for order in itertools.permutations(places):
-        row, log_p = text.clone(), 0.0
-        row[0, list(places)] = model.config.mask_token_id
-        for place in order:
-            logits = model(input_ids=row).logits[0, place].double()
-            logits[model.config.forbidden_token_ids] = -torch.inf
-            log_p += float(logits.log_softmax(-1)[text[0, place]])
-            row[0, place] = text[0, place]
-        products.append(log_p)
-    return math.log(sum(map(math.exp, products)) / len(products))
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,6 @@
 """The harness's own command line on local tasks, whose right answers are known by enumeration."""
 
-import itertools
 import json
-import math
 import sys
 from types import ModuleType
 
@@ -11,6 +9,7 @@ import torch
 
 from scripts import harness
 from tests.support.launches import completed
+from tests.support.oracles import mean_over_orders
 from tests.support.tiny import tiny_model, word_tokenizer
 
 TASK = """
@@ -39,17 +38,7 @@ def by_enumeration(model, question, option):
     tokenizer = word_tokenizer()
     ids = tokenizer(f"{question} {option}", return_tensors="pt")["input_ids"]
     places = range(1 + len(question.split()), ids.shape[1] - 1)
-    products = []
-    for order in itertools.permutations(places):
-        text, log_p = ids.clone(), 0.0
-        text[0, list(places)] = tokenizer.mask_token_id
-        for place in order:
-            logits = model(input_ids=text).logits[0, place].double()
-            logits[model.config.forbidden_token_ids] = -torch.inf
-            log_p += float(logits.log_softmax(-1)[ids[0, place]])
-            text[0, place] = ids[0, place]
-        products.append(log_p)
-    return -math.log(sum(map(math.exp, products)) / len(products))
+    return -mean_over_orders(model, ids, places)
 
 
 def written_behind(model, question):

@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -188,3 +189,19 @@ def word_piece_tokenizer(
         padding_side=padding_side,
         **{role: name for role, name in names.items() if name},
     )
+
+
+@torch.no_grad()
+def mean_over_orders(model: Any, text: Tensor, places: Sequence[int]) -> float:
+    """log p of the tokens at some places of a text (1, L): the mean over all orders."""
+    products = []
+    for order in itertools.permutations(places):
+        row, log_p = text.clone(), 0.0
+        row[0, list(places)] = model.config.mask_token_id
+        for place in order:
+            logits = model(input_ids=row).logits[0, place].double()
+            logits[model.config.forbidden_token_ids] = -torch.inf
+            log_p += float(logits.log_softmax(-1)[text[0, place]])
+            row[0, place] = text[0, place]
+        products.append(log_p)
+    return math.log(sum(map(math.exp, products)) / len(products))
