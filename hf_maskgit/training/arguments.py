@@ -154,7 +154,7 @@ class TrainArguments(OptimisationArguments):
         1,
         "Forward passes per update; examples per update = devices x this x per_device_batch_size.",
     )
-    learning_rate: float = option(1e-4, "Highest learning rate of AdamW.")
+    learning_rate: float = option(1e-4, "Highest learning rate.")
     lr_scheduler_type: str = option(
         "linear",
         "How the learning rate goes after the warm-up: "
@@ -173,7 +173,7 @@ class TrainArguments(OptimisationArguments):
         "varies, measured as the run goes on, and weighed so that the loss means the same.",
         choices=list(TIME_SAMPLERS),
     )
-    weight_decay: float = option(0.01, "Decay of AdamW, not applied to biases and norms.")
+    weight_decay: float = option(0.01, "Weight decay, not applied to biases and norms.")
     adam_beta1: float = option(0.9, "Decay of AdamW's mean of the gradient.")
     adam_beta2: float = option(0.98, "Decay of AdamW's mean of the squared gradient.")
     adam_epsilon: float = option(1e-8, "Term in AdamW's denominator.")

@@ -4,7 +4,7 @@ N parameters of which T learn, on D devices. Bytes per device:
 
     weights 4 N   gradients 4 T   AdamW 8 T   averages 4 T   each divided by D where it is sharded
 
-(12 T of AdamW where ZeRO-2 learns on a copy of its part of the weights)
+(4 T of Muon; 12 T of AdamW where ZeRO-2 learns on a copy of its part of the weights)
 
 and activations beside them, which grow with the tokens of a forward pass. Operations per token of
 an update (forward once, backward twice as much; Kaplan et al., arXiv 2001.08361, appendix C, with
@@ -25,7 +25,6 @@ from torch import nn
 from ..core.modeling_maskgit import MaskGitForMaskedLM
 
 FLOAT32, HALF = 4, 2  # bytes of a number
-_AVERAGES_OF_ADAMW = 2  # of the gradient and of its square, in float32
 MASKED_SHARE = 0.5  # of the tokens are hidden on average, whatever the schedule, see `Masking`
 # Bytes per token and layer that a transformer layer keeps for its backward pass in 16 bits, by the
 # hidden size, without a matrix of attention (Korthikanti et al., arXiv 2205.05198, equation 2).
@@ -42,7 +41,7 @@ SHARDED: dict[str, Collection[str]] = {
 }
 
 
-# Ways that keep a copy of the weights beside AdamW's averages, to learn on.
+# Ways that keep a copy of the weights beside the optimizer's averages, to learn on.
 _WITH_COPY = ("ZeRO-2",)
 
 
@@ -53,7 +52,7 @@ class Memory:
     Attributes:
         weights: in float32.
         gradients: of those that learn.
-        optimizer: both averages of AdamW, and the weights once more with ZeRO-2.
+        optimizer: what it remembers, and the weights once more with ZeRO-2.
         averages: of the weights, with `ema_decay`.
         activations: what the forward pass keeps for the backward pass.
     """
@@ -74,6 +73,7 @@ def memory_of(
     parameters: int,
     trained: int,
     *,
+    remembered: int | None = None,
     averages: bool = False,
     activations: int = 0,
     devices: int = 1,
@@ -84,15 +84,18 @@ def memory_of(
     Args:
         parameters: of the model, tied ones once.
         trained: those that learn.
+        remembered: numbers of the optimizer; None for AdamW's, the averages of each gradient and
+            of its square.
         averages: whether averages of the weights are kept.
         activations: bytes on each device.
         devices: that train together.
         how: a row of `SHARDED`.
     """
+    remembered = 2 * trained if remembered is None else remembered
     whole = {
         "weights": FLOAT32 * parameters,
         "gradients": FLOAT32 * trained,
-        "optimizer": (_AVERAGES_OF_ADAMW + (how in _WITH_COPY)) * FLOAT32 * trained,
+        "optimizer": FLOAT32 * (remembered + (how in _WITH_COPY) * trained),
         "averages": FLOAT32 * trained * averages,
     }
     parts = {name: devices if name in SHARDED[how] else 1 for name in whole}

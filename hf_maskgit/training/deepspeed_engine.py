@@ -97,6 +97,9 @@ class ZeRO(Engine):
                     f"`{name}` and DeepSpeed do not go together here. Train with whole copies of "
                     f"the model (without --use_deepspeed), or without `{name}`."
                 )
+        options.check_whole_matrices(
+            "DeepSpeed", "Train with whole copies of the model (without --use_deepspeed)"
+        )
         check_settings(_settings(), options)
 
     def prepare(

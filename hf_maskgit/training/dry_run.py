@@ -21,6 +21,7 @@ from .cost import Memory, memory_of
 from .data import Data
 from .engines import engine_of
 from .loop import TrainingLoop
+from .optimizers import OPTIMIZERS
 from .run_files import bytes_of_run
 from .shards import held, size_of
 from .updates import micro_batches
@@ -95,7 +96,7 @@ class Plan:
             "padding": f"{self.padding_share:.1%} of the positions, in {TIMED} updates",
             "model": f"{self.parameters:,} parameters, of which {self.trained:,} learn",
             "memory": f"about {_size(memory.total)} per process: weights {_size(memory.weights)}, "
-            f"gradients {_size(memory.gradients)}, AdamW {_size(memory.optimizer)}, averages "
+            f"gradients {_size(memory.gradients)}, optimizer {_size(memory.optimizer)}, averages "
             f"{_size(memory.averages)}, all counted at 4 bytes a number; activations "
             f"{_size(memory.activations)}, measured.{peak}",
             "disk": f"{_size(self.disk)} for checkpoints and models; {_size(self.free)} are free",
@@ -134,6 +135,7 @@ def plan_of(loop: TrainingLoop, data: Data) -> Plan:
     measured = _measure(loop)
     parameters = sum(size_of(p) for p in plain.parameters())
     trained = sum(size_of(p) for p in plain.parameters() if p.requires_grad)
+    remembered = OPTIMIZERS[options.optimizer].numbers(plain)
     averages = loop.averages is not None
     coming = min(options.keep_checkpoints + 1, -(-loop.num_updates // options.checkpoint_every))
     return Plan(
@@ -153,13 +155,14 @@ def plan_of(loop: TrainingLoop, data: Data) -> Plan:
         memory=memory_of(
             parameters,
             trained,
+            remembered=remembered,
             averages=averages,
             activations=measured.kept.most,
             devices=accelerator.num_processes,
             how=engine_of(accelerator).layout(accelerator),
         ),
         peak=measured.peak,
-        disk=bytes_of_run(plain, coming, 2, averages),
+        disk=bytes_of_run(plain, coming, 2, remembered, averages),
         free=shutil.disk_usage(_existing(Path(options.output_dir))).free,
         seconds_per_update=statistics.median(measured.seconds),
         cpu_seconds_per_update=statistics.median(measured.cpu_seconds),

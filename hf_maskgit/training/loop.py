@@ -325,14 +325,14 @@ class TrainingLoop:
     def _log_training(self, window: Window) -> dict[str, float]:
         skipped = {"skipped_updates": window.num_skipped} if window.num_skipped else {}
         if not window.num_updates:  # all were left out
-            self._log({**skipped, "learning_rate": self.scheduler.get_last_lr()[0]})
+            self._log({**skipped, "learning_rate": max(self.scheduler.get_last_lr())})
             return {}
         values = {
             **{
                 name: float(self.accelerator.reduce(total, "sum")) / window.num_updates
                 for name, total in window.losses.items()
             },
-            "learning_rate": self.scheduler.get_last_lr()[0],
+            "learning_rate": max(self.scheduler.get_last_lr()),
             "tokens_per_second": float(window.num_tokens) / window.seconds,
         }
         self._log(

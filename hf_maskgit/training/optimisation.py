@@ -1,10 +1,11 @@
-"""Options of the optimisation beside AdamW and its warm-up; all are off unless they are named."""
+"""Options of the optimisation beside a rate and its warm-up; all are off unless they are named."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from .compiling import check_backend
 from .learning_rates import DEFAULTS, check_learning_rates
+from .optimizers import OPTIMIZERS
 from .recipes import option
 from .weighting import WEIGHTINGS, check_weighting
 
@@ -13,6 +14,13 @@ from .weighting import WEIGHTINGS, check_weighting
 class OptimisationArguments:
     """What learns, how fast, on average, and what ends or outlives an update that fails."""
 
+    optimizer: str = option(
+        "adamw",
+        "How weights move by their gradients: "
+        + "; ".join(f"'{name}' is {row.told}" for name, row in OPTIMIZERS.items())
+        + ". Rates and decays are the same for both.",
+        choices=list(OPTIMIZERS),
+    )
     decay_steps: float | None = option(
         None,
         "Updates at the end over which 'warmup_stable_decay' falls; a value below 1 is a share of "
@@ -99,6 +107,22 @@ class OptimisationArguments:
         "'head'. Self-conditioning and critics always do.",
     )
 
+    def check_whole_matrices(self, what: str, advice: str) -> None:
+        """Refuse an optimizer that wants whole matrices where there are none.
+
+        Args:
+            what: leaves none, as the subject of a sentence.
+            advice: how to have them.
+
+        Raises:
+            ValueError: naming both.
+        """
+        if not OPTIMIZERS[self.optimizer].by_number:
+            raise ValueError(
+                f"optimizer={self.optimizer!r} moves whole matrices, and {what} leaves none. "
+                f"{advice}, or leave `optimizer` out."
+            )
+
     def check_optimisation(self, lr_scheduler_type: str, train: str) -> None:
         """Check ranges and what goes together.
 
@@ -106,6 +130,10 @@ class OptimisationArguments:
             lr_scheduler_type: name of the schedule.
             train: which part learns.
         """
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(
+                f"`optimizer` must be one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}."
+            )
         for name in ("decay_steps", "min_lr_rate", "lora_r"):
             value = getattr(self, name)
             if value is not None and not value >= 0:
@@ -134,6 +162,8 @@ class OptimisationArguments:
         for name in ("alpha", "dropout", "target_modules", "modules_to_save"):
             if getattr(self, f"lora_{name}") is not None and not self.lora_r:
                 raise ValueError(f"`lora_{name}` shapes adapters; set `lora_r`, or leave it out.")
+        if self.lora_r:
+            self.check_whole_matrices("`lora_r`", "Leave `lora_r` out")
         if self.lora_r and train == "critic":
             raise ValueError(
                 "`lora_r` adapts the denoiser, which stays as it is with train='critic'; leave one "

@@ -1,15 +1,17 @@
 """The optimizer of a run: what learns, how much of it decays, and how its learning rate goes."""
 
+from functools import partial
 from typing import Any
 
 from torch import nn
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
 from .arguments import TrainArguments
 from .layers import depths_of
 from .learning_rates import settings_of, updates_of
+from .optimizers import OPTIMIZERS
 
 
 def parameter_groups(model: nn.Module, options: TrainArguments) -> list[dict[str, Any]]:
@@ -58,19 +60,21 @@ def shares_of_rate(model: Any, layer_decay: float) -> dict[int, float]:
 
 def make_optimizer(
     model: nn.Module, options: TrainArguments, num_updates: int
-) -> tuple[AdamW, LRScheduler]:
-    """Make AdamW and the schedule of its learning rate over `num_updates` updates.
+) -> tuple[Optimizer, LRScheduler]:
+    """Make an optimizer and the schedule of its learning rate over `num_updates` updates.
 
     Raises:
         ValueError: when the parts of the schedule are longer than the run.
     """
-    optimizer = AdamW(
-        parameter_groups(model, options),
+    adam = partial(
+        AdamW,
         lr=options.learning_rate,
         betas=(options.adam_beta1, options.adam_beta2),
         eps=options.adam_epsilon,
         fused=True,  # one pass over the weights instead of several
     )
+    groups = parameter_groups(model, options)
+    optimizer = OPTIMIZERS[options.optimizer].make(model, groups, adam)
     name, warmup = options.lr_scheduler_type, updates_of(options.warmup_steps, num_updates)
     scheduler = get_scheduler(
         name,

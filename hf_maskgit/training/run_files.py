@@ -17,7 +17,7 @@ from .shards import size_of
 
 T = TypeVar("T")
 UNFINISHED = ".partial"  # ending of what is being written
-_BYTES_PER_WEIGHT = 4  # weights and both averages of AdamW are float32
+_BYTES_PER_NUMBER = 4  # of weights, their averages and the optimizer's, all float32
 
 
 class FolderGoneError(RuntimeError):
@@ -119,21 +119,25 @@ def move_files(source: Path, target: Path) -> None:
 
 
 def bytes_of_run(
-    model: nn.Module, num_checkpoints: int, num_models: int, averages: bool = False
+    model: nn.Module,
+    num_checkpoints: int,
+    num_models: int,
+    remembered: int,
+    averages: bool = False,
 ) -> int:
-    """Estimate what a run will write: weights, and in checkpoints both averages of AdamW.
+    """Estimate what a run will write: weights, and in checkpoints what the optimizer remembers.
 
     Args:
         model: with what does not learn frozen.
         num_checkpoints: most checkpoints at one time, the one being written included.
         num_models: finished models beside them.
+        remembered: numbers that the optimizer remembers.
         averages: whether averages of the weights are kept too.
     """
     weights = sum(size_of(p) for p in model.parameters())
     trained = sum(size_of(p) for p in model.parameters() if p.requires_grad)
-    per_weight = 3 if averages else 2
-    total = num_checkpoints * (weights + per_weight * trained) + num_models * weights
-    return _BYTES_PER_WEIGHT * total
+    checkpoint = weights + remembered + averages * trained
+    return _BYTES_PER_NUMBER * (num_checkpoints * checkpoint + num_models * weights)
 
 
 def check_room(folder: Path, needed: int) -> None:

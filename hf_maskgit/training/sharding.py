@@ -20,6 +20,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from .adapters import has_adapters
+from .arguments import TrainArguments
 from .engine import Engine
 
 _FORMATS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -28,6 +29,12 @@ _RESHARDS = "reshards_after_forward"  # of a layer; what is around the layers st
 
 class FSDP2(Engine):
     """Weights, gradients and averages in shards, by `shard` below."""
+
+    def check(self, accelerator: Accelerator, options: TrainArguments) -> None:
+        """See `Engine`."""
+        options.check_whole_matrices(
+            "FSDP", "Train with whole copies of the model (without --use_fsdp)"
+        )
 
     def layout(self, accelerator: Accelerator) -> str:
         """See `Engine`."""

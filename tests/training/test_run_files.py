@@ -71,8 +71,9 @@ def test_json_is_read_back_to_the_last_bit_or_refused(tmp_path):
 def test_a_disk_that_will_be_full_is_refused_before_the_run(tmp_path, monkeypatch):
     model = fresh_model()
     weights = sum(p.numel() for p in model.parameters())
-    assert bytes_of_run(model, 3, 2) == 4 * (3 * 3 * weights + 2 * weights)
-    assert bytes_of_run(model, 3, 2, averages=True) == 4 * (3 * 4 * weights + 2 * weights)
+    assert bytes_of_run(model, 3, 2, 2 * weights) == 4 * (3 * 3 * weights + 2 * weights)
+    expected = 4 * (3 * (2 * weights + 7) + 2 * weights)
+    assert bytes_of_run(model, 3, 2, 7, averages=True) == expected
     monkeypatch.setattr(run_files.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
     check_room(tmp_path, 10**6)
     with pytest.raises(ValueError, match=r"need about 2,000.0 MB in .*and 1.0 MB are free there"):
