@@ -43,7 +43,7 @@ _SETTINGS = (
 # elsewhere on the card. Any other that differs from its default is a row of the table.
 _UNTOLD = frozenset(
     "output_dir overwrite_output_dir resume_from_checkpoint allow_changes dry_run num_train_epochs "
-    "optimizer max_steps mixed_precision find_unused_parameters use_cpu log_every log_with "
+    "optim max_steps mixed_precision find_unused_parameters use_cpu log_every log_with "
     "eval_every eval_batch_size eval_samples eval_texts eval_prompts checkpoint_every "
     "keep_checkpoints push_to_hub hub_model_id hub_private_repo license language train dataset "
     "train_split eval_dataset eval_split eval_examples max_length pack num_proc num_workers".split()
@@ -227,7 +227,7 @@ def learning_settings(
         mixed_precision: number format of the forward passes; `options` may leave it to the launch.
     """
     return {
-        "optimizer": OPTIMIZERS[options.optimizer].title,
+        "optimizer": OPTIMIZERS[options.optim].title,
         "mixed precision": mixed_precision,
         **changed_options(options),
         **{name.replace("_", " "): getattr(options, name) for name in _SETTINGS},

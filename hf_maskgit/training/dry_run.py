@@ -135,7 +135,7 @@ def plan_of(loop: TrainingLoop, data: Data) -> Plan:
     measured = _measure(loop)
     parameters = sum(size_of(p) for p in plain.parameters())
     trained = sum(size_of(p) for p in plain.parameters() if p.requires_grad)
-    remembered = OPTIMIZERS[options.optimizer].numbers(plain)
+    remembered = OPTIMIZERS[options.optim].numbers(plain)
     averages = loop.averages is not None
     coming = min(options.keep_checkpoints + 1, -(-loop.num_updates // options.checkpoint_every))
     return Plan(

@@ -14,8 +14,8 @@ from .weighting import WEIGHTINGS, check_weighting
 class OptimisationArguments:
     """What learns, how fast, on average, and what ends or outlives an update that fails."""
 
-    optimizer: str = option(
-        "adamw",
+    optim: str = option(
+        "adamw_torch_fused",
         "How weights move by their gradients: "
         + "; ".join(f"'{name}' is {row.told}" for name, row in OPTIMIZERS.items())
         + ". Rates and decays are the same for both.",
@@ -117,10 +117,10 @@ class OptimisationArguments:
         Raises:
             ValueError: naming both.
         """
-        if not OPTIMIZERS[self.optimizer].by_number:
+        if not OPTIMIZERS[self.optim].by_number:
             raise ValueError(
-                f"optimizer={self.optimizer!r} moves whole matrices, and {what} leaves none. "
-                f"{advice}, or leave `optimizer` out."
+                f"optim={self.optim!r} moves whole matrices, and {what} leaves none. "
+                f"{advice}, or leave `optim` out."
             )
 
     def check_optimisation(self, lr_scheduler_type: str, train: str) -> None:
@@ -130,10 +130,8 @@ class OptimisationArguments:
             lr_scheduler_type: name of the schedule.
             train: which part learns.
         """
-        if self.optimizer not in OPTIMIZERS:
-            raise ValueError(
-                f"`optimizer` must be one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}."
-            )
+        if self.optim not in OPTIMIZERS:
+            raise ValueError(f"`optim` must be one of {', '.join(OPTIMIZERS)}, got {self.optim!r}.")
         for name in ("decay_steps", "min_lr_rate", "lora_r"):
             value = getattr(self, name)
             if value is not None and not value >= 0:

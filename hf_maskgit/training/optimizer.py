@@ -74,7 +74,7 @@ def make_optimizer(
         fused=True,  # one pass over the weights instead of several
     )
     groups = parameter_groups(model, options)
-    optimizer = OPTIMIZERS[options.optimizer].make(model, groups, adam)
+    optimizer = OPTIMIZERS[options.optim].make(model, groups, adam)
     name, warmup = options.lr_scheduler_type, updates_of(options.warmup_steps, num_updates)
     scheduler = get_scheduler(
         name,

@@ -120,7 +120,7 @@ def _of_adamw(model: nn.Module) -> int:
 
 
 OPTIMIZERS = {
-    "adamw": OptimizerKind("AdamW", "AdamW for all weights", _make_adamw, _of_adamw),
+    "adamw_torch_fused": OptimizerKind("AdamW", "AdamW for all weights", _make_adamw, _of_adamw),
     "muon": OptimizerKind(
         "Muon and AdamW",
         "Muon for the matrices of the encoder's layers, whose updates it makes orthogonal, and "

@@ -35,6 +35,7 @@ _NAMES = {
     "num_workers": "dataloader_num_workers",
     "output_dir": "output out_dir save_dir output_path run_dir",
     "output_file": "output out output_path output_dir out_dir",
+    "optim": "optimizer optimizer_name optimizer_type",
     "learning_rate": "lr max_lr peak_lr",
     "lr_scheduler_type": "lr_scheduler scheduler lr_schedule",
     "warmup_steps": "warmup warmup_ratio num_warmup_steps lr_warmup_steps",

@@ -25,7 +25,7 @@ Facts = dict[str, Any]
 # unless it has skipped an update, which its log tells.
 _TRAINING = (
     "seed",
-    "optimizer",
+    "optim",
     "learning_rate",
     "weight_decay",
     "adam_beta1",

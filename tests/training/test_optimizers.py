@@ -71,7 +71,7 @@ def test_every_encoder_has_some_and_neither_tables_nor_heads_are_among_them(kind
 def test_an_update_is_that_of_torchs_two_optimizers():
     model, other = tiny_model(), tiny_model()
     other.load_state_dict(model.state_dict())
-    options = options_of(optimizer="muon")
+    options = options_of(optim="muon")
     optimizer, scheduler = make_optimizer(model, options, 10)
     matrices = matrices_of(other)
     rest = [p for p in other.parameters() if id(p) not in set(map(id, matrices))]
@@ -96,7 +96,7 @@ def test_an_update_is_that_of_torchs_two_optimizers():
 def test_an_update_of_a_matrix_is_orthogonal_and_as_large_as_one_of_adamw():
     """Most singular values near one, entries of 0.2 of the rate: within what five steps give."""
     model = tiny_model()
-    optimizer, _ = make_optimizer(model, options_of(optimizer="muon", weight_decay=0.0), 10)
+    optimizer, _ = make_optimizer(model, options_of(optim="muon", weight_decay=0.0), 10)
     before = [weight.detach().clone() for weight in matrices_of(model)]
     with_gradients(model, 0)
     optimizer.step()
@@ -111,7 +111,7 @@ def test_an_update_of_a_matrix_is_orthogonal_and_as_large_as_one_of_adamw():
 
 def test_rates_of_layers_and_their_schedule_reach_both():
     model = tiny_model()
-    options = options_of(optimizer="muon", layer_decay=0.5)
+    options = options_of(optim="muon", layer_decay=0.5)
     optimizer, _ = make_optimizer(model, options, 10)
     rates = {id(p): g["lr"] for g in optimizer.param_groups for p in g["params"]}
     layers = model.denoiser.bert.encoder.layer
@@ -128,14 +128,14 @@ def test_rates_of_layers_and_their_schedule_reach_both():
 def test_what_is_remembered_is_counted_and_goes_on_after_a_file():
     model, other = tiny_model(), tiny_model()
     other.load_state_dict(model.state_dict())
-    options = options_of(optimizer="muon")
+    options = options_of(optim="muon")
     ours, _ = make_optimizer(model, options, 10)
     theirs, _ = make_optimizer(other, options, 10)
     with_gradients(model, 0)
     ours.step()
     kept = [t for state in ours.state.values() for t in state.values() if t.ndim]
     assert sum(t.numel() for t in kept) == OPTIMIZERS["muon"].numbers(model)
-    assert OPTIMIZERS["muon"].numbers(model) < OPTIMIZERS["adamw"].numbers(model)
+    assert OPTIMIZERS["muon"].numbers(model) < OPTIMIZERS["adamw_torch_fused"].numbers(model)
     other.load_state_dict(model.state_dict())
     theirs.load_state_dict(copy.deepcopy(ours.state_dict()))  # which shares tensors
     for each, optimizer in ((model, ours), (other, theirs)):
@@ -147,7 +147,7 @@ def test_what_is_remembered_is_counted_and_goes_on_after_a_file():
 @pytest.mark.wide
 def test_a_run_goes_on_from_its_checkpoint_to_the_bit(tmp_path, monkeypatch):
     inputs = write_inputs(tmp_path, num_texts=60)
-    options = {**SMALL, "optimizer": "muon", "checkpoint_every": 2, "ema_decay": 0.5}
+    options = {**SMALL, "optim": "muon", "checkpoint_every": 2, "ema_decay": 0.5}
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     main([*inputs, *words({**options, "output_dir": whole})])
     at_call(monkeypatch, 5)
@@ -164,8 +164,8 @@ def test_less_is_remembered_of_a_model_that_learns_in_part():
     model = tiny_model()
     model.denoiser.bert.requires_grad_(False)
     assert matrices_of(model) == []
-    assert OPTIMIZERS["muon"].numbers(model) == OPTIMIZERS["adamw"].numbers(model)
-    optimizer, _ = make_optimizer(model, options_of(optimizer="muon"), 10)
+    assert OPTIMIZERS["muon"].numbers(model) == OPTIMIZERS["adamw_torch_fused"].numbers(model)
+    optimizer, _ = make_optimizer(model, options_of(optim="muon"), 10)
     assert isinstance(optimizer, AdamW)
 
 
@@ -176,20 +176,22 @@ def test_less_is_remembered_of_a_model_that_learns_in_part():
 def test_shards_of_matrices_are_refused(engine, said, monkeypatch):
     monkeypatch.setattr("hf_maskgit.training.deepspeed_engine.is_deepspeed_available", lambda: True)
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    with pytest.raises(ValueError, match=f"optimizer='muon' moves whole matrices, {said}"):
-        engine.check(Accelerator(cpu=True), options_of(optimizer="muon"))
+    with pytest.raises(ValueError, match=f"optim='muon' moves whole matrices, {said}"):
+        engine.check(Accelerator(cpu=True), options_of(optim="muon"))
 
 
 def test_what_goes_with_no_optimizer_is_refused():
-    with pytest.raises(ValueError, match="`optimizer` must be one of adamw, muon, got 'sgd'"):
-        options_of(optimizer="sgd")
+    with pytest.raises(
+        ValueError, match="`optim` must be one of adamw_torch_fused, muon, got 'sgd'"
+    ):
+        options_of(optim="sgd")
     with pytest.raises(ValueError, match=r"whole matrices, and `lora_r` leaves none. Leave `lora"):
-        options_of(optimizer="muon", lora_r=4)
+        options_of(optim="muon", lora_r=4)
 
 
 def test_the_two_are_one_optimizer_to_whoever_reads_it():
     model = tiny_model()
-    optimizer, _ = make_optimizer(model, options_of(optimizer="muon"), 10)
+    optimizer, _ = make_optimizer(model, options_of(optim="muon"), 10)
     assert isinstance(optimizer, MuonWithAdamW)
     listed = [p for group in optimizer.param_groups for p in group["params"]]
     assert len(listed) == len(set(map(id, listed))) == len(list(model.parameters()))

@@ -43,7 +43,7 @@ def facts(folder, parts=None, encoder=None, data=(64, 0), held_out=None, **optio
 CRITIC = {"token_critic": "self"}
 CHANGES = {
     "seed = 0": {"seed": 1},
-    "optimizer = adamw": {"optimizer": "muon"},
+    "optim = adamw_torch_fused": {"optim": "muon"},
     "learning_rate = 0.01": {"learning_rate": 0.1},
     "weight_decay = 0.01": {"weight_decay": 0.0},
     "adam_beta1 = 0.9": {"adam_beta1": 0.8},
