@@ -52,11 +52,6 @@ def test_every_command_of_ours_is_understood(tmp_path):
         check_understood(words, tmp_path)
 
 
-def test_every_script_that_is_named_exists():
-    for path in set(re.findall(r"scripts/[\w./]+\.(?:py|yaml)", README)):
-        assert (ROOT / path).exists()
-
-
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_link_leads_somewhere(document):
     for target in re.findall(r"\]\(([^)#\s]+)", document.read_text(encoding="utf-8")):
