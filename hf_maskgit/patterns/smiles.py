@@ -18,7 +18,6 @@ from ..core.pattern_automaton import MOST_STATES, NEVER, Automaton, smallest
 
 _ATOM = re.compile(r"\[[^\[\]]+\]|Br|Cl|[BCNOPSFI]|[bcnops]|\*")
 _BONDS = frozenset("-=#$:/\\~")
-_RIPE = 1  # atoms behind the one that opened a ring before it may close: a ring has three
 
 
 class _Last(Enum):

@@ -49,7 +49,7 @@ def test_fields_are_filled_jointly_and_stand_in_the_text_as_typed(bytes_pipe, se
         start = "The {who} sat at {time}, then at {again}".format(**fields)
         assert out["text"] == out["infilled_text"]
         assert out["text"].startswith(start)
-        for field, span in zip(out["fields"].values(), out["spans"], strict=False):
+        for field, span in zip(out["fields"].values(), out["spans"][:3], strict=True):
             assert field["value"] == span["text"]
             assert field["probability"] == pytest.approx(math.prod(span["probabilities"]))
 

@@ -95,6 +95,7 @@ def test_what_a_row_alone_looks_like_in_a_batch(write):
     options |= {"num_return_sequences": 2, "suppress_tokens": [write.tokenizer.sep_token_id]}
     for records, prompt in zip(write(PROMPTS, batch_size=3, **options), PROMPTS, strict=True):
         length = len(write.tokenizer(prompt)["input_ids"]) + 3
+        assert len(records) == 2
         for record in records:
             assert len(record["reveal_steps"]) == length
             assert [len(state) for state in record["history"]] == [length] * 3

@@ -29,26 +29,21 @@ def double(value):
 
 @pytest.mark.wide
 @given(after=st.floats(0, 1), more=st.floats(1e-6, 1))
-def test_the_largest_rate_is_where_nothing_needs_to_be_revealed(after, more):
+def test_the_largest_rate_is_where_all_masks_need_to_be_revealed(after, more):
     """Found by trying: the highest sigma up to 1 at which the masks are no more than planned."""
     before = after + more
     assume(before <= 1)
 
-    def needed(sigma):
-        """Share of all tokens that has to be revealed; below 0 is impossible."""
-        return (1 - after) - (1 - sigma) * (1 - before)
-
-    def share_masked(sigma):
-        """Masks when none at all is revealed would exceed what the step may leave."""
-        return sigma * (1 - before)
+    def exceeds(sigma):
+        """Tell whether the new masks alone, every old one revealed, are more than planned."""
+        return sigma * (1 - before) > after
 
     low, high = 0.0, 1.0
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if share_masked(middle) <= after else (low, middle)
-    found = 1.0 if share_masked(1.0) <= after else low
+        low, high = (low, middle) if exceeds(middle) else (middle, high)
+    found = low if exceeds(1.0) else 1.0
     assert float(largest_remask_rate(double(before), double(after))) == pytest.approx(found)
-    assert needed(found) >= 0
 
 
 def test_the_largest_rate_written_out():

@@ -184,10 +184,10 @@ def test_a_file_that_is_cut_off_or_named_as_another_format_is_refused(pattern, t
 def test_a_file_that_is_not_there_is_named(tmp_path, suffix):
     with pytest.raises(FileNotFoundError, match=f"There is no file '.*none{suffix}' to read a pat"):
         TokenPattern.load(tmp_path / f"none{suffix}")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
         TokenPattern.from_token_classes([[5]], 6).save(tmp_path / f"nowhere/none{suffix}")
     (tmp_path / f"folder{suffix}").mkdir()
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(IsADirectoryError, match=f"folder{suffix}"):
         TokenPattern.load(tmp_path / f"folder{suffix}")
 
 

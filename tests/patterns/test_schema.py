@@ -101,13 +101,6 @@ def deep_schema():
     return text
 
 
-def arrays_within(depth):
-    schema = {"type": "null"}
-    for _ in range(depth):
-        schema = {"type": "array", "items": schema}
-    return schema
-
-
 def doubled_schema():
     """Each definition holds the next one twice: 2^30 schemas, if they were written out."""
     both = {i: [{"$ref": f"#/$defs/{i + 1}"}] * 2 for i in range(30)}

@@ -83,7 +83,7 @@ def test_measuring_says_what_was_cut_and_left_out(saved, tmp_path):
 
 
 @pytest.mark.wide
-def test_measuring_says_how_many_words_are_unknown(saved, tmp_path, caplog):
+def test_measuring_says_how_many_words_are_unknown(saved, tmp_path, caplog, capsys):
     (tmp_path / "texts.txt").write_text("w1 w2 zz\nw3\nqq w4 w5 w6")
     options = ["--model", saved, "--dataset", str(tmp_path / "texts.txt"), "--num_samples=4"]
     figures = evaluate.main(options)
@@ -96,6 +96,9 @@ def test_measuring_says_how_many_words_are_unknown(saved, tmp_path, caplog):
     assert evaluate.main([*options, "--max_unknown_share=1"])["unknown_share"] == 2 / 3
     with pytest.raises(SystemExit):
         evaluate.main([*options, "--max_unknown_share=7"])
+    assert (
+        "`max_unknown_share` is a share and must lie in [0, 1], got 7.0" in capsys.readouterr().err
+    )
 
 
 @pytest.fixture

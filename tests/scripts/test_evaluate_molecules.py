@@ -80,6 +80,7 @@ def test_molecules_may_be_well_formed_alone(tmp_path, measured):
     more = ("--num_molecules", "8", "--well_formed", "--decoding", '{"steps": 2}')
     run(str(tmp_path / "model"), tmp_path / "out", *more)
     pattern = Pattern.from_smiles(molecule_tokenizer())
+    assert len(measured[0]) == 8
     for text in measured[0]:
         ids = molecule_tokenizer()(text, add_special_tokens=False)["input_ids"]
         assert pattern.matches(ids), text

@@ -89,6 +89,7 @@ def test_what_learned_from_a_stream_writes_no_longer_than_what_it_may_have_seen(
     train.main([*write_inputs(tmp_path), *words({**options, "streaming": True})])
     assert MaskGitForMaskedLM.from_pretrained(tmp_path / "run").config.trained_length == 16
     texts = (tmp_path / "run" / "samples.jsonl").read_text().splitlines()
+    assert texts
     assert all(len(json.loads(line)["text"].split()) <= 14 for line in texts)
 
 

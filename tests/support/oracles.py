@@ -5,7 +5,7 @@ Nothing here imports the library: an oracle that shares its code shares its mist
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,7 +20,6 @@ FIRST_WORD = 5  # ids of ordinary tokens start here
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 Text = Sequence[int]
-Terms = Callable[[Text, int, frozenset[int]], float]
 
 
 class TableDenoiser(torch.nn.Module):

@@ -90,6 +90,7 @@ def test_averages_of_adapters_are_merged_and_a_run_goes_on_to_the_bit(tmp_path):
     options = {**LORA, "ema_decay": 0.5, "lora_dropout": 0.1, "checkpoint_every": 3}
     whole = loop_of(tmp_path / "run", **options)
     whole.run()
+    assert whole.averages.values
     assert all(".lora_" in name for name in whole.averages.values)
     torch.manual_seed(99)
     again = loop_of(tmp_path / "again", **options)

@@ -233,6 +233,7 @@ def test_trainers_defaults_work(tmp_path):
         calls = record_batches(trainer.model)
         trainer.train()
         losses.append(losses_of(trainer))
+        assert calls
         assert all("example_id" not in call for call in calls)
     assert losses[0] == losses[1]
     assert all(3 < loss < 4.5 for loss in losses[0].values())

@@ -105,13 +105,15 @@ def test_an_svg_is_xml_and_text_whatever_tokens_hold(hostile):
 
 
 def test_a_bar_is_as_long_as_a_token_was_likely(short):
-    tree = ElementTree.fromstring(svg_of(short))
+    tree, bars = ElementTree.fromstring(svg_of(short)), 0
     for group in tree.iter(f"{SVG}g"):
         rects = {r.get("class")[:1]: float(r.get("width")) for r in group.iter(f"{SVG}rect")}
         if "b" in rects:
             said = group.find(f"{SVG}title").text
             likely = float(re.search(r"probability ([\d.]+)\.", said)[1])
             assert rects["b"] == pytest.approx((rects["p"] - 6) * likely, abs=0.06)
+            bars += 1
+    assert bars
 
 
 # --- HTML -----------------------------------------------------------------------------------------
