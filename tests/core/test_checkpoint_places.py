@@ -42,7 +42,7 @@ def test_the_root_of_a_sentence_transformer_is_refused_and_its_folder_works(old_
 @pytest.mark.parametrize("parts", ["", "{}", "[1]", '[{"path": ""}]'])
 def test_a_list_of_modules_that_says_nothing_is_passed_over(tmp_path, parts):
     (tmp_path / "modules.json").write_text(parts)
-    with pytest.raises((OSError, ValueError)) as caught:
+    with pytest.raises((OSError, ValueError), match="config.json") as caught:
         MaskGitForMaskedLM.from_encoder(str(tmp_path), tokenizer=word_tokenizer())
     assert "subfolder" not in str(caught.value)
 
