@@ -19,6 +19,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from hf_maskgit.core.options import options_of
+from hf_maskgit.core.unknown_tokens import Tolerance, checked_limit
 from hf_maskgit.evaluation import MutantScore, SequenceScore, score, score_mutants
 from hf_maskgit.evaluation.figures import figures_text
 from hf_maskgit.evaluation.scores import Scoring, check_scoring
@@ -45,6 +46,9 @@ class ScoreArguments:
     max_maskings: int = option(
         Scoring.max_maskings, options_of(Scoring)["max_maskings"].description
     )
+    max_unknown_share: float = option(
+        Tolerance.max_unknown_share, options_of(Tolerance)["max_unknown_share"].description
+    )
     batch_size: int = option(64, "Masked sequences per forward pass.")
     seed: int = option(0, "Seed of the masks.")
     output_file: str | None = option(None, "Write the JSON there as well as to the screen.")
@@ -52,6 +56,7 @@ class ScoreArguments:
     def __post_init__(self) -> None:
         """Check ranges, that there is something to score, and a place for the figures."""
         check_scoring(self.std_error, self.max_maskings, self.batch_size)
+        checked_limit(self.max_unknown_share)
         check_output(self.output_file)
         if (self.text is None) == (self.input_file is None):
             raise ValueError("Give the sequences with `text` or with `input_file`, one of the two.")
@@ -63,9 +68,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     texts = options.text or read_text(options.input_file).splitlines()
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     model, tokenizer = load_generator(options.model, device_map=device)
-    how: dict[str, Any] = {
-        name: getattr(options, name) for name in ("std_error", "max_maskings", "batch_size", "seed")
-    }
+    names = ("std_error", "max_maskings", "max_unknown_share", "batch_size", "seed")
+    how: dict[str, Any] = {name: getattr(options, name) for name in names}
     if options.wild_type is None:
         of_texts = score(model, texts, tokenizer, **how)
         scores = [

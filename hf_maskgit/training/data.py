@@ -22,7 +22,7 @@ from .examples import (
 from .framing import Framing, framing_of
 from .ids import ids_tokenizer
 from .mixtures import mixed
-from .sources import load_texts, place_of_row
+from .sources import MissingSplitError, load_texts, place_of_row
 from .streams import StreamedExamples, StreamSource
 from .tokenising import FaultyRowError, Tokenising, tokenize_texts
 from .updates import total_updates
@@ -151,10 +151,18 @@ def _held_out(
         split = options.eval_split or "train"
         bodies = [_tokenize(options.eval_dataset, None, split, options, tokenizer)]
     elif options.eval_split is not None:
-        bodies = [
-            _tokenize(name, config, options.eval_split, options, tokenizer)
-            for name, config in options.sources
-        ]
+        try:
+            bodies = [
+                _tokenize(name, config, options.eval_split, options, tokenizer)
+                for name, config in options.sources
+            ]
+        except MissingSplitError as error:
+            if options.streaming:  # of a stream nothing is held out
+                raise
+            raise ValueError(
+                f"{error} Or leave `eval_split` out and hold out a part of the training texts "
+                "with `validation_fraction`, say 0.05."
+            ) from error
     else:
         advice = "" if options.streaming else ", or set `validation_fraction`"
         logger.warning(

@@ -37,6 +37,10 @@ _READERS: dict[str, tuple[str, dict[str, Any]]] = {
 _SHARDS = 64  # that a data set from `save_to_disk` is streamed in, where it has as many rows
 
 
+class MissingSplitError(ValueError):
+    """A data set that has no split of the name that was asked for."""
+
+
 def load_texts(
     dataset: str, config: str | None = None, split: str = "train", streaming: bool = False
 ) -> Any:
@@ -56,8 +60,9 @@ def load_texts(
         A `Dataset`, or an `IterableDataset` where it streams.
 
     Raises:
-        ValueError: for a split that is not there, a data set without rows, and files that cannot be
-            read as what their names say.
+        MissingSplitError: for a split that is not there.
+        ValueError: for a data set without rows, and files that cannot be read as what their names
+            say.
         FileNotFoundError: for a local file or a data set that is not there.
     """
     suffix = suffix_of(dataset)
@@ -233,14 +238,10 @@ def place_of_row(dataset: str, row: int) -> str | None:
 
 
 def _empty(dataset: str, split: str) -> ValueError:
-    return ValueError(
-        f"The split {split!r} of {dataset!r} is empty; nothing can be learned from it."
-    )
+    return ValueError(f"The split {split!r} of {dataset!r} is empty; name one that holds texts.")
 
 
-def _missing_split(dataset: str, split: str, detail: str) -> ValueError:
-    return ValueError(
-        f"{dataset!r} has no split {split!r} ({detail.rstrip('.')}). Name one of its splits, or "
-        "leave `eval_split` out and hold out a part of the training texts with "
-        "`validation_fraction`, say 0.05."
+def _missing_split(dataset: str, split: str, detail: str) -> MissingSplitError:
+    return MissingSplitError(
+        f"{dataset!r} has no split {split!r} ({detail.rstrip('.')}). Name one of its splits."
     )

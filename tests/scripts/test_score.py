@@ -34,12 +34,20 @@ def test_mutants_are_named_by_their_tokens(saved):
     assert found["std_error"] <= 2
 
 
+def test_unknown_words_are_refused_and_let_pass_where_that_is_asked_for(saved, capsys):
+    words = ["--model", saved, "--text", "zz qq w1", "--std_error", "2", "--max_maskings", "64"]
+    with pytest.raises(ValueError, match="raise `max_unknown_share`, which is 0.5"):
+        script.main(words)
+    assert script.main([*words, "--max_unknown_share", "1"])["scores"][0]["num_maskings"] == 64
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         ([], "Give the sequences with `text` or with `input_file`, one of the two."),
         (["--text=w1", "--std_error=0"], "`std_error` must be greater than 0"),
         (["--text=w1", "--max_maskings=70"], "`max_maskings` must be a multiple of 64, got 70"),
+        (["--text=w1", "--max_unknown_share=7"], "`max_unknown_share` is a share and must lie in"),
     ],
 )
 def test_options_are_checked_before_anything_is_loaded(words, told, capsys):

@@ -1,5 +1,6 @@
 """From options to tokenizer, model and examples."""
 
+import dataclasses
 import json
 import logging
 
@@ -16,10 +17,12 @@ from hf_maskgit.training.building import (
     make_accelerator,
     start_from_frequencies,
 )
-from hf_maskgit.training.data import load_data, load_examples
+from hf_maskgit.training.data import _held_out, load_data, load_examples
 from hf_maskgit.training.examples import prepare_examples
+from hf_maskgit.training.framing import framing_of
 from hf_maskgit.training.ids import ids_tokenizer
 from hf_maskgit.training.sources import load_texts
+from hf_maskgit.training.tokenising import Form
 from tests.support.drawn_tokenizers import Table
 from tests.support.tiny import (
     bert_config,
@@ -313,6 +316,9 @@ def test_held_out_texts_come_from_a_part_a_split_or_another_file(
     missing = DataArguments(dataset=texts, max_length=16, eval_split="validation")
     with pytest.raises(ValueError, match="no split 'validation'.*validation_fraction"):
         load_examples(missing, tokenizer, 64, seed=0)
+    streamed = dataclasses.replace(missing, streaming=True)
+    with pytest.raises(ValueError, match=r"no split 'validation'.* Name one of its splits\.$"):
+        _held_out(streamed, tokenizer, framing_of(tokenizer, Form(), max_length=16))
 
 
 def test_a_faulty_text_is_named_by_its_row_before_texts_are_held_out(tmp_path, tokenizer):
