@@ -425,7 +425,7 @@ OBJECTS |= {
     "AutoTokenizer": AutoTokenizer,
     "SetEpochCallback": SetEpochCallback,
 }
-NOT_HERE = {"always", "none", "not yet", "see [peft](ecosystem.md#peft)"}
+NOT_HERE = {"always", "none"}
 
 
 def rows_here() -> list[tuple[str, str]]:
