@@ -32,7 +32,7 @@ from ..core.argument_checks import check_whole
 from ..core.noise import mix
 from ..core.pipeline_splicing import continuation as text_behind
 from ..core.trained_length import warn_of_length
-from ..core.unknown_tokens import check_read, counted_before, read_ids_of, sum_of
+from ..core.unknown_tokens import check_read, checked_limit, counted_before, read_ids_of, sum_of
 from ..evaluation.bound import check_num_samples
 from ..evaluation.exact import MOST_TOKENS
 from ..evaluation.greedy_parts import written_greedily
@@ -96,6 +96,7 @@ class Answers:
         max_length: tokens of a text, framing included; None is what the encoder takes, at most 512
             where it has no limit. What is longer loses the beginning of its context.
         window_stride: by which windows of a longer text move on; None is half of a window.
+        max_unknown_share: largest share of the tokens of what is asked that may be unknown.
         seed: of masks and draws.
         max_batch_size: refused, as there is no automatic batch size.
         **others: refused.
@@ -116,6 +117,7 @@ class Answers:
         most_tokens: int = MOST_TOKENS,
         max_length: int | None = None,
         window_stride: int | None = None,
+        max_unknown_share: float | None = None,
         seed: int = 0,
         max_batch_size: int | None = None,
         **others: Any,
@@ -127,6 +129,7 @@ class Answers:
         check_num_samples(num_samples)
         for name, value in (("most_tokens", most_tokens), ("seed", seed)):
             check_whole(name, value, least=0 if name == "seed" else 1)
+        self._limit = checked_limit(max_unknown_share)
         where = device_of(device)
         given: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
         self.model, self.tokenizer = load_generator(str(pretrained), device_map=where, **given)
@@ -343,7 +346,7 @@ class Answers:
         config = self.model.config
         rows = [torch.tensor([ids]) for ids in texts if ids]
         readings = [reading for ids in rows for reading in read_ids_of(config, ids, None)]
-        check_read(sum_of(readings, "tokens"), "what the tasks ask")
+        check_read(sum_of(readings, "tokens"), "what the tasks ask", self._limit)
         warn_of_length(config, max(map(len, texts), default=0), "what is asked of it")
 
     def _warn(self, merged: Sequence[tuple[str, str]], cut: int, num: int) -> None:

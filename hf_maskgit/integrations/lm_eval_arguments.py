@@ -67,7 +67,8 @@ def check_arguments(pretrained: Any, likelihood: Any, others: Mapping[str, Any])
     if others:
         raise ValueError(
             f"The model type {NAME!r} has no argument {next(iter(others))!r}; it has pretrained, "
-            "dtype, likelihood, num_samples, most_tokens, max_length, window_stride and seed."
+            "dtype, likelihood, num_samples, most_tokens, max_length, window_stride, "
+            "max_unknown_share and seed."
         )
     if not pretrained:
         raise ValueError(

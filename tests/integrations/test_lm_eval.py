@@ -197,6 +197,10 @@ def test_several_processes_are_refused(saved, monkeypatch):
 def test_what_is_mostly_unknown_is_refused(saved):
     with pytest.raises(ValueError, match="The tokenizer does not know 3 of the 3 tokens"):
         made(saved).loglikelihood([request("some words", " unknown")])
+    taken = made(saved, max_unknown_share=1.0)
+    assert len(taken.loglikelihood([request("some words", " unknown")])) == 1
+    with pytest.raises(ValueError, match="`max_unknown_share` is a share and must lie in"):
+        made(saved, max_unknown_share=7)
 
 
 def test_a_chat_template_is_refused(saved):
