@@ -260,6 +260,7 @@ def test_a_circle_of_imports_is_found(package_of, sources, circle):
     assert bool(found) == bool(circle)
 
 
+@pytest.mark.wide
 def test_the_measures_are_printed(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["measures"])
     measures.main()

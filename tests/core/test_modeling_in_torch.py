@@ -220,7 +220,7 @@ def test_device_maps(folder, device_map):
     [
         wide(["denoiser"]),
         wide(["denoiser.bert.encoder.layer.1"]),
-        ["denoiser.bert.encoder.layer.0", "denoiser.bert.encoder.layer.1"],
+        wide(["denoiser.bert.encoder.layer.0", "denoiser.bert.encoder.layer.1"]),
     ],
 )
 def test_layers_that_lie_on_disk(folder, tmp_path, on_disk):

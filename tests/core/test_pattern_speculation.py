@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from hf_maskgit.core import sampler_speculation
+from tests.support.grids import wide
 from tests.support.oracles_sampling import CHAIN, Oracle, chi_square, number_of
 from tests.support.pattern_cells import Cell, cell
 
@@ -55,7 +56,7 @@ def test_a_denoiser_that_says_the_same_of_every_text_keeps_its_law(order, seed):
     assert chi_square(of.counts(drawn.text), of.law()) > 1e-4
 
 
-@pytest.mark.parametrize("temperature", [1.0, 1.5])
+@pytest.mark.parametrize("temperature", [wide(1.0), 1.5])
 def test_texts_have_the_law_of_one_reveal_per_pass(temperature):
     """Of a denoiser whose words depend on each other, so that most rounds end in a refusal."""
     filled = fill(order="left_to_right", temperature=temperature)

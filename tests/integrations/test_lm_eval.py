@@ -12,6 +12,7 @@ from tokenizers import processors
 from hf_maskgit import MaskGitForMaskedLM
 from hf_maskgit.evaluation import exact_likelihood
 from hf_maskgit.integrations.lm_eval import Answers
+from tests.support.grids import wide
 from tests.support.oracles import mean_over_orders
 from tests.support.tiny import WORDS, word_tokenizer
 from tests.support.tiny_tokenizers import byte_level_tokenizer, model_for, wordpiece_tokenizer
@@ -139,7 +140,7 @@ def without_frame():
     return tokenizer
 
 
-@pytest.mark.parametrize("kind", [wordpiece_tokenizer, byte_level_tokenizer, without_frame])
+@pytest.mark.parametrize("kind", [wordpiece_tokenizer, wide(byte_level_tokenizer), without_frame])
 def test_the_likelihood_behind_every_frame_is_the_mean_over_orders(kind, tmp_path):
     """Of BERT, of RoBERTa and of no frame at all: every order, written out in the whole text."""
     tokenizer, pairs = kind(), [("And God said,", " light"), ("The cat", " sat on"), ("", "light")]

@@ -147,7 +147,7 @@ def test_rows_of_equal_options_make_one_step_and_are_what_each_is_alone(engine_o
     assert engine.counts.step_rows >= 3 * engine.counts.steps > 0
 
 
-@pytest.mark.parametrize("options", WITH_CRITIC, ids=str)
+@pytest.mark.parametrize("options", [*WITH_CRITIC[:1], *map(wide, WITH_CRITIC[1:])], ids=str)
 def test_a_common_step_has_each_row_judged_by_its_own_critic(engine_of, options):
     model = tiny_model(token_critic="self").double()
     assert assert_as_alone(engine_of, model, calls(5, [options])).counts.steps

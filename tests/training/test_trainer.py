@@ -19,6 +19,7 @@ from hf_maskgit.training.arguments import TrainArguments
 from hf_maskgit.training.building import make_accelerator
 from hf_maskgit.training.examples import prepare_examples
 from hf_maskgit.training.loop import TrainingLoop
+from tests.support.grids import wide
 from tests.support.tiny import bert_config, tiny_model, word_tokenizer
 from tests.support.tiny_training import examples, fresh_model
 
@@ -408,7 +409,7 @@ def test_a_saved_model_is_the_trained_one(tmp_path):
     assert torch.equal(trainer.model.eval().generate(**inputs, seed=1), written)
 
 
-@pytest.mark.parametrize("checkpoint", [8, 10])
+@pytest.mark.parametrize("checkpoint", [wide(8), 10])
 def test_a_resumed_run_goes_on_exactly(tmp_path, checkpoint):
     """At the end of the first epoch and in the middle of the second; with BERT's dropout."""
     options = {"max_steps": 12, "save_strategy": "steps", "save_steps": 2}
