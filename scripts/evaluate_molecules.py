@@ -105,7 +105,7 @@ def write(
             with path.open("a", encoding="utf-8") as file:
                 file.writelines(f"{text}\n" for text in texts)
             molecules += texts
-            told.update(len(texts))
+            told.update(len(texts) - max(len(molecules) - wanted, 0))  # the rest is not asked for
     return molecules[:wanted]
 
 

@@ -42,6 +42,16 @@ def run(model, folder, *more):
     return evaluate_molecules.main(words)
 
 
+def test_what_is_written_beyond_the_number_asked_for_is_not_counted(
+    model, tmp_path, measured, monkeypatch
+):
+    told = []
+    monkeypatch.setattr(evaluate_molecules.ProgressBar, "update", lambda _, n: told.append(n))
+    run(model, tmp_path / "some", "--num_molecules", "18")
+    assert told == [16, 2]
+    assert len(measured[0]) == 18
+
+
 @pytest.mark.wide
 def test_a_call_that_was_cut_off_goes_on_to_the_same_molecules(model, tmp_path, measured, capsys):
     run(model, tmp_path / "whole", "--num_molecules", "10")
