@@ -64,7 +64,8 @@ def make_optimizer(
     """Make an optimizer and the schedule of its learning rate over `num_updates` updates.
 
     Raises:
-        ValueError: when the parts of the schedule are longer than the run.
+        ValueError: when the parts of the schedule are longer than the run, or the optimizer has
+            nothing to move.
     """
     adam = partial(
         AdamW,

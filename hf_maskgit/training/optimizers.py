@@ -25,7 +25,8 @@ class OptimizerKind(NamedTuple):
     Attributes:
         title: its name in a card.
         told: what it is, as part of a sentence.
-        make: of a `MaskGitForMaskedLM`, groups of its weights, and what makes AdamW of groups.
+        make: of a `MaskGitForMaskedLM`, groups of its weights, and what makes AdamW of groups;
+            raises a ValueError where nothing is left for it to move.
         numbers: how many it remembers, of a model with what does not learn frozen.
         by_number: whether it moves each number of a weight by that number's gradients alone, so
             that a part of a weight may be moved without the others.
@@ -97,8 +98,11 @@ def _make_adamw(model: nn.Module, groups: Sequence[Group], adam: Adam) -> Optimi
 
 def _make_muon(model: nn.Module, groups: Sequence[Group], adam: Adam) -> Optimizer:
     matrices = {id(weight) for weight in matrices_of(model)}
-    if not matrices:  # all are frozen
-        return adam(groups)
+    if not matrices:
+        raise ValueError(
+            "optim='muon' moves the matrices of an encoder's layers, and none of them learns here. "
+            "Leave `optim` out, or let layers learn (see `train` and `freeze`)."
+        )
     chosen, others = (
         [
             {**group, "params": [p for p in group["params"] if (id(p) in matrices) == is_one]}

@@ -160,13 +160,13 @@ def test_a_run_goes_on_from_its_checkpoint_to_the_bit(tmp_path, monkeypatch):
     assert "| optimizer | Muon and AdamW |" in (whole / "README.md").read_text()
 
 
-def test_less_is_remembered_of_a_model_that_learns_in_part():
+def test_a_model_none_of_whose_layers_learns_is_refused():
     model = tiny_model()
     model.denoiser.bert.requires_grad_(False)
     assert matrices_of(model) == []
     assert OPTIMIZERS["muon"].numbers(model) == OPTIMIZERS["adamw_torch_fused"].numbers(model)
-    optimizer, _ = make_optimizer(model, options_of(optim="muon"), 10)
-    assert isinstance(optimizer, AdamW)
+    with pytest.raises(ValueError, match="none of them learns here. Leave `optim` out, or let"):
+        make_optimizer(model, options_of(optim="muon"), 10)
 
 
 @pytest.mark.parametrize(
