@@ -16,6 +16,8 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_maskgit import MaskGitForMaskedLM
 from hf_maskgit.core.decoding_lengths import NUM_TOKENS
+from hf_maskgit.core.options import options_of
+from hf_maskgit.core.unknown_tokens import Tolerance, checked_limit
 from hf_maskgit.evaluation import LengthDistance, length_distance, written_lengths
 from hf_maskgit.evaluation.progress import ProgressBar
 from hf_maskgit.hub.loading import load_generator
@@ -50,6 +52,9 @@ class LengthArguments:
         "Longest real text, in tokens, special tokens included, as in training: longer ones count "
         "as if they were cut there. Default: the window of `end_fill`, else none is cut.",
     )
+    max_unknown_share: float = option(
+        Tolerance.max_unknown_share, options_of(Tolerance)["max_unknown_share"].description
+    )
     samplers: str | None = option(
         None,
         "Options of `generate` for each sampler, a JSON list of objects. Default: the library's "
@@ -62,6 +67,7 @@ class LengthArguments:
     def __post_init__(self) -> None:
         """Check ranges."""
         check_least(self, num_texts=1, batch_size=1)
+        checked_limit(self.max_unknown_share)
 
 
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -96,7 +102,8 @@ def real_lengths(
     """Measure the real texts, as training would have cut them."""
     split = options.split or only_split(options.dataset, None)
     texts = load_texts(options.dataset, None, split)
-    bodies = tokenize_texts(texts, tokenizer, Form(options.text_column), drop_empty_texts=True)
+    form, most = Form(options.text_column), options.max_unknown_share
+    bodies = tokenize_texts(texts, tokenizer, form, drop_empty_texts=True, max_unknown_share=most)
     longest = options.max_length or model.config.end_fill
     framing = len(model.config.prefix_ids or []) + len(model.config.suffix_ids or [])
     lengths: list[int] = bodies["num_tokens"][:]

@@ -24,8 +24,10 @@ from typing import Any, cast
 import torch
 
 from hf_maskgit.core.modeling_maskgit import MaskGitForMaskedLM
+from hf_maskgit.core.options import options_of
 from hf_maskgit.core.sampler_rules import PACES
 from hf_maskgit.core.text_reader import check_texts
+from hf_maskgit.core.unknown_tokens import Tolerance, checked_limit, counted_before
 from hf_maskgit.evaluation.benchmark_report import figure_class_of_matplotlib
 from hf_maskgit.evaluation.figures import figures_text
 from hf_maskgit.evaluation.sampler_curves import draw_curves
@@ -71,6 +73,9 @@ class CompareArguments:
         "Options of `generate` for each sampler, a JSON list of objects. Default: the library's "
         "own defaults and the orders, with and without noise and annealing.",
     )
+    max_unknown_share: float = option(
+        Tolerance.max_unknown_share, options_of(Tolerance)["max_unknown_share"].description
+    )
     num_texts: int = option(8, "Texts per prompt and sampler, at least 2.")
     seed: int = option(0, "Seed of all texts.")
     output_file: str | None = option(None, "Write figures and texts there as JSON.")
@@ -84,6 +89,7 @@ class CompareArguments:
     def __post_init__(self) -> None:
         """Check ranges, that the results will have a place, and that they can be drawn."""
         check_least(self, num_texts=2)
+        checked_limit(self.max_unknown_share)
         check_output(self.output_file)
         check_output(self.plot_file)
         if self.beside and self.plot_file is None:
@@ -102,20 +108,23 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     drawn = {Path(file).stem: read_found(file) for file in options.beside or ()}
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     model, tokenizer = load_generator(options.model, device_map=device)
-    check_texts(tokenizer, texts, None)
+    check_texts(tokenizer, texts, options.max_unknown_share)
     given = tokenizer(texts, return_tensors="pt", padding=True).to(device)
     ids, real = given["input_ids"], given["attention_mask"]
     asked = with_passes(model, samplers, options.passes or (8, 18, 32))
     found: list[dict[str, Any]] = []
-    for quality in compare_samplers(
-        model, ids, asked, real, num_texts=options.num_texts, seed=options.seed
-    ):
-        if not found:  # nothing is refused any more
-            print("| sampler | passes | distinct | difference | nats per token |")
-            print("|---|---|---|---|---|")
-        print(row_of(quality), flush=True)
-        written = [tokenizer.batch_decode(row, skip_special_tokens=True) for row in quality.texts]
-        found.append({**vars(quality), "texts": written})
+    with counted_before():  # by words, just now
+        for quality in compare_samplers(
+            model, ids, asked, real, num_texts=options.num_texts, seed=options.seed
+        ):
+            if not found:  # nothing is refused any more
+                print("| sampler | passes | distinct | difference | nats per token |")
+                print("|---|---|---|---|---|")
+            print(row_of(quality), flush=True)
+            written = [
+                tokenizer.batch_decode(row, skip_special_tokens=True) for row in quality.texts
+            ]
+            found.append({**vars(quality), "texts": written})
     if options.output_file is not None:
         text = figures_text(found)
         Path(options.output_file).write_text(text + "\n", encoding="utf-8")

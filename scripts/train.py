@@ -150,6 +150,7 @@ def prepare(
         options,
         num_workers=data_options.num_workers,
         facts=facts_of_options(model_options, data_options),
+        max_unknown_share=data_options.max_unknown_share,
     )
     return loop, data
 

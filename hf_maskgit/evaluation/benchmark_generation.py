@@ -106,6 +106,13 @@ CELLS = (
         floor=BLOCKS,
     ),
     Cell(
+        "long text in blocks, BERT-base",
+        Sizes("bert", 12, 768, 12, 3072, 30_522, batch_size=1, length=512, steps=128),
+        (BLOCKS, FLOOR, *CACHES),
+        rounds=2,
+        floor=BLOCKS,
+    ),
+    Cell(
         "a pattern of 64 states",
         replace(BERT, logit_spread=_SPREAD),
         (FLOOR, *OF_ORDERS, *OF_PATTERNS["pattern of 64 states"]),

@@ -58,6 +58,7 @@ class TextWriter:
         prompts: to continue or, with mask tokens, to fill; none stands for one text from nothing.
         num_texts: texts per prompt, at least 1.
         seed: of all draws; torch's global generator is left alone.
+        max_unknown_share: see `Tolerance`, of each prompt; None is its default.
 
     Raises:
         ValueError: for a prompt that is no text, has a blank, is mostly unknown to the tokenizer,
@@ -71,6 +72,7 @@ class TextWriter:
         prompts: Sequence[str] = (),
         num_texts: int = 1,
         seed: int = 0,
+        max_unknown_share: float | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         prompts = list(prompts) or [NOTHING]
@@ -78,7 +80,7 @@ class TextWriter:
             check_no_blank(prompt, "a training run")
         typed = [prompt for prompt in prompts if prompt]
         if typed:
-            check_texts(tokenizer, typed, None)
+            check_texts(tokenizer, typed, max_unknown_share)
         most = model.max_positions
         for prompt, ids in zip(prompts, tokenizer(prompts)["input_ids"], strict=True):
             room = 0 if tokenizer.mask_token in prompt else 1  # for a token to write

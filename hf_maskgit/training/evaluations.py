@@ -28,6 +28,7 @@ class Evaluations:
         examples: held out; None measures nothing.
         options: how many passes and of what size, the seed, which part learns, and what is written.
         progress: remembers the best so far.
+        max_unknown_share: see `Tolerance`, of the prompts.
 
     Attributes:
         bound: what the newest evaluation found; None before the first.
@@ -48,6 +49,7 @@ class Evaluations:
         examples: Dataset | None,
         options: TrainArguments,
         progress: Progress,
+        max_unknown_share: float | None = None,
     ) -> None:
         self.accelerator, self.model, self.tokenizer = accelerator, model, tokenizer
         self.examples, self.options, self.progress = examples, options, progress
@@ -62,7 +64,7 @@ class Evaluations:
                 )
         self._writer: TextWriter | None = None
         if options.eval_texts:
-            asked = options.eval_prompts or (), options.eval_texts, options.seed
+            asked = options.eval_prompts or (), options.eval_texts, options.seed, max_unknown_share
             plain = accelerator.unwrap_model(model)
             with engine_of(accelerator).whole_weights(plain):  # it looks how long a text may be
                 self._writer = TextWriter(plain, tokenizer, *asked)

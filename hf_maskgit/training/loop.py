@@ -68,6 +68,7 @@ class TrainingLoop:
         options: how to train.
         num_workers: processes that prepare batches.
         facts: what else shapes the run and must be the same when it is resumed, by name.
+        max_unknown_share: see `Tolerance`, of the prompts of `eval_prompts`.
 
     Attributes:
         progress: where the run stands.
@@ -91,6 +92,7 @@ class TrainingLoop:
         options: TrainArguments,
         num_workers: int = 0,
         facts: Facts | None = None,
+        max_unknown_share: float | None = None,
     ) -> None:
         self.accelerator, self.tokenizer, self.options = accelerator, tokenizer, options
         engine = engine_of(accelerator)
@@ -138,7 +140,13 @@ class TrainingLoop:
         self.averages = WeightAverages(plain, options.ema_decay) if options.ema_decay else None
         self._state = RunState(accelerator, self.model, self.optimizer, self.averages)
         self.evaluations = Evaluations(
-            accelerator, self.model, tokenizer, eval_examples, options, self.progress
+            accelerator,
+            self.model,
+            tokenizer,
+            eval_examples,
+            options,
+            self.progress,
+            max_unknown_share,
         )
 
     def _compiled(self, model: MaskGitForMaskedLM) -> MaskGitForMaskedLM:

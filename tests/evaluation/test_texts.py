@@ -72,3 +72,8 @@ def test_nats_are_those_of_the_written_tokens_when_they_were_revealed(model):
 def test_a_prompt_that_nothing_can_be_written_to_is_refused_at_once(model, prompt, said):
     with pytest.raises(ValueError, match=said):
         TextWriter(model, word_tokenizer(), ["w1", prompt])
+
+
+def test_a_prompt_that_is_mostly_unknown_passes_where_that_is_asked_for(model):
+    (text,) = TextWriter(model, word_tokenizer(), ["zz yy w1"], max_unknown_share=1).write(model)
+    assert text.prompt == "zz yy w1"

@@ -36,3 +36,19 @@ def test_a_row_for_every_way_and_sampler(saved, texts, tmp_path, capsys):
 def test_a_model_that_knows_nothing_of_lengths_is_refused(saved, texts):
     with pytest.raises(ValueError, match="knows nothing of lengths: .* Train it with this release"):
         compare_lengths.main(["--model", saved, "--dataset", texts])
+
+
+def test_unknown_words_are_refused_and_let_pass_where_that_is_asked_for(saved, tmp_path, capsys):
+    model = MaskGitForMaskedLM.from_pretrained(saved)
+    model.config.lengths = {"3": 2}
+    model.save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(saved).save_pretrained(tmp_path / "model")
+    (tmp_path / "texts.txt").write_text("zz qq w1\n")
+    words = ["--model", str(tmp_path / "model"), "--dataset", str(tmp_path / "texts.txt")]
+    words += ["--num_texts", "1", "--samplers", "[{}]"]
+    with pytest.raises(ValueError, match="raise `max_unknown_share`, which is 0.5"):
+        compare_lengths.main(words)
+    assert compare_lengths.main([*words, "--max_unknown_share", "1"])[0]["lengths"] == [3]
+    with pytest.raises(SystemExit):
+        compare_lengths.main([*words, "--max_unknown_share", "7"])
+    assert "`max_unknown_share` is a share" in " ".join(capsys.readouterr().err.split())

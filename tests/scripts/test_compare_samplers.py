@@ -42,6 +42,16 @@ def test_a_row_for_every_sampler_and_number_of_passes(saved, tmp_path, capsys):
         assert all(text.startswith("w1 ") and text.endswith(" w3") for text in first)
 
 
+def test_unknown_words_are_refused_and_let_pass_where_that_is_asked_for(saved, capsys):
+    words = ["--model", saved, "--text", "zz qq w1 [MASK]", *TEXTS[2:], "--samplers", "[{}]"]
+    with pytest.raises(ValueError, match="raise `max_unknown_share`, which is 0.5"):
+        compare_samplers.main(words)
+    assert len(compare_samplers.main([*words, "--max_unknown_share", "1"])) == 1
+    with pytest.raises(SystemExit):
+        compare_samplers.main([*words, "--max_unknown_share", "7"])
+    assert "`max_unknown_share` is a share" in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.wide
 def test_the_default_list_has_the_defaults_first(saved, capsys):
     compare_samplers.main(["--model", saved, *TEXTS])

@@ -9,7 +9,7 @@ from hf_maskgit import MaskGitForMaskedLM
 from hf_maskgit.evaluation.texts import SampleText, TextWriter
 from hf_maskgit.training.run_log import SAMPLES_NAME, RunLog, append_line, cut_after, read_lines
 from tests.support.tiny import word_tokenizer
-from tests.support.tiny_training import examples, log_lines, loop_of
+from tests.support.tiny_training import examples, log_lines, loop_of, trained_on
 
 pytestmark = pytest.mark.usefixtures("_fresh_accelerate")
 
@@ -86,6 +86,16 @@ def test_texts_are_those_of_the_model_that_is_saved(tmp_path):
     assert lines == [{"step": 6, **asdict(text)} for text in texts]
     loop.model.eval()
     assert TextWriter(saved, word_tokenizer(), (), 2, 0).write(loop.model) != texts
+
+
+@pytest.mark.wide
+def test_a_run_writes_to_a_prompt_of_unknown_words_where_that_is_asked_for(tmp_path):
+    asked = {"eval_texts": 1, "eval_prompts": "zz qq w1", "max_steps": 1, "max_length": 16}
+    with pytest.raises(ValueError, match="raise `max_unknown_share`, which is 0.5"):
+        trained_on(tmp_path, ["w1 w2 w3"] * 100, **asked)
+    trained_on(tmp_path, ["w1 w2 w3"] * 100, max_unknown_share=1, **asked)
+    (line,) = read_lines(tmp_path / "run" / SAMPLES_NAME)
+    assert line["prompt"] == "zz qq w1"
 
 
 def test_only_numbers_reach_the_trackers_of_numbers(tmp_path, monkeypatch):
