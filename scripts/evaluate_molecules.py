@@ -142,7 +142,8 @@ def draw(
         part = numbers[batch * batch_size : (batch + 1) * batch_size]
         asked: dict[str, Any] = {"num_tokens": "sampled"}
         if lengths is not None:
-            asked = {"max_new_tokens": [lengths[number] for number in part]}
+            # Of models that store another way, this would be the most that each may have.
+            asked = {"num_tokens": "fixed", "max_new_tokens": [lengths[n] for n in part]}
         rows: Any = model.generate(
             seed=seed + batch, num_return_sequences=batch_size, **{**asked, **decoding}
         )
