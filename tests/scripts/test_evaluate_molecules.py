@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from hf_maskgit import Pattern
+from hf_maskgit import MaskGitForMaskedLM, Pattern
 from hf_maskgit.evaluation.molecules import COLUMNS
 from scripts import evaluate_molecules
 from tests.support.tiny import tiny_model, word_tokenizer
@@ -50,6 +50,19 @@ def test_what_is_written_beyond_the_number_asked_for_is_not_counted(
     run(model, tmp_path / "some", "--num_molecules", "18")
     assert told == [16, 2]
     assert len(measured[0]) == 18
+
+
+@pytest.mark.parametrize("stored", [None, "fixed", "sampled"])
+def test_molecules_are_as_long_as_those_of_the_training(model, tmp_path, stored, measured):
+    """The first 16 draws of lengths, of which a model may store how it makes its own."""
+    generator = MaskGitForMaskedLM.from_pretrained(model)
+    generator.generation_config.num_tokens = stored
+    generator.generation_config.suppress_tokens = [3]  # so new a model ends its texts anywhere
+    generator.save_pretrained(model)
+    run(model, tmp_path / "some", "--num_molecules", "16")
+    uniforms = torch.rand(16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    drawn = [3 if uniform < 0.5 else 6 for uniform in uniforms.tolist()]
+    assert [text.count("w") for text in measured[0]] == drawn
 
 
 @pytest.mark.wide
