@@ -65,6 +65,8 @@ class GeneratorCard:
         bound_before: the same before training.
         best: the lowest bound in between, where it is lower: that line of the run's log, with
             `step`, `eval_nats_per_token` and `eval_std_error`.
+        critic_auroc: how often its token critic scores a right token above a wrong one of the same
+            text, among those that the model filled in; None where none was measured.
         curves: name of a picture of the training beside the card.
         unigram_nats: cross-entropy of a unigram model of the training texts on the same tokens, in
             nats per token.
@@ -99,6 +101,7 @@ class GeneratorCard:
     bound: NelboOutput | None = None
     bound_before: NelboOutput | None = None
     best: Mapping[str, Any] | None = None
+    critic_auroc: float | None = None
     curves: str | None = None
     unigram_nats: float | None = None
     samples: Sequence[str] = ()

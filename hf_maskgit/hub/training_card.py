@@ -48,7 +48,7 @@ _UNTOLD = frozenset(
     "keep_checkpoints push_to_hub hub_model_id hub_private_repo license language train dataset "
     "train_split eval_dataset eval_split eval_examples max_length pack num_proc num_workers".split()
 )
-# What shapes a text most; a card that listed every option would be read by nobody.
+# What shapes a text most, stored or not; a card that listed every option would be read by nobody.
 _DECODING = (
     "max_new_tokens",
     "steps",
@@ -115,6 +115,7 @@ def describe(
         held_out_unknown_share=held_out_read,
         bound=loop.bound,
         best=best_of(lines),
+        critic_auroc=loop.evaluations.values().get("eval_critic_auroc"),
         curves=CURVES_NAME if Path(options.output_dir, CURVES_NAME).is_file() else None,
         masked_example=masked,
         prompt_example=prompt,
@@ -153,14 +154,15 @@ def sampling_of(stored: MaskGitGenerationConfig, length: int | None = None) -> s
     used.complete(stored.to_dict())
     used.complete(DEFAULTS)
     used.resolve_choices()
-    values = {name: getattr(used, name) for name in _DECODING}
-    kept = [name for name in _DECODING if getattr(stored, name) is not None]
-    told = written_out({name: values[name] for name in kept})
-    rest = written_out({name: value for name, value in values.items() if name not in kept})
+    options = [name for name in DEFAULTS if not name.endswith("_token_id")]
+    names = [*_DECODING, *(name for name in options if name not in _DECODING)]
+    kept = [name for name in names if getattr(stored, name) is not None]
+    told = written_out({name: getattr(used, name) for name in kept})
+    rest = written_out({name: getattr(used, name) for name in _DECODING if name not in kept})
     by_default = f", and with the library's defaults {rest}" if rest else ""
     return (
         "Written from nothing, not selected, with the options stored in `generation_config.json`: "
-        f"{told}{by_default}.{_cut(length, values['max_new_tokens'])}"
+        f"{told}{by_default}.{_cut(length, used.max_new_tokens)}"
     )
 
 

@@ -26,6 +26,12 @@ def test_the_card_tells_stored_options_from_those_of_the_library():
     stored.order, stored.anneal_temperature = "random", False
     said = training_card.sampling_of(stored)
     assert said.endswith("`order='random'`, `temperature=0.7`, `anneal_temperature=False`.")
+    stored.remask, stored.choice_temperature, stored.eos_token_id = "confidence", 2.0, 3
+    stored.num_tokens, stored.order = "sampled", "confidence"
+    assert training_card.sampling_of(stored).endswith(
+        "`temperature=0.7`, `anneal_temperature=False`, `num_tokens='sampled'`, "
+        "`remask='confidence'`, `choice_temperature=2.0`."
+    )
 
 
 @pytest.mark.wide
@@ -58,6 +64,8 @@ def test_a_card_says_what_options_and_run_say(loop, tmp_path):
     data_options = DataArguments(dataset=str(tmp_path / "texts.txt"), eval_dataset="owner/others")
     card = training_card.describe(loop, model_options, data_options, loop.options)
     assert card.bound is loop.bound
+    assert card.critic_auroc == loop.evaluations.auroc.auroc
+    assert f"in\n{card.critic_auroc:.3f} of all pairs (AUROC" in str(render_model_card(card))
     assert (card.base_model, card.encoder) == ("some-owner/encoder", "`some-owner/encoder`")
     assert card.training_data == "64 examples of `texts.txt`, split `train`."
     assert (card.datasets, card.held_out_dataset) == ([], "owner/others")
