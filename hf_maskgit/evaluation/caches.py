@@ -77,7 +77,8 @@ def compare_caches(
     check_whole("repeats", repeats)
     _check_caches(model, caches)
     asked = [{"use_cache": False}, *({**cache, "use_cache": True} for cache in caches)]
-    common = {"num_return_sequences": num_texts, "seed": seed, "max_new_tokens": 0, **options}
+    common = {"num_return_sequences": num_texts, "seed": seed, **options}
+    common |= {"num_tokens": "fixed", "max_new_tokens": 0}
     seconds: list[list[float]] = [[] for _ in asked]
     texts: list[Tensor] = []
     with evaluating(model):

@@ -80,7 +80,8 @@ def compare_samplers(
     """
     check_whole("num_texts", num_texts, least=2)
     check_flag("progress", progress)
-    asked = {"num_return_sequences": num_texts, "seed": seed, "return_dict_in_generate": True}
+    asked: dict[str, Any] = {"num_return_sequences": num_texts, "seed": seed}
+    asked |= {"return_dict_in_generate": True, "num_tokens": "fixed", "max_new_tokens": 0}
     _check_samplers(model, samplers, num_texts)
     written = input_ids == cast(int, model.config.mask_token_id)
     if not bool(written.any(1).all()):
@@ -91,7 +92,7 @@ def compare_samplers(
     with ProgressBar("compare", len(samplers), "sampler", shown=progress) as told:
         for options in samplers:
             with evaluating(model):
-                output = model.generate(input_ids, real, max_new_tokens=0, **{**asked, **options})
+                output = model.generate(input_ids, real, **{**asked, **options})
             told.update()
             yield _measured(
                 model, options, cast(MaskGitGenerationOutput, output), num_texts, real, written

@@ -1,11 +1,12 @@
 """Texts that a generator writes from the same prompts and seeds, to be read while it learns."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from ..core.decoding_lengths import NUM_TOKENS
 from ..core.generation_config_maskgit import DEFAULTS
 from ..core.modeling_maskgit import MaskGitForMaskedLM
 from ..core.noise import mix
@@ -15,6 +16,8 @@ from ..core.unknown_tokens import counted_before
 from .batches import evaluating
 
 NOTHING = ""  # the prompt of a text that is written from nothing
+# Of a model and the tokens of the longest of some prompts: what a call names of their lengths.
+_Room = Callable[[MaskGitForMaskedLM, int], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,25 @@ def length_of_samples(model: MaskGitForMaskedLM) -> int:
     return min(usual, max(1, model.config.trained_length - framing))
 
 
+def length_asked_for(model: MaskGitForMaskedLM) -> dict[str, Any]:
+    """Return what a call names for texts from nothing to be as long as the model has them.
+
+    Where it stores how lengths are found (`num_tokens`), and knows what that needs, a limit named
+    in the call would cut them short, or be refused.
+    """
+    stored: Any = model.generation_config
+    way = NUM_TOKENS[stored.num_tokens or "fixed"]
+    if way.reads is not None and way.known_by(model.config):
+        return {}
+    return {"num_tokens": "fixed", "max_new_tokens": length_of_samples(model)}
+
+
 class TextWriter:
     """Writes the same few texts again and again, so that one sees what has changed.
 
-    Two batches at most are decoded, with the options that the model stores: the prompts to
-    continue, by as many tokens as `length_of_samples` leaves them, and those that hold the mask
-    token, to fill.
+    Three batches at most are decoded, with the options that the model stores: texts from nothing,
+    see `length_asked_for`, prompts to continue, by as many tokens as `length_of_samples` leaves
+    them, and those that hold the mask token, to fill.
 
     Args:
         model: knows its lengths.
@@ -103,28 +119,24 @@ class TextWriter:
         """
         written: dict[tuple[str, int], SampleText] = {}
         with evaluating(model), counted_before():  # prompts were, when they were looked at
-            for to_fill in (False, True):
-                group = [
-                    r for r in self._requests if (self.tokenizer.mask_token in r[0]) == to_fill
-                ]
+            for room in (self._of_nothing, self._of_prompts, self._of_masked):
+                group = [r for r in self._requests if self._room_for(r[0]) == room]
                 if group:
-                    written.update(
-                        zip(group, self._of_one_kind(model, group, to_fill), strict=True)
-                    )
+                    texts = self._of_one_kind(model, group, room)
+                    written.update(zip(group, texts, strict=True))
         return [written[request] for request in self._requests]
 
     def _of_one_kind(
-        self, model: MaskGitForMaskedLM, requests: Sequence[tuple[str, int]], to_fill: bool
+        self, model: MaskGitForMaskedLM, requests: Sequence[tuple[str, int]], room: _Room
     ) -> Iterator[SampleText]:
-        """Write texts that are all to be continued, or all to be filled."""
+        """Write texts of one kind, of which `room` says how long they are to be."""
         prompts = [prompt for prompt, _ in requests]
         inputs = self.tokenizer(
             prompts, padding=True, return_attention_mask=True, return_tensors="pt"
         )
-        count = 0 if to_fill else self._room(model, inputs["input_ids"].shape[1])
         output: Any = model.generate(
             **inputs.to(model.device),
-            max_new_tokens=count,
+            **room(model, inputs["input_ids"].shape[1]),
             seed=[seed for _, seed in requests],
             return_dict_in_generate=True,
         )
@@ -136,12 +148,23 @@ class TextWriter:
         ):
             yield SampleText(prompt, text, seed, mean if any_new else None)
 
-    def _room(self, model: MaskGitForMaskedLM, longest: int) -> int:
-        """Count the tokens that the longest prompt, framing included, leaves; at least 1."""
+    def _room_for(self, prompt: str) -> _Room:
+        if self.tokenizer.mask_token in prompt:
+            return self._of_masked
+        return self._of_prompts if prompt else self._of_nothing
+
+    def _of_nothing(self, model: MaskGitForMaskedLM, longest: int) -> dict[str, Any]:
+        return length_asked_for(model)
+
+    def _of_masked(self, model: MaskGitForMaskedLM, longest: int) -> dict[str, Any]:
+        return {"num_tokens": "fixed", "max_new_tokens": 0}
+
+    def _of_prompts(self, model: MaskGitForMaskedLM, longest: int) -> dict[str, Any]:
+        """Give all what the longest one, framing included, leaves; at least 1."""
         config = model.config
         limits = [length_of_samples(model)]
         if config.trained_length is not None:
             limits.append(config.trained_length - longest)
         if model.max_positions is not None:
             limits.append(model.max_positions - longest)
-        return max(1, min(limits))
+        return {"num_tokens": "fixed", "max_new_tokens": max(1, min(limits))}

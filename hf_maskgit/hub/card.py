@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from ..core.modeling_maskgit import MaskGitForMaskedLM
 from ..core.special_tokens import special_ids
 from ..evaluation.bound import NelboOutput
-from ..evaluation.texts import length_of_samples
+from ..evaluation.texts import length_asked_for
 from ..training.versions import installed_versions
 from .visible import plain, visible
 
@@ -199,7 +199,7 @@ def own_examples(
         masked, and their first half.
     """
     one: dict[str, Any] = {"num_return_sequences": 1, "return_dict_in_generate": False}
-    sequences: Any = model.generate(seed=seed, max_new_tokens=length_of_samples(model), **one)
+    sequences: Any = model.generate(seed=seed, **length_asked_for(model), **one)
     (written,) = sequences.tolist()
     special = special_ids(vars(model.config))
     words = [i for i in written if i not in special]

@@ -38,7 +38,9 @@ def answers_of(model: Any, tokenizer: PreTrainedTokenizerBase) -> Answers:
     """
     options = model.generation_config.to_dict()
     length = min(options["max_new_tokens"] or _SAMPLE_TOKENS, _SAMPLE_TOKENS)
-    sample = model.generate(max_new_tokens=length, seed=_SEED, return_dict_in_generate=False)
+    # Of just so many tokens, however the model finds lengths by itself.
+    asked = {"num_tokens": "fixed", "max_new_tokens": length, "seed": _SEED}
+    sample = model.generate(**asked, return_dict_in_generate=False)
     # A sample may end before its length; what stands behind its end is padding.
     real = sample != model.config.pad_token_id
     real[:, 0] = True  # also where the padding begins a text, too

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..core.configuration_maskgit import MaskGitConfig
 from ..core.generation_config_maskgit import DEFAULTS, MaskGitGenerationConfig
-from ..evaluation.texts import length_of_samples
+from ..evaluation.texts import length_asked_for
 from ..training.adapters import num_parameters
 from ..training.arguments import DataArguments, ModelArguments, TrainArguments
 from ..training.examples import DataReport
@@ -84,10 +84,10 @@ def describe(
     read, held_out_read = (None if report is None else report.reading.share for report in reports)
     model, tokenizer = loop.accelerator.unwrap_model(loop.model).eval(), loop.tokenizer
     masked, prompt = own_examples(model, tokenizer, options.seed)
-    length = length_of_samples(model)
+    length = length_asked_for(model)
     written: Any = model.generate(
         num_return_sequences=_NUM_SAMPLES,
-        max_new_tokens=length,
+        **length,
         return_dict_in_generate=False,
         seed=options.seed,
     )
@@ -120,7 +120,7 @@ def describe(
         masked_example=masked,
         prompt_example=prompt,
         samples=tokenizer.batch_decode(written, skip_special_tokens=True),
-        sampling=sampling_of(model.generation_config, length),
+        sampling=sampling_of(model.generation_config, length.get("max_new_tokens")),
         limits=[f"It has seen texts of at most {data_options.max_length} tokens."],
     )
 

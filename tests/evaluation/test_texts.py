@@ -77,3 +77,16 @@ def test_a_prompt_that_nothing_can_be_written_to_is_refused_at_once(model, promp
 def test_a_prompt_that_is_mostly_unknown_passes_where_that_is_asked_for(model):
     (text,) = TextWriter(model, word_tokenizer(), ["zz yy w1"], max_unknown_share=1).write(model)
     assert text.prompt == "zz yy w1"
+
+
+@pytest.mark.parametrize("way", ["fixed", "sampled", "window"])
+def test_prompts_have_the_same_room_however_the_model_finds_lengths(model, way):
+    """Nor does a prompt that is longer than what it would find end a training."""
+    model.config.lengths, model.config.end_fill = {"2": 1}, 8
+    model.generation_config.num_tokens = way
+    model.generation_config.suppress_tokens = [3]
+    model.generation_config.max_new_tokens = 5
+    prompts = ["", "w1 w2 w3 w4 w5 w6 w7 w8", "w1 [MASK]"]
+    written = TextWriter(model, word_tokenizer(), prompts).write(model)
+    lengths = [len(text.text.split()) for text in written]
+    assert lengths == [{"fixed": 5, "sampled": 2, "window": 6}[way], 10, 2]  # of 12 that it has seen, framed

@@ -10,6 +10,15 @@ from hf_maskgit.hub.reloading import answers_in_a_fresh_process, answers_of, dif
 from tests.support.tiny import tiny_model, word_tokenizer
 
 
+@pytest.mark.parametrize("way", ["sampled", "window"])
+def test_a_model_that_stores_how_it_finds_lengths_is_asked_like_any_other(way):
+    """Also one that was trained on no lengths, and could not find any by itself."""
+    model = tiny_model()
+    sample = answers_of(model, word_tokenizer())
+    model.generation_config.num_tokens = way
+    assert differences(sample, answers_of(model, word_tokenizer())) == ["the options of decoding"]
+
+
 @pytest.mark.wide
 def test_every_change_of_a_model_shows_in_its_answers():
     tokenizer = word_tokenizer()

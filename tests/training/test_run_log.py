@@ -98,6 +98,28 @@ def test_a_run_writes_to_a_prompt_of_unknown_words_where_that_is_asked_for(tmp_p
     assert line["prompt"] == "zz qq w1"
 
 
+@pytest.mark.wide
+@pytest.mark.parametrize(
+    ("way", "more", "written"),
+    [
+        ("sampled", {}, [8, 8]),
+        ("window", {"end_fill": 16}, [14, 14]),
+        ("sampled", {"streaming": True, "stream_lanes": 100}, None),
+    ],
+)
+def test_a_model_that_stores_how_it_finds_lengths_is_trained_to_the_end(
+    tmp_path, way, more, written
+):
+    """Samples and card leave the lengths to it; of a stream no lengths are known."""
+    decoding = json.dumps({"num_tokens": way, "suppress_tokens": [3]})
+    asked = {"eval_texts": 2, "max_steps": 1, "max_length": 16, "decoding": decoding, **more}
+    trained_on(tmp_path, ["w1 w2 w3 w4 w5 w6 w7 w8"] * 100, **asked)
+    texts = [line["text"] for line in read_lines(tmp_path / "run" / SAMPLES_NAME)]
+    assert written in (None, [len(text.split()) for text in texts])
+    assert len(texts) == 2
+    assert "Written from nothing" in (tmp_path / "run" / "README.md").read_text()
+
+
 def test_only_numbers_reach_the_trackers_of_numbers(tmp_path, monkeypatch):
     loop = loop_of(tmp_path / "run")
     told = []
