@@ -139,15 +139,8 @@ class TrainingLoop:
         plain = self._compiled(accelerator.unwrap_model(self.model))
         self.averages = WeightAverages(plain, options.ema_decay) if options.ema_decay else None
         self._state = RunState(accelerator, self.model, self.optimizer, self.averages)
-        self.evaluations = Evaluations(
-            accelerator,
-            self.model,
-            tokenizer,
-            eval_examples,
-            options,
-            self.progress,
-            max_unknown_share,
-        )
+        measured = eval_examples, options, self.progress, max_unknown_share
+        self.evaluations = Evaluations(accelerator, self.model, tokenizer, *measured)
 
     def _compiled(self, model: MaskGitForMaskedLM) -> MaskGitForMaskedLM:
         if self.options.torch_compile:
