@@ -89,4 +89,8 @@ def test_prompts_have_the_same_room_however_the_model_finds_lengths(model, way):
     prompts = ["", "w1 w2 w3 w4 w5 w6 w7 w8", "w1 [MASK]"]
     written = TextWriter(model, word_tokenizer(), prompts).write(model)
     lengths = [len(text.text.split()) for text in written]
-    assert lengths == [{"fixed": 5, "sampled": 2, "window": 6}[way], 10, 2]  # of 12 that it has seen, framed
+    assert lengths == [
+        {"fixed": 5, "sampled": 2, "window": 6}[way],
+        10,
+        2,
+    ]  # of 12 that it has seen, framed
