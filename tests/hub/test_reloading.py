@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from hf_maskgit.hub.reloading import answers_in_a_fresh_process, answers_of, differences
+from tests.support.grids import wide
 from tests.support.tiny import tiny_model, word_tokenizer
 
 
-@pytest.mark.parametrize("way", ["sampled", "window"])
+@pytest.mark.parametrize("way", [wide("sampled"), "window"])
 def test_a_model_that_stores_how_it_finds_lengths_is_asked_like_any_other(way):
     """Also one that was trained on no lengths, and could not find any by itself."""
     model = tiny_model()

@@ -38,6 +38,7 @@ def test_a_model_that_knows_nothing_of_lengths_is_refused(saved, texts):
         compare_lengths.main(["--model", saved, "--dataset", texts])
 
 
+@pytest.mark.wide
 def test_unknown_words_are_refused_and_let_pass_where_that_is_asked_for(saved, tmp_path, capsys):
     model = MaskGitForMaskedLM.from_pretrained(saved)
     model.config.lengths = {"3": 2}

@@ -42,6 +42,7 @@ def test_a_row_for_every_sampler_and_number_of_passes(saved, tmp_path, capsys):
         assert all(text.startswith("w1 ") and text.endswith(" w3") for text in first)
 
 
+@pytest.mark.wide
 def test_unknown_words_are_refused_and_let_pass_where_that_is_asked_for(saved, capsys):
     words = ["--model", saved, "--text", "zz qq w1 [MASK]", *TEXTS[2:], "--samplers", "[{}]"]
     with pytest.raises(ValueError, match="raise `max_unknown_share`, which is 0.5"):

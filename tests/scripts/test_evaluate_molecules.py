@@ -8,6 +8,7 @@ import torch
 from hf_maskgit import MaskGitForMaskedLM, Pattern
 from hf_maskgit.evaluation.molecules import COLUMNS
 from scripts import evaluate_molecules
+from tests.support.grids import wide
 from tests.support.tiny import tiny_model, word_tokenizer
 from tests.support.tiny_tokenizers import model_for, molecule_tokenizer
 
@@ -52,7 +53,7 @@ def test_what_is_written_beyond_the_number_asked_for_is_not_counted(
     assert len(measured[0]) == 18
 
 
-@pytest.mark.parametrize("stored", [None, "fixed", "sampled"])
+@pytest.mark.parametrize("stored", [wide(None), wide("fixed"), "sampled"])
 def test_molecules_are_as_long_as_those_of_the_training(model, tmp_path, stored, measured):
     """The first 16 draws of lengths, of which a model may store how it makes its own."""
     generator = MaskGitForMaskedLM.from_pretrained(model)
