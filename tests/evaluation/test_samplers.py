@@ -26,6 +26,19 @@ def model():
     return tiny_model(seed=3).double()
 
 
+@pytest.mark.parametrize("way", ["sampled", "window"])
+def test_the_masks_are_filled_however_the_model_finds_lengths(way):
+    """What is written is what the same model writes that stores no way; none is longer."""
+    samplers, found = [{"order": "random", "steps": 3}], []
+    for stored in (None, way):
+        model = tiny_model(seed=3).double()
+        model.config.lengths, model.config.end_fill = {"2": 1}, 6
+        model.generation_config.num_tokens = stored
+        (quality,) = compare_samplers(model, ROWS, samplers, REAL, num_texts=2, progress=False)
+        found.append(quality.texts)
+    assert torch.equal(*found)
+
+
 def test_difference_is_the_mean_over_pairs_of_texts():
     texts = torch.randint(5, 8, (2, 4, 13), generator=torch.Generator().manual_seed(0))
     written = ROWS == MASK

@@ -75,6 +75,19 @@ def test_a_new_encoder_tells_of_the_time_alone(monkeypatch, capsys):
     assert "| nan ± nan | +nan ± nan |" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("way", ["sampled", "window"])
+def test_the_masks_are_filled_however_the_model_finds_lengths(way):
+    """What is written is what the same model writes that stores no way; none is longer."""
+    masked, found = torch.tensor([[2, *[4] * 8, 3]]), []
+    for stored in (None, way):
+        model = tiny_model()
+        model.config.lengths, model.config.end_fill = {"2": 1}, 6
+        model.generation_config.num_tokens = stored
+        caches = compare_caches(model, masked, [{}], num_texts=2, steps=3, judged=False)
+        found.append(torch.stack([one.texts for one in caches]))
+    assert torch.equal(*found)
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
