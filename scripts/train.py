@@ -26,7 +26,6 @@
 """
 
 import logging
-import math
 import signal
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -51,7 +50,7 @@ from hf_maskgit.training.checkpoints import (
 )
 from hf_maskgit.training.curves import draw_own_curves
 from hf_maskgit.training.data import Data, check_together, load_data, tokenizer_for
-from hf_maskgit.training.dry_run import plan_of
+from hf_maskgit.training.dry_run import disk_of, plan_of
 from hf_maskgit.training.engines import engine_of
 from hf_maskgit.training.loop import TrainingLoop
 from hf_maskgit.training.metrics import write_metrics
@@ -66,7 +65,6 @@ from hf_maskgit.training.recipes import (
 from hf_maskgit.training.run_facts import facts_of_options
 from hf_maskgit.training.run_files import (
     UNFINISHED,
-    bytes_of_run,
     check_room,
     in_every_process,
     told_if_it_fails,
@@ -206,7 +204,7 @@ def prepare_folder(
     loop: TrainingLoop, model_options: ModelArguments, data_options: DataArguments, *, clears: bool
 ) -> None:
     """Replace a former run where that is wanted, see that there is room, and write the recipe."""
-    options, left = loop.options, loop.num_updates - loop.progress.step
+    options = loop.options
     if not loop.accelerator.is_main_process:
         return
     output_dir = Path(options.output_dir)
@@ -218,10 +216,7 @@ def prepare_folder(
             "The best model so far is not in %s; only a better one will be written there.",
             output_dir / BEST_FOLDER,
         )
-    present = len(checkpoints(output_dir))
-    coming = min(options.keep_checkpoints + 1 - present, math.ceil(left / options.checkpoint_every))
-    # the best model and the last one
-    check_room(output_dir, bytes_of_run(loop.model, max(1, coming), 2, loop.averages is not None))
+    check_room(output_dir, disk_of(loop, present=len(checkpoints(output_dir))))
     # how this run was started is no part of the recipe
     recipe = replace(
         options, resume_from_checkpoint=None, allow_changes=None, overwrite_output_dir=False

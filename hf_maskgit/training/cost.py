@@ -73,7 +73,7 @@ def memory_of(
     parameters: int,
     trained: int,
     *,
-    remembered: int | None = None,
+    remembered: int,
     averages: bool = False,
     activations: int = 0,
     devices: int = 1,
@@ -84,14 +84,12 @@ def memory_of(
     Args:
         parameters: of the model, tied ones once.
         trained: those that learn.
-        remembered: numbers of the optimizer; None for AdamW's, the averages of each gradient and
-            of its square.
+        remembered: numbers of the optimizer, a row of `optimizers.OPTIMIZERS` says how many.
         averages: whether averages of the weights are kept.
         activations: bytes on each device.
         devices: that train together.
         how: a row of `SHARDED`.
     """
-    remembered = 2 * trained if remembered is None else remembered
     whole = {
         "weights": FLOAT32 * parameters,
         "gradients": FLOAT32 * trained,

@@ -130,14 +130,11 @@ def plan_of(loop: TrainingLoop, data: Data) -> Plan:
     Raises:
         ValueError, NotFiniteError: as the run would.
     """
-    accelerator, options, report = loop.accelerator, loop.options, data.train_report
+    accelerator, report = loop.accelerator, data.train_report
     plain = accelerator.unwrap_model(loop.model)
     measured = _measure(loop)
     parameters = sum(size_of(p) for p in plain.parameters())
     trained = sum(size_of(p) for p in plain.parameters() if p.requires_grad)
-    remembered = OPTIMIZERS[options.optim].numbers(plain)
-    averages = loop.averages is not None
-    coming = min(options.keep_checkpoints + 1, -(-loop.num_updates // options.checkpoint_every))
     return Plan(
         device=accelerator.device.type,
         processes=accelerator.num_processes,
@@ -155,17 +152,36 @@ def plan_of(loop: TrainingLoop, data: Data) -> Plan:
         memory=memory_of(
             parameters,
             trained,
-            remembered=remembered,
-            averages=averages,
+            remembered=OPTIMIZERS[loop.options.optim].numbers(plain),
+            averages=loop.averages is not None,
             activations=measured.kept.most,
             devices=accelerator.num_processes,
             how=engine_of(accelerator).layout(accelerator),
         ),
         peak=measured.peak,
-        disk=bytes_of_run(plain, coming, 2, remembered, averages),
-        free=shutil.disk_usage(_existing(Path(options.output_dir))).free,
+        disk=disk_of(loop),
+        free=shutil.disk_usage(_existing(Path(loop.options.output_dir))).free,
         seconds_per_update=statistics.median(measured.seconds),
         cpu_seconds_per_update=statistics.median(measured.cpu_seconds),
+    )
+
+
+def disk_of(loop: TrainingLoop, present: int = 0) -> int:
+    """Estimate the bytes of what a run is still to write: checkpoints, the best model, the last.
+
+    Args:
+        loop: where it stands.
+        present: checkpoints that are in its folder already.
+    """
+    options, model = loop.options, loop.accelerator.unwrap_model(loop.model)
+    left = -(-(loop.num_updates - loop.progress.step) // options.checkpoint_every)
+    coming = min(options.keep_checkpoints + 1 - present, left)
+    return bytes_of_run(
+        model,
+        max(1, coming),
+        2,
+        remembered=OPTIMIZERS[options.optim].numbers(model),
+        averages=loop.averages is not None,
     )
 
 

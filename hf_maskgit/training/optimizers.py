@@ -15,6 +15,8 @@ from transformers import PreTrainedModel
 from .layers import embeddings_of
 from .shards import size_of
 
+ADAMW_NUMBERS = 2  # it remembers for each weight: averages of its gradient and of the square
+
 Group = dict[str, Any]
 Adam = Callable[[Sequence[Group]], AdamW]
 
@@ -120,7 +122,7 @@ def _numbers(parameters: Sequence[nn.Parameter]) -> int:
 
 
 def _of_adamw(model: nn.Module) -> int:
-    return 2 * _numbers([p for p in model.parameters() if p.requires_grad])
+    return ADAMW_NUMBERS * _numbers([p for p in model.parameters() if p.requires_grad])
 
 
 OPTIMIZERS = {

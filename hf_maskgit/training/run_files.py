@@ -122,6 +122,7 @@ def bytes_of_run(
     model: nn.Module,
     num_checkpoints: int,
     num_models: int,
+    *,
     remembered: int,
     averages: bool = False,
 ) -> int:

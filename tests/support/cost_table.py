@@ -6,6 +6,7 @@ A test holds the page to them.
 """
 
 from pathlib import Path
+from typing import Any
 
 from hf_maskgit.evaluation.progress import duration
 from hf_maskgit.training.cost import (
@@ -17,6 +18,7 @@ from hf_maskgit.training.cost import (
     seconds_for,
     tokens_per_second,
 )
+from hf_maskgit.training.optimizers import ADAMW_NUMBERS
 from tests.support.pages import write_all
 from tests.support.project import ROOT
 
@@ -46,7 +48,9 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 def state(size: ModelSize, how: str, devices: int) -> Memory:
     """What weights, gradients, AdamW and averages take on each device."""
-    return memory_of(size.parameters, size.parameters, averages=True, devices=devices, how=how)
+    remembered = ADAMW_NUMBERS * size.parameters
+    how_many: dict[str, Any] = {"remembered": remembered, "averages": True, "devices": devices}
+    return memory_of(size.parameters, size.parameters, how=how, **how_many)
 
 
 def memory_table() -> str:

@@ -73,7 +73,7 @@ def test_memory_of_weights_gradients_and_optimizer_is_exact():
     optimizer.step()
     parameters = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    memory = memory_of(parameters, trained, activations=7)
+    memory = memory_of(parameters, trained, remembered=2 * trained, activations=7)
     assert memory.weights == sum(p.nbytes for p in model.parameters())
     states = [t for state in optimizer.state.values() for t in state.values() if t.ndim]
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
@@ -81,14 +81,16 @@ def test_memory_of_weights_gradients_and_optimizer_is_exact():
     assert memory.optimizer == sum(state.nbytes for state in states)
     assert memory.averages == 0
     assert memory.total == memory.weights + 3 * memory.gradients + 7
-    assert memory_of(parameters, trained, averages=True).averages == memory.gradients
+    averaged = memory_of(parameters, trained, remembered=0, averages=True)
+    assert (averaged.averages, averaged.optimizer) == (memory.gradients, 0)
 
 
 @pytest.mark.parametrize("how", SHARDED)
 def test_what_is_sharded_is_divided_among_devices(how):
-    one, eight = (memory_of(800, 400, averages=True, devices=d, how=how) for d in (1, 8))
+    adam = {"remembered": 800, "averages": True}
+    one, eight = (memory_of(800, 400, devices=d, how=how, **adam) for d in (1, 8))
     copy = 4 * 400 if how == "ZeRO-2" else 0  # of the weights, to learn on
-    plain = memory_of(800, 400, averages=True)
+    plain = memory_of(800, 400, **adam)
     assert one == replace(plain, optimizer=plain.optimizer + copy)
     for part in ("weights", "gradients", "optimizer", "averages"):
         share = 8 if part in SHARDED[how] else 1
@@ -146,5 +148,5 @@ def test_the_page_holds_what_the_formulas_say():
     assert shares == [8, 4, 2, 59, 42, 25]
     assert "are 8, 4 and 2 % of" in page
     assert "59, 42 and 25 % at 8,192" in page
-    assert memory_of(1, 1).total == 16
-    assert memory_of(1, 1, averages=True).total == 20
+    assert memory_of(1, 1, remembered=2).total == 16
+    assert memory_of(1, 1, remembered=2, averages=True).total == 20

@@ -259,7 +259,7 @@ def test_a_dry_run_states_the_memory_that_deepspeed_takes(tmp_path, copies, stag
     parameters, trained = (
         int(found.replace(",", "")) for found in re.findall(r"[\d,]*\d", rows["model"])
     )
-    how = {"averages": True, "devices": 2, "how": f"ZeRO-{stage}"}
+    how = {"remembered": 2 * trained, "averages": True, "devices": 2, "how": f"ZeRO-{stage}"}
     memory = memory_of(parameters, trained, **how)
     for name in ("weights", "gradients", "optimizer", "averages"):
         assert f"{name} {getattr(memory, name) / 1e3:.3g} kB" in rows["memory"]

@@ -16,6 +16,7 @@ from hf_maskgit.training.cost import Memory
 from hf_maskgit.training.dry_run import KeptBytes, Plan
 from hf_maskgit.training.recipes import parse_options
 from scripts import train
+from tests.support.grids import wide
 from tests.support.project import ROOT
 from tests.support.tiny_training import SMALL, repeated_symbols, words, write_inputs
 
@@ -65,6 +66,20 @@ def test_it_says_what_the_run_then_does(planned, tmp_path, capsys):
     files = (tmp_path / "run").rglob("*.safetensors")
     assert plan.disk == pytest.approx(sum(path.stat().st_size for path in files), rel=0.5)
     assert plan.seconds == pytest.approx(16 * plan.seconds_per_update)
+
+
+@pytest.mark.parametrize("more", [{"optim": "muon", "ema_decay": 0.9}, wide({"max_steps": 1})])
+def test_a_run_asks_for_the_room_that_its_dry_run_states(planned, monkeypatch, more):
+    plan, asked = planned("--dry_run", **more), []
+
+    def full(folder, needed):
+        asked.append(needed)
+        raise ValueError("full")
+
+    monkeypatch.setattr(train, "check_room", full)
+    with pytest.raises(ValueError, match="full"):
+        planned(**more)
+    assert asked == [plan.disk]
 
 
 @pytest.mark.wide
