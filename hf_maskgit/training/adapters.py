@@ -127,6 +127,30 @@ def merged(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
+def taken_apart(model: Any, weights: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
+    """Return merged weights as a model with adapters calls them, the adapters taken off again.
+
+    Args:
+        model: has adapters.
+        weights: as `merged` returns them.
+        folder: where `write_adapter` wrote the adapters that are in them.
+    """
+    adapters = read_adapter(folder)
+    learns = {name for name, p in model.named_parameters() if p.requires_grad}
+    found = {**weights, **adapters}
+    for name in model.state_dict():
+        path, base, rest = name.partition(_BASE)
+        if not base or name not in learns:
+            continue  # what does not learn is as it was, to the bit
+        weight = weights[f"{path}.{rest}"]
+        if rest == "weight":
+            one, other = (adapters[f"{path}.lora_{part}.{_NAME}.weight"] for part in "BA")
+            scale = model.get_submodule(path).scaling[_NAME]
+            weight = weight - scale * (one @ other).to(weight)
+        found[name] = weight
+    return found
+
+
 def has_adapters(model: nn.Module) -> bool:
     """Tell whether `add_adapters` was called for a model."""
     return hasattr(model, "peft_config")

@@ -1,5 +1,6 @@
 """A finished model: written whole for `from_pretrained` or not at all, and taken back."""
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from ..core.modeling_maskgit import MaskGitForMaskedLM
-from .adapters import has_adapters, merged, read_adapter, write_adapter
+from .adapters import has_adapters, merged, taken_apart, write_adapter
 from .engines import engine_of
 from .finiteness import check_finite
 from .run_files import UNFINISHED, in_every_process, move_files, told_if_it_fails
@@ -44,12 +45,15 @@ def save_finished(
         check_finite("weights", weights.items())
         aside = folder / f"model{UNFINISHED}"
         advice = "Make room, and resume from 'latest': the last checkpoint is as it was."
-        with told_if_it_fails(folder, advice):
-            plain.save_pretrained(aside, state_dict=weights)
-            tokenizer.save_pretrained(aside)
-            move_files(aside, folder)
-            if has_adapters(plain):
-                write_adapter(plain, own, folder)
+        try:
+            with told_if_it_fails(folder, advice):
+                plain.save_pretrained(aside, state_dict=weights)
+                tokenizer.save_pretrained(aside)
+                move_files(aside, folder)
+                if has_adapters(plain):
+                    write_adapter(plain, own, folder)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)  # its room may be what was missing
 
     in_every_process(accelerator, write)
     accelerator.wait_for_everyone()
@@ -77,14 +81,12 @@ def load_finished(accelerator: Accelerator, model: nn.Module, folder: Path) -> N
             return
         try:
             found = MaskGitForMaskedLM.from_pretrained(folder, dtype=plain.dtype).state_dict()
-            adapters = read_adapter(folder) if has_adapters(plain) else {}
+            known.update(taken_apart(plain, found, folder) if has_adapters(plain) else found)
         except (OSError, ValueError) as error:
             raise RuntimeError(
                 f"The best model cannot be read from {str(folder)!r} ({error}). Go on from the "
                 "last checkpoint without `load_best_model_at_end` to have the last one."
             ) from error
-        # The weights below adapters do not learn: they are as they were.
-        known.update({**found, **adapters})
 
     in_every_process(accelerator, read)
     for name, tensor in plain.state_dict(keep_vars=True).items():

@@ -12,6 +12,7 @@ from transformers import BertForMaskedLM
 from hf_maskgit import MaskGitForMaskedLM
 from hf_maskgit.training.adapters import merged, num_parameters, targets_of
 from hf_maskgit.training.arguments import TrainArguments
+from hf_maskgit.training.evaluations import Evaluations
 from tests.support.support_matrix import tiny_generator
 from tests.support.tiny import tiny_model, word_tokenizer
 from tests.support.tiny_training import (
@@ -179,3 +180,25 @@ def test_without_peft_it_is_said_what_to_install(tmp_path, monkeypatch):
 def test_a_module_that_is_to_learn_fully_must_be_there(tmp_path):
     with pytest.raises(ValueError, match="`lora_modules_to_save` names 'tail', which nothing in"):
         loop_of(tmp_path / "run", lora_r=4, lora_modules_to_save=["tail"])
+
+
+@pytest.mark.wide
+@pytest.mark.parametrize("named", [["*.bias"], ["denoiser.bert.encoder.layer.0", "head"]])
+@pytest.mark.parametrize("ema_decay", [0.0, 0.5])
+def test_the_best_model_is_taken_back_whole_whatever_learned(
+    tmp_path, monkeypatch, named, ema_decay
+):
+    """Weights below adapters that learn as well, up to rounding; the last ones are others."""
+    monkeypatch.setattr(Evaluations, "_is_best", lambda self: self.progress.step == 2)
+    options = {**LORA, "lora_modules_to_save": named, "eval_every": 2, "ema_decay": ema_decay}
+    loop = loop_of(
+        tmp_path / "run", eval_examples=examples(8, 1), load_best_model_at_end=True, **options
+    )
+    loop.run()
+    loop.save_model(tmp_path / "model")
+    best, taken = (
+        MaskGitForMaskedLM.from_pretrained(folder).state_dict()
+        for folder in (tmp_path / "run" / "best", tmp_path / "model")
+    )
+    for name in best:
+        torch.testing.assert_close(taken[name], best[name], atol=1e-6, rtol=0, msg=name)
