@@ -136,7 +136,8 @@ def prepare(
         data = load_data(data_options, tokenizer, model.max_positions, options.seed)
     if data_options.streaming:  # no text is longer, and nobody looks for the longest
         note_length(model.config, data_options.max_length)
-    model.config.end_fill = data_options.end_fill  # what this training shows of ends
+    if options.train != "critic":  # which leaves the texts that are written as they are
+        model.config.end_fill = data_options.end_fill  # what this training shows of ends
 
     set_seed(options.seed, device_specific=True)  # dropout differs between processes
     loop = TrainingLoop(

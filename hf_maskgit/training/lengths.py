@@ -1,5 +1,6 @@
 """How long training examples are, looked up where they lie."""
 
+import logging
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -7,27 +8,55 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from transformers import GenerationConfig
 
 from ..core.configuration_maskgit import MaskGitConfig
+from ..core.decoding_lengths import NUM_TOKENS
 from ..core.length_law import histogram
 from ..core.trained_length import note_length
+
+logger = logging.getLogger(__name__)
 
 _ROWS = 10_000  # read at a time
 
 Ints = NDArray[np.int64]
 
 
-def note_length_of(config: MaskGitConfig, examples: Any) -> None:
+def note_length_of(config: MaskGitConfig, examples: Any, denoiser_learns: bool = True) -> None:
     """Remember in a generator's configuration how long the examples are that it learns from.
 
     Args:
         config: of the generator. The longest example of all trainings is kept, and the lengths of
             this one's texts.
         examples: to train on, see `longest_example`.
+        denoiser_learns: False keeps the lengths that are known, where a critic alone learns: the
+            texts that are written stay as they are.
     """
     note_length(config, longest_example(examples))
+    if not denoiser_learns and config.lengths is not None:
+        return
     counted = text_lengths(config, examples)
     config.lengths = histogram(counted.items()) if counted else None
+
+
+def warn_of_unknown_lengths(config: MaskGitConfig, stored: GenerationConfig) -> None:
+    """Say so where a model is to find lengths by what its training does not tell it.
+
+    Args:
+        config: after `note_length_of`.
+        stored: the options that the model stores.
+    """
+    named = getattr(stored, "num_tokens", None) or "fixed"
+    way = NUM_TOKENS[named]
+    if not way.known_by(config):
+        logger.warning(
+            "The model stores num_tokens=%r, which goes by `%s` of its configuration, and this "
+            "training gives it none: `generate` will refuse calls that name no other `num_tokens`. "
+            "Name one in `decoding`; 'sampled' needs texts that are neither packed nor a stream, "
+            "'window' needs `end_fill`.",
+            named,
+            way.reads,
+        )
 
 
 def longest_example(examples: Any) -> int | None:

@@ -32,7 +32,7 @@ from .engines import engine_of
 from .evaluations import Evaluations
 from .finiteness import NotFiniteError
 from .freezing import freeze_left_out, freeze_named
-from .lengths import note_length_of
+from .lengths import note_length_of, warn_of_unknown_lengths
 from .optimizer import make_optimizer, set_schedule
 from .run_facts import Facts, facts_of, what_changed
 from .run_files import FolderGoneError, told_if_it_fails
@@ -122,7 +122,8 @@ class TrainingLoop:
             self.num_updates,
             update_size,
         )
-        note_length_of(model.config, train_examples)
+        note_length_of(model.config, train_examples, options.train != "critic")
+        warn_of_unknown_lengths(model.config, model.generation_config)
         self._weigher = weigher_of(model.config, options.loss_weighting, options.clip_weights)
         self.progress = Progress({**shaped_by, **(facts or {})})
         self.collator = collator_of(model.config, tokenizer, options)
@@ -158,13 +159,13 @@ class TrainingLoop:
         allowed = self.options.allow_changes or ()
         changed = self.progress.load_state_dict(read_progress(checkpoint), allowed)
         key = (self.options.seed, self.progress.step) if "num_processes" in changed else None
-        sums = self._state.read(checkpoint, new_streams=key)
+        sums = self._state.read(checkpoint, new_streams=key, new_optimizer="optim" in changed)
         self._window.load_state_dict(sums, self.accelerator.device)
         self.batches.read(checkpoint)
         set_schedule(self.scheduler, self.progress.step)
         if changed:
             logger.warning("Going on from %s with %s", checkpoint.name, what_changed(changed))
-        self.log.cut_after(self.progress.step)
+        self.log.cut_after(self.progress.step, self.progress.evaluation_due)
 
     def run(self) -> Progress:
         """Take the updates that are left; log, evaluate and save at their times and at the end.

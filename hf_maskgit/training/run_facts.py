@@ -215,6 +215,8 @@ def what_changed(changed: set[str]) -> str:
     said = f"another {', '.join(sorted(changed))}."
     if changed.intersection(PLACE_IN_THE_DATA):
         said += " The pass that was going on is left, and the next one begins."
+    if "optim" in changed:
+        said += " What the former optimizer remembered is left, and the new one begins anew."
     return said + _NEW_STREAMS if _SPLIT[0] in changed else said
 
 

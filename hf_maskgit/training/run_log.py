@@ -71,11 +71,16 @@ class RunLog:
                 nats = "" if text.nats_per_token is None else f" ({text.nats_per_token:.2f} nats)"
                 logger.info("After update %d%s: %r", step, nats, text.text)
 
-    def cut_after(self, step: int) -> None:
-        """Forget the lines behind an update, see `cut_after`."""
+    def cut_after(self, step: int, evaluation_due: bool = False) -> None:
+        """Forget the lines behind an update, see `cut_after`; every process may call this.
+
+        Args:
+            step: the last update whose lines stay.
+            evaluation_due: whether the evaluation after it is to be told anew.
+        """
         if self.accelerator.is_main_process:
-            for path in (self.path, self.samples):
-                cut_after(path, step)
+            cut_after(self.path, step, evaluation_due)
+            cut_after(self.samples, step - evaluation_due)
 
     def _append(self, path: Path, step: int, lines: Sequence[Mapping[str, Any]]) -> None:
         def write() -> None:
@@ -84,6 +89,11 @@ class RunLog:
                     append_line(path, step, line)
 
         in_every_process(self.accelerator, write)
+
+
+def is_evaluation(values: Mapping[str, Any]) -> bool:
+    """Tell whether a line says what an evaluation has found."""
+    return any(name.startswith("eval_") for name in values)
 
 
 def append_line(log: Path, step: int, values: Mapping[str, Any]) -> None:
@@ -125,7 +135,7 @@ def read_lines(log: Path) -> Iterator[dict[str, Any]]:
             yield values
 
 
-def cut_after(log: Path, step: int) -> None:
+def cut_after(log: Path, step: int, evaluation_due: bool = False) -> None:
     """Forget the lines behind an update, which are told again.
 
     What is no line of a log, such as a last one that was cut when its run was killed, is left out
@@ -134,6 +144,7 @@ def cut_after(log: Path, step: int) -> None:
     Args:
         log: the file; nothing happens where it is missing.
         step: the last update whose lines stay.
+        evaluation_due: whether what an evaluation after it has found goes as well.
 
     Raises:
         RuntimeError: when it cannot be read or written.
@@ -145,8 +156,9 @@ def cut_after(log: Path, step: int) -> None:
         kept, unreadable = [], 0
         for line in filter(str.strip, lines):
             try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
+                values = json.loads(line)
+                is_told = values["step"] <= step - (evaluation_due and is_evaluation(values))
+                kept += [line + "\n"] if is_told else []
             except (ValueError, TypeError, KeyError, RecursionError):
                 unreadable += 1
         replace_text(log, "".join(kept))

@@ -94,13 +94,20 @@ class RunState:
         own = folder / random_states_file(self.accelerator.process_index)
         _write_random_states(own, self.accelerator.device, sums)
 
-    def read(self, folder: Path, new_streams: tuple[int, int] | None = None) -> dict[str, Any]:
+    def read(
+        self,
+        folder: Path,
+        new_streams: tuple[int, int] | None = None,
+        new_optimizer: bool = False,
+    ) -> dict[str, Any]:
         """Take over a checkpoint that is whole.
 
         Args:
             folder: holds what `write` wrote.
             new_streams: seed and update, where another number of processes wrote it: the key of
                 the random streams that each process then begins.
+            new_optimizer: whether this run has another kind, to which what the former one
+                remembered means nothing.
 
         Returns:
             This process's sums for the next line of the log.
@@ -108,7 +115,7 @@ class RunState:
         Raises:
             ValueError: naming what does not fit this run's model.
         """
-        self._read_optimizer(folder / OPTIMIZER_FILE)
+        self._read_optimizer(folder / OPTIMIZER_FILE, forget=new_optimizer)
         self._read_model(folder / MODEL_FILE)
         self._engine.weights_changed(self._prepared)
         if self.averages is not None:
@@ -140,7 +147,7 @@ class RunState:
             for key, value in state.items()
         }
 
-    def _read_optimizer(self, path: Path) -> None:
+    def _read_optimizer(self, path: Path, forget: bool) -> None:
         try:
             with safe_open(str(path), framework="pt") as opened:
                 trained = json.loads((opened.metadata() or {})["trained"])
@@ -163,6 +170,8 @@ class RunState:
                     "no weight of this run's model."
                 )
             states[name][key] = tensor
+        if forget:
+            return
         self._engine.set_optimizer_state(self.optimizer, list(states.values()))
 
     def _read_model(self, path: Path) -> None:

@@ -150,6 +150,23 @@ def test_training_goes_on_from_a_generator(trained, tmp_path):
 
 
 @pytest.mark.wide
+def test_a_critic_that_learns_leaves_how_the_generator_ends_texts(tmp_path, caplog):
+    inputs = write_inputs(tmp_path)
+    asked = {**SMALL, "max_steps": 1}
+    first = words({**asked, "output_dir": tmp_path / "run", "end_fill": 16})
+    train.main([*inputs, *first, '--decoding={"num_tokens": "window"}'])
+    alone = {"encoder": tmp_path / "run", "train": "critic", "token_critic": "self"}
+    for more, window in ((alone, 16), ({"encoder": tmp_path / "run"}, None)):
+        caplog.clear()
+        given = words({**asked, **more, "output_dir": tmp_path / "more"})
+        train.main([*inputs[5:], *given, "--overwrite_output_dir"])
+        model = MaskGitForMaskedLM.from_pretrained(tmp_path / "more")
+        assert model.config.end_fill == window
+        assert ("goes by `end_fill`" in caplog.text) == (window is None)
+    assert model.generation_config.num_tokens == "window"
+
+
+@pytest.mark.wide
 def test_a_run_killed_after_its_last_checkpoint_is_completed(trained, tmp_path, caplog):
     shutil.copytree(trained, tmp_path / "run")
     card = (tmp_path / "run" / "README.md").read_text()

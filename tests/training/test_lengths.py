@@ -6,11 +6,16 @@ import pytest
 from datasets import Dataset, IterableDataset
 from transformers import Trainer, TrainingArguments
 
-from hf_maskgit import DataCollatorForMaskGit, MaskGitForMaskedLM
+from hf_maskgit import DataCollatorForMaskGit, MaskGitForMaskedLM, MaskGitGenerationConfig
 from hf_maskgit.callbacks import SetEpochCallback
 from hf_maskgit.core.length_law import histogram
 from hf_maskgit.training import lengths
-from hf_maskgit.training.lengths import longest_example, note_length_of, text_lengths
+from hf_maskgit.training.lengths import (
+    longest_example,
+    note_length_of,
+    text_lengths,
+    warn_of_unknown_lengths,
+)
 from tests.support.tiny import tiny_config, tiny_model, word_tokenizer
 
 ROWS = [{"input_ids": [2, *[7] * n, 3], "example_id": n} for n in (1, 9, 4, 6)]
@@ -88,3 +93,26 @@ def test_texts_are_measured_without_what_frames_and_fills_them():
         assert text_lengths(config, unknown) is None
         note_length_of(config, unknown)  # of this training nothing is known
         assert config.lengths is None
+
+
+def test_where_a_critic_alone_learns_lengths_that_are_known_stay():
+    config = tiny_config("bert")
+    rows = [[{"input_ids": [2, *[7] * length, 3]}] for length in (5, 9)]
+    note_length_of(config, rows[0], denoiser_learns=False)
+    assert config.lengths == {"5": 1}
+    note_length_of(config, rows[1], denoiser_learns=False)
+    assert (config.lengths, config.trained_length) == ({"5": 1}, 11)
+    note_length_of(config, [{"input_ids": [2, 7, 3, 7, 3]}], denoiser_learns=False)
+    assert config.lengths == {"5": 1}
+
+
+@pytest.mark.parametrize(("way", "field"), [("sampled", "lengths"), ("window", "end_fill")])
+def test_a_way_to_find_lengths_that_the_training_does_not_tell_is_warned_of(caplog, way, field):
+    config, stored = tiny_config("bert"), MaskGitGenerationConfig(num_tokens=way)
+    warn_of_unknown_lengths(config, stored)
+    assert f"num_tokens='{way}', which goes by `{field}` of its configuration" in caplog.text
+    caplog.clear()
+    setattr(config, field, {"lengths": {"3": 1}, "end_fill": 8}[field])
+    for fine in (stored, MaskGitGenerationConfig(), MaskGitGenerationConfig(num_tokens="fixed")):
+        warn_of_unknown_lengths(config, fine)
+    assert not caplog.text

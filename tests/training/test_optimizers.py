@@ -21,6 +21,7 @@ from tests.support.tiny_training import (
     assert_same_weights,
     at_call,
     log_of,
+    loop_of,
     words,
     write_inputs,
 )
@@ -158,6 +159,27 @@ def test_a_run_goes_on_from_its_checkpoint_to_the_bit(tmp_path, monkeypatch):
     assert_same_weights(*(load_file(folder / "model.safetensors") for folder in (whole, cut)))
     assert log_of(cut) == log_of(whole)
     assert "| optimizer | Muon and AdamW |" in (whole / "README.md").read_text()
+
+
+@pytest.mark.wide
+@pytest.mark.parametrize("first", OPTIMIZERS)
+def test_a_run_that_goes_on_with_another_optimizer_begins_it_anew(tmp_path, caplog, first):
+    (second,) = OPTIMIZERS.keys() - {first}
+    whole = loop_of(tmp_path / "run", optim=first, checkpoint_every=3)
+    whole.run()
+    options = {"optim": second, "resume_from_checkpoint": "latest"}
+    with pytest.raises(ValueError, match=f"optim = {first}, this run has {second}"):
+        loop_of(tmp_path / "refused", **options).resume(tmp_path / "run" / "checkpoint-3")
+    again = loop_of(tmp_path / "again", allow_changes=["optim"], **options)
+    again.resume(tmp_path / "run" / "checkpoint-3")
+    assert "What the former optimizer remembered is left" in caplog.text
+    stored = load_file(tmp_path / "run" / "checkpoint-3" / "model.safetensors")
+    for name, weight in again.model.state_dict().items():
+        assert torch.equal(weight, stored.get(name, weight))
+    again.run()
+    states = again.optimizer.optimizer.state.values()
+    kept = sum(t.numel() for state in states for t in state.values() if t.ndim)
+    assert kept == OPTIMIZERS[second].numbers(again.model)
 
 
 def test_a_model_none_of_whose_layers_learns_is_refused():

@@ -1,15 +1,26 @@
 """The log of a run: lines that are read back, also where a killed run left half of one."""
 
 import json
+import signal
 from dataclasses import asdict
+from functools import partial
 
 import pytest
 
 from hf_maskgit import MaskGitForMaskedLM
 from hf_maskgit.evaluation.texts import SampleText, TextWriter
-from hf_maskgit.training.run_log import SAMPLES_NAME, RunLog, append_line, cut_after, read_lines
+from hf_maskgit.training import evaluations as evals
+from hf_maskgit.training.run_log import (
+    SAMPLES_NAME,
+    RunLog,
+    append_line,
+    cut_after,
+    is_evaluation,
+    read_lines,
+)
+from hf_maskgit.training.stopping import StopSignals
 from tests.support.tiny import word_tokenizer
-from tests.support.tiny_training import examples, log_lines, loop_of, trained_on
+from tests.support.tiny_training import at_call, examples, log_lines, loop_of, trained_on
 
 pytestmark = pytest.mark.usefixtures("_fresh_accelerate")
 
@@ -25,6 +36,48 @@ def test_lines_are_read_back_and_halves_left_out(tmp_path):
     assert list(read_lines(log)) == [{"step": 1, "loss": 2.5}]
     with pytest.raises(ValueError, match=r"There is no log of a run: '.*none.jsonl': No such file"):
         list(read_lines(tmp_path / "none.jsonl"))
+
+
+def test_of_an_evaluation_that_is_due_nothing_stays(tmp_path):
+    log = tmp_path / "log.jsonl"
+    lines = [(1, {"loss": 2.5}), (2, {"eval_std_error": 0.5}), (2, {"skipped_updates": 1})]
+    for due, kept in ((False, lines), (True, [lines[0], lines[2]])):
+        log.unlink(missing_ok=True)
+        for step, values in (*lines, (3, {"loss": 1.0})):
+            append_line(log, step, values)
+        cut_after(log, 2, due)
+        assert list(read_lines(log)) == [{"step": step, **values} for step, values in kept]
+
+
+@pytest.mark.wide
+def test_a_run_that_goes_on_twice_from_an_evaluation_tells_it_once(tmp_path, monkeypatch):
+    """Killed behind an evaluation that a signal had put off, before the next checkpoint."""
+    options = {"eval_every": 2, "eval_texts": 1, "eval_examples": examples(8, 1)}
+    whole = loop_of(tmp_path / "whole", **options)
+    whole.run()
+    again = loop_of(tmp_path / "again", **options)
+    with StopSignals(speaks=False) as again.stop, monkeypatch.context() as patch:
+        at_call(patch, 1, partial(signal.raise_signal, signal.SIGTERM), "evaluate_bound", evals)
+        with pytest.raises(KeyboardInterrupt):
+            again.run()
+    again.stop = None
+    for number in (1, 2):
+        again.resume(tmp_path / "again" / "checkpoint-2")
+        with monkeypatch.context() as patch:
+            at_call(patch, number)  # once before a further update, once behind it
+            with pytest.raises(KeyboardInterrupt):
+                again.run()
+    again.resume(tmp_path / "again" / "checkpoint-2")
+    again.run()
+    told = [
+        [
+            [line["step"] for line in read_lines(tmp_path / name / file) if wanted(line)]
+            for file in ("training_log.jsonl", SAMPLES_NAME)
+            for wanted in (is_evaluation, lambda line: not is_evaluation(line))
+        ]
+        for name in ("whole", "again")
+    ]
+    assert told[0] == told[1]
 
 
 @pytest.mark.wide
