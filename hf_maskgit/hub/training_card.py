@@ -187,7 +187,7 @@ def settings_of(
     config = loop.accelerator.unwrap_model(loop.model).config
     return {
         "encoder's revision": model_options.revision,
-        "updates": loop.num_updates,
+        "updates": loop.progress.step,
         "examples per update": loop.progress.setting["examples_per_update"],
         "longest example in tokens": data_options.max_length,
         "packed": data_options.pack,

@@ -57,6 +57,14 @@ def loop(tmp_path):
     return loop
 
 
+def test_a_card_counts_the_updates_that_were_taken(tmp_path):
+    """And not those of a run that its patience has ended."""
+    loop = loop_of(tmp_path / "run", max_steps=9)
+    loop.progress.step = 4
+    given = ModelArguments(encoder="o/e"), DataArguments(dataset="o/texts"), loop.options
+    assert training_card.settings_of(loop, *given)["updates"] == 4
+
+
 @pytest.mark.wide
 def test_a_card_says_what_options_and_run_say(loop, tmp_path):
     model_options = ModelArguments(encoder="some-owner/encoder", revision="v2")
