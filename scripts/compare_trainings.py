@@ -37,6 +37,7 @@ from hf_maskgit.evaluation.written_folders import claim_folder
 from hf_maskgit.training.arguments import DataArguments, ModelArguments, TrainArguments
 from hf_maskgit.training.data import check_together
 from hf_maskgit.training.recipes import (
+    RECIPE_NAME,
     check_least,
     json_object,
     load_recipe,
@@ -85,7 +86,7 @@ class TrainingsArguments:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        check_least(self, num_examples=2, batch_size=1, num_samples=4)
+        check_least(self, num_examples=2, batch_size=1, num_samples=4, max_steps=1)
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"`seeds` names one twice: {self.seeds}; name each once.")
 
@@ -97,11 +98,16 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     asked = {name: words_of(options, name, changes) for name, changes in ways.items()}
     folder = Path(options.output_dir)
     free = ("output_dir", "ways", "seeds")  # more of these may be asked for later
+    runs = {
+        place_of(folder, name, seed): [*asked[name], f"--seed={seed}"]
+        for seed in options.seeds
+        for name in ways
+    }
+    check_kept(runs, len(options.seeds) * len(ways))
     claim_folder(folder, {n: value for n, value in asdict(options).items() if n not in free})
-    runs = [(name, seed) for seed in options.seeds for name in ways]
     with ProgressBar("Training", len(runs), "training") as told:
-        for name, seed in runs:
-            train([*asked[name], f"--seed={seed}"], place_of(folder, name, seed))
+        for place, words in runs.items():
+            train(words, place)
             told.update(1)
     found = compared(options, asked, folder)
     (folder / "comparison.json").write_text(figures_text(found) + "\n", encoding="utf-8")
@@ -143,6 +149,16 @@ def words_of(options: TrainingsArguments, name: str, changes: Mapping[str, Any])
             f"{options.recipe} names no `eval_split`: all ways are measured on the same held-out "
             "texts, which `validation_fraction` and streams draw for each training anew."
         )
+    if len(data.dataset) > 1 and data.eval_dataset is None:
+        raise ValueError(
+            f"{options.recipe} mixes {len(data.dataset)} data sets, and all ways are measured on "
+            "the texts of one: name it with `eval_dataset`."
+        )
+    if data.end_fill != parsed(options, AS_IT_IS, {})[1].end_fill:
+        raise ValueError(
+            f"The way {name!r} changes `end_fill`, and a text with other ends is another text: its "
+            "bound cannot be held against the recipe's. Leave it out."
+        )
     steps = {} if options.max_steps is None else {"max_steps": options.max_steps}
     return [options.recipe, *recipe_words({**changes, **steps}, TRAINING)]
 
@@ -172,6 +188,33 @@ def parsed(
 def place_of(folder: Path, name: str, seed: int) -> Path:
     """Return the folder of one training."""
     return folder / f"{'_'.join(name.split())}-{seed}"
+
+
+def check_kept(runs: Mapping[Path, Sequence[str]], number: int) -> None:
+    """Refuse to take a training for another one that is kept in its folder.
+
+    Args:
+        runs: the command line of each training by its folder.
+        number: of trainings.
+
+    Raises:
+        ValueError: for two of one folder, or one that was trained by other options.
+    """
+    if len(runs) < number:
+        raise ValueError(
+            "Two ways of `ways` have names that differ in blanks and `_` alone, and so one folder; "
+            "name one of them otherwise."
+        )
+    for place, words in runs.items():
+        if not (place / METRICS_NAME).exists():
+            continue
+        kept = str(place / RECIPE_NAME)
+        one, other = (parse_options(TRAINING, [*w, "--output_dir=."]) for w in ([kept], words))
+        if one != other:
+            raise ValueError(
+                f"{str(place)!r} holds a training by other options, which {kept!r} names. Give "
+                "the way another name, or remove that folder."
+            )
 
 
 def train(words: Sequence[str], folder: Path) -> None:
@@ -230,15 +273,16 @@ def compared(
 def bound_of(options: TrainingsArguments, place: Path) -> NelboOutput:
     """Estimate the bound of one training on the held-out texts of its recipe."""
     _, data, _ = parsed(options, AS_IT_IS, {})
+    config = data.sources[0][1] if data.eval_dataset is None else None
     shared = {f.name for f in fields(evaluate.EvaluateArguments)} & {f.name for f in fields(data)}
     asked = evaluate.EvaluateArguments(
         **{
             **{name: getattr(data, name) for name in shared},
             "model": str(place),
             "dataset": data.eval_dataset or data.dataset[0],
-            "dataset_config": data.dataset_config[0] if data.dataset_config else None,
+            "dataset_config": config,
             "split": data.eval_split,
-            "pack": data.pack != "no",
+            "pack": data.pack == "joined",  # separate ones are measured one by one, as in training
             "num_examples": options.num_examples,
             "num_samples": options.num_samples,
             "batch_size": options.batch_size,

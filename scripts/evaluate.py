@@ -185,16 +185,20 @@ class Prepared:
     units: tuple[Tensor, Tensor] | None
 
 
+Loaded = tuple[MaskGitForMaskedLM, PreTrainedTokenizerBase, Prepared]
+
+
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Measure, print and return the figures."""
     (options,) = parse_options((EvaluateArguments,), argv, "Measure a generator.")
     model, tokenizer = load(options, options.model)
     prepared = prepare(options, model, tokenizer)
+    beside = None if options.baseline is None else baseline_of(model, prepared, options)
     with counted_before():  # while they were tokenised
         bound = bound_of(model, tokenizer, prepared, options)
         found = measure(model, tokenizer, prepared, bound, options)
-        if options.baseline is not None:
-            found.update(compared(model, prepared, bound, options))
+        if beside is not None:
+            found.update(compared(beside, bound, options))
     figures = {**asdict(options), **prepared.data, **found}
     if is_main_process():
         text = figures_text(figures)
@@ -352,13 +356,10 @@ def confidence_figures(
     }
 
 
-def compared(
-    model: MaskGitForMaskedLM,
-    prepared: Prepared,
-    bound: NelboOutput,
-    options: EvaluateArguments,
-) -> dict[str, Any]:
-    """Measure the baseline on the same texts under the same masks."""
+def baseline_of(
+    model: MaskGitForMaskedLM, prepared: Prepared, options: EvaluateArguments
+) -> Loaded:
+    """Load the baseline, unless the texts are other tokens to it: a ValueError before any work."""
     baseline, tokenizer = load(options, str(options.baseline))
     other = prepare(options, baseline, tokenizer)
     read = [[one["input_ids"] for one in side.examples] for side in (prepared, other)]
@@ -370,15 +371,15 @@ def compared(
             "(tokenizer, framing, ends of texts or special tokens differ), so that no masks are "
             "common to them; measure each for itself, and compare bits per character."
         )
-    theirs = bound_of(baseline, tokenizer, other, options)
+    return baseline, tokenizer, other
+
+
+def compared(baseline: Loaded, bound: NelboOutput, options: EvaluateArguments) -> dict[str, Any]:
+    """Measure the baseline on the same texts under the same masks."""
+    theirs = bound_of(*baseline, options)
     found = compare_bounds(bound, theirs)
-    return {
-        "baseline_figures": figures_of(theirs),
-        "difference": {
-            "nats_per_token": found.nats_per_token.figures(),
-            "share_better": found.share_better,
-        },
-    }
+    apart = {"nats_per_token": found.nats_per_token.figures(), "share_better": found.share_better}
+    return {"baseline_figures": figures_of(theirs), "difference": apart}
 
 
 def figures_of(bound: NelboOutput) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import yaml
 from datasets import Dataset, DatasetDict
 from transformers import BertForMaskedLM
 
+from hf_maskgit.training.recipes import parse_options, save_recipe
 from scripts import compare_trainings, evaluate
 from tests.support.tiny import word_tokenizer
 from tests.support.tiny_training import fresh_encoder_config, repeated_symbols
@@ -105,6 +106,9 @@ def test_a_training_that_fails_says_how_to_go_on(tmp_path, monkeypatch):
         (["--ways", '{"a": {"from_scratch": true}}'], "The way 'a': `from_scratch` builds"),
         (["--ways", '{"a": {"warmup_steps": 1}}'], "The recipe has all that `ways` changes"),
         (["--ways", '{"a": {"eval_split": null, "validation_fraction": 0.1}}'], "names no"),
+        (["--ways", '{"a": {"dataset": ["one", "two"]}}'], "mixes 2 data sets, .* `eval_dataset`"),
+        (["--ways", '{"a": {"end_fill": 16}}'], "The way 'a' changes `end_fill`, and a text with"),
+        (["--ways", '{"a b": {"seed": 1}, "a_b": {"seed": 2}}'], "differ in blanks and `_` alone"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_trained(recipe, tmp_path, more, sentence):
@@ -113,10 +117,47 @@ def test_bad_input_is_refused_before_anything_is_trained(recipe, tmp_path, more,
     assert not (tmp_path / "ways").exists()
 
 
+def test_a_training_that_is_kept_is_not_taken_for_another(recipe, tmp_path, monkeypatch):
+    asked = compare_trainings.TrainingsArguments(str(recipe), str(tmp_path / "ways"), max_steps=3)
+    place = compare_trainings.place_of(tmp_path / "ways", "a", 0)
+    place.mkdir(parents=True)
+    (place / "metrics.json").write_text("{}")
+    given = [*compare_trainings.words_of(asked, "a", {"schedule": "cosine"}), "--seed=0"]
+    trained = parse_options(compare_trainings.TRAINING, [*given, f"--output_dir={place}"])
+    save_recipe(place / "training_options.yaml", *trained)
+    compare_trainings.check_kept({place: given}, 1)
+    monkeypatch.setattr(compare_trainings, "train", lambda *_: pytest.fail("was trained"))
+    with pytest.raises(ValueError, match=r"a-0' holds a training by other options, which .*yaml'"):
+        run(recipe, tmp_path / "ways", "--max_steps=3", "--ways", '{"a": {"ema_decay": 0.9}}')
+
+
+def test_held_out_texts_are_prepared_as_in_training(recipe, tmp_path, monkeypatch):
+    """Joined into blocks or one by one, of `eval_dataset` without the training's configuration."""
+    seen, used = [], compare_trainings.evaluate
+    monkeypatch.setattr(used, "load", lambda asked, _: seen.append(asked) or (None, None))
+    monkeypatch.setattr(used, "prepare", lambda *_: None)
+    monkeypatch.setattr(used, "bound_of", lambda *_: None)
+    written = yaml.safe_load(recipe.read_text())
+    for pack, other in (("no", None), ("joined", "held"), ("separate", "held")):
+        changes = {"pack": pack, "eval_dataset": other, "dataset_config": "one"}
+        recipe.write_text(yaml.safe_dump({**written, **changes}))
+        asked = compare_trainings.TrainingsArguments(str(recipe), str(tmp_path / "ways"))
+        compare_trainings.bound_of(asked, tmp_path)
+    found = [(one.pack, one.dataset, one.dataset_config) for one in seen]
+    assert found == [
+        (False, written["dataset"], "one"),
+        (True, "held", None),
+        (False, "held", None),
+    ]
+
+
 def test_a_seed_that_stands_twice_is_refused(recipe, tmp_path, capsys):
     with pytest.raises(SystemExit):
         run(recipe, tmp_path / "ways", "--seeds", "1", "1")
     assert "`seeds` names one twice: [1, 1]; name each once." in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run(recipe, tmp_path / "ways", "--max_steps", "0")
+    assert "`max_steps` must be at least 1, got 0." in capsys.readouterr().err
 
 
 def test_the_ways_known_by_themselves_are_options_of_the_training(recipe, tmp_path):

@@ -218,13 +218,16 @@ def test_a_baseline_is_met_with_the_same_masks(saved, tmp_path):
 
 
 @pytest.mark.wide
-def test_a_baseline_that_reads_other_tokens_is_refused(saved, tmp_path):
+def test_a_baseline_that_does_not_do_is_refused_before_work(saved, tmp_path, monkeypatch):
     other = tiny_model()
     other.save_pretrained(tmp_path / "other")
     word_tokenizer(words=[f"w{i}" for i in reversed(range(35))]).save_pretrained(tmp_path / "other")
     options = _options(saved, tmp_path, ["w1 w2 w3 w4", "w4 w5"])
+    monkeypatch.setattr(evaluate, "bound_of", lambda *_: pytest.fail("was measured"))
     with pytest.raises(ValueError, match="do not read the texts as the same tokens"):
         evaluate.main([*options, "--baseline", str(tmp_path / "other")])
+    with pytest.raises(ValueError, match="There is no folder"):
+        evaluate.main([*options, "--baseline", str(tmp_path / "nothing")])
 
 
 @pytest.mark.wide
