@@ -119,10 +119,11 @@ class Denoiser:
         self._memory = Memory(real) if model.config.self_cond else None
         self._packs = PackedWeights() if packs is None else packs
         # Known for the whole decoding: it goes over all modules.
-        self._products = quick_products(model, self._packs)
+        compiled = is_compiled(model)
+        self._products = quick_products(model, self._packs, compiled)
         # Behind the first pass, texts are what was drawn. A compiler would make a graph for that
         # pass alone, and dropout is another one in every row.
-        self._may_be_equal = not (getattr(model, "training", False) or is_compiled(model))
+        self._may_be_equal = not (getattr(model, "training", False) or compiled)
 
     def __call__(self, rows: Tensor, text: Tensor, positions: Tensor) -> Tensor | LateLogits:
         """Return the logits of a full pass, see `LogitsFn`."""

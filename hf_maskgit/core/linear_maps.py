@@ -32,7 +32,7 @@ Sums = dict[int, Tensor]
 
 
 def quick_products(
-    model: Any, packs: PackedWeights | None = None
+    model: Any, packs: PackedWeights | None = None, compiled: bool | None = None
 ) -> contextlib.AbstractContextManager[Any]:
     """Let the linear maps of a model within go by oneDNN, where that is worth it.
 
@@ -43,6 +43,7 @@ def quick_products(
         model: whose passes are made within, forward and backward; what is no module, and stands for
             a model, has them made elsewhere.
         packs: the weights of a decoding whose passes these are.
+        compiled: what `is_compiled` says of the model; None has it asked.
     """
     if not isinstance(model, nn.Module):
         return contextlib.nullcontext()
@@ -52,7 +53,7 @@ def quick_products(
         weights is None
         or not (is_quick(weights) or (packs is not None and packs.takes(weights)))
         or torch.compiler.is_compiling()
-        or is_compiled(model)
+        or (is_compiled(model) if compiled is None else compiled)
     ):
         return contextlib.nullcontext()
     return LinearMaps(packs=packs)
