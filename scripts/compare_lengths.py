@@ -66,7 +66,7 @@ class LengthArguments:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        check_least(self, num_texts=1, batch_size=1)
+        check_least(self, num_texts=1, batch_size=1, max_length=1)
         checked_limit(self.max_unknown_share)
 
 

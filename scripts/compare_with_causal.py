@@ -92,6 +92,10 @@ class CausalArguments:
         sizes = ("max_steps", "eval_every", "batch_size", "hidden_size", "num_layers", "num_heads")
         check_least(self, **dict.fromkeys(sizes, 1), length=2, eval_blocks=2, warmup_steps=0)
         check_num_samples(self.num_samples)
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(
+                f"`learning_rate` must be finite and greater than 0, got {self.learning_rate}."
+            )
         if self.hidden_size % self.num_heads:
             raise ValueError(
                 f"`hidden_size` must be a multiple of `num_heads`, got {self.hidden_size} and "

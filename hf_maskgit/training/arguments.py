@@ -1,5 +1,6 @@
 """Options of the training script, one declaration each: a dataclass field with a help text."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -246,6 +247,7 @@ class TrainArguments(OptimisationArguments):
         for name in ("learning_rate", "num_train_epochs", "adam_epsilon"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` must be greater than 0, got {getattr(self, name)}.")
+        _finite(self)
         for name in ("adam_beta1", "adam_beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must lie in [0, 1), got {getattr(self, name)}.")
@@ -294,3 +296,9 @@ def _at_least(options: Any, smallest: int, *names: str) -> None:
         value = getattr(options, name)
         if value is not None and not value >= smallest:
             raise ValueError(f"`{name}` must be at least {smallest}, got {value}.")
+
+
+def _finite(options: Any) -> None:
+    for name, value in vars(options).items():
+        if value == math.inf and name != "max_grad_norm":  # which then clips nothing
+            raise ValueError(f"`{name}` must be finite, got {value}.")

@@ -53,3 +53,9 @@ def test_unknown_words_are_refused_and_let_pass_where_that_is_asked_for(saved, t
     with pytest.raises(SystemExit):
         compare_lengths.main([*words, "--max_unknown_share", "7"])
     assert "`max_unknown_share` is a share" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_length_of_nothing_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        compare_lengths.main(["--model", "any", "--dataset", "any", "--max_length", "0"])
+    assert "`max_length` must be at least 1, got 0." in capsys.readouterr().err

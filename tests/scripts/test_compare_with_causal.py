@@ -71,6 +71,8 @@ def test_a_run_that_ended_early_says_so():
             ["--ways", "ours", "theirs"],
             "`ways` must name some of 'ours', 'unweighted ours', 'causal', 'wrapper', 'weighted",
         ),
+        (["--learning_rate=nan"], "`learning_rate` must be finite and greater than 0, got nan."),
+        (["--learning_rate=0"], "`learning_rate` must be finite and greater than 0, got 0.0."),
         (["--ways", "ours", "ours"], "each once, got ['ours', 'ours']."),
     ],
 )
