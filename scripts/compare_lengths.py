@@ -28,7 +28,7 @@ from hf_maskgit.training.recipes import (
     required,
     run_program,
 )
-from hf_maskgit.training.sampler_arguments import samplers_of
+from hf_maskgit.training.sampler_arguments import check_samplers, samplers_of
 from hf_maskgit.training.sources import load_texts, only_split
 from hf_maskgit.training.tokenising import Form, tokenize_texts
 
@@ -73,7 +73,7 @@ class LengthArguments:
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Compare, print a table, and return the figures."""
     (options,) = parse_options((LengthArguments,), argv, "Compare lengths of texts.")
-    samplers = samplers_of(options.samplers, SAMPLERS, {"order": "random"})
+    samplers = samplers_of(options.samplers, SAMPLERS, {"order": "random"}, decided=("num_tokens",))
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     model, tokenizer = load_generator(options.model, device_map=device)
     ways = [way for way, row in NUM_TOKENS.items() if row.reads and row.known_by(model.config)]
@@ -82,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
             f"The model {options.model!r} knows nothing of lengths: its configuration has neither "
             "`lengths` nor `end_fill`. Train it with this release."
         )
+    check_samplers(model, samplers)
     real = real_lengths(model, tokenizer, options)
     print("| `num_tokens` | sampler | mean length | distance | noise |")
     print("|---|---|---|---|---|")
@@ -89,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     found = []
     for way in ways:
         for sampler in samplers:
-            lengths = write(model, {"num_tokens": way, **sampler}, options)
+            lengths = write(model, tokenizer, {"num_tokens": way, **sampler}, options)
             told = length_distance(lengths, real)
             found.append({"num_tokens": way, **sampler, "lengths": lengths, **vars(told)})
             print(row_of(way, sampler, lengths, told), flush=True)
@@ -111,7 +112,10 @@ def real_lengths(
 
 
 def write(
-    model: MaskGitForMaskedLM, decoding: dict[str, Any], options: LengthArguments
+    model: MaskGitForMaskedLM,
+    tokenizer: PreTrainedTokenizerBase,
+    decoding: dict[str, Any],
+    options: LengthArguments,
 ) -> list[int]:
     """Write texts from nothing and measure them."""
     lengths: list[int] = []
@@ -119,7 +123,11 @@ def write(
         while len(lengths) < options.num_texts:
             size = min(options.batch_size, options.num_texts - len(lengths))
             rows: Any = model.generate(
-                seed=options.seed + len(lengths), num_return_sequences=size, **decoding
+                seed=options.seed + len(lengths),
+                num_return_sequences=size,
+                return_dict_in_generate=False,
+                tokenizer=tokenizer,
+                **decoding,
             )
             lengths += written_lengths(model.config, rows)
             told.update(size)

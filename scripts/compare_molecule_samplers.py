@@ -35,7 +35,7 @@ from hf_maskgit.training.recipes import (
     required,
     run_program,
 )
-from hf_maskgit.training.sampler_arguments import samplers_of
+from hf_maskgit.training.sampler_arguments import check_samplers, samplers_of
 
 from .compare_samplers import with_passes
 
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Write, measure, print the table, and return the figures."""
     (options,) = parse_options((MoleculeSamplerArguments,), argv, "Compare samplers of molecules.")
     load_rdkit()  # before the work
-    samplers = samplers_of(options.samplers, SAMPLERS, {"order": "random"})
+    samplers = samplers_of(options.samplers, SAMPLERS, {"order": "random"}, decided=("num_tokens",))
     if any("steps" in sampler for sampler in samplers):
         raise ValueError("`steps` of the samplers is what --passes says; leave it out there.")
     folder = Path(options.output_dir)
@@ -116,9 +116,7 @@ def compared(
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     model, tokenizer = load_generator(name, device_map=device)
     asked = with_passes(model, [dict(one) for one in samplers], options.passes or (8, 16, 32))
-    for one in asked:  # before the work
-        own = {key: value for key, value in one.items() if key != "preset"}
-        model.resolve_options(None, one.get("preset"), own)
+    check_samplers(model, asked)  # before the work
     kept = written_before(path)
     print(f"{name}\n\n{HEADING}", flush=True)
     found = []
@@ -167,6 +165,7 @@ def write(
                 num_return_sequences=size,
                 num_tokens="sampled",
                 return_dict_in_generate=True,
+                tokenizer=tokenizer,
                 **sampler,
             )
             read = tokenizer.batch_decode(output.sequences, skip_special_tokens=True)

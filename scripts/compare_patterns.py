@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import torch
 
 from hf_maskgit import InfillingPipeline, Pattern, nelbo
+from hf_maskgit.core.generation_output import OF_A_CALL
 from hf_maskgit.core.pipeline_fields import compiled
 from hf_maskgit.core.token_pattern import TokenPattern
 from hf_maskgit.evaluation.progress import ProgressBar
@@ -34,6 +35,7 @@ from hf_maskgit.training.recipes import (
     required,
     run_program,
 )
+from hf_maskgit.training.sampler_arguments import check_decided
 
 
 @dataclass
@@ -120,6 +122,7 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
     )
     given = json_object("--patterns", options.patterns)
     decoding = json_object("--decoding", options.decoding)
+    check_decided("--decoding", decoding, (*OF_A_CALL, "patterns", "seed"))
     reader = reader_of(options.reader)
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     model, tokenizer = load_generator(options.model, device_map=device)

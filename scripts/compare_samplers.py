@@ -42,7 +42,7 @@ from hf_maskgit.training.recipes import (
     required,
     run_program,
 )
-from hf_maskgit.training.sampler_arguments import samplers_of
+from hf_maskgit.training.sampler_arguments import OF_LENGTHS, samplers_of
 
 DESCRIPTION = """Compare samplers on a generator: `distinct` texts per prompt, the share of filled
 places at which two of them are in `difference`, and `nats_per_token` of what was filled, given the
@@ -101,7 +101,7 @@ class CompareArguments:
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Compare, print a table, and return the figures."""
     (options,) = parse_options((CompareArguments,), argv, DESCRIPTION)
-    samplers = samplers_of(options.samplers, SAMPLERS, {"order": "random"})
+    samplers = samplers_of(options.samplers, SAMPLERS, {"order": "random"}, decided=OF_LENGTHS)
     if any("steps" in sampler for sampler in samplers):
         raise ValueError("`steps` of the samplers is what --passes says; leave it out there.")
     texts = read_texts(options)

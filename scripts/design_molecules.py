@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from hf_maskgit import InfillingPipeline, Pattern
+from hf_maskgit.core.generation_output import OF_A_CALL
 from hf_maskgit.evaluation.figures import figures_text
 from hf_maskgit.evaluation.progress import ProgressBar
 from hf_maskgit.evaluation.scaffolds import (
@@ -42,6 +43,7 @@ from hf_maskgit.training.recipes import (
     required,
     run_program,
 )
+from hf_maskgit.training.sampler_arguments import check_decided
 from hf_maskgit.training.sources import load_texts, only_split
 
 _MOST_DRAWS = 20  # per design that is wanted: then something is wrong with model or scaffold
@@ -75,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     (options,) = parse_options((DesignArguments,), argv, "Design molecules around scaffolds.")
     load_rdkit("Chem.Draw")  # before the work
     decoding = json_object("--decoding", options.decoding)
+    check_decided("--decoding", decoding, (*OF_A_CALL, "patterns", "seed"))
     cores = [core_of(scaffold) for scaffold in options.scaffolds]
     places = [open_places(scaffold) for scaffold in options.scaffolds]
     known = known_molecules(options)

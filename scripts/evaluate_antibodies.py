@@ -55,7 +55,7 @@ from hf_maskgit.training.recipes import (
     parse_options,
     run_program,
 )
-from hf_maskgit.training.sampler_arguments import samplers_of
+from hf_maskgit.training.sampler_arguments import OF_LENGTHS, check_samplers, samplers_of
 
 BEST_COUNTING = "most frequent of the place"
 SAMPLERS: list[dict[str, Any]] = [
@@ -121,11 +121,12 @@ class Written(NamedTuple):
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Measure, print the tables, and return the figures."""
     (options,) = parse_options((AntibodyArguments,), argv, "Measure an antibody encoder.")
-    samplers = samplers_of(options.samplers, SAMPLERS, {"steps": 4})
+    samplers = samplers_of(options.samplers, SAMPLERS, {"steps": 4}, decided=OF_LENGTHS)
     annotator = load_annotator()
     real = {name: domains_of(read_reads(name), annotator) for name in SETS}
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     generator = Generator(*load_antiberty(device_map=device), options)
+    check_samplers(generator.model, samplers)
     chosen = {name: choose(domains, options) for name, domains in real.items()}
     sizes = {n: {"whole": len(real[n]), "measured": len(chosen[n])} for n in SETS}
     figures: dict[str, Any] = {"options": asdict(options), "domains": sizes}

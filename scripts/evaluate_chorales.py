@@ -49,7 +49,7 @@ from hf_maskgit.training.recipes import (
     required,
     run_program,
 )
-from hf_maskgit.training.sampler_arguments import samplers_of
+from hf_maskgit.training.sampler_arguments import OF_LENGTHS, check_samplers, samplers_of
 from hf_maskgit.training.sources import check_columns, load_texts
 
 SAMPLERS: list[dict[str, Any]] = [
@@ -98,11 +98,12 @@ class ChoraleArguments:
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Measure, print the tables, and return the figures."""
     (options,) = parse_options((ChoraleArguments,), argv, "Fill chorales and judge them.")
-    samplers = samplers_of(options.samplers, SAMPLERS, {"steps": 16})
+    samplers = samplers_of(options.samplers, SAMPLERS, {"steps": 16}, decided=OF_LENGTHS)
     music21_module("stream")  # said before anything is computed
     train, held_out = read_windows(options.dataset, "train"), read_windows(options.dataset)
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     model, tokenizer = load_generator(options.model, device_map=device)
+    check_samplers(model, samplers)
     folder = Path(options.output_dir)
     (folder / "midi").mkdir(parents=True, exist_ok=True)
     counted = count_voices(train.grids)
@@ -205,7 +206,13 @@ def filler(model: MaskGitForMaskedLM, sampler: dict[str, Any], seed: int) -> Fil
         rows = grids.masked_fill(hidden, mask).flatten(1)
         filled = []
         for number, part in enumerate(rows.split(_TOGETHER)):
-            done: Any = model.generate(part.to(model.device), seed=seed + number, **sampler)
+            done: Any = model.generate(
+                part.to(model.device),
+                seed=seed + number,
+                num_return_sequences=1,
+                return_dict_in_generate=False,
+                **sampler,
+            )
             filled.append(done.cpu())
         return torch.cat(filled).view_as(grids)
 

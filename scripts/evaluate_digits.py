@@ -39,7 +39,7 @@ from hf_maskgit.training.recipes import (
     required,
     run_program,
 )
-from hf_maskgit.training.sampler_arguments import samplers_of
+from hf_maskgit.training.sampler_arguments import OF_LENGTHS, check_samplers, samplers_of
 from hf_maskgit.training.sources import check_columns, load_texts
 
 PIXELS = SIDE * SIDE
@@ -76,11 +76,12 @@ class DigitArguments:
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Write, measure, print the table, and return the figures."""
     (options,) = parse_options((DigitArguments,), argv, "Write and judge digits.")
-    samplers = samplers_of(options.samplers, SAMPLERS, {"steps": 16})
+    samplers = samplers_of(options.samplers, SAMPLERS, {"steps": 16}, decided=OF_LENGTHS)
     train, held_out = (read_images(options.dataset, split) for split in ("train", "validation"))
     classifier = DigitClassifier(*train)
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     model, _ = load_generator(options.model, device_map=device)
+    check_samplers(model, samplers)
     folder = Path(options.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     figures: dict[str, Any] = {"real": judged(held_out[0], held_out[1], classifier, train[0])}
@@ -141,6 +142,7 @@ def write(
     return model.generate(
         torch.cat([LEVELS + digits[:, None], pixels], 1).to(model.device),
         seed=seed,
+        num_return_sequences=1,
         return_dict_in_generate=True,
         **{"suppress_tokens": list(range(LEVELS, LEVELS + CLASSES)), **sampler},
     )

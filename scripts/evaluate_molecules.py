@@ -145,7 +145,11 @@ def draw(
             # Of models that store another way, this would be the most that each may have.
             asked = {"num_tokens": "fixed", "max_new_tokens": [lengths[n] for n in part]}
         rows: Any = model.generate(
-            seed=seed + batch, num_return_sequences=batch_size, **{**asked, **decoding}
+            seed=seed + batch,
+            num_return_sequences=batch_size,
+            return_dict_in_generate=False,
+            tokenizer=tokenizer,
+            **{**asked, **decoding},
         )
         written = tokenizer.batch_decode(rows, skip_special_tokens=True)
         # SMILES have no blanks.

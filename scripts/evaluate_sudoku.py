@@ -9,7 +9,7 @@ in lines, columns and boxes, whether or not it is the grid that was taken: board
 have several. Every sampler solves the same boards. Tokens are drawn at temperature 1.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isqrt, sqrt
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from hf_maskgit.core.sampler import Sampler
 from hf_maskgit.evaluation.figures import figures_text
 from hf_maskgit.evaluation.progress import ProgressBar
 from hf_maskgit.evaluation.sudoku import all_grids, exact_denoiser, is_valid
@@ -31,7 +32,7 @@ from hf_maskgit.training.recipes import (
     required,
     run_program,
 )
-from hf_maskgit.training.sampler_arguments import samplers_of
+from hf_maskgit.training.sampler_arguments import OF_LENGTHS, check_samplers, samplers_of
 from hf_maskgit.training.sources import check_columns, load_texts
 
 # Boards (R, n * n), a sampler and a seed -> the boards filled, and (R,) passes of each.
@@ -82,13 +83,15 @@ class SolveArguments:
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Solve, print a table, and return the figures."""
     (options,) = parse_options((SolveArguments,), argv, "Solve Sudoku boards.")
-    samplers = samplers_of(options.samplers, SAMPLERS, {"order": "margin", "steps": 9})
+    samplers = samplers_of(
+        options.samplers, SAMPLERS, {"order": "margin", "steps": 9}, decided=OF_LENGTHS
+    )
     grids = load_grids(options)
     cells = grids.shape[1]
     holes = options.holes or [cells // 2, 3 * cells // 4, cells]
     if not all(0 < number <= cells for number in holes):
         raise ValueError(f"`holes` lie in 1..{cells}, the cells of these grids; got {holes}.")
-    fill, mask = filler_of(options, isqrt(cells))
+    fill, mask = filler_of(options, isqrt(cells), samplers)
     print("| holes | sampler | valid | passes |")
     print("|---|---|---|---|")
     found = []
@@ -134,11 +137,13 @@ def take_out(grids: Tensor, holes: int, options: SolveArguments, mask: int) -> T
     return boards.masked_fill(ranks < holes, mask)
 
 
-def filler_of(options: SolveArguments, side: int) -> tuple[Fill, int]:
+def filler_of(
+    options: SolveArguments, side: int, samplers: Sequence[Mapping[str, Any]]
+) -> tuple[Fill, int]:
     """Return what fills boards, and the id of its mask.
 
     Raises:
-        ValueError: for the exact law of larger grids.
+        ValueError: for the exact law of larger grids, and samplers that mean nothing there.
     """
     if options.model is None:
         if side != COMPLETE:
@@ -148,17 +153,24 @@ def filler_of(options: SolveArguments, side: int) -> tuple[Fill, int]:
             )
         denoiser = exact_denoiser(all_grids(), side)
 
+        def by_own_law(sampler: Mapping[str, Any]) -> Sampler:
+            return plain_sampler(side, {**OWN_LAW, **sampler})
+
+        for sampler in samplers:
+            by_own_law(sampler)  # refused before the first has worked
+
         def by_law(boards: Tensor, sampler: dict[str, Any], seed: int) -> tuple[Tensor, Tensor]:
-            done = fill_by(denoiser, boards, plain_sampler(side, {**OWN_LAW, **sampler}), seed)
+            done = fill_by(denoiser, boards, by_own_law(sampler), seed)
             return done.text, done.passes
 
         return by_law, side
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     model, _ = load_generator(options.model, device_map=device)
+    check_samplers(model, samplers)
 
     def by_model(boards: Tensor, sampler: dict[str, Any], seed: int) -> tuple[Tensor, Tensor]:
-        asked = {"return_dict_in_generate": True, **OWN_LAW, **sampler}
-        done: Any = model.generate(boards.to(device), seed=seed, **asked)
+        one: dict[str, Any] = {"num_return_sequences": 1, "return_dict_in_generate": True}
+        done: Any = model.generate(boards.to(device), seed=seed, **{**OWN_LAW, **sampler}, **one)
         return done.sequences.cpu(), done.denoiser_passes
 
     return by_model, cast(int, model.config.mask_token_id)

@@ -43,7 +43,7 @@ from hf_maskgit.training.recipes import (
     required,
     run_program,
 )
-from hf_maskgit.training.sampler_arguments import decoding_of
+from hf_maskgit.training.sampler_arguments import check_samplers, decoding_of
 from hf_maskgit.training.sources import load_texts, only_split
 
 SWEPT = ("steps", "temperature")
@@ -98,6 +98,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     model, tokenizer = None, None
     if options.model is not None:
         model, tokenizer = load_generator(options.model, device_map=device)
+        check_samplers(model, [decoding])
     real = texts_of(options.dataset, options.split, options, tokenizer)
     shown, reference = halves_of_real(real, options.num_texts, options.seed)
     training = None
@@ -203,6 +204,7 @@ def write(
                 seed=options.seed + len(texts),
                 num_return_sequences=size,
                 return_dict_in_generate=True,
+                tokenizer=tokenizer,
                 **{**known, **decoding},
             )
             texts += tokenizer.batch_decode(output.sequences, skip_special_tokens=True)

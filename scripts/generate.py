@@ -27,6 +27,7 @@ from typing import Any, Literal, TypeVar, get_type_hints
 
 from hf_maskgit.core.decoding_cache import CacheOptions
 from hf_maskgit.core.generation_config_maskgit import OPTIONS, Request
+from hf_maskgit.core.generation_output import OF_A_CALL
 from hf_maskgit.core.sampler import Sampler
 from hf_maskgit.core.sampler_presets import PRESETS
 from hf_maskgit.evaluation.processes import own_device, own_place
@@ -47,20 +48,13 @@ from hf_maskgit.training.recipes import (
 )
 from hf_maskgit.visualization import FirstText, check_animation_path
 
-# The options of `generate` that words of the command line can say, but for those that this script
-# says otherwise.
+# The options of `generate` that words of the command line can say; what a call returns it does not.
 TYPES = get_type_hints(Sampler) | get_type_hints(Request) | get_type_hints(CacheOptions)
-SAID_OTHERWISE = (
-    "num_return_sequences",
-    "return_dict_in_generate",
-    "output_history",
-    "output_alternatives",
-)
 DECODING = {
     name: kind | None
     for kind in (int, float, bool, str, list[int])
     for name in OPTIONS
-    if TYPES[name] in (kind, kind | None) and name not in SAID_OTHERWISE
+    if TYPES[name] in (kind, kind | None) and name not in OF_A_CALL
 }
 
 T = TypeVar("T")

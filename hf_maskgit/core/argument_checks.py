@@ -110,3 +110,14 @@ def check_is_tokenizer(value: Any) -> None:
 def kind_of(value: Any) -> str:
     """Tell the type of a value and show it, for the sentence that refuses it."""
     return f"{type(value).__name__} {shown(value)}"
+
+
+def is_list_of_ids(value: Any) -> bool:
+    """Tell whether something is a list of integers, as token ids are."""
+    return isinstance(value, list) and all(type(i) is int for i in value)
+
+
+def is_strings(value: Any) -> bool:
+    """Tell whether something is a string or a list of strings, none of them empty."""
+    strings = [value] if isinstance(value, str) else value
+    return isinstance(strings, list) and all(isinstance(s, str) and s for s in strings)

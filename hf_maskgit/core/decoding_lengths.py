@@ -146,7 +146,7 @@ def _window(room: Room) -> Tensor:
             f"framing left out, and the window of training takes {window - framing}. Shorten the "
             "prompt, or give `max_new_tokens` with num_tokens='fixed'."
         )
-    return missing
+    return torch.minimum(missing, room.asked) if room.limited else missing
 
 
 def _by_pattern(room: Room) -> Tensor:
@@ -163,7 +163,6 @@ class NumTokens:
         draws: whether it needs the rows' seeds.
         varies: whether rows get different numbers by themselves: a call that names it asks for a
             length.
-        limited: whether `max_new_tokens` means anything beside it.
         reads: the field of the configuration that it goes by; None needs none.
         exact: whether texts of a pattern have just so many, and do not end before.
     """
@@ -172,7 +171,6 @@ class NumTokens:
     count: Callable[[Room], Tensor]
     draws: bool = False
     varies: bool = True
-    limited: bool = True
     reads: str | None = None
     exact: bool = False
 
@@ -191,9 +189,9 @@ NUM_TOKENS: dict[str, NumTokens] = {
         reads="lengths",
     ),
     "window": NumTokens(
-        "as many as fill the window that a model trained with `end_fill` ends its texts in",
+        "as many as fill the window that a model trained with `end_fill` ends its texts in; "
+        "`max_new_tokens`, named in the call, is the most",
         _window,
-        limited=False,
         reads="end_fill",
     ),
     "pattern": NumTokens(
@@ -204,20 +202,3 @@ NUM_TOKENS: dict[str, NumTokens] = {
         exact=True,
     ),
 }
-
-
-def check_limit(num_tokens: str, limit_is_named: bool) -> None:
-    """Refuse a `max_new_tokens` that would mean nothing.
-
-    Args:
-        num_tokens: a row of `NUM_TOKENS`.
-        limit_is_named: the call itself names `max_new_tokens`.
-
-    Raises:
-        ValueError: where it would.
-    """
-    if limit_is_named and not NUM_TOKENS[num_tokens].limited:
-        raise ValueError(
-            f"num_tokens={num_tokens!r} decides how many tokens each row gets, and leaves "
-            "`max_new_tokens` nothing to say; leave one of them out."
-        )

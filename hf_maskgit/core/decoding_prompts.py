@@ -18,7 +18,6 @@ from .decoding_lengths import (
     Room,
     asked_lengths,
     body_lengths,
-    check_limit,
     spanned_lengths,
 )
 from .generation_config_maskgit import MaskGitGenerationConfig
@@ -127,6 +126,8 @@ def pack_prompts(
     masks = (input_ids == config.mask_token_id) & (attention_mask == 1)
     holds_masks = bool(masks.any())
     limited, way = "max_new_tokens" in named, NUM_TOKENS[options.num_tokens]
+    if limited and not bool(asked.any()):
+        way = NUM_TOKENS["fixed"]  # who wants no new token need not be told how many there would be
 
     def pack(num_new: Tensor, stride: int = 1) -> Prompts:
         ids, real = input_ids[::stride], attention_mask[::stride]
@@ -142,7 +143,6 @@ def pack_prompts(
     if holds_masks and not limited and not ("num_tokens" in named and way.varies):
         _check_all_hold_masks(masks)
         return pack(torch.zeros_like(asked))
-    check_limit(options.num_tokens, limited)
     room = (model.max_positions or UNLIMITED) - attention_mask.sum(1)
     most = torch.minimum(room, asked) if limited else room
     known = body_lengths(config, input_ids, attention_mask)

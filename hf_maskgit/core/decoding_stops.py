@@ -88,7 +88,7 @@ class StopRules:
             are left become padding.
 
     Raises:
-        ValueError: for stop strings without a tokenizer, or a criterion that cannot work here.
+        ValueError: for a criterion that cannot work here.
     """
 
     def __init__(
@@ -112,27 +112,33 @@ class StopRules:
         check_callables("stopping_criteria", self._criteria)
         if self._strings and tokenizer is not None:
             check_is_tokenizer(tokenizer)
-        if self._strings and tokenizer is None:
-            raise ValueError(
-                "`stop_strings` are looked for in decoded text; pass the model's `tokenizer=` too."
-            )
         for criterion in self._criteria:
             kind = type(criterion)
             hint = _REFUSED_CRITERIA.get(kind.__name__)
             if kind.__module__ == stopping_criteria.__name__ and hint:
                 raise ValueError(f"{kind.__name__} cannot stop parallel decoding: {hint}.")
 
-    def check(self, num_new: int, can_end: Tensor, pad_token_id: int | None) -> None:
+    def check(
+        self, num_new: int, can_end: Tensor, pad_token_id: int | None, are_named: bool
+    ) -> None:
         """Refuse rules that this batch has no use or no padding for, and note whether texts end.
 
         Args:
             num_new: tokens that are appended to each row.
             can_end: (B, L) bool, positions where a text may end.
             pad_token_id: what fills a row that is cut off.
+            are_named: whether the call itself names the stop strings.
 
         Raises:
-            ValueError: for stop strings where nothing is appended, or no padding.
+            ValueError: for stop strings without a tokenizer, or named where nothing is appended,
+                or no padding.
         """
+        if not num_new and not are_named:
+            self._strings = []  # as a stored length, stored ones are for texts that are continued
+        if self._strings and self._tokenizer is None:
+            raise ValueError(
+                "`stop_strings` are looked for in decoded text; pass the model's `tokenizer=` too."
+            )
         self._may_end = self._may_end and bool(can_end.any())
         if self._may_end and pad_token_id is None:
             raise ValueError(

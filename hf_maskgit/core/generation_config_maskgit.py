@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import GenerationConfig
 
+from .argument_checks import is_list_of_ids, is_strings
 from .checkpoint_files import read_json_object
 from .decoding_cache import CacheOptions
 from .decoding_lengths import NUM_TOKENS
+from .generation_output import PARTS_OF_OUTPUT
 from .options import Option, check, option, option_of, options_of
 from .sampler import Sampler
 from .sampler_choices import (
@@ -226,9 +228,13 @@ class MaskGitGenerationConfig(GenerationConfig):
         """Return what is stored with a model, less what contradicts the options of a call.
 
         A sampler named here takes nothing of the stored one. Greedy decoding named here silences
-        what is stored and draws at random, and the other way round.
+        what is stored and draws at random, and the other way round. Where ids alone are returned,
+        what is stored of an output means nothing.
         """
         kept = dict(stored)
+        returns = self.return_dict_in_generate
+        if not (stored.get("return_dict_in_generate") if returns is None else returns):
+            kept = {k: v for k, v in kept.items() if k not in PARTS_OF_OUTPUT}
         if self.names_a_sampler:
             kept = {k: v for k, v in kept.items() if k not in SAMPLER_CHOICES}
         if self.do_sample is False:
@@ -274,16 +280,16 @@ class MaskGitGenerationConfig(GenerationConfig):
             if getattr(self, name) is not None and type(getattr(self, name)) is not int:
                 raise ValueError(f"`{name}` must be a token id, got {getattr(self, name)!r}.")
         ends = self.eos_token_id
-        if ends is not None and type(ends) is not int and not _is_list_of_ids(ends):
+        if ends is not None and type(ends) is not int and not is_list_of_ids(ends):
             raise ValueError(
                 f"`eos_token_id` must be a token id or a list of token ids, got {ends!r}."
             )
         ids = self.suppress_tokens
-        if ids is not None and not _is_list_of_ids(ids):
+        if ids is not None and not is_list_of_ids(ids):
             raise ValueError(f"`suppress_tokens` must be a list of token ids, got {ids!r}.")
         words = self.bad_words_ids
         if words is not None:
-            if not (isinstance(words, list) and all(map(_is_list_of_ids, words))):
+            if not (isinstance(words, list) and all(map(is_list_of_ids, words))):
                 raise ValueError(
                     f"`bad_words_ids` must be a list of lists of token ids, got {words!r}."
                 )
@@ -294,7 +300,7 @@ class MaskGitGenerationConfig(GenerationConfig):
                     "token only, since the tokens of a longer one may be drawn in the same pass."
                 )
         stops = self.stop_strings
-        if stops is not None and not _is_strings(stops):
+        if stops is not None and not is_strings(stops):
             raise ValueError(
                 f"`stop_strings` must be a string or a list of strings, none empty, got {stops!r}."
             )
@@ -313,7 +319,7 @@ class MaskGitGenerationConfig(GenerationConfig):
                 "`confidence_threshold` and `threshold_factor` are two rules for the same pace; "
                 "set one of them."
             )
-        for part in ("output_history", "output_alternatives"):
+        for part in PARTS_OF_OUTPUT:
             if getattr(self, part) and self.return_dict_in_generate is False:
                 told = "is a part of what return_dict_in_generate=True returns; set both."
                 raise ValueError(f"`{part}` {told}")
@@ -389,12 +395,3 @@ def unknown_options(names: Sequence[str]) -> str:
         f"Masked decoding has no option {', '.join(map(repr, sorted(names)))}; its options are "
         f"{', '.join(OPTIONS)}.{''.join(hints)}"
     )
-
-
-def _is_list_of_ids(value: Any) -> bool:
-    return isinstance(value, list) and all(type(i) is int for i in value)
-
-
-def _is_strings(value: Any) -> bool:
-    strings = [value] if isinstance(value, str) else value
-    return isinstance(strings, list) and all(isinstance(s, str) and s for s in strings)

@@ -185,7 +185,7 @@ class MaskGitGenerationMixin:
         # 3. Say who is asked, what may stand where, when a row ends and who looks on.
         check_blocks(sampler, int(rows.masked.sum(1).max()))
         stops = StopRules(sampler, rows.new, options.stop_strings, tokenizer, stopping_criteria)
-        stops.check(rows.most_new, rows.can_end, options.pad_token_id)
+        stops.check(rows.most_new, rows.can_end, options.pad_token_id, "stop_strings" in named)
         state, denoise = start(asked, prompts)
         state = state.keeping(options.output_alternatives)
         observer = Observer(prompts, sampler, stops, vocab_size, callback_on_step_end, streamer)

@@ -12,6 +12,11 @@ from transformers.utils import ModelOutput
 from .decoding import Filled
 from .decoding_layout import PackedRows
 
+# Options that ask for parts of an output, which `return_dict_in_generate` returns.
+PARTS_OF_OUTPUT = ("output_history", "output_alternatives")
+# Options that say what a call returns, and nothing of how a text comes about.
+OF_A_CALL = ("num_return_sequences", "return_dict_in_generate", *PARTS_OF_OUTPUT)
+
 
 @dataclass
 class MaskGitGenerationOutput(ModelOutput):

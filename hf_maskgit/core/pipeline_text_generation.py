@@ -77,8 +77,8 @@ class MaskGitTextGenerationPipeline(MaskGitPipeline, TextGenerationPipeline):
         self, *args: Any, **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         preprocess, forward, postprocess = super()._sanitize_parameters(*args, **kwargs)
-        if any(forward.get(name) is not None for name in ("stop_strings", "pattern")):
-            forward["tokenizer"] = self.tokenizer  # under this name transformers forgets it
+        # Of stop strings and patterns, stored ones too; under this name transformers forgets it.
+        forward["tokenizer"] = self.tokenizer
         return preprocess, forward, postprocess
 
     def preprocess(self, prompt_text: "str | Chat", *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
@@ -171,7 +171,8 @@ class MaskGitTextGenerationPipeline(MaskGitPipeline, TextGenerationPipeline):
         copies = resolved.num_return_sequences
         one_for_all = isinstance(seed, Integral)
         asked = 1 if one_for_all else num_rows
-        seeds = row_seeds(asked, copies, seed, generator, resolved.do_sample)
+        draws = resolved.do_sample or NUM_TOKENS[resolved.num_tokens].draws
+        seeds = row_seeds(asked, copies, seed, generator, draws)
         seeds = seeds * num_rows if one_for_all else seeds
         return copies, [seeds[i * copies : (i + 1) * copies] for i in range(num_rows)]
 

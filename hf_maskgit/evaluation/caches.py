@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..core.argument_checks import check_whole
 from ..core.attention_cache import why_no_twin
+from ..core.generation_config_maskgit import OPTIONS
 from ..core.modeling_maskgit import MaskGitForMaskedLM
 from .batches import evaluating
 from .samplers import nats_per_token
@@ -71,14 +72,18 @@ def compare_caches(
         What was written without a cache, then with each.
 
     Raises:
-        ValueError: for no cache, an option that is none of a cache, or a model that has none.
+        ValueError: for no cache, an option that is none of a cache, a model that has none, or a
+            sampler that goes without.
     """
     check_whole("num_texts", num_texts, least=2)
     check_whole("repeats", repeats)
     _check_caches(model, caches)
     asked = [{"use_cache": False}, *({**cache, "use_cache": True} for cache in caches)]
     common = {"num_return_sequences": num_texts, "seed": seed, **options}
-    common |= {"num_tokens": "fixed", "max_new_tokens": 0}
+    for options_of_one in asked:  # before the first has worked
+        named = {name: value for name, value in options.items() if name in OPTIONS}
+        model.resolve_options(None, options.get("preset"), {**named, **options_of_one})
+    common |= {"num_tokens": "fixed", "max_new_tokens": 0, "return_dict_in_generate": False}
     seconds: list[list[float]] = [[] for _ in asked]
     texts: list[Tensor] = []
     with evaluating(model):

@@ -26,7 +26,17 @@ _GREEDY: dict[str, Any] = {
     "remask": "never",
     "choice_temperature": 0.0,
     "do_sample": False,
+    "use_cache": False,
+    "guidance_scale": 1.0,
+    "repetition_penalty": 1.0,
+    "suppress_tokens": [],
+    "bad_words_ids": [],
+    "eos_token_id": [],
+    "max_unknown_share": 1.0,
+    "num_tokens": "fixed",
+    "max_new_tokens": 0,
     "num_return_sequences": 1,
+    "return_dict_in_generate": False,
 }
 
 

@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 from ..core.argument_checks import check_flag, check_whole
-from ..core.generation_output import MaskGitGenerationOutput
+from ..core.generation_output import OF_A_CALL, MaskGitGenerationOutput
 from ..core.losses import forbid
 from ..core.modeling_maskgit import MaskGitForMaskedLM
+from ..core.sampler_choices import check_blocks
 from ..core.text_bound import forbidden_ids, predict_masked
 from .batches import evaluating
 from .progress import ProgressBar
 
 # Of the call, not of a sampler.
 _OF_ALL = frozenset(
-    "num_return_sequences max_new_tokens return_dict_in_generate output_history seed generator "
-    "generation_config output_alternatives".split()
+    (*OF_A_CALL, "num_tokens", "max_new_tokens", "seed", "generator", "generation_config")
 )
 PARTS = 8  # of the written tokens one in eight is hidden at a time
 
@@ -82,8 +82,8 @@ def compare_samplers(
     check_flag("progress", progress)
     asked: dict[str, Any] = {"num_return_sequences": num_texts, "seed": seed}
     asked |= {"return_dict_in_generate": True, "num_tokens": "fixed", "max_new_tokens": 0}
-    _check_samplers(model, samplers, num_texts)
     written = input_ids == cast(int, model.config.mask_token_id)
+    _check_samplers(model, samplers, num_texts, int(written.sum(1).max()))
     if not bool(written.any(1).all()):
         raise ValueError(
             "Samplers are compared by what they write into masks, and there are texts without one."
@@ -127,7 +127,10 @@ def _measured(
 
 
 def _check_samplers(
-    model: MaskGitForMaskedLM, samplers: Sequence[Mapping[str, Any]], num_texts: int
+    model: MaskGitForMaskedLM,
+    samplers: Sequence[Mapping[str, Any]],
+    num_texts: int,
+    most_masks: int,
 ) -> None:
     """Refuse a sampler before the first has worked.
 
@@ -144,9 +147,9 @@ def _check_samplers(
                 f"{dict(options)!r}."
             )
         own = {name: value for name, value in options.items() if name != "preset"}
-        model.resolve_options(
-            None, options.get("preset"), {**own, "num_return_sequences": num_texts}
-        )
+        asked = {**own, "num_return_sequences": num_texts}
+        resolved: Any = model.resolve_options(None, options.get("preset"), asked)
+        check_blocks(resolved, most_masks)
 
 
 def difference(texts: Tensor, written: Tensor) -> float:

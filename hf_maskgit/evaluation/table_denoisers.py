@@ -15,6 +15,7 @@ from torch import Tensor
 from ..core.decoding import Filled, fill_masks
 from ..core.decoding_state import DecodingState
 from ..core.noise import mix
+from ..core.options import options_of
 from ..core.sampler import Sampler
 from ..core.sampler_choices import resolve_choices
 from ..core.sampler_orders import ORDERS
@@ -32,8 +33,16 @@ def plain_sampler(mask_token_id: int, options: Mapping[str, Any]) -> Sampler:
         options: of `generate`: `order`, `pace`, and what they read.
 
     Raises:
-        ValueError: for choices that do not go together, or an order that asks a second network.
+        ValueError: for other options, choices that do not go together, or an order that asks a
+            second network.
     """
+    known = {*options_of(Sampler), "schedule"} - {"remask"}
+    strange = sorted(set(options) - known)
+    if strange:
+        raise ValueError(
+            "A law that is known is sampled by `order`, `pace` and what they read, and "
+            f"`{strange[0]}` is none of these; leave it out, or ask a model."
+        )
     rest = dict(options)
     choices = resolve_choices(rest.pop("order", None), rest.pop("pace", None), None)
     if ORDERS[choices.order].asks_critic:

@@ -138,6 +138,8 @@ class TextWriter:
             **inputs.to(model.device),
             **room(model, inputs["input_ids"].shape[1]),
             seed=[seed for _, seed in requests],
+            tokenizer=self.tokenizer,
+            num_return_sequences=1,
             return_dict_in_generate=True,
         )
         texts = self.tokenizer.batch_decode(output.sequences, skip_special_tokens=True)

@@ -199,7 +199,8 @@ def own_examples(
         masked, and their first half.
     """
     one: dict[str, Any] = {"num_return_sequences": 1, "return_dict_in_generate": False}
-    sequences: Any = model.generate(seed=seed, **length_asked_for(model), **one)
+    asked = length_asked_for(model)
+    sequences: Any = model.generate(seed=seed, tokenizer=tokenizer, **asked, **one)
     (written,) = sequences.tolist()
     special = special_ids(vars(model.config))
     words = [i for i in written if i not in special]
@@ -231,9 +232,8 @@ def own_samples(
         rows.append([*prefix, *masks, *suffix])
     # One batch of all lengths: what a row becomes does not depend on its neighbours.
     padded = tokenizer.pad({"input_ids": rows}, return_tensors="pt")
-    written: Any = model.generate(
-        padded["input_ids"], padded["attention_mask"], seed=seed, return_dict_in_generate=False
-    )
+    one: dict[str, Any] = {"num_return_sequences": 1, "return_dict_in_generate": False}
+    written: Any = model.generate(padded["input_ids"], padded["attention_mask"], seed=seed, **one)
     return tokenizer.batch_decode(written, skip_special_tokens=True)
 
 

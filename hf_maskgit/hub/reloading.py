@@ -40,7 +40,8 @@ def answers_of(model: Any, tokenizer: PreTrainedTokenizerBase) -> Answers:
     length = min(options["max_new_tokens"] or _SAMPLE_TOKENS, _SAMPLE_TOKENS)
     # Of just so many tokens, however the model finds lengths by itself.
     asked = {"num_tokens": "fixed", "max_new_tokens": length, "seed": _SEED}
-    sample = model.generate(**asked, return_dict_in_generate=False)
+    one = {"num_return_sequences": 1, "return_dict_in_generate": False}
+    sample = model.generate(tokenizer=tokenizer, **asked, **one)
     # A sample may end before its length; what stands behind its end is padding.
     real = sample != model.config.pad_token_id
     real[:, 0] = True  # also where the padding begins a text, too

@@ -90,6 +90,7 @@ def describe(
         **length,
         return_dict_in_generate=False,
         seed=options.seed,
+        tokenizer=tokenizer,
     )
     log = loop.log.path
     lines = list(read_lines(log)) if log.is_file() else []

@@ -15,7 +15,7 @@ from ..core.options import shown
 from ..core.pipeline_infilling import check_no_blank
 from ..evaluation.processes import own_device
 from ..hub.loading import load_generator
-from ..rows.writer import RowWriter
+from ..rows.writer import RowWriter, checked_options
 from ..rows.writing import Sample, in_batches
 
 
@@ -37,7 +37,7 @@ class BatchWriter:
         **options: of `MaskGitGenerationConfig`, such as `max_new_tokens`.
 
     Raises:
-        ValueError: for a `batch_size` below 1.
+        ValueError: for a `batch_size` below 1, or options that do not go together.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class BatchWriter:
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
+        checked_options(options)
         self.model, self.options, self.device = str(model), options, device
         self.text_column, self.output_column = text_column, output_column
         self.key_column, self.seed, self.batch_size = key_column, seed, batch_size

@@ -221,9 +221,13 @@ class Answers:
             again = times[key] = times.get(key, -1) + 1  # a task may ask for several texts
             kind = repr((bool(ids), sorted(request.args[1].items())))
             kinds.setdefault(kind, []).append((number, mix(key, again)))
+        for (first, _), *_ in kinds.values():
+            self._options(requests[first].args[1])  # refused before anything is written
         written: dict[int, str] = {}
         with ProgressBar("generate", len(requests), "text", shown=not disable_tqdm) as told:
             for rows in kinds.values():
+                # The longest first: it may be too long for how the model finds lengths.
+                rows.sort(key=lambda row: -len(contexts[row[0]]))
                 for some in _batches(rows, self._batch_size):
                     args = [requests[number].args for number, _ in some]
                     texts = self._continued(args, [seed for _, seed in some])
@@ -286,25 +290,20 @@ class Answers:
         self, args: Sequence[tuple[str, Mapping[str, Any]]], seeds: list[int]
     ) -> list[str]:
         """Write behind contexts, all with the same options."""
-        until, count, options = options_of_generation(args[0][1])
-        if not 0 < count < self._room:
-            raise ValueError(
-                f"The task asks for {count} new tokens, and `max_length` leaves "
-                f"{self._room} to a context and them; set max_gen_toks in --gen_kwargs."
-            )
+        until, count, options = self._options(args[0][1])
         prefix, suffix = self._framing
         rows = [[*prefix, *self._ids(text)[-(self._room - count) :], *suffix] for text, _ in args]
         ids, real = _left_padded(rows, self.model.config.pad_token_id or 0)
-        stops: dict[str, Any] = {}
-        if until:
-            stops = {"stop_strings": until, "tokenizer": self.tokenizer}
         with counted_before():
-            output = self.model.generate(
+            output: Any = self.model.generate(
                 ids.to(self._device),
                 real.to(self._device),
-                max_new_tokens=count,
-                seed=seeds if options["do_sample"] else None,
-                **stops,
+                max_new_tokens=count,  # at most, where the model finds lengths by itself
+                seed=seeds,
+                stop_strings=until or None,
+                tokenizer=self.tokenizer,
+                num_return_sequences=1,
+                return_dict_in_generate=False,
                 **options,
             )
         behind = output[:, ids.shape[1] :].tolist()
@@ -312,6 +311,18 @@ class Answers:
             _cut(text_behind(self.tokenizer, text, row, new), until)
             for (text, _), row, new in zip(args, rows, behind, strict=True)
         ]
+
+    def _options(self, given: Mapping[str, Any]) -> tuple[list[str], int, dict[str, Any]]:
+        """Read a task's options, see `options_of_generation`, and refuse what has no room."""
+        until, count, options = options_of_generation(given)
+        if not 0 < count < self._room:
+            raise ValueError(
+                f"The task asks for {count} new tokens, and `max_length` leaves "
+                f"{self._room} to a context and them; set max_gen_toks in --gen_kwargs."
+            )
+        own = {name: value for name, value in options.items() if name != "preset"}
+        self.model.resolve_options(None, options.get("preset"), own)
+        return until, count, options
 
     def _windows(
         self, args: tuple[Any, ...], ids: list[int], num_given: int, key: tuple[int, ...]

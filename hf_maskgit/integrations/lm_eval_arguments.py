@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from ..core.generation_config_maskgit import OPTIONS, unknown_options
+from ..core.generation_output import OF_A_CALL
 from ..core.options import shown
 from ..evaluation.processes import num_processes
 
@@ -14,6 +16,11 @@ logger = logging.getLogger(__name__)
 NAME = "hf_maskgit"  # of the model type
 _LIKELIHOODS = ("bound", "exact")
 _DEVICE_OF_HARNESS = "cuda:0"
+# Options of `generate` that a task says in the harness's own words, or that are not its to say.
+_SAID_OTHERWISE = {
+    **dict.fromkeys(OF_A_CALL, "each request gets one text; leave it out"),
+    "stop_strings": "its word for them is `until`",
+}
 
 
 def checked_batch_size(batch_size: Any, max_batch_size: Any) -> int:
@@ -81,7 +88,11 @@ def check_arguments(pretrained: Any, likelihood: Any, others: Mapping[str, Any])
 
 
 def options_of_generation(given: Mapping[str, Any]) -> tuple[list[str], int, dict[str, Any]]:
-    """Read a task's options: stop strings, how many tokens, and what goes to `generate`."""
+    """Read a task's options: stop strings, how many tokens, and what goes to `generate`.
+
+    Raises:
+        ValueError: for what is no option of `generate`, or is said otherwise here.
+    """
     from lm_eval.models.utils import normalize_gen_kwargs
 
     options: dict[str, Any] = dict(normalize_gen_kwargs(dict(given)))
@@ -89,4 +100,10 @@ def options_of_generation(given: Mapping[str, Any]) -> tuple[list[str], int, dic
     count = int(options.pop("max_gen_toks"))
     if not options["do_sample"]:
         options.pop("temperature", None)  # 0 there, and of no use to an argmax
+    unknown = [name for name in options if name not in (*OPTIONS, "preset")]
+    if unknown:
+        raise ValueError(unknown_options(unknown))
+    for name, instead in _SAID_OTHERWISE.items():
+        if name in options:
+            raise ValueError(f"`{name}` is no option of a task: {instead}.")
     return until, count, options

@@ -19,6 +19,22 @@ from ..core.unknown_tokens import Reading, check_each_read, counted_before
 _READ_TOGETHER = 10_000  # texts
 
 
+def checked_options(options: Mapping[str, Any]) -> MaskGitGenerationConfig:
+    """Return the options with which rows are written; what depends on the model is not looked at.
+
+    Raises:
+        ValueError: for what are none, do not go together, or say how many samples there are.
+    """
+    config = MaskGitGenerationConfig(**options)
+    if config.num_return_sequences is not None:
+        raise ValueError(
+            "`num_return_sequences` is not asked of rows, each of which becomes one text per "
+            "sample; leave it out, and ask for as many samples (--num_samples of "
+            "scripts/generate.py)."
+        )
+    return config
+
+
 class RowWriter:
     """Writes what becomes of texts with the same options.
 
@@ -29,7 +45,7 @@ class RowWriter:
         num_samples: how many samples there will be of each text; several need a sampler that draws.
 
     Raises:
-        ValueError: for options that do not go together, or several samples of what draws nothing.
+        ValueError: as `checked_options`, and for several samples of what draws nothing.
     """
 
     def __init__(
@@ -40,7 +56,7 @@ class RowWriter:
         num_samples: int = 1,
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
-        config = MaskGitGenerationConfig(**options)
+        config = checked_options(options)
         self._resolved = model.resolve_options(config, None, {"num_return_sequences": num_samples})
         config.do_sample = self._resolved.do_sample
         # It is named in the calls, where it also says how far a text with masks goes on.
@@ -107,6 +123,7 @@ class RowWriter:
                 generation_config=self._config,
                 seed=list(seeds),
                 tokenizer=self.tokenizer,
+                num_return_sequences=1,
                 **own,
             )
         if looks_on:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ..core.generation_config_maskgit import OPTIONS, unknown_options
+from ..core.generation_output import PARTS_OF_OUTPUT
 from ..core.options import check, shown
 from .errors import BadRequest, NoSuchModel
 
@@ -18,7 +19,7 @@ OPENAI_NAMES = {
     "max_tokens": "max_new_tokens",
 }
 # Of a request the server says them itself.
-OWN_OPTIONS = ("return_dict_in_generate", "output_history", "output_alternatives")
+OWN_OPTIONS = ("return_dict_in_generate", *PARTS_OF_OUTPUT)
 # Arguments of `generate` that are no options, as JSON can say them.
 ARGUMENTS = ("preset", "seed", "pattern", "allowed_token_ids", "negative_prompt_ids")
 # What OpenAI's clients may send that means nothing here, and the values that ask for nothing.

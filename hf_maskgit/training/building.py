@@ -77,7 +77,8 @@ def load_model(options: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> M
 
     Raises:
         ValueError: for a critic where the checkpoint has another one, a tokenizer that knows more
-            ids than the encoder has rows, or an attention that cannot be had here.
+            ids than the encoder has rows, an attention that cannot be had here, or options of
+            decoding that ask for what the model lacks.
     """
     try:
         model = _load_model(options, tokenizer)
@@ -91,6 +92,7 @@ def load_model(options: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> M
         named = MaskGitGenerationConfig(**json_object("decoding", options.decoding))
         named.complete(named.without_conflicts(model.generation_config.to_dict()))
         model.generation_config = named
+        model.resolve_options(None, None, {})  # refused now, and not when the model writes
     return model
 
 

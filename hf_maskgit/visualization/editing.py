@@ -208,6 +208,7 @@ class Editor:
             written: Any = self.model.generate(
                 edited.ids(self.tokenizer.mask_token_id).to(self.model.device),
                 seed=seed,
+                num_return_sequences=1,
                 return_dict_in_generate=True,
                 callback_on_step_end=recorder,
                 **options,

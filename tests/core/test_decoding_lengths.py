@@ -200,6 +200,11 @@ def test_the_window_ends_where_training_ended_it():
     out = model.generate(ids, mask, num_tokens="window", seed=0, return_dict_in_generate=True)
     assert out.num_new_tokens.tolist() == [6, 7]  # of 10, with the framing
     assert model.generate(num_tokens="window", seed=0).shape == (1, 10)
+    # a number that the call names is the most, also where the window is what is stored
+    model.generation_config.num_tokens = "window"
+    for asked, new in ((3, [3, 3]), ([9, 2], [6, 2]), (40, [6, 7]), ([0, 40], [0, 7])):
+        options = {"max_new_tokens": asked, "seed": 0, "return_dict_in_generate": True}
+        assert model.generate(ids, mask, **options).num_new_tokens.tolist() == new
 
 
 @pytest.mark.parametrize(

@@ -128,11 +128,6 @@ def test_what_is_no_histogram_is_refused(options, sentence):
         ),
         ({"end_fill": 4}, {"num_tokens": "window"}, "no room in row 0: .* window .* takes 2"),
         (
-            {"end_fill": 9},
-            {"num_tokens": "window", "max_new_tokens": 6},
-            "num_tokens='window' decides .* leaves `max_new_tokens` nothing to say",
-        ),
-        (
             {"lengths": {"9": 1}, "pad_token_id": None},
             {"num_tokens": "sampled", "eos_token_id": 3},
             "`pad_token_id` is not set, which fills rows that get fewer new tokens",

@@ -123,6 +123,13 @@ def test_every_sampler_writes_what_generate_writes(model):
         (ROWS, [{}, {"order": "best"}], 8, "Unknown order 'best'; choose from"),
         (ROWS, [{"num_return_sequences": 3}], 8, "`num_return_sequences` is one for all samplers"),
         (ROWS, [{"seed": 3}], 8, "`seed` is one for all samplers that are compared"),
+        (ROWS, [{}, {"num_tokens": "window"}], 8, "`num_tokens` is one for all samplers that are"),
+        (
+            ROWS,
+            [{}, {"block_length": 1, "steps": 2}],
+            8,
+            "each needs a step of its own, got steps=2",
+        ),
         (ROWS, [{"do_sample": False}], 8, "do_sample=False draws nothing at random, which num_ret"),
     ],
 )

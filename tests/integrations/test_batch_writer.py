@@ -92,6 +92,11 @@ def test_mistakes_about_batches_are_named(saved):
     refused("`max_new_tokens` has 2 numbers for 1 texts", {"text": ["w1", "w2"]}, lists)
     with pytest.raises(ValueError, match="`batch_size` must be at least 1, got 0"):
         BatchWriter(saved, batch_size=0)
+    # before it is sent anywhere, and a model loaded
+    with pytest.raises(ValueError, match="has no option 'step'; .* Did you mean `steps`"):
+        BatchWriter(saved, step=3)
+    with pytest.raises(ValueError, match="`num_return_sequences` is not asked of rows, each of wh"):
+        BatchWriter(saved, num_return_sequences=2)
 
 
 def test_without_ray_a_sentence_says_how_to_get_it(saved, monkeypatch):

@@ -14,8 +14,11 @@ from hf_maskgit.evaluation import exact_likelihood
 from hf_maskgit.integrations.lm_eval import Answers
 from tests.support.grids import wide
 from tests.support.oracles import mean_over_orders
-from tests.support.tiny import WORDS, word_tokenizer
+from tests.support.tiny import WORDS, tiny_model, word_tokenizer
 from tests.support.tiny_tokenizers import byte_level_tokenizer, model_for, wordpiece_tokenizer
+
+# Stored with a model: what the harness never asks for.
+_OF_CALLS = {"num_return_sequences": 2, "return_dict_in_generate": True, "output_history": True}
 
 
 class Harness:
@@ -259,6 +262,41 @@ class TestGenerating:
         found = made(str(tmp_path)).generate_until([request("", options), request("w1", options)])
         assert [type(text) for text in found] == [str, str]
 
-    def test_more_tokens_than_fit_are_refused(self, saved):
-        with pytest.raises(ValueError, match="asks for 62 new tokens, and `max_length` leaves 62"):
-            made(saved).generate_until([request("w1", {"max_gen_toks": 62})])
+    @pytest.mark.parametrize("way", ["sampled", wide("window")])
+    def test_texts_are_as_long_as_the_model_finds_and_never_longer_than_asked_for(
+        self, tmp_path, way
+    ):
+        model = tiny_model(lengths={"4": 1, "6": 1}, end_fill=12)
+        model.generation_config.update(num_tokens=way, suppress_tokens=[3], **_OF_CALLS)
+        model.save_pretrained(tmp_path)
+        word_tokenizer().save_pretrained(tmp_path)
+        asked = [request("w1 w2 w3", {"max_gen_toks": most}) for most in (8, 4, 2) * 2]
+        found = made(str(tmp_path)).generate_until(asked)
+        known, longest = 3, {"sampled": 6, "window": 10}[way]
+        for (_, options), text in zip([one.args for one in asked], found, strict=True):
+            assert 1 <= len(text.split()) <= min(options["max_gen_toks"], longest - known)
+        # greedy decoding draws no more than the lengths, and these by the seed as well
+        torch.manual_seed(1)
+        assert made(str(tmp_path)).generate_until(asked) == found
+
+    @pytest.mark.parametrize(
+        ("options", "sentence"),
+        [
+            (
+                {"num_return_sequences": 2},
+                "`num_return_sequences` is no option of a task: each req",
+            ),
+            ({"stop_strings": "w1"}, "`stop_strings` is no option of a task: its word for them is"),
+            ({"seed": 1}, "Masked decoding has no option 'seed'"),
+            ({"order": "critic"}, "The model has no token critic"),
+            ({"max_gen_toks": 62}, "asks for 62 new tokens, and `max_length` leaves 62"),
+        ],
+    )
+    def test_options_of_any_request_are_refused_before_the_first_is_answered(
+        self, saved, options, sentence
+    ):
+        model = made(saved)
+        asked = [request("w1", {"max_gen_toks": 2}), request("w1", {"max_gen_toks": 2, **options})]
+        with pytest.raises(ValueError, match=sentence):
+            model.generate_until(asked)
+        assert not model.told

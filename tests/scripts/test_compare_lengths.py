@@ -33,6 +33,12 @@ def test_a_row_for_every_way_and_sampler(saved, texts, tmp_path, capsys):
     assert window["distance"] == 0.75  # a quarter of the real texts is as long
 
 
+def test_no_sampler_says_how_lengths_are_found_as_every_row_does(saved, texts):
+    asked = ["--samplers", '[{"num_tokens": "window"}]']
+    with pytest.raises(ValueError, match="`num_tokens` is what this program decides itself; leave"):
+        compare_lengths.main(["--model", saved, "--dataset", texts, *asked])
+
+
 def test_a_model_that_knows_nothing_of_lengths_is_refused(saved, texts):
     with pytest.raises(ValueError, match="knows nothing of lengths: .* Train it with this release"):
         compare_lengths.main(["--model", saved, "--dataset", texts])

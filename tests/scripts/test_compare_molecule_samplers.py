@@ -67,6 +67,7 @@ def test_a_call_that_was_cut_off_goes_on_and_more_samplers_may_be_asked_for(mode
         (["--samplers", "{}"], "--samplers must be a JSON list of objects"),
         (["--samplers", '[{"steps": 2}]'], "`steps` of the samplers is what --passes says"),
         (["--samplers", '[{}, {"order": "best"}]'], "Unknown order .best.; choose from"),
+        (["--samplers", '[{"num_tokens": "fixed"}]'], "`num_tokens` is what this program decides"),
     ],
 )
 def test_bad_samplers_are_refused_before_anything_is_written(model, tmp_path, more, words):

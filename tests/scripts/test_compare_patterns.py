@@ -69,6 +69,7 @@ def test_readers_read(saved, monkeypatch):
         ('{"z": "w1"}', [], ValueError, "names 'z', and the text has no such blank"),
         ('{"x": "w1"}', ["--reader", "xml"], ValueError, "one of json, smiles, got 'xml'"),
         ('{"x": "@nowhere.json"}', [], FileNotFoundError, "nowhere.json"),
+        ("{}", ["--decoding", '{"seed": 1}'], ValueError, "`seed` is what this program decides it"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(saved, patterns, asked, error, sentence):

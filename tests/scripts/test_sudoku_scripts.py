@@ -75,6 +75,12 @@ def test_the_exact_law_solves_small_boards_and_no_others(grids, tmp_path):
     words = ["--num_boards", "40", "--holes", "16", "--samplers", json.dumps(samplers)]
     found = evaluate_sudoku.main(["--dataset", str(grids), *words])
     assert [row["valid"] for row in found] == [1, 1, 0]  # 288 of 4^16 boards keep the rules
+    for strange in ("top_k", "remask", "use_cache"):
+        asked = json.dumps(
+            [{}, {strange: {"top_k": 3, "remask": "p2", "use_cache": True}[strange]}]
+        )
+        with pytest.raises(ValueError, match=f"and `{strange}` is none of these; leave it out"):
+            evaluate_sudoku.main(["--dataset", str(grids), "--samplers", asked])
     prepare_sudoku.main(["--output_dir", str(tmp_path / "large"), "--num_grids", "50"])
     with pytest.raises(ValueError, match="of 4 by 4, and these have 9 by 9 cells; name a gen"):
         evaluate_sudoku.main(["--dataset", str(tmp_path / "large" / "grids"), *words])

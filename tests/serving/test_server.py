@@ -158,6 +158,30 @@ def test_a_prompt_may_be_token_ids(client, parts):
 
 
 @pytest.mark.wide
+@pytest.mark.wide
+@pytest.mark.parametrize("way", ["sampled", "window"])
+def test_a_client_names_the_most_where_the_model_finds_lengths(way):
+    tokenizer = wordpiece_tokenizer()
+    model = model_for(tokenizer)
+    model.config.lengths, model.config.end_fill = {"7": 1, "9": 1}, 12
+    model.generation_config.update(num_tokens=way, stop_strings=["never"])
+    model.generation_config.suppress_tokens = [tokenizer.sep_token_id]
+    known, longest = len(tokenizer("the cat", add_special_tokens=False).input_ids), 12 - 2
+    with served(model, tokenizer) as server:
+        for most in (5, 7, 100, None):
+            fields = {"prompt": "the cat", "seed": 1, "max_tokens": most}
+            answer = ask(server, "completions", **fields)
+            assert answer.status_code == 200, answer.text
+            written = answer.json()["usage"]["completion_tokens"]
+            if way == "window":
+                assert written == min(longest - known, most or 100)
+            else:
+                assert known + written in (7, 9)
+                assert written <= (most or 100)
+        answer = ask(server, "infill", text="the {blank:2} sat", seed=1)
+        assert answer.status_code == 200, answer.text
+
+
 def test_a_stop_string_ends_the_text_and_is_no_part_of_it(client):
     whole = client.completions.create(model="tiny", prompt="the cat", seed=3, max_tokens=12)
     text = whole.choices[0].text

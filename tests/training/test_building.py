@@ -88,6 +88,13 @@ def test_options_of_decoding_are_stored_with_the_model(tmp_path, tokenizer, is_g
     assert stored.temperature == (0.5 if is_generator else 1.0)
 
 
+def test_options_of_decoding_that_the_model_lacks_are_refused_before_it_learns(tmp_path, tokenizer):
+    tiny_encoder().save_pretrained(tmp_path)
+    options = ModelArguments(encoder=str(tmp_path), decoding='{"order": "critic"}')
+    with pytest.raises(ValueError, match="The model has no token critic"):
+        load_model(options, tokenizer)
+
+
 def test_a_sampler_that_is_named_takes_nothing_of_a_stored_one(tmp_path, tokenizer):
     saved = tiny_model()
     saved.generation_config.update(remask="remdm_conf", temperature=0.5)
