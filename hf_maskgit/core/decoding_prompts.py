@@ -126,8 +126,8 @@ def pack_prompts(
     masks = (input_ids == config.mask_token_id) & (attention_mask == 1)
     holds_masks = bool(masks.any())
     limited, way = "max_new_tokens" in named, NUM_TOKENS[options.num_tokens]
-    if limited and not bool(asked.any()):
-        way = NUM_TOKENS["fixed"]  # who wants no new token need not be told how many there would be
+    if limited and "num_tokens" not in named and not bool(asked.any()):
+        way = NUM_TOKENS["fixed"]  # a stored way has nothing to say of texts that get no new token
 
     def pack(num_new: Tensor, stride: int = 1) -> Prompts:
         ids, real = input_ids[::stride], attention_mask[::stride]
