@@ -41,6 +41,7 @@ from hf_maskgit.training.recipes import (
     required,
     run_program,
 )
+from hf_maskgit.training.sources import check_columns
 from hf_maskgit.training.text_baselines import (
     LEARNERS,
     Learner,
@@ -190,11 +191,8 @@ def texts_of(options: CausalArguments) -> dict[str, list[str]]:
     if not isinstance(parts, DatasetDict) or not all(name in parts for name in _SPLITS):
         raise ValueError(f"{options.dataset!r} must have the splits {' and '.join(_SPLITS)}.")
     for name in _SPLITS:
-        if options.text_column not in parts[name].column_names:
-            raise ValueError(
-                f"The split {name!r} of {options.dataset!r} has no column "
-                f"{options.text_column!r}; its columns are {parts[name].column_names}."
-            )
+        what = f"texts in its split {name!r}, whose column --text_column names"
+        check_columns(parts[name], options.dataset, [options.text_column], what)
     return _both(parts, options.text_column)
 
 

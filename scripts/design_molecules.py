@@ -44,7 +44,7 @@ from hf_maskgit.training.recipes import (
     run_program,
 )
 from hf_maskgit.training.sampler_arguments import check_decided
-from hf_maskgit.training.sources import load_texts, only_split
+from hf_maskgit.training.sources import check_columns, load_texts, only_split
 
 _MOST_DRAWS = 20  # per design that is wanted: then something is wrong with model or scaffold
 _SHOWN = 16
@@ -112,11 +112,7 @@ def known_molecules(options: DesignArguments) -> set[str] | None:
     if options.known is None:
         return None
     split = load_texts(options.known, split=options.known_split or only_split(options.known))
-    if "text" not in split.column_names:
-        raise ValueError(
-            f"The molecules of --known must stand in a column 'text'; {options.known!r} has "
-            f"{', '.join(split.column_names)}."
-        )
+    check_columns(split, options.known, ["text"], "the molecules of --known")
     return set(split["text"])
 
 

@@ -44,7 +44,7 @@ from hf_maskgit.training.recipes import (
     run_program,
 )
 from hf_maskgit.training.sampler_arguments import check_samplers, decoding_of
-from hf_maskgit.training.sources import load_texts, only_split
+from hf_maskgit.training.sources import check_columns, load_texts, only_split
 
 SWEPT = ("steps", "temperature")
 
@@ -157,11 +157,8 @@ def texts_of(
         ValueError: where the column is missing.
     """
     read = load_texts(dataset, None, split or only_split(dataset, None))
-    if options.text_column not in read.column_names:
-        raise ValueError(
-            f"{dataset!r} has no column {options.text_column!r}, only {read.column_names}; name "
-            "one with --text_column."
-        )
+    what = "texts, whose column --text_column names"
+    check_columns(read, dataset, [options.text_column], what)
     texts = [text for text in read[options.text_column] if text and text.strip()]
     if tokenizer is not None:
         texts = read_back(texts, tokenizer)

@@ -36,6 +36,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from hf_maskgit.core.trained_length import note_length
+from hf_maskgit.evaluation.texts import check_writes
 from hf_maskgit.hub.card import write_model_card
 from hf_maskgit.hub.push import Push, check_access, check_metadata, open_repository, publish
 from hf_maskgit.hub.training_card import describe
@@ -151,6 +152,7 @@ def prepare(
         facts=facts_of_options(model_options, data_options),
         max_unknown_share=data_options.max_unknown_share,
     )
+    check_writes(model)  # as its card will ask it to
     return loop, data
 
 

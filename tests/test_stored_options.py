@@ -11,7 +11,7 @@ from transformers import pipeline
 from hf_maskgit.evaluation.caches import compare_caches
 from hf_maskgit.evaluation.greedy_parts import written_greedily
 from hf_maskgit.evaluation.samplers import compare_samplers
-from hf_maskgit.evaluation.texts import TextWriter
+from hf_maskgit.evaluation.texts import TextWriter, check_writes
 from hf_maskgit.hub.card import own_examples, own_samples
 from hf_maskgit.hub.reloading import answers_of
 from hf_maskgit.rows.writer import RowWriter
@@ -127,6 +127,36 @@ def test_who_names_no_new_token_gets_none_however_lengths_are_found(way):
     model.generation_config.num_tokens = way
     for ids in (MASKED, MASKED.masked_fill(MASKED == MASK, 8)):
         assert model.generate(ids, max_new_tokens=0, seed=0).shape == ids.shape
+
+
+def test_a_stored_list_of_lengths_is_of_no_call_and_named_ones_do():
+    model = tiny_model()
+    model.generation_config.max_new_tokens = [3, 5]
+    for asks in (lambda m: m.generate(seed=0), lambda m: own_examples(m, TOKENIZER), check_writes):
+        with pytest.raises(
+            ValueError, match=r"The model stores max_new_tokens=\[3, 5\], and a list"
+        ):
+            asks(model)
+    assert model.generate(max_new_tokens=2, suppress_tokens=[3], seed=0).shape == (1, 4)
+    assert answers_of(model, TOKENIZER)["the seeded sample"]
+
+
+def test_blocks_that_the_stored_steps_do_not_reach_are_told_before_a_training():
+    """As its card would be refused at its end."""
+    model = tiny_model(trained_length=10)
+    model.generation_config.update(block_length=2, steps=4)
+    check_writes(model)  # 8 tokens
+    for changed in ({"steps": 3}, {"block_length": 1}):
+        narrow = tiny_model(trained_length=10)
+        narrow.generation_config.update(**{"block_length": 2, "steps": 4, **changed})
+        for asks in (check_writes, lambda m: own_examples(m, TOKENIZER)):
+            with pytest.raises(ValueError, match="each needs a step of its own"):
+                asks(narrow)
+    # as long as the longest text, however the model finds lengths
+    model.config.lengths = {"3": 5, "8": 1}
+    model.generation_config.update(num_tokens="sampled", steps=3, max_new_tokens=2)
+    with pytest.raises(ValueError, match="8 masks make 4 blocks of block_length=2"):
+        check_writes(model)
 
 
 # Whatever a model stores, what is greedy is the likeliest token, the surest place first.

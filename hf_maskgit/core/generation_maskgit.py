@@ -286,6 +286,11 @@ class MaskGitGenerationMixin:
             given = _as_own(generation_config).to_dict()
             options.complete(options.without_conflicts(given) if preset else given)
         stored = _as_own(self.generation_config).to_dict()
+        if options.max_new_tokens is None and isinstance(stored["max_new_tokens"], list):
+            raise ValueError(
+                f"The model stores max_new_tokens={stored['max_new_tokens']}, and a list has an "
+                "entry per row of one call; store one number, and name lists in calls."
+            )
         options.complete(options.without_conflicts(stored))
         # A preset, or a file written by hand, is stored without what only the model knows: how it
         # pads, how long it may write.

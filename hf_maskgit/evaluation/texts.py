@@ -7,10 +7,10 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from ..core.decoding_lengths import NUM_TOKENS
-from ..core.generation_config_maskgit import DEFAULTS
 from ..core.modeling_maskgit import MaskGitForMaskedLM
 from ..core.noise import mix
 from ..core.pipeline_infilling import check_no_blank
+from ..core.sampler_choices import check_blocks
 from ..core.text_reader import check_texts
 from ..core.unknown_tokens import counted_before
 from .batches import evaluating
@@ -40,12 +40,16 @@ class SampleText:
 
 def length_of_samples(model: MaskGitForMaskedLM) -> int:
     """Return how many tokens to write: what the model stores, at most as long as it has seen."""
-    usual = model.generation_config.max_new_tokens
-    usual = DEFAULTS["max_new_tokens"] if usual is None else usual
-    if model.config.trained_length is None:
-        return usual
-    framing = len(model.config.prefix_ids or []) + len(model.config.suffix_ids or [])
-    return min(usual, max(1, model.config.trained_length - framing))
+    usual: int = model.resolve_options(None, None, {}).max_new_tokens
+    longest = longest_of_training(model)
+    return usual if longest is None else min(usual, max(1, longest))
+
+
+def longest_of_training(model: MaskGitForMaskedLM) -> int | None:
+    """Return how many tokens the longest text had that a model learned from, framing left out."""
+    config = model.config
+    framing = len(config.prefix_ids or []) + len(config.suffix_ids or [])
+    return None if config.trained_length is None else config.trained_length - framing
 
 
 def length_asked_for(model: MaskGitForMaskedLM) -> dict[str, Any]:
@@ -59,6 +63,19 @@ def length_asked_for(model: MaskGitForMaskedLM) -> dict[str, Any]:
     if way.reads is not None and way.known_by(model.config):
         return {}
     return {"num_tokens": "fixed", "max_new_tokens": length_of_samples(model)}
+
+
+def check_writes(model: MaskGitForMaskedLM) -> None:
+    """Refuse stored options by which a model cannot write texts from nothing.
+
+    Said before a training, and not by its first sample or its card.
+
+    Raises:
+        ValueError: as `generate`, for texts as long as the longest that it may be asked for.
+    """
+    most = length_asked_for(model).get("max_new_tokens", longest_of_training(model))
+    resolved: Any = model.resolve_options(None, None, {})
+    check_blocks(resolved, most or 0)
 
 
 class TextWriter:

@@ -37,7 +37,8 @@ def answers_of(model: Any, tokenizer: PreTrainedTokenizerBase) -> Answers:
         tokens masked (every bit counts), the ids of the sample's text, and the options of decoding.
     """
     options = model.generation_config.to_dict()
-    length = min(options["max_new_tokens"] or _SAMPLE_TOKENS, _SAMPLE_TOKENS)
+    usual = options["max_new_tokens"]
+    length = min(usual, _SAMPLE_TOKENS) if isinstance(usual, int) and usual else _SAMPLE_TOKENS
     # Of just so many tokens, however the model finds lengths by itself.
     asked = {"num_tokens": "fixed", "max_new_tokens": length, "seed": _SEED}
     one = {"num_return_sequences": 1, "return_dict_in_generate": False}

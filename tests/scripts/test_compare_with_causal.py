@@ -87,7 +87,10 @@ def test_options_are_checked(words, told, capsys):
     [
         (["--dataset", "{nothing}"], "is no folder of save_to_disk"),
         (["--dataset", "{one}"], "must have the splits train and validation"),
-        (["--text_column", "verse"], "has no column 'verse'; its columns are ['text']"),
+        (
+            ["--text_column", "verse"],
+            "has no column 'verse', but 'text'; it must hold texts in its sp",
+        ),
         (["--batch_size", "5000"], "and an update takes 5000; lower `batch_size` or `length`."),
     ],
 )

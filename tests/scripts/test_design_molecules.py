@@ -82,7 +82,10 @@ def test_a_call_that_was_cut_off_goes_on_to_the_same_designs(model, tmp_path):
     [
         (("--scaffolds", "c1ccccc1"), "has no open place"),
         (("--scaffolds", "c1cc{x}"), "RDKit cannot read as a molecule"),
-        (("--known", "KNOWN"), "must stand in a column 'text'"),
+        (
+            ("--known", "KNOWN"),
+            "has no column 'text', but 'smiles'; it must hold the molecules of --known",
+        ),
         (("--decoding", '{"num_return_sequences": 2}'), "is what this program decides itself; le"),
         wide(
             ("--scaffolds", "C{x:1}", "--num_designs", "200"), "are valid and different, fewer than"

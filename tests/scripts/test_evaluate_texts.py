@@ -70,7 +70,7 @@ def test_texts_of_others_need_no_model(real, tmp_path):
         ("--texts REAL --num_texts 7", r"There are 12 real texts, and 14 are needed"),
         (
             "--texts REAL --num_texts 2 --text_column words",
-            r"has no column 'words', only \['text'\]",
+            "has no column 'words', but 'text'; it must hold texts, whose column --text_column",
         ),
         ('--texts REAL --decoding {"steps":2}', "`steps` has an option of its own, --steps"),
     ],

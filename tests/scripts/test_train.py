@@ -201,6 +201,14 @@ def test_a_refused_program_says_one_sentence(launch, trained):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.wide
+def test_stored_options_that_cannot_write_the_card_are_refused_before_anything_is_written(tmp_path):
+    asked = [*write_inputs(tmp_path), "--output_dir", str(tmp_path / "run"), "--use_cpu"]
+    with pytest.raises(ValueError, match="each needs a step of its own, got steps=2"):
+        train.main([*asked, "--decoding", '{"block_length": 2, "steps": 2}'])
+    assert not list((tmp_path / "run").glob("*.*"))
+
+
 def test_training_asks_for_a_token_before_it_begins(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "prepare", lambda *_: pytest.fail("work was started"))
     asked = [*write_inputs(tmp_path), "--output_dir", str(tmp_path / "run"), "--use_cpu"]
