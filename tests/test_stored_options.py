@@ -121,12 +121,45 @@ def test_stored_stop_strings_are_for_texts_that_are_continued():
         model.generate(MASKED, seed=0, stop_strings="w1", tokenizer=TOKENIZER)
 
 
-@pytest.mark.parametrize("way", ["fixed", "sampled", "window", "pattern"])
+WAYS = ["fixed", "sampled", "window", "pattern"]
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_who_names_no_new_token_gets_none_however_lengths_are_found(way):
     model = tiny_model(lengths={"9": 1}, end_fill=16)
     model.generation_config.num_tokens = way
     for ids in (MASKED, MASKED.masked_fill(MASKED == MASK, 8)):
         assert model.generate(ids, max_new_tokens=0, seed=0).shape == ids.shape
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("known", [True, False])
+def test_a_number_that_a_call_names_counts_where_a_stored_way_finds_none(way, known):
+    """Of rows of 2, 6 and 9 words: by the longest of training (7), or its window (8 words)."""
+    model = tiny_model(**({"lengths": {"7": 1}, "end_fill": 10} if known else {}))
+    model.generation_config.num_tokens = way
+    rows = TOKENIZER(["w1 w1", "w1 w1 w1 w1 w1 w1", " ".join(["w1"] * 9)], padding=True)
+    ids, real = torch.tensor(rows["input_ids"]), torch.tensor(rows["attention_mask"])
+    found = {"sampled": [4, 1, 4], "window": [4, 2, 4]}.get(way, [4, 4, 4]) if known else [4] * 3
+    asked = {"max_new_tokens": 4, "seed": 0, "return_dict_in_generate": True}
+    assert model.generate(ids, real, **asked).num_new_tokens.tolist() == found
+    if way != "fixed":  # who names the way is told that there is none
+        with pytest.raises(ValueError, match=f"num_tokens='{way}'"):
+            model.generate(ids, real, num_tokens=way, **asked)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [{"pace": "speculative"}, {"order": "random"}, {"remask": "p2"}, {"pace": "first_hitting"}],
+    ids=lambda stored: next(iter(stored.values())),
+)
+def test_greedy_calls_go_with_every_stored_sampler(stored):
+    model = tiny_model()
+    plain = model.generate(MASKED, do_sample=False)
+    model.generation_config.update(**stored)
+    found = model.generate(MASKED, do_sample=False)
+    assert found.shape == plain.shape
+    assert not (found == MASK).any()
 
 
 def test_a_stored_list_of_lengths_is_of_no_call_and_named_ones_do():

@@ -30,6 +30,8 @@ class Room(NamedTuple):
             it, `max_new_tokens` allows.
         seeds: one per row.
         limited: whether the call itself names `max_new_tokens`.
+        yields: whether it does, and leaves the way to count to what is stored: of a row for which
+            that finds no number, its own counts.
         repeats: returned rows per row that was given.
         spanned: (R,) long, tokens from each row's first mask on, 0 where it holds none.
         pack: returns every so-many-th row as it would be decoded with (M,) new tokens each.
@@ -42,6 +44,7 @@ class Room(NamedTuple):
     most: Tensor
     seeds: Sequence[int]
     limited: bool
+    yields: bool
     repeats: int
     spanned: Tensor
     pack: Callable[[Tensor, int], Any]
@@ -100,6 +103,8 @@ def _as_asked(room: Room) -> Tensor:
 
 def _sampled(room: Room) -> Tensor:
     """Draw T - known for the length T of a whole text, given that known < T <= known + most."""
+    if room.config.lengths is None and room.yields:
+        return room.asked
     if room.config.lengths is None:
         raise ValueError(
             "num_tokens='sampled' draws from the lengths of the texts that the model was trained "
@@ -118,7 +123,7 @@ def _sampled(room: Room) -> Tensor:
     total = law.draw(
         [k + 1 for k in known], [k + m for k, m in zip(known, most, strict=True)], uniforms
     )
-    if bool((total == 0).any()):
+    if bool((total == 0).any()) and not room.yields:
         row = int((total == 0).nonzero()[0])
         raise ValueError(
             f"num_tokens='sampled' finds no length for row {row}: it has {known[row]} tokens, "
@@ -126,12 +131,15 @@ def _sampled(room: Room) -> Tensor:
             f"of training had {law.longest}. Shorten the prompt, or give `max_new_tokens` with "
             "num_tokens='fixed'."
         )
-    return total.to(room.known.device) - room.known
+    total = total.to(room.known.device)
+    return torch.where(total == 0, room.asked, total - room.known)
 
 
 def _window(room: Room) -> Tensor:
     """Count what is missing to the window that training filled texts up to."""
     window = room.config.end_fill
+    if window is None and room.yields:
+        return room.asked
     if window is None:
         raise ValueError(
             "num_tokens='window' fills each row up to the window in which training showed ends of "
@@ -139,14 +147,16 @@ def _window(room: Room) -> Tensor:
         )
     framing = len(room.config.prefix_ids or []) + len(room.config.suffix_ids or [])
     missing = window - framing - room.known
-    if bool((missing < 1).any()):
+    if bool((missing < 1).any()) and not room.yields:
         row = int((missing < 1).nonzero()[0])
         raise ValueError(
             f"num_tokens='window' has no room in row {row}: it has {int(room.known[row])} tokens, "
             f"framing left out, and the window of training takes {window - framing}. Shorten the "
             "prompt, or give `max_new_tokens` with num_tokens='fixed'."
         )
-    return torch.minimum(missing, room.asked) if room.limited else missing
+    if not room.limited:
+        return missing
+    return torch.where(missing < 1, room.asked, torch.minimum(missing, room.asked))
 
 
 def _by_pattern(room: Room) -> Tensor:

@@ -48,12 +48,14 @@ class FirstPass:
         A number has the probability with which the first pass, all new tokens masked, writes a text
         of the pattern in exactly so many, times (h + 1), h the training texts of the whole length,
         where they are known. It is drawn by the row's seed; greedily the likeliest is taken, of
-        equals the least.
+        equals the least. Without a pattern the number of the call counts, where that `yields`.
 
         Raises:
             ValueError: for a row without a pattern, with one that sets no limit, or with none that
                 fits; for ids that are allowed by column.
         """
+        if room.yields and self.asked.pattern is None:
+            return room.asked
         _check_columns(self.asked.allowed_token_ids)
         patterns = self._of_rows(room)
         stride = room.repeats if self._alike(patterns, room) else 1

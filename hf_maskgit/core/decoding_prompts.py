@@ -126,8 +126,6 @@ def pack_prompts(
     masks = (input_ids == config.mask_token_id) & (attention_mask == 1)
     holds_masks = bool(masks.any())
     limited, way = "max_new_tokens" in named, NUM_TOKENS[options.num_tokens]
-    if limited and "num_tokens" not in named and not bool(asked.any()):
-        way = NUM_TOKENS["fixed"]  # a stored way has nothing to say of texts that get no new token
 
     def pack(num_new: Tensor, stride: int = 1) -> Prompts:
         ids, real = input_ids[::stride], attention_mask[::stride]
@@ -147,7 +145,8 @@ def pack_prompts(
     most = torch.minimum(room, asked) if limited else room
     known = body_lengths(config, input_ids, attention_mask)
     spanned = spanned_lengths(config, input_ids, attention_mask, masks)
-    lengths = known, asked, most, seeds, limited, repeats, spanned
+    yields = limited and "num_tokens" not in named
+    lengths = known, asked, most, seeds, limited, yields, repeats, spanned
     num_new = way.count(Room(config, *lengths, pack, by_pattern))
     _check_can_be_padded(num_new, options)
     return pack(num_new)

@@ -143,6 +143,7 @@ _INSTEAD = {
 }
 
 # Options that make up one sampler together: mixed from two sources they would seldom go together.
+_CHOOSING = (*TABLES, "can_mask_prev_unmasked", "p2_planner")
 SAMPLER_CHOICES = (*TABLES, "can_mask_prev_unmasked", "choice_temperature", "block_length")
 
 
@@ -238,7 +239,9 @@ class MaskGitGenerationConfig(GenerationConfig):
         if self.names_a_sampler:
             kept = {k: v for k, v in kept.items() if k not in SAMPLER_CHOICES}
         if self.do_sample is False:
-            drawing = set(what_draws(kept))
+            # A stored pace may draw by the order that follows from it.
+            chosen = MaskGitGenerationConfig(**{k: kept.get(k) for k in _CHOOSING})._choices()
+            drawing = set(what_draws({**kept, **chosen._asdict()}))
             # Of a sampler that draws nothing is left over that would mean anything alone.
             if drawing & TABLES.keys():
                 drawing |= set(SAMPLER_CHOICES)

@@ -226,8 +226,6 @@ class Answers:
         written: dict[int, str] = {}
         with ProgressBar("generate", len(requests), "text", shown=not disable_tqdm) as told:
             for rows in kinds.values():
-                # The longest first: it may be too long for how the model finds lengths.
-                rows.sort(key=lambda row: -len(contexts[row[0]]))
                 for some in _batches(rows, self._batch_size):
                     args = [requests[number].args for number, _ in some]
                     texts = self._continued(args, [seed for _, seed in some])

@@ -90,6 +90,9 @@ def checked(fields: Any, own: Sequence[str], model: str) -> dict[str, Any]:
             check(name, named[name], OPTIONS[ours])
     named = {OPENAI_NAMES.get(name, name): value for name, value in named.items()}
     known = {*OPTIONS, *ARGUMENTS, *own} - {*OWN_OPTIONS}
+    for name in OWN_OPTIONS:
+        if name in named:
+            raise BadRequest(f"`{name}` is what the server decides itself; leave it out.")
     unknown = [name for name in named if name not in known]
     if unknown:
         raise BadRequest(unknown_options(unknown))
