@@ -187,7 +187,7 @@ def train(
         try:
             loop.run()
         except KeyboardInterrupt as interrupt:
-            said = how_to_go_on(output_dir)
+            said = how_to_go_on(output_dir, options.overwrite_output_dir)
             raise RunStopped(said, stop.received or signal.SIGINT) from interrupt
 
     # Keep

@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from .checkpoints import checkpoints, find_checkpoint
+from .checkpoints import LAST_FILE, checkpoints, find_checkpoint
 from .recipes import RECIPE_NAME
 from .run_files import UNFINISHED
 from .run_lock import LOCK_NAME
 
-LAST_FILE = "README.md"  # that a run writes, so that it is finished where this is
 _NOBODYS = (LOCK_NAME, RECIPE_NAME + UNFINISHED)  # left by a run that was killed as it began
 
 

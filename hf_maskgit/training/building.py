@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from ..core.configuration_maskgit import MaskGitConfig, own_fields
+from ..core.decoding_prompts import ids_of_decoding
 from ..core.encoder_kinds import head_bias, resize
 from ..core.encoder_loading import load_critic, load_encoder
 from ..core.generation_config_maskgit import MaskGitGenerationConfig
@@ -92,7 +93,8 @@ def load_model(options: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> M
         named = MaskGitGenerationConfig(**json_object("decoding", options.decoding))
         named.complete(named.without_conflicts(model.generation_config.to_dict()))
         model.generation_config = named
-        model.resolve_options(None, None, {})  # refused now, and not when the model writes
+        # Refused now, and not when the model writes.
+        ids_of_decoding(model.config, model.resolve_options(None, None, {}))
     return model
 
 

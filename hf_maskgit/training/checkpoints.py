@@ -22,6 +22,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from .adapters import ADAPTER_FOLDER
 from .manifest import MANIFEST_NAME, DamagedCheckpointError, check_whole, write_manifest
 from .run_facts import PLACE_IN_THE_DATA, Facts, check_same
 from .run_files import (
@@ -38,6 +39,7 @@ from .trackers import ID_NAME
 
 logger = logging.getLogger(__name__)
 BEST_FOLDER = "best"
+LAST_FILE = "README.md"  # that a run writes, so that it is finished where this is
 PROGRESS_FILE = "progress.json"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
@@ -207,11 +209,12 @@ def read_progress(checkpoint: Path) -> dict[str, Any]:
     return state
 
 
-def how_to_go_on(output_dir: str | Path) -> str:
+def how_to_go_on(output_dir: str | Path, overwrites: bool = False) -> str:
     """Say what is left of an interrupted run, and how to go on with it.
 
     Args:
         output_dir: folder of the run.
+        overwrites: whether the command had `overwrite_output_dir`, which would delete it.
     """
     newest = next((p for p in reversed(checkpoints(output_dir)) if fault_of(p) is None), None)
     if newest is None:
@@ -219,18 +222,19 @@ def how_to_go_on(output_dir: str | Path) -> str:
             f"Interrupted before the first checkpoint in {str(output_dir)!r}; the same command "
             "begins anew."
         )
-    return (
-        f"Interrupted. The newest checkpoint is {str(newest)!r}; the same command goes on from it."
-    )
+    command = "the same command" + overwrites * " without `overwrite_output_dir`"
+    return f"Interrupted. The newest checkpoint is {str(newest)!r}; {command} goes on from it."
 
 
 def clear_run(output_dir: str | Path) -> None:
     """Delete what a former run left that a new one would not replace; other files stay."""
     path = Path(output_dir)
     halves = path.glob(f"checkpoint-*{UNFINISHED}"), path.glob(f"model{UNFINISHED}")
-    for old in (*checkpoints(path), *chain(*halves), path / BEST_FOLDER):
+    parts = path / BEST_FOLDER, path / ADAPTER_FOLDER
+    for old in (*checkpoints(path), *chain(*halves), *parts):
         shutil.rmtree(old, ignore_errors=True)
-    for name in (LOG_NAME, SAMPLES_NAME, METRICS_NAME, CURVES_NAME, ID_NAME):
+    # the last one, too: where it is, a run is taken for finished
+    for name in (LOG_NAME, SAMPLES_NAME, METRICS_NAME, CURVES_NAME, ID_NAME, LAST_FILE):
         (path / name).unlink(missing_ok=True)
 
 

@@ -63,7 +63,13 @@ _PARTS = ("self_cond", "self_cond_train_prob", "token_critic", "critic_loss_weig
 # Of an encoder's configuration: where it came from and who wrote it, which no update depends on.
 _NO_SETTINGS = {"transformers_version", "_name_or_path", "dtype", "torch_dtype", "architectures"}
 # The order of the examples and what an update takes of them: there is no place in another order.
-PLACE_IN_THE_DATA = ("seed", "examples_per_update", "training_examples", "training_data")
+PLACE_IN_THE_DATA = (
+    "seed",
+    "examples_per_update",
+    "training_examples",
+    "training_data",
+    "group_by_length",
+)
 # How an update is split, which says together with its size what each process takes.
 _SPLIT = ("num_processes", "examples_per_update")
 _NEW_STREAMS = """ With another number of processes each begins a new random stream, for dropout, \

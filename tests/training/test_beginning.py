@@ -2,7 +2,8 @@
 
 import pytest
 
-from hf_maskgit.training.beginning import LAST_FILE, Beginning, where_to_begin
+from hf_maskgit.training.beginning import Beginning, where_to_begin
+from hf_maskgit.training.checkpoints import LAST_FILE, clear_run
 from hf_maskgit.training.recipes import RECIPE_NAME
 from hf_maskgit.training.run_files import UNFINISHED
 from hf_maskgit.training.run_lock import LOCK_NAME
@@ -40,6 +41,14 @@ def test_an_interrupted_run_without_a_checkpoint_begins_anew(tmp_path):
     found = begin(tmp_path)
     assert found[:2] == (None, True)
     assert "had no checkpoint yet and begins anew" in found.reason
+
+
+def test_a_run_that_replaced_another_goes_on_where_it_was_interrupted(tmp_path):
+    for name in (RECIPE_NAME, LAST_FILE):
+        (tmp_path / name).write_text("")
+    clear_run(tmp_path)
+    checkpoint = save(tmp_path, 5)
+    assert begin(tmp_path)[:2] == (checkpoint, False)
 
 
 def test_what_is_no_interrupted_run_is_refused_unless_it_is_named_on_purpose(tmp_path):

@@ -88,10 +88,20 @@ def test_options_of_decoding_are_stored_with_the_model(tmp_path, tokenizer, is_g
     assert stored.temperature == (0.5 if is_generator else 1.0)
 
 
-def test_options_of_decoding_that_the_model_lacks_are_refused_before_it_learns(tmp_path, tokenizer):
+@pytest.mark.parametrize(
+    ("decoding", "said"),
+    [
+        ('{"order": "critic"}', "The model has no token critic"),
+        ('{"suppress_tokens": [9999]}', "names the id 9999; the vocabulary has"),
+        ('{"eos_token_id": 9999}', "`eos_token_id` names the id 9999; the vocabulary has"),
+    ],
+)
+def test_options_of_decoding_that_the_model_lacks_are_refused_before_it_learns(
+    tmp_path, tokenizer, decoding, said
+):
     tiny_encoder().save_pretrained(tmp_path)
-    options = ModelArguments(encoder=str(tmp_path), decoding='{"order": "critic"}')
-    with pytest.raises(ValueError, match="The model has no token critic"):
+    options = ModelArguments(encoder=str(tmp_path), decoding=decoding)
+    with pytest.raises(ValueError, match=said):
         load_model(options, tokenizer)
 
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from hf_maskgit.training.checkpoints import (
+    LAST_FILE,
     Progress,
     checkpoints,
     clear_run,
@@ -64,6 +65,8 @@ def test_an_interrupted_run_says_where_it_stands(tmp_path):
     said = how_to_go_on(tmp_path)
     assert f"newest checkpoint is '{tmp_path / 'checkpoint-10'}'" in said
     assert said.endswith("the same command goes on from it.")
+    said = how_to_go_on(tmp_path, overwrites=True)  # which would begin by deleting it
+    assert said.endswith("the same command without `overwrite_output_dir` goes on from it.")
 
 
 def test_a_checkpoint_is_found_by_its_path(tmp_path):
@@ -89,7 +92,9 @@ def test_overwriting_removes_the_old_run_and_nothing_else(tmp_path):
     (tmp_path / "checkpoint-6.partial").mkdir()
     (tmp_path / "model.partial").mkdir()
     (tmp_path / "best").mkdir()
+    (tmp_path / "adapter").mkdir()  # of weights that the new run may not have
     (tmp_path / "training_log.jsonl").write_text("{}")
+    (tmp_path / LAST_FILE).write_text("a card")
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "checkpoint-notes").write_text("mine too")
     clear_run(tmp_path)

@@ -137,6 +137,10 @@ def test_what_follows_from_a_change_is_said():
     )
     assert what_changed({"num_updates"}) == "another num_updates."
     assert what_changed({"seed"}) == "another seed." + place
+    assert what_changed({"group_by_length"}) == "another group_by_length." + place
+    assert what_changed({"optim"}) == (
+        "another optim. What the former optimizer remembered is left, and the new one begins anew."
+    )
     assert what_changed({"num_processes"}) == "another num_processes." + streams
     both = {"num_processes", "examples_per_update"}
     assert what_changed(both) == "another examples_per_update, num_processes." + place + streams
