@@ -188,10 +188,13 @@ def write(
 ) -> tuple[list[str], float]:
     """Write texts from nothing, as long as those of the training where the model knows it.
 
+    Where it stores another way to find lengths, by that.
+
     Returns:
         The texts, and the passes per text.
     """
-    known = {"num_tokens": "sampled"} if model.config.lengths else {}
+    stored = model.generation_config.num_tokens
+    known = {"num_tokens": "sampled"} if model.config.lengths and stored is None else {}
     texts: list[str] = []
     passes = 0
     with evaluating(model), ProgressBar("Writing", options.num_texts, "text") as told:

@@ -13,7 +13,7 @@ from ..core.attention_cache import why_no_twin
 from ..core.generation_config_maskgit import OPTIONS
 from ..core.modeling_maskgit import MaskGitForMaskedLM
 from .batches import evaluating
-from .samplers import nats_per_token
+from .samplers import OF_ALL, nats_per_token
 
 # Of the caches that are compared, all else is the same.
 _OF_A_CACHE = ("use_cache", "cache_refresh", "cache_refresh_interval", "cache_drift")
@@ -72,12 +72,18 @@ def compare_caches(
         What was written without a cache, then with each.
 
     Raises:
-        ValueError: for no cache, an option that is none of a cache, a model that has none, or a
-            sampler that goes without.
+        ValueError: for no cache, an option that is none of a cache, or one of all texts that is no
+            sampler's, a model that has none, or a sampler that goes without.
     """
     check_whole("num_texts", num_texts, least=2)
     check_whole("repeats", repeats)
     _check_caches(model, caches)
+    common_to_none = sorted({*OF_ALL, *_OF_A_CACHE}.intersection(options))
+    if common_to_none:
+        raise ValueError(
+            f"`{common_to_none[0]}` is no option of all texts that are compared: their number, "
+            "length and seed are the same by other arguments, and caches stand in `caches`."
+        )
     asked = [{"use_cache": False}, *({**cache, "use_cache": True} for cache in caches)]
     common = {"num_return_sequences": num_texts, "seed": seed, **options}
     for options_of_one in asked:  # before the first has worked

@@ -40,12 +40,19 @@ def split_pair(tokenizer: PreTrainedTokenizerBase, context: str, continuation: s
         continuation: what is judged.
 
     Raises:
-        ValueError: for a continuation that adds no token.
+        ValueError: for a continuation that adds no token, and for the mask token in either, which
+            would be read as hidden.
     """
     whole, given, without_space = (
         list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
         for text in (context + continuation, context, context.rstrip())
     )
+    if tokenizer.mask_token_id in whole:
+        raise ValueError(
+            f"The text {(context + continuation)[:_SHOWN]!r} holds the mask token "
+            f"{tokenizer.mask_token!r}, and only whole texts are judged. Leave it out, or write it "
+            "otherwise."
+        )
     shared = next(
         (i for i, (one, other) in enumerate(zip(whole, given, strict=False)) if one != other),
         min(len(whole), len(given)),

@@ -17,7 +17,7 @@ from .batches import evaluating
 from .progress import ProgressBar
 
 # Of the call, not of a sampler.
-_OF_ALL = frozenset(
+OF_ALL = frozenset(
     (*OF_A_CALL, "num_tokens", "max_new_tokens", "seed", "generator", "generation_config")
 )
 PARTS = 8  # of the written tokens one in eight is hidden at a time
@@ -140,7 +140,7 @@ def _check_samplers(
     if not samplers:
         raise ValueError("There is no sampler to compare; give options of `generate` for each.")
     for options in samplers:
-        common = sorted(_OF_ALL.intersection(options))
+        common = sorted(OF_ALL.intersection(options))
         if common:
             raise ValueError(
                 f"`{common[0]}` is one for all samplers that are compared, and no option of "

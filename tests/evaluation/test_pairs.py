@@ -81,3 +81,9 @@ def test_letters_that_make_one_token_with_the_context_are_told():
 def test_a_continuation_without_tokens_is_refused(context, continuation):
     with pytest.raises(ValueError, match="has no token of its own .* Give it letters."):
         split_pair(wordpiece_tokenizer(), context, continuation)
+
+
+@pytest.mark.parametrize(("context", "continuation"), [("a [MASK]", " cat"), ("the", " [MASK]")])
+def test_a_text_with_a_mask_is_refused_before_any_is_judged(context, continuation):
+    with pytest.raises(ValueError, match=r"holds the mask token '\[MASK\]', and only whole texts"):
+        split_pair(wordpiece_tokenizer(), context, continuation)

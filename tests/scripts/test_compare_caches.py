@@ -120,6 +120,17 @@ def test_what_is_no_cache(caches, sentence):
         compare_caches(tiny_model(), torch.tensor([[2, 4, 3]]), caches)
 
 
+@pytest.mark.parametrize("name", ["num_return_sequences", "max_new_tokens", "use_cache"])
+def test_options_of_all_are_those_of_a_sampler(name):
+    with pytest.raises(ValueError, match=f"`{name}` is no option of all texts that are compared"):
+        compare_caches(tiny_model(), torch.tensor([[2, 4, 3]]), [{}], **{name: 3})
+
+
+def test_a_sampler_that_goes_without_a_cache_is_refused_before_anything_is_written():
+    with pytest.raises(ValueError, match="pace='speculative' asks for several texts of a row"):
+        compare_caches(tiny_model(), torch.tensor([[2, 4, 3]]), [{}], pace="speculative")
+
+
 def test_a_model_without_a_cache():
     model = tiny_generator("deberta-v2")
     assert isinstance(model, MaskGitForMaskedLM)

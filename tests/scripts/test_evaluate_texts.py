@@ -9,6 +9,7 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from hf_maskgit import MaskGitForMaskedLM
 from scripts import evaluate_texts
+from tests.support.tiny import tiny_model, word_tokenizer
 
 pytest.importorskip("sacrebleu")
 
@@ -82,3 +83,13 @@ def test_what_cannot_be_measured_is_refused_in_a_sentence(words, sentence, real,
         evaluate_texts.main(["--dataset", real, "--output_dir", str(out), *given])
     assert re.search(sentence, str(error.value) + capsys.readouterr().err)
     assert not out.exists()
+
+
+@pytest.mark.parametrize(("way", "words"), [(None, 3), ("sampled", 3), ("window", 10)])
+def test_texts_are_as_long_as_the_model_finds_by_what_it_stores(way, words):
+    model = tiny_model(lengths={"3": 1}, end_fill=12)
+    model.generation_config.update(num_tokens=way, suppress_tokens=[3])
+    options = evaluate_texts.TextArguments("here", "there", model="m", num_texts=3, plot=False)
+    texts, passes = evaluate_texts.write(model, word_tokenizer(), {"steps": 1}, options)
+    assert [len(text.split()) for text in texts] == [words] * 3
+    assert passes == 1
