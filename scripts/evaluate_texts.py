@@ -193,8 +193,9 @@ def write(
     Returns:
         The texts, and the passes per text.
     """
-    stored = model.generation_config.num_tokens
-    known = {"num_tokens": "sampled"} if model.config.lengths and stored is None else {}
+    stored: Any = model.generation_config
+    draws = model.config.lengths and stored.num_tokens is None
+    known = {"num_tokens": "sampled"} if draws else {}
     texts: list[str] = []
     passes = 0
     with evaluating(model), ProgressBar("Writing", options.num_texts, "text") as told:
