@@ -27,7 +27,7 @@ from hf_maskgit.evaluation.molecule_samples import Estimate, molecule_figures
 from hf_maskgit.evaluation.progress import ProgressBar
 from hf_maskgit.evaluation.scaffolds import load_rdkit
 from hf_maskgit.evaluation.written_folders import claim_folder
-from hf_maskgit.hub.loading import load_generator
+from hf_maskgit.hub.loading import identity_of, load_generator
 from hf_maskgit.training.recipes import (
     check_least,
     option,
@@ -111,39 +111,43 @@ def compared(
     """Let a generator write by every sampler, or read what it wrote, and print a row for each.
 
     Returns:
-        For each sampler `model`, `options`, `texts`, `passes` per molecule, and the figures.
+        For each sampler `model`, its `identity`, `options`, `texts`, `passes` per molecule, and the
+        figures.
     """
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     model, tokenizer = load_generator(name, device_map=device)
     asked = with_passes(model, [dict(one) for one in samplers], options.passes or (8, 16, 32))
     check_samplers(model, asked)  # before the work
-    kept = written_before(path)
+    kept, identity = written_before(path), identity_of(name, model)
     print(f"{name}\n\n{HEADING}", flush=True)
     found = []
     with ProgressBar("Writing", len(asked), "sampler") as told:
         for sampler in asked:
-            key = (name, json.dumps(sampler, sort_keys=True))
+            key = (identity, json.dumps(sampler, sort_keys=True))
             if key not in kept:
-                entry = {"model": name, "options": sampler}
+                entry = {"model": name, "identity": identity, "options": sampler}
                 entry |= write(model, tokenizer, sampler, options)
                 with path.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(entry) + "\n")
                 kept[key] = entry
             figures = molecule_figures(kept[key]["texts"])
-            found.append({**kept[key], **figures._asdict()})
+            found.append({**kept[key], "model": name, **figures._asdict()})
             print(row_of(found[-1]), flush=True)
             told.update(1)
     print(flush=True)
     return found
 
 
-def written_before(path: Path) -> dict[tuple[str, str], dict[str, Any]]:
-    """Read what earlier calls wrote, by model and sampler; a line that was cut off is dropped."""
+def written_before(path: Path) -> dict[tuple[str | None, str], dict[str, Any]]:
+    """Read what earlier calls wrote, by a model's identity and sampler.
+
+    A line that was cut off is dropped, and a model that was trained further is another one.
+    """
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     lines = [line for line in lines if line.endswith("\n")]
     path.write_text("".join(lines), encoding="utf-8")
     entries = [json.loads(line) for line in lines]
-    return {(e["model"], json.dumps(e["options"], sort_keys=True)): e for e in entries}
+    return {(e.get("identity"), json.dumps(e["options"], sort_keys=True)): e for e in entries}
 
 
 def write(

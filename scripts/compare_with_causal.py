@@ -15,6 +15,7 @@ number behind ≤ is an upper bound. Interrupted, the same command goes on; with
 `comparison.json`.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -118,7 +119,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     folder = Path(options.output_dir)
     free = ("output_dir", "ways", "max_steps")  # more of these may be asked for later
     train, held_out, makers = prepared(options)
-    claim_folder(folder, {n: value for n, value in asdict(options).items() if n not in free})
+    decides = {**asdict(options), "blocks": digest_of(train, held_out)}
+    claim_folder(folder, {n: value for n, value in decides.items() if n not in free})
     measure = Measure(options.num_samples, _MEASURED_TOGETHER, options.seed)
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     plan = plan_of(options)
@@ -174,6 +176,14 @@ def cut(
         )
     num = min(options.eval_blocks, len(held_out))
     return train, held_out[torch.arange(num) * len(held_out) // num], tokenizer
+
+
+def digest_of(*blocks: Tensor) -> str:
+    """Tell blocks from others: texts under one name may be others when a run goes on."""
+    read = hashlib.sha256()
+    for part in blocks:
+        read.update(part.contiguous().numpy().tobytes())
+    return f"sha256:{read.hexdigest()}"
 
 
 def texts_of(options: CausalArguments) -> dict[str, list[str]]:

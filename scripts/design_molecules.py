@@ -34,7 +34,7 @@ from hf_maskgit.evaluation.scaffolds import (
     read_molecule,
 )
 from hf_maskgit.evaluation.written_folders import claim_folder
-from hf_maskgit.hub.loading import load_generator
+from hf_maskgit.hub.loading import identity_of, load_generator
 from hf_maskgit.training.recipes import (
     check_least,
     json_object,
@@ -83,9 +83,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     known = known_molecules(options)
     folder = Path(options.output_dir)
     free = ("output_dir", "num_designs", "known", "known_split")
-    claim_folder(folder, {n: value for n, value in asdict(options).items() if n not in free})
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     model, tokenizer = load_generator(options.model, device_map=device)
+    # A model that was trained further under its name is another one.
+    decides = {**asdict(options), "model": identity_of(options.model, model)}
+    claim_folder(folder, {n: value for n, value in decides.items() if n not in free})
     fill = InfillingPipeline(model=model, tokenizer=tokenizer)
     patterns = [
         {

@@ -22,7 +22,7 @@ from hf_maskgit.evaluation.figures import figures_text
 from hf_maskgit.evaluation.molecules import load_moses, moses_metrics, moses_table
 from hf_maskgit.evaluation.progress import ProgressBar
 from hf_maskgit.evaluation.written_folders import claim_folder
-from hf_maskgit.hub.loading import load_generator
+from hf_maskgit.hub.loading import identity_of, load_generator
 from hf_maskgit.training.recipes import (
     check_least,
     option,
@@ -65,9 +65,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     decoding = decoding_of("--decoding", options.decoding)
     folder = Path(options.output_dir)
     free = ("output_dir", "num_molecules", "processes")
-    claim_folder(folder, {n: value for n, value in asdict(options).items() if n not in free})
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     model, tokenizer = load_generator(options.model, device_map=device)
+    # A model that was trained further under its name is another one.
+    decides = {**asdict(options), "model": identity_of(options.model, model)}
+    claim_folder(folder, {n: value for n, value in decides.items() if n not in free})
     molecules = write(model, tokenizer, decoding, options, folder / "molecules.smi")
     figures = moses_metrics(molecules, device=str(device), processes=options.processes)
     (folder / "metrics.json").write_text(figures_text(figures), encoding="utf-8")

@@ -32,7 +32,7 @@ from hf_maskgit.training.baseline_runs import BaselineRun, Plan
 from hf_maskgit.training.recipes import check_least, option, parse_options, required, run_program
 from hf_maskgit.training.text_baselines import Causal, Measure, Shape
 
-from .compare_with_causal import CausalArguments, cut, texts_of
+from .compare_with_causal import CausalArguments, cut, digest_of, texts_of
 
 _MEASURED_TOGETHER = 64
 
@@ -89,7 +89,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     tokenizer.bos_token = tokenizer.eos_token  # an end stands before every text it has read
     folder = Path(options.output_dir)
     free = ("output_dir", "max_steps")  # it may learn further
-    claim_folder(folder, {n: value for n, value in asdict(options).items() if n not in free})
+    decides = {**asdict(options), "blocks": digest_of(train, held_out)}
+    claim_folder(folder, {n: value for n, value in decides.items() if n not in free})
     shape = Shape(options.length, options.hidden_size, options.num_layers, options.num_heads)
     plan = Plan(**{name: getattr(options, name) for name in Plan.__dataclass_fields__})
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")

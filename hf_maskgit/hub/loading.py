@@ -31,7 +31,18 @@ _OF_TOKENIZER = (
 # What every tokenizer has at least one of: of the Rust library, of sentencepiece, or of its own.
 _ANY_OF_TOKENIZER = ("tokenizer*", "*vocab*", "*.model")
 
-_OF_MODEL = (".json", ".safetensors", ".txt", ".model")  # endings of files that decide what it does
+# Files that decide what a model does; others, such as figures, may lie beside them.
+_OF_MODEL = (
+    "config.json",
+    "generation_config.json",
+    "adapter_config.json",
+    "*.safetensors",
+    "pytorch_model*.bin",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "merges.txt",
+    *_ANY_OF_TOKENIZER,
+)
 
 
 def load_generator(
@@ -135,11 +146,11 @@ def identity_of(name: str | Path, model: MaskGitForMaskedLM) -> str:
     if not Path(name).is_dir():
         return f"{name}@{getattr(model.config, '_commit_hash', None)}"
     read = hashlib.sha256()
-    for path in sorted(path for path in Path(name).iterdir() if path.is_file()):
-        if path.suffix in _OF_MODEL:
-            read.update(path.name.encode())
-            with path.open("rb") as content:
-                read.update(hashlib.file_digest(content, "sha256").digest())
+    found = {path for pattern in _OF_MODEL for path in Path(name).glob(pattern) if path.is_file()}
+    for path in sorted(found):
+        read.update(path.name.encode())
+        with path.open("rb") as content:
+            read.update(hashlib.file_digest(content, "sha256").digest())
     return f"sha256:{read.hexdigest()}"
 
 

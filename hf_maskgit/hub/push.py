@@ -333,3 +333,9 @@ def _asking_the_hub(request: Any, *args: Any, **kwargs: Any) -> Any:
             f"The Hub at {HfApi().endpoint} cannot be reached ({error}). Check the network, and "
             "that HF_HUB_OFFLINE is not set; the model stays where it is, so push it later."
         ) from error
+    except (RuntimeError, OSError) as error:  # of what sends large files, cut off in the midst
+        cause = error if error.__cause__ is None else f"{error} {error.__cause__}"
+        raise HubError(
+            f"What was sent to the Hub at {HfApi().endpoint} broke off ({cause}). The model stays "
+            "where it is; push it again, which sends what is missing."
+        ) from error

@@ -70,7 +70,7 @@ def run_program(main: Callable[[], object]) -> None:
     no_bars_of_others_in_logs()
     try:
         main()
-    except (ValueError, RuntimeError, OSError) as error:
+    except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:
         if not _refused_by_us(error, main):
             raise
         sys.exit(f"error: {error}")  # to stderr, with exit code 1

@@ -1,11 +1,12 @@
 """A text that comes about as a file, of the kind that its suffix names."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from .page import page_of
-from .raster import raster_of
+from .raster import check_pillow, raster_of
 from .recording import Unmasking
 from .svg import svg_of
 
@@ -39,7 +40,8 @@ def check_animation_path(path: str | Path) -> None:
     """Refuse a path that no animation can be saved to, before there is one.
 
     Raises:
-        ValueError: for another suffix, or a folder that does not exist.
+        ImportError: for .gif and .webp without Pillow.
+        ValueError: for another suffix, a folder that does not exist, or what cannot be written.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in FORMATS:
@@ -52,6 +54,12 @@ def check_animation_path(path: str | Path) -> None:
             f"There is no folder {str(Path(path).parent)!r} to save {Path(path).name!r} in; make "
             "it, or name another."
         )
+    if Path(path).is_dir():
+        raise ValueError(f"{str(path)!r} is a folder; name a file in it.")
+    if not os.access(path if Path(path).exists() else Path(path).parent, os.W_OK):
+        raise ValueError(f"{str(path)!r} cannot be written: permission denied.")
+    if FORMATS[suffix] in (_gif, _webp):
+        check_pillow()
 
 
 def save_animation(unmasking: Unmasking, path: str | Path, title: str = "", **options: Any) -> None:

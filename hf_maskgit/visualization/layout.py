@@ -1,6 +1,7 @@
 """Where the tokens of a text stand on a picture and in which colours: the same for every format."""
 
 import colorsys
+import unicodedata
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -9,6 +10,8 @@ from .recording import Unmasking, letters_of
 _EARLY, _LATE = 215, 25  # hues in degrees, blue and orange: told apart by the colour-blind as well
 LEGEND = "colour: the pass, from blue to orange; bar: how sure"
 _LEAST_LETTERS = "\N{MIDDLE DOT}" * 2  # a mask is no narrower
+_UPON_OTHERS = ("Mn", "Me", "Cf")  # categories of letters without a place of their own
+_WIDE = ("W", "F")
 
 
 class Theme(NamedTuple):
@@ -49,6 +52,16 @@ class Box(NamedTuple):
     left: float
     line: int
     width: float
+
+
+def columns_of(text: str) -> int:
+    """Count the columns of a monospaced font: two for a wide letter, none for a mark upon one."""
+    return sum(
+        0
+        if unicodedata.category(letter) in _UPON_OTHERS
+        else 1 + (unicodedata.east_asian_width(letter) in _WIDE)
+        for letter in text
+    )
 
 
 def share_of(step: int, num_passes: int) -> float:

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from ..hub.visible import visible
-from .layout import DARK, LEGEND, LIGHT, Theme, share_of
+from .layout import DARK, LEGEND, LIGHT, Theme, columns_of, share_of
 from .recording import Unmasking, letters_of, said_of
 
 _STYLE = """
@@ -160,7 +160,7 @@ def _places(unmasking: Unmasking) -> list[dict[str, Any]]:
     return [
         {
             "joined": shown[-1].joined,
-            "letters": max(len(letters_of(place.text or "")) for place in shown),
+            "letters": max(columns_of(letters_of(place.text or "")) for place in shown),
         }
         for shown in zip(*unmasking.frames, strict=True)
     ]

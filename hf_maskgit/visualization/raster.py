@@ -187,6 +187,11 @@ def _dejavu() -> Path | None:
     return path if path.is_file() else None
 
 
+def check_pillow() -> None:
+    """Raise an ImportError where Pillow is not installed."""
+    _pillow("Image")
+
+
 def _pillow(module: str) -> Any:
     try:
         return __import__(f"PIL.{module}", fromlist=["PIL"])

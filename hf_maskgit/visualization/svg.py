@@ -3,7 +3,7 @@
 import html
 from collections.abc import Iterator
 
-from .layout import DARK, LEGEND, LIGHT, Box, Theme, boxes_of, share_of
+from .layout import DARK, LEGEND, LIGHT, Box, Theme, boxes_of, columns_of, share_of
 from .recording import Shown, Unmasking, letters_of, said_of
 
 _LETTER, _SIZE = 9.0, 15  # how far a letter of a monospaced font goes on, and how high it is
@@ -35,7 +35,7 @@ def svg_of(
     Returns:
         The picture, which is well-formed XML whatever the tokens hold.
     """
-    boxes = boxes_of(unmasking, lambda text: _LETTER * len(text), width - 2 * _MARGIN, 4, 3)
+    boxes = boxes_of(unmasking, lambda text: _LETTER * columns_of(text), width - 2 * _MARGIN, 4, 3)
     height = _TOP + (1 + max((box.line for box in boxes), default=0)) * _LINE + _FOOT
     spans: dict[tuple[int, int], str] = {}  # of frames, from the first to before the last, by class
     body = [_text("said", _MARGIN, 28, title), _text("said", _MARGIN, height - 14, LEGEND)]

@@ -28,8 +28,14 @@ def test_a_generator_comes_with_its_tokenizer(folder):
 def test_a_model_is_known_by_its_files_wherever_they_lie(folder, copy):
     model, _ = load_generator(folder)
     assert identity_of(copy, model) == identity_of(str(folder), model)
-    (copy / "README.md").write_text("A card decides nothing.")
+    for beside in ("README.md", "test.json", "metrics.json", "texts.txt", "curves.png"):
+        (copy / beside).write_text("What lies beside a model decides nothing.")
     assert identity_of(copy, model) == identity_of(folder, model)
+    for decides in ("pytorch_model.bin", "generation_config.json", "vocab.txt", "tokenizer.json"):
+        before = (copy / decides).read_bytes() if (copy / decides).exists() else None
+        (copy / decides).write_bytes((before or b"") + b" ")
+        assert identity_of(copy, model) != identity_of(folder, model), decides
+        (copy / decides).unlink() if before is None else (copy / decides).write_bytes(before)
     with (copy / "model.safetensors").open("ab") as weights:
         weights.write(b"!")
     assert identity_of(copy, model) != identity_of(folder, model)

@@ -53,6 +53,29 @@ def test_options_that_change_what_generate_returns_are_no_obstacle(tmp_path, no_
     assert kept["num_return_sequences"] == 3
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("Error while uploading 'model.safetensors' to the Hub."),
+        PermissionError("the upload's own token has run out"),
+        TimeoutError("timed out"),
+    ],
+)
+def test_an_upload_that_is_cut_off_says_how_to_push_later(folder, monkeypatch, error):
+    """What sends large files has no errors of the Hub's kind: torn connections are any of these."""
+
+    def cut_off(*args, **kwargs):
+        raise error from ConnectionResetError("reset by peer")
+
+    monkeypatch.setattr(hub, "check_access", lambda name: name)
+    monkeypatch.setattr(hub, "stage", lambda push, folder: [])
+    monkeypatch.setattr(hub, "open_repository", lambda name, private: name)
+    monkeypatch.setattr(hub.HfApi, "upload_folder", cut_off)
+    said = r"broke off \(.* reset by peer\)\. .* safe in .*hf-maskgit push .* --repo_id me/verses"
+    with pytest.raises(HubError, match=said):
+        publish(Push(folder=folder, repo_id="me/verses"))
+
+
 def test_a_push_at_the_end_of_training_says_how_to_push_later(folder, no_process):
     push = Push(folder=folder, repo_id="me/verses")
     with pytest.raises(HubError, match="no token .* safe in .*hf-maskgit push .* --repo_id me/ver"):

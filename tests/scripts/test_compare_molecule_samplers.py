@@ -83,3 +83,19 @@ def test_the_samplers_known_by_themselves_are_options_of_generate(model):
         own = {name: value for name, value in one.items() if name != "preset"}
         loaded.resolve_options(None, one.get("preset"), own)
     assert [one for one in asked if "steps" not in one]  # those whose pace takes what it needs
+
+
+@pytest.mark.wide
+def test_a_model_that_was_trained_further_writes_anew(tmp_path):
+    model = tmp_path / "model"
+    molecule_tokenizer().save_pretrained(model)
+    asked = ("--samplers", '[{"order": "random"}]', "--passes", "2")
+    found = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        generator = model_for(molecule_tokenizer())
+        generator.config.lengths = {"4": 1}
+        generator.save_pretrained(model)
+        found.append(run(str(model), tmp_path / "out", *asked)[0]["texts"])
+    assert found[0] == found[1] != found[2]
+    assert len((tmp_path / "out/written.jsonl").read_text().splitlines()) == 2

@@ -104,3 +104,8 @@ def test_designs_of_other_options_are_not_mixed(model, tmp_path):
     run(model, tmp_path / "out", number=2)
     with pytest.raises(ValueError, match="Name another folder with --output_dir"):
         run(model, tmp_path / "out", "--seed", "7")
+    torch.manual_seed(1)
+    model_for(molecule_tokenizer()).save_pretrained(tmp_path / "further")
+    molecule_tokenizer().save_pretrained(tmp_path / "further")
+    with pytest.raises(ValueError, match="was written with model='sha256:"):
+        run(str(tmp_path / "further"), tmp_path / "out", number=2)

@@ -88,6 +88,16 @@ def test_molecules_of_other_options_are_not_mixed(model, tmp_path):
         run(model, tmp_path / "out", "--num_molecules", "8", "--decoding", '{"steps": 2}')
 
 
+@pytest.mark.wide
+def test_molecules_of_a_model_that_was_trained_further_are_not_mixed(model, tmp_path):
+    run(model, tmp_path / "out", "--num_molecules", "4")
+    (tmp_path / "model/metrics.json").write_text("{}")  # beside it, which decides nothing
+    run(model, tmp_path / "out", "--num_molecules", "8")
+    tiny_model(seed=1).save_pretrained(model)
+    with pytest.raises(ValueError, match="was written with model='sha256:.* Name another folder"):
+        run(model, tmp_path / "out", "--num_molecules", "8")
+
+
 def test_decoding_that_is_no_object_is_refused(model, tmp_path):
     with pytest.raises(ValueError, match="--decoding"):
         run(model, tmp_path / "out", "--decoding", "[]")

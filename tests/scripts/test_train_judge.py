@@ -2,10 +2,11 @@
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, load_from_disk
 from transformers import BertTokenizer
 
 from hf_maskgit.evaluation.judges import CausalJudge
@@ -61,6 +62,18 @@ def test_it_goes_on_where_it_was_left(texts, tmp_path):
     assert parts["nats_per_token"] == whole["nats_per_token"]
     with pytest.raises(ValueError, match="Name another folder with --output_dir"):
         run(texts, tmp_path / "parts", "--max_steps", "6", "--seed", "1")
+
+
+@pytest.mark.wide
+def test_it_does_not_go_on_with_other_texts_of_the_same_name(texts, tmp_path):
+    data = str(shutil.copytree(texts, tmp_path / "texts"))
+    run(data, tmp_path / "judge", "--max_steps", "2")
+    parts = load_from_disk(texts)
+    shutil.rmtree(data)
+    fewer = parts["train"].select(range(len(parts["train"]) // 2))
+    DatasetDict({**parts, "train": fewer}).save_to_disk(data)
+    with pytest.raises(ValueError, match="was written with blocks='sha256:"):
+        run(data, tmp_path / "judge", "--max_steps", "4")
 
 
 def test_it_learns_what_a_generator_gives_back(tmp_path):

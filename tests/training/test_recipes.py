@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from hf_maskgit import get_schedule
+from hf_maskgit.core.argument_checks import check_flag
 from hf_maskgit.core.sampler_scores import highest
 from hf_maskgit.evaluation import text_statistics
 from hf_maskgit.hub.push import check_name
@@ -25,6 +26,7 @@ from hf_maskgit.training.recipes import (
     run_program,
 )
 from hf_maskgit.training.stopping import RunStopped
+from hf_maskgit.visualization import check_animation_path
 from scripts import evaluate, generate
 from tests.support.project import ROOT
 
@@ -46,6 +48,18 @@ def test_what_we_refuse_ends_a_program_with_a_sentence(saved, tmp_path, capsys, 
     monkeypatch.setattr(sys, "argv", ["evaluate.py", "--model", saved, "--dataset", missing])
     said = f"error: There is no file {missing!r}; check the path and the working directory."
     assert ended(evaluate.main, capsys) == (1, said), "the library's"
+
+
+def test_a_package_that_is_missing_or_a_value_of_another_kind_is_said_in_a_sentence(
+    capsys, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+    missing = ended(lambda: check_animation_path("a.gif"), capsys)
+    assert missing[1].startswith("error: A GIF or WebP picture needs the package Pillow")
+    assert ended(lambda: check_flag("plot", 3), capsys) == (
+        1,
+        "error: `plot` must be True or False, got 3.",
+    )
 
 
 def test_errors_of_others_keep_their_traceback():

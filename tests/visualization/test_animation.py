@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import logging
+import os
 import re
 from html.parser import HTMLParser
 from xml.etree import ElementTree
@@ -215,6 +216,8 @@ def test_what_is_not_installed(missing, works, short, monkeypatch, tmp_path):
         return
     with pytest.raises(ImportError, match=r"needs the package Pillow; install it with .*images"):
         save_animation(short, tmp_path / "a.gif")
+    with pytest.raises(ImportError, match="needs the package Pillow"):  # before there is one
+        check_animation_path(tmp_path / "a.webp")
 
 
 # --- by the suffix --------------------------------------------------------------------------------
@@ -233,3 +236,12 @@ def test_a_path_that_cannot_be_saved_to_is_refused(short, tmp_path, name, messag
         check_animation_path(tmp_path / name)
     with pytest.raises(ValueError, match=message):
         save_animation(short, tmp_path / name)
+
+
+def test_a_place_that_nothing_can_be_written_to_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "text.svg").mkdir()
+    with pytest.raises(ValueError, match=r"text\.svg' is a folder; name a file in it"):
+        check_animation_path(tmp_path / "text.svg")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
+    with pytest.raises(ValueError, match=r"other\.svg' cannot be written: permission denied"):
+        check_animation_path(tmp_path / "other.svg")

@@ -1,11 +1,14 @@
 """Where tokens stand and in which colours: nothing overlaps, moves or is unreadable."""
 
 import itertools
+import json
+import re
 
 import pytest
 
-from hf_maskgit.visualization.layout import DARK, LIGHT, boxes_of, share_of
-from hf_maskgit.visualization.recording import letters_of
+from hf_maskgit.visualization import page_of, svg_of
+from hf_maskgit.visualization.layout import DARK, LIGHT, boxes_of, columns_of, share_of
+from hf_maskgit.visualization.recording import from_steps, letters_of
 
 
 def luminance(colour):
@@ -64,3 +67,28 @@ def test_a_word_is_not_torn_where_it_fits_a_line(short):
     assert [box.line for box in boxes] == [0, 1, 1, 2]
     torn = boxes_of(short, len, 8, space=2, padding=1)
     assert [box.line for box in torn] == [0, 1, 2, 3]
+
+
+def test_wide_letters_have_room_and_marks_upon_letters_take_none():
+    """East Asian letters and emoji are as wide as two others in a monospaced font."""
+    texts = ("", "word", "漢字", "\N{FULLWIDTH LATIN SMALL LETTER W}", "🙂", "かa")
+    assert [columns_of(text) for text in texts] == [0, 4, 4, 2, 2, 3]
+    assert columns_of("e\u0301\u0323") == columns_of("é") == 1
+    assert columns_of("a\u200bb") == 2
+
+
+def test_an_svg_and_a_page_give_wide_letters_their_room():
+    unmasking = from_steps(["漢字文化", "word"], [0, -1])
+    rects = re.findall(
+        r'<rect class="p0[^"]*" x="([\d.]+)" y="\d+" width="([\d.]+)"', svg_of(unmasking)
+    )
+    (left, wide), after = (
+        map(float, rects[0]),
+        re.search(r'x="([\d.]+)"[^>]*>word<', svg_of(unmasking)),
+    )
+    assert wide >= 4 * 15  # letters as wide as they are high
+    assert after is not None
+    assert left + wide <= float(after[1])
+    told = re.search(r'id="told">(.*)</script>', page_of(unmasking))
+    assert told is not None
+    assert [place["letters"] for place in json.loads(told[1])["places"]] == [8, 4]
