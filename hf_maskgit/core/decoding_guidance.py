@@ -43,6 +43,11 @@ def denoiser_of(
     Raises:
         ValueError: for negative prompts that cannot be read, do not fit, or have no scale.
     """
+    if negative_prompt_ids is None and negative_prompt_attention_mask is not None:
+        raise ValueError(
+            "`negative_prompt_attention_mask` tells which of the `negative_prompt_ids` are real; "
+            "pass them too."
+        )
     rows = prompts.rows
     denoise = make(rows.real, prompts.token_type_ids, block)
     if scale is None or scale == 1:

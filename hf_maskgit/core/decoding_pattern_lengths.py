@@ -103,24 +103,9 @@ class FirstPass:
             # Rows with fewer numbers to try go on with their last.
             numbers = [numbers[min(place, len(numbers) - 1)] for numbers in candidates]
             new = torch.tensor(numbers, device=room.known.device)
-            found.append(self._log_mass(*self.begin(asked, room.pack(new, stride), False)))
+            begun = self.begin(asked, room.pack(new, stride), False)
+            found.append(log_mass_of(*begun, self.sampler))
         return list(torch.stack(found, 1))
-
-    def _log_mass(self, state: DecodingState, denoise: LogitsFn) -> Tensor:
-        """Return the log-probability that one pass writes texts of the patterns, (M,) float64."""
-        assert state.patterns is not None
-        rows, masked = torch.arange(len(state.text), device=state.text.device), state.masked
-        # The law of one pass over all blocks: a number is not chosen for the first of them alone.
-        logits = PositionLogits(
-            denoise(rows, state.text, masked),
-            self.sampler.suppressed,
-            self.sampler.end_ids,
-            state.can_end[masked],
-            None if state.allowed is None else state.allowed[masked],
-            state.allowed_table,
-        )
-        outlook = state.patterns.outlook(state.text, masked, torch.zeros_like(masked))
-        return PatternLaw(state.patterns, logits, masked, masked, outlook).log_mass
 
     def _pick(self, logs: Tensor, seed: int) -> int:
         if not bool(logs.isfinite().any()):
@@ -131,6 +116,29 @@ class FirstPass:
         draws = keyed_generator(seed, _MASS_STREAM)
         uniform = float(torch.rand((), generator=draws, dtype=torch.float64))
         return pick((logs - logs.max()).exp(), uniform)
+
+
+def log_mass_of(state: DecodingState, denoise: LogitsFn, sampler: Sampler) -> Tensor:
+    """Return the log-probability that one pass writes texts of the patterns, (M,) float64.
+
+    Args:
+        state: M rows before it, each with a pattern.
+        denoise: their denoiser.
+        sampler: what it suppresses, and what ends a text.
+    """
+    assert state.patterns is not None
+    rows, masked = torch.arange(len(state.text), device=state.text.device), state.masked
+    # The law of one pass over all blocks: a number is not chosen for the first of them alone.
+    logits = PositionLogits(
+        denoise(rows, state.text, masked),
+        sampler.suppressed,
+        sampler.end_ids,
+        state.can_end[masked],
+        None if state.allowed is None else state.allowed[masked],
+        state.allowed_table,
+    )
+    outlook = state.patterns.outlook(state.text, masked, torch.zeros_like(masked))
+    return PatternLaw(state.patterns, logits, masked, masked, outlook).log_mass
 
 
 def _check_columns(allowed: AllowedTokens | None) -> None:

@@ -56,6 +56,9 @@ def with_patterns(
         return state
     of_rows = per_row(patterns, len(state.text))
     used = list(dict.fromkeys(pattern for pattern in of_rows if pattern is not None))
+    zeros = torch.zeros(len(state.text), dtype=torch.float64, device=state.text.device)
+    if not used:  # such as one row of a batch, decoded alone
+        return replace(state, log_weights=zeros)
     for pattern in used:
         _check_vocabulary(pattern, sampler, tokenizer)
     may_end = bool((state.can_end & state.masked).any()) and len(sampler.end_ids) > 0
@@ -69,7 +72,6 @@ def with_patterns(
     bound = _bind(state, sampler, which, automata)
     if check:
         _check_possible(state, rows, bound, of_rows, ends)
-    zeros = torch.zeros(len(state.text), dtype=torch.float64, device=state.text.device)
     return replace(state, patterns=bound, log_weights=zeros)
 
 

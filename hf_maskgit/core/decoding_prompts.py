@@ -22,7 +22,7 @@ from .decoding_lengths import (
 )
 from .generation_config_maskgit import MaskGitGenerationConfig
 from .noise import row_seeds
-from .row_checks import check_rows
+from .row_checks import check_ids, check_rows
 from .trained_length import warn_of_length
 from .unknown_tokens import Tolerance, check_rows_read
 
@@ -111,6 +111,8 @@ def pack_prompts(
     from_nothing = input_ids is None or (input_ids.ndim == 2 and input_ids.shape[1] == 0)
     if input_ids is None or from_nothing:
         num_rows = 1 if input_ids is None else len(input_ids)
+        if input_ids is not None and num_rows == 0:
+            check_ids("input_ids", input_ids, None)  # which refuses it
         input_ids = _frames(config, num_rows, input_device(model, input_ids))
         # All of it is real, also where a token that frames a text pads it elsewhere.
         attention_mask, token_type_ids = torch.ones_like(input_ids), None

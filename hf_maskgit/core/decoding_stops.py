@@ -14,6 +14,7 @@ from transformers.generation import stopping_criteria
 from .argument_checks import check_callables, check_is_tokenizer
 from .decoding import StopFn
 from .decoding_state import DecodingState
+from .options import shown
 from .sampler import Sampler
 from .sampler_rules import REMASKS
 
@@ -51,6 +52,24 @@ def ended_rows(ends: Tensor, certain: Tensor) -> Tensor:
     certain_ends = ends & certain
     before_first = certain_ends.cumsum(1) == 0
     return certain_ends.any(1) & (certain | ~before_first).all(1)
+
+
+def _verdict(given: Any, rows: Tensor) -> Tensor:
+    """Return what a criterion says of R rows: (R,) bool, or one for all of them.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    try:
+        verdict = torch.as_tensor(given, device=rows.device).bool()
+    except (TypeError, ValueError, RuntimeError):  # such as of a criterion without a `return`
+        verdict = None
+    if verdict is None or verdict.shape not in (rows.shape, torch.Size([])):
+        raise ValueError(
+            "`stopping_criteria` must return True or False, or one of them for each of the "
+            f"{len(rows)} rows still being decoded, got {shown(given)}."
+        )
+    return verdict
 
 
 def tokens_until(
@@ -179,8 +198,7 @@ class StopRules:
         # Criteria of the caller's see the rows as they stand, masks and all.
         done = ended_rows(*self.ends_so_far(rows, state))
         for criterion in self._criteria:
-            verdict = criterion(state.text, None)
-            done = done | torch.as_tensor(verdict, device=done.device).bool()
+            done = done | _verdict(criterion(state.text, None), done)
         return done
 
     def _stops(self, text: Tensor, readable: Tensor) -> Tensor:

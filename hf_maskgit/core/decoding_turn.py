@@ -160,12 +160,14 @@ class Turn:
             chosen: (R, L) bool, where.
             exact: whether their probabilities are known; otherwise the weights become nan.
         """
-        law = logits.condition
-        if not isinstance(law, PatternLaw) or after.log_weights is None:
+        law, weights = logits.condition, after.log_weights
+        if weights is None:
             return after
-        added = law.log_weights(chosen, after.text).to(chosen.device)
+        added = torch.zeros_like(weights)  # of rows that are free of them all
+        if isinstance(law, PatternLaw):
+            added = law.log_weights(chosen, after.text).to(chosen.device)
         added = added if exact else torch.full_like(added, torch.nan)
-        return replace(after, log_weights=after.log_weights + added)
+        return replace(after, log_weights=weights + added)
 
     def parts(self, places: Tensor) -> Iterator[tuple[Tensor, "Turn"]]:
         """Ask the denoiser once, and go through the rows in parts whose logits fit side by side.

@@ -172,7 +172,7 @@ class MaskGitGenerationMixin:
         options = self.resolve_options(generation_config, preset, kwargs)
         warn_of_dropout(self, "what it generates")
         device = input_device(self, input_ids)
-        sampler = _make_sampler(self.config, options, schedule, logits_processor, device)
+        sampler = make_sampler(self.config, options, schedule, logits_processor, device)
         # 2. Pack the prompts.
         given = Given(input_ids, attention_mask, token_type_ids, seed, generator)
         named = {name for name, value in kwargs.items() if value is not None}
@@ -299,9 +299,6 @@ class MaskGitGenerationMixin:
         options.validate()
         options.resolve_choices()
         options.validate()  # now of what the choices have become
-        named = [name for name, value in call.items() if value is not None]
-        for sentence in without_effect(vars(options), named):
-            logger.warning_once(sentence)
         if ORDERS[options.order].asks_critic and not self.has_token_critic:
             # It is the order that asks, also where remasking does.
             raise ValueError(
@@ -311,6 +308,7 @@ class MaskGitGenerationMixin:
         if PACES[options.pace].write is not None:
             check_memory(options.pace, options.use_cache, self.config.self_cond)
             options.complete({"use_cache": False})  # blocks would turn it on
+        _warn_of_no_effect(options, call)
         return options
 
     def _critic_fn(self, real: Tensor, token_type_ids: Tensor | None) -> CriticFn:
@@ -321,7 +319,14 @@ class MaskGitGenerationMixin:
         return critic_fn
 
 
-def _make_sampler(
+def _warn_of_no_effect(options: MaskGitGenerationConfig, call: dict[str, Any]) -> None:
+    """Warn once of what a call names by name, and nothing looks at."""
+    named = [name for name, value in call.items() if value is not None]
+    for sentence in without_effect(vars(options), named):
+        logger.warning_once(sentence)
+
+
+def make_sampler(
     config: MaskGitConfig,
     options: MaskGitGenerationConfig,
     schedule: str | Callable[[Tensor], Tensor] | Schedule | None,
@@ -329,6 +334,7 @@ def _make_sampler(
     device: torch.device,
 ) -> Sampler:
     """Turn resolved options into what the decoding loop goes by; ids become tensors."""
+    _warn_of_no_effect(options, {"schedule": schedule})
     suppressed, end_ids = ids_of_decoding(config, options)
     return Sampler(
         **{name: getattr(options, name) for name in options_of(Sampler)},

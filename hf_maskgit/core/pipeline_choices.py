@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from .blank_lengths import prior_nats
+from .configuration_maskgit import MaskGitConfig
 from .losses import cross_entropy
 from .noise import keyed_generator
 from .pipeline_blanks import Holes
@@ -87,6 +88,30 @@ def span_between(ids: Sequence[int], around: Draft, choice: str) -> tuple[int, i
             "differently, so that it cannot be compared. Move what joins on to it into the choices."
         )
     return start, len(ids) - behind
+
+
+def check_written(
+    ids: Sequence[int], config: MaskGitConfig, tokenizer: PreTrainedTokenizerBase, choice: str
+) -> None:
+    """Refuse a choice that has no probability: one with a special token, which is no word.
+
+    Args:
+        ids: its tokens.
+        config: of the model.
+        tokenizer: names the token.
+        choice: for the sentence.
+
+    Raises:
+        ValueError: naming the token.
+    """
+    never = {*config.forbidden_token_ids, *config.end_token_ids}
+    found = next((token for token in ids if token in never), None)
+    if found is not None:
+        token = tokenizer.convert_ids_to_tokens(found)
+        raise ValueError(
+            f"The choice {choice!r} comes to the token {token!r} (id {found}), which the model "
+            "never writes in a blank; name words of its vocabulary."
+        )
 
 
 def weighed_choices(

@@ -10,7 +10,7 @@ from .blank_lengths import LENGTHS, Blank, Blanks
 from .decoding_lengths import body_lengths
 from .noise import row_seeds
 from .pipeline_blanks import MOST_DIGITS, Holes, Template, locate, split_at_holes
-from .pipeline_choices import Choices, span_between
+from .pipeline_choices import Choices, check_written, span_between
 from .pipeline_drafts import Draft
 from .pipeline_fields import check_names, fitting_lengths, of_row
 from .pipeline_maskgit import MaskGitPipeline
@@ -122,7 +122,13 @@ class DraftingPipeline(MaskGitPipeline):
         tokenizer_kwargs: dict[str, Any] | None,
         options: dict[str, Any] | None,
     ) -> Choices:
-        """Tokenise a text with each choice in its hole."""
+        """Tokenise a text with each choice in its hole.
+
+        Raises:
+            ValueError: for a choice that the model could not write, or that is mostly unknown to
+                the tokenizer, and for an option of decoding that there is not.
+        """
+        self._check_known(options or {})
         blank = [1 for hole in holes.blanks if hole]
         # The tokens around the blank, to be found again around each choice.
         around = self._draft(holes, tokenizer_kwargs, {}, None, blank, options)
@@ -132,6 +138,9 @@ class DraftingPipeline(MaskGitPipeline):
             columns = self._tokenised(text, tokenizer_kwargs)[0]
             ids = columns["input_ids"]
             span = span_between(ids, around, choice)
+            check_written(ids[slice(*span)], self.model.config, self.tokenizer, choice)
+            alone = self.tokenizer([choice], add_special_tokens=False)
+            self._check_read([choice], alone, options)
             drafts.append(self._measured(columns, replace(around.template, spans=(span,))))
         return Choices(choices, filled, tuple(drafts))
 

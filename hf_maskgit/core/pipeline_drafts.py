@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from .blank_lengths import LENGTHS, prior_nats
+from .decoding_lengths import NUM_TOKENS
 from .options import Option, check
 from .pipeline_blanks import MOST_DIGITS, Template
 from .text_bound import text_bounds
@@ -133,6 +134,21 @@ def likeliest(
     return candidates[nats.index(min(nats))]
 
 
+def check_nothing_appended(options: Mapping[str, Any]) -> None:
+    """Refuse options of `generate` that append tokens, where blanks alone are filled.
+
+    Raises:
+        ValueError: saying how to have tokens at the end.
+    """
+    way = NUM_TOKENS.get(options.get("num_tokens") or "")
+    name = "num_tokens" if way is not None and way.varies else "max_new_tokens"
+    if options.get(name) is not None:
+        raise ValueError(
+            f"The infilling pipeline fills what is blank and appends nothing, so it has no "
+            f"`{name}`. Put {{blank:8}} at the end of the text to have 8 tokens there."
+        )
+
+
 def check_lengths(blank_lengths: Any, length: Any = None, length_samples: Any = None) -> None:
     """Refuse what says nothing about the lengths of blanks.
 
@@ -164,6 +180,13 @@ def check_lengths(blank_lengths: Any, length: Any = None, length_samples: Any = 
             raise ValueError(
                 f"`length_samples` must be even (maskings come in pairs), got {length_samples}."
             )
+
+
+def of_each(allowed: Any, count: int) -> list[Any]:
+    """Return what each of so many returned texts may hold, of what `generate` takes for all."""
+    is_list = isinstance(allowed, list) and len(allowed) == count
+    is_of_each = is_list and not all(type(one) is int for one in allowed)
+    return allowed if is_of_each else [allowed] * count
 
 
 def per_row(allowed: list[Any], rows: list[tuple[int, Draft]], returned: list[Any]) -> list[Any]:

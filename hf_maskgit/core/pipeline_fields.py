@@ -15,15 +15,17 @@ from transformers import PreTrainedTokenizerBase
 
 from .argument_checks import kind_of
 from .blank_lengths import Blank, prior_nats
-from .class_sums import class_sums, grouping_of
+from .decoding_constraints import AllowedTokens
+from .decoding_pattern_lengths import log_mass_of
+from .decoding_prompts import Given, pack_prompts
+from .decoding_start import Asked, begin
+from .generation_config_maskgit import MaskGitGenerationConfig
+from .generation_maskgit import make_sampler
 from .length_law import pick
 from .noise import keyed_generator
 from .pattern_automaton import MOST_STATES, Automaton, checked_size
-from .pattern_moves import chains_of
-from .pattern_sweeps import log_mass, sweeps
 from .pipeline_blanks import Holes, Template
 from .pipeline_drafts import Draft, padded
-from .text_bound import forbidden_ids, predict_masked
 from .token_pattern import TokenPattern, as_pattern
 from .tokenizer_memory import per_tokenizer
 
@@ -284,6 +286,8 @@ def by_mass(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
     keys: Sequence[int] | None,
+    options: MaskGitGenerationConfig,
+    allowed: Sequence[Any] | None = None,
 ) -> list[list[Draft]]:
     """Choose the lengths of one text's blanks by how much of the first pass its patterns take.
 
@@ -295,6 +299,8 @@ def by_mass(
         model: predicts.
         tokenizer: its padding.
         keys: of each copy, for the draw; None takes the likeliest.
+        options: of decoding, resolved.
+        allowed: of each copy what it may hold, see `log_masses`; None for anything.
 
     Returns:
         The one draft of each copy.
@@ -302,58 +308,61 @@ def by_mass(
     drafts = texts[0]
     if len(drafts) == 1:
         return [list(of_copy) for of_copy in texts]
-    prior = torch.tensor(prior_nats(model.config, [draft.length for draft in drafts]))
-    logs = log_masses(drafts, model, tokenizer) - prior.double()
-    if not bool(logs.isfinite().any()):
-        return [[drafts[0]] for _ in texts]  # which `generate` refuses, saying why
-    if keys is None:
-        return [[drafts[int(logs.argmax())]] for _ in texts]
-    weights = (logs - logs.max()).exp()
+    prior = torch.tensor(prior_nats(model.config, [draft.length for draft in drafts])).double()
+    known: dict[int, Tensor] = {}  # copies that may hold the same have the same masses
     chosen = []
-    for key in keys:
-        draws = keyed_generator(key, _MASS_STREAM)
-        uniform = float(torch.rand((), generator=draws, dtype=torch.float64))
-        chosen.append([drafts[pick(weights, uniform)]])
+    for number in range(len(texts)):
+        may_hold = None if allowed is None else allowed[number]
+        if id(may_hold) not in known:
+            known[id(may_hold)] = log_masses(drafts, model, tokenizer, options, may_hold) - prior
+        logs = known[id(may_hold)]
+        chosen.append([drafts[_picked(logs, None if keys is None else keys[number])]])
     return chosen
 
 
+def _picked(logs: Tensor, key: int | None) -> int:
+    """Draw one in proportion to exp(logs), (K,); without a key take the first of the likeliest."""
+    if not bool(logs.isfinite().any()):
+        return 0  # which `generate` refuses, saying why
+    if key is None:
+        return int(logs.argmax())
+    draws = keyed_generator(key, _MASS_STREAM)
+    uniform = float(torch.rand((), generator=draws, dtype=torch.float64))
+    return pick((logs - logs.max()).exp(), uniform)
+
+
 @torch.no_grad()
-def log_masses(drafts: Sequence[Draft], model: Any, tokenizer: PreTrainedTokenizerBase) -> Tensor:
-    """Return the log-probability that one pass writes a text of the patterns, (R,) float64.
+def log_masses(
+    drafts: Sequence[Draft],
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    options: MaskGitGenerationConfig,
+    allowed: AllowedTokens | None = None,
+) -> Tensor:
+    """Return the log-probability that the first pass writes a text of the patterns, (R,) float64.
+
+    It is the first pass of `generate` itself, with all that decides what can be written.
 
     Args:
         drafts: R texts with masks.
         model: predicts.
         tokenizer: its padding.
+        options: of decoding, resolved, for one text per row.
+        allowed: ids that may be emitted, in all columns or by column.
     """
-    found = []
-    forbidden = forbidden_ids(model.config).to(model.device)
+    columns, found = padded(drafts, tokenizer, model.device), []
+    sampler = make_sampler(model.config, options, None, None, model.device)
     for start in range(0, len(drafts), _AT_ONCE):
-        part = drafts[start : start + _AT_ONCE]
-        columns = padded(part, tokenizer, model.device)
-        ids, real = columns["input_ids"], columns["attention_mask"]
-        masked = (ids == model.config.mask_token_id) & (real == 1)
+        part = slice(start, start + _AT_ONCE)
         types = columns.get("token_type_ids")
-        logits = predict_masked(model, ids, real, masked, bool(model.config.self_cond), types)
-        scores = logits.float().index_fill(1, forbidden, -torch.inf).cpu()
-        row = masked.nonzero()[:, 0].cpu()
-        found += [
-            _log_mass(draft, scores[row == i], masked[i].cpu()) for i, draft in enumerate(part)
-        ]
-    return torch.stack(found)
-
-
-def _log_mass(draft: Draft, scores: Tensor, masked: Tensor) -> Tensor:
-    """Sum up one text: scores (N, V) of its masks (L,) bool."""
-    assert draft.pattern is not None
-    automaton = draft.pattern.in_vocabulary(scores.shape[1])
-    step, _, class_of, _ = automaton
-    masses = class_sums(scores, grouping_of(class_of, step.shape[1])).masses
-    places = masked.nonzero().squeeze(1)
-    first, width = int(places[0]), int(places[-1] - places[0]) + 1
-    known = class_of[torch.tensor(draft.columns["input_ids"][first : first + width])]
-    whole = torch.full((1, width, step.shape[1]), -torch.inf, dtype=torch.float64)
-    whole[0].scatter_(1, known[:, None], 0.0)
-    whole[0, places - first] = masses - masses.logsumexp(-1, keepdim=True)
-    chains = chains_of(automaton, torch.ones(1, width, dtype=torch.bool))
-    return log_mass(sweeps(whole, chains, both=False), chains)[0]
+        given = Given(
+            columns["input_ids"][part],
+            columns["attention_mask"][part],
+            None if types is None else types[part],
+            seed=0,  # of which nothing is drawn
+        )
+        prompts = pack_prompts(model, given, options, (), lambda room: room.asked)
+        asked = Asked(allowed, [draft.pattern for draft in drafts[part]], None, None, None)
+        state, denoise = begin(model, options, sampler, asked, prompts, check=False)
+        found.append(log_mass_of(state, denoise, sampler).cpu())
+    return torch.cat(found)

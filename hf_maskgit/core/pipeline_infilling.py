@@ -19,8 +19,10 @@ from .pipeline_drafts import (
     LENGTH_SAMPLES,
     Filled,
     check_lengths,
+    check_nothing_appended,
     likeliest,
     most_drawn,
+    of_each,
     padded,
     per_row,
 )
@@ -121,8 +123,8 @@ class InfillingPipeline(DraftingPipeline):
       from `generator` or torch's global generator.
     - `return_probabilities` (bool).
     - `tokenizer_kwargs` (dict): for the tokenizer.
-    - `batch_size` and every option of `MaskGitGenerationConfig`, but for `max_new_tokens`:
-      nothing is appended.
+    - `batch_size` and every option of `MaskGitGenerationConfig`, but for `max_new_tokens` and
+      `num_tokens`: nothing is appended.
 
     Each of `num_return_sequences` texts decides on lengths of its own.
     """
@@ -270,11 +272,7 @@ class InfillingPipeline(DraftingPipeline):
     ) -> dict[str, Any]:
         """Fill every draft, and of those that one text is chosen from keep the likeliest."""
         options = self._prepare_generate_kwargs(generate_kwargs)
-        if options.get("max_new_tokens") is not None:
-            raise ValueError(
-                "The infilling pipeline fills what is blank and appends nothing, so it has no "
-                "`max_new_tokens`. Put {blank:8} at the end of the text to have 8 tokens there."
-            )
+        check_nothing_appended(options)
         several = isinstance(model_inputs["by_mass"], list)  # texts, and not copies of one
         items = model_inputs if several else {name: [i] for name, i in model_inputs.items()}
         texts, seeds = items["drafts"], items["seed"]
@@ -286,10 +284,7 @@ class InfillingPipeline(DraftingPipeline):
         of_copies = [0 if greedy else s for s in seeds]
         keys = row_seeds(len(texts), copies, of_copies, None, True)
         own_seeds = options.get("seed") is None or options.get("generator") is None
-        for number, chooses in enumerate(items["by_mass"]):
-            if chooses:
-                own = None if greedy else keys[number * copies : (number + 1) * copies]
-                texts[number] = by_mass(texts[number], self.model, self.tokenizer, own)
+        self._choose_by_mass(items, options, None if greedy else keys)
         # Each returned text, and of each the drafts that it is chosen from.
         returned = [drafts for text in texts for drafts in text]
         rows = [(place, draft) for place, drafts in enumerate(returned) for draft in drafts]
@@ -324,6 +319,23 @@ class InfillingPipeline(DraftingPipeline):
             if equal and len(set(keys[number * copies : (number + 1) * copies])) > 1:
                 warn_of_equal(copies)
         return {"written": of_text if several else of_text[0]}
+
+    def _choose_by_mass(
+        self, items: dict[str, Any], options: dict[str, Any], keys: Sequence[int] | None
+    ) -> None:
+        """Leave one draft of those texts whose patterns choose; `keys` are of returned texts."""
+        texts = items["drafts"]
+        copies = len(texts[0])
+        allowed = of_each(options.get("allowed_token_ids"), len(texts) * copies)
+        for number, chooses in enumerate(items["by_mass"]):
+            if chooses:
+                own = slice(number * copies, (number + 1) * copies)
+                resolved = self._resolved({**options, "num_return_sequences": 1})
+                resolved.use_cache = False  # for a single pass
+                drawn = None if keys is None else keys[own]
+                how = drawn, resolved, allowed[own]
+                with counted_before():
+                    texts[number] = by_mass(texts[number], self.model, self.tokenizer, *how)
 
     def _weighed(self, items: dict[str, Any], length_samples: int) -> list[list[dict[str, Any]]]:
         """Weigh the choices of every text, each for itself so that its neighbours do not matter."""

@@ -1,5 +1,6 @@
 """What the pipelines of this library share."""
 
+import inspect
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 from transformers import Pipeline, PreTrainedModel
 
-from .generation_config_maskgit import OPTIONS, MaskGitGenerationConfig
+from .generation_config_maskgit import OPTIONS, MaskGitGenerationConfig, unknown_options
 from .options import shown
 from .special_tokens import check_tokenizer
 from .text_reader import TextReader, named
@@ -108,6 +109,16 @@ class MaskGitPipeline(Pipeline):
         return (
             (ids != self.tokenizer.pad_token_id).long() if padded else torch.ones_like(ids).long()
         )
+
+    def _check_known(self, options: Mapping[str, Any]) -> None:
+        """Refuse keywords that `generate` would refuse, where it is not called.
+
+        Raises:
+            ValueError: naming them.
+        """
+        known = OPTIONS.keys() | inspect.signature(self.model.generate).parameters.keys()
+        if unknown := sorted(options.keys() - known):
+            raise ValueError(unknown_options(unknown))
 
     def _resolved(self, options: Mapping[str, Any]) -> MaskGitGenerationConfig:
         """Return the options of decoding as `generate` will understand them.

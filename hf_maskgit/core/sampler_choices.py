@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from .decoding_cache import REFRESHES
-from .options import Option
+from .decoding_cache import REFRESHES, CacheOptions
+from .options import Option, options_of
 from .sampler import Sampler
 from .sampler_orders import ORDERS, Order
 from .sampler_paces import block_sizes
@@ -17,6 +17,9 @@ TABLES: dict[str, Mapping[str, Order | Pace | Remask]] = {
     "pace": PACES,
     "remask": REMASKS,
 }
+# Options that mean something where something is drawn alone, each with what leaves draws alone.
+_OF_DRAWS = {"temperature": 1, "top_k": 0, "top_p": 1, "noise_level_scale": 0}
+_OF_CACHE = options_of(CacheOptions).keys() - {"use_cache"}
 # Who judges in P2, and whether that is a critic.
 P2_PLANNERS = {"self": False, "critic": True}
 
@@ -146,12 +149,23 @@ def without_effect(options: Mapping[str, Any], named: Iterable[str]) -> list[str
         named: what the call set.
     """
     sentences = []
+    asked = options["use_cache"]
+    has_cache = options["block_length"] is not None if asked is None else asked
     for name in named:
         choice, readers = readers_of(name) or ("", [])
         if choice and options[choice] not in readers:
             sentences.append(
                 f"`{name}` has no effect with {choice}={options[choice]!r}; it belongs to "
                 f"{choice} {' or '.join(map(repr, readers))}."
+            )
+        elif name in _OF_CACHE and not has_cache:
+            sentences.append(
+                f"`{name}` has no effect without an attention cache; set use_cache=True or "
+                "`block_length`."
+            )
+        elif options["do_sample"] is False and options[name] != _OF_DRAWS.get(name, options[name]):
+            sentences.append(
+                f"`{name}` has no effect with do_sample=False, which takes the likeliest token."
             )
     return sentences
 

@@ -157,6 +157,12 @@ def test_one_negative_prompt_for_all(table):
     assert torch.equal(outs[0], outs[2])
 
 
+@pytest.mark.parametrize("options", [{}, {"guidance_scale": 2.0}], ids=["plain", "guided"])
+def test_a_negative_mask_without_its_ids_is_refused(table, options):
+    with pytest.raises(ValueError, match="which of the `negative_prompt_ids` are real; pass them"):
+        table.generate(PROMPT, negative_prompt_attention_mask=torch.ones_like(PROMPT), **options)
+
+
 @pytest.mark.parametrize("scale", [None, 1, 1.0])
 def test_a_scale_of_one_changes_nothing_and_costs_nothing(table, scale):
     plain = table.generate(PROMPT, max_new_tokens=4, seed=0)

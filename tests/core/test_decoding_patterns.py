@@ -78,6 +78,20 @@ def test_rows_may_have_patterns_of_their_own_or_none(model):
     assert all(second.matches(row[1:]) for row in twice[2:])
 
 
+@pytest.mark.parametrize("warm", [{}, {"anneal_temperature": False}], ids=["cools", "stays"])
+def test_a_row_free_of_patterns_is_the_same_alone_and_beside_others(model, warm):
+    """Also where its list names none: such is the last batch of many rows, now and then."""
+    text = torch.tensor([[2, MASK, MASK, 7, MASK]] * 2)
+    options = {**warm, "return_dict_in_generate": True, "steps": 3}
+    patterns = [None, of_classes(([7, 20], 0, None))]
+    both = model.generate(text, pattern=patterns, seed=[1, 2], **options)
+    alone = model.generate(text[:1], pattern=[None], seed=[1], **options)
+    assert alone.sequences[0].equal(both.sequences[0])
+    torch.testing.assert_close(alone.log_weights, both.log_weights[:1], equal_nan=True)
+    # Of what is drawn from the denoiser's own law nothing need be made up for.
+    assert alone.log_weights.isnan().all() if not warm else alone.log_weights.tolist() == [0]
+
+
 def test_the_end_of_a_text_stands_where_the_pattern_may_be_over(model):
     text = torch.tensor([[2, 9, MASK, MASK, MASK, MASK, MASK, MASK]] * 40)
     pattern = of_classes([10, 11], (list(range(12, 32)), 0, 2), [34])

@@ -366,6 +366,13 @@ def test_a_verdict_may_be_one_for_all_rows(table):
     assert out.denoiser_passes.tolist() == [2, 2]
 
 
+@pytest.mark.parametrize("verdict", [None, "no", [True], torch.ones(2, 6).bool()], ids=str)
+def test_a_verdict_that_is_none_is_refused(table, verdict):
+    rows = torch.full((2, 6), MASK)
+    with pytest.raises(ValueError, match="or one of them for each of the 2 rows still being dec"):
+        table.generate(rows, stopping_criteria=[lambda input_ids, scores: verdict])
+
+
 @pytest.mark.parametrize(
     ("make", "hint"),
     [

@@ -593,6 +593,44 @@ def test_an_option_that_nothing_reads_is_told_so(table, caplog):
     assert warning.startswith("`remdm_eta` has no effect with remask='never'; it belongs to remask")
 
 
+GREEDY = {"do_sample": False}
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"pace": "threshold", "schedule": "cosine"}, "`schedule` has no effect with pace='thresh"),
+        ({"cache_drift": 0.2}, "`cache_drift` has no effect with cache_refresh='interval'"),
+        ({"cache_refresh_interval": 3}, "`cache_refresh_interval` has no effect without an attent"),
+        ({"cache_refresh": "adaptive", "block_length": 2, "use_cache": False}, "`cache_refresh` h"),
+        ({**GREEDY, "temperature": 0.5}, "`temperature` has no effect with do_sample=False, which"),
+        ({**GREEDY, "top_k": 3}, "`top_k` has no effect with do_sample=False"),
+        ({**GREEDY, "top_p": 0.5}, "`top_p` has no effect with do_sample=False"),
+    ],
+    ids=lambda value: next(reversed(value)) if isinstance(value, dict) else "",
+)
+def test_whatever_a_call_names_and_nothing_reads_is_told(table, caplog, options, told):
+    table.generate(TEXT, **options)
+    (warning,) = [r.getMessage() for r in caplog.records if "no effect" in r.getMessage()]
+    assert warning.startswith(told)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"pace": "ancestral", "schedule": "cosine"},
+        {"cache_refresh_interval": 3, "block_length": 2},
+        {**GREEDY, "temperature": 1.0, "top_k": 0, "top_p": 1},
+        {**GREEDY, "preset": "llada", "generation_config": MaskGitGenerationConfig(top_k=3)},
+        {"temperature": 0.5, "top_k": 3},
+    ],
+    ids=str,
+)
+def test_what_is_read_or_asks_for_nothing_is_not_told(table, caplog, options):
+    table.generate(TEXT, **options)
+    assert "no effect" not in caplog.text
+
+
 def test_a_model_in_training_mode_is_told_so(caplog):
     model = tiny_model().train()
     model.generate(TEXT, seed=0)
@@ -760,6 +798,7 @@ def test_no_mask_token():
         (ids([-100, 5]), "run from -100 to 5; the vocabulary has 0 to 39"),
         (ids([5, PAD]), "hold the padding id 0 and no `attention_mask` says which"),
         (torch.zeros(0, 3, dtype=torch.long), "hold no token: 0 rows of length 3"),
+        (torch.zeros(0, 0, dtype=torch.long), "hold no token: 0 rows of length 0"),
     ],
 )
 def test_wrong_input_ids(table, wrong, message):

@@ -127,11 +127,19 @@ def test_choices_stand_in_the_text_as_their_tokenizer_reads_them():
         ("{blank}", ["w1", 2], "list of two or more texts"),
         ("{blank}", ["w1", "w2", "w1"], "has 'w1' twice"),
         ("{blank} {blank}", ["w1", "w2"], "fills one blank, and the text has 2 blanks"),
+        ("{blank}", ["w1", "[PAD]"], r"'\[PAD\]' comes to the token '\[PAD\]' .id 0., which the m"),
+        ("{blank}", ["w1 [SEP]", "w2"], r"comes to the token '\[SEP\]' .* writes in a blank"),
+        ("{blank}", ["cat", "dog"], "does not know 1 of the 1 words of the text 'cat' .100 %."),
     ],
 )
 def test_choices_that_are_none_are_refused(words, text, choices, sentence):
     with pytest.raises(ValueError, match=sentence):
         words(text, choices=choices)
+
+
+def test_an_option_that_there_is_not_is_refused_beside_choices_too(words):
+    with pytest.raises(ValueError, match="no option 'temprature'; .* Did you mean `temperature`"):
+        words("{blank}", choices=["w1", "w2"], temprature=2.0)
 
 
 def test_a_choice_that_changes_its_neighbours_is_refused():

@@ -157,33 +157,95 @@ def test_a_joint_automaton_too_large_is_refused():
         joined([(anything, 60), (None, 1), (anything, 60)], 2)
 
 
-def test_the_mass_of_a_length_is_that_of_all_its_texts(words):
-    """Against enumeration: the model's product law, summed over the texts that match."""
-    tokenizer, model = words.tokenizer, words.model
+def enumerated(pipe, drafts, texts, scale=1.0, allowed=None):
+    """The product law of `generate`'s first pass, summed over the texts that match, in nats.
+
+    It writes no unknown token, and no end before known tokens; with guidance it is u + w (c - u).
+    """
+    config, found = pipe.model.config, []
+    never = {*config.unwritten_token_ids, *config.end_token_ids}
+    never |= set(range(40)) - set(range(40) if allowed is None else allowed)
+    for draft, possible in zip(drafts, texts, strict=True):
+        ids = torch.tensor([draft.columns["input_ids"]])
+        (start, stop) = draft.template.spans[0]
+        bare = ids.clone()
+        bare[:, 1:-1] = config.mask_token_id
+        with torch.no_grad():
+            given, other = (
+                pipe.model(each).logits[0].double().log_softmax(-1) for each in (ids, bare)
+            )
+        logits = other + scale * (given - other)
+        logits[:, sorted(never)] = -torch.inf
+        logs = logits.log_softmax(-1)[start:stop]
+        read = [pipe.tokenizer(text, add_special_tokens=False)["input_ids"] for text in possible]
+        mass = sum(math.exp(sum(float(logs[i, t]) for i, t in enumerate(ids))) for ids in read)
+        found.append(math.log(mass) if mass else -math.inf)
+    return found
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"guidance_scale": 2.0},
+        {"allowed_token_ids": list(range(6, 30))},
+        {"suppress_tokens": [20, 21]},
+        wide({"block_length": 1}),
+    ],
+    ids=lambda options: next(iter(options), "default"),
+)
+@pytest.mark.parametrize("self_cond", [False, wide(True)])
+def test_the_mass_of_a_length_is_that_of_all_its_texts(options, self_cond):
+    """Against enumeration: what the first pass of these very options writes, and none else."""
+    tokenizer = tokenizer_for("bert")
+    model = tiny_model("bert", self_cond=self_cond)
+    with torch.no_grad():  # it would write the unknown token and the end, if it were let
+        model.get_output_embeddings().bias[[tokenizer.unk_token_id, tokenizer.sep_token_id]] += 4
+        if self_cond:  # and sees what it looks back on
+            model.self_conditioning.weight.normal_(0, 3)
+    pipe = pipeline("infilling", model=model, tokenizer=tokenizer)
     pattern = Pattern.from_choices(["w1 w2", "w3", "w4 w5"], tokenizer)
-    item = words.preprocess("w7 {x} w8", patterns={"x": pattern}, seed=0)
+    item = pipe.preprocess("w7 {x} w8", patterns={"x": pattern}, seed=0)
     drafts = item["drafts"][0]
     assert item["by_mass"]
     assert [d.template.spans for d in drafts] == [((2, 3),), ((2, 4),)]
-    expected = []
-    for draft, texts in zip(drafts, [["w3"], ["w1 w2", "w4 w5"]], strict=True):
-        with torch.no_grad():
-            logits = model(torch.tensor([draft.columns["input_ids"]])).logits[0].double()
-        logits[:, model.config.forbidden_token_ids] = -torch.inf
-        logs = logits.log_softmax(-1)
-        mass = sum(
-            math.exp(sum(float(logs[2 + i, t]) for i, t in enumerate(ids)))
-            for ids in (tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts)
-        )
-        expected.append(math.log(mass))
-    assert log_masses(drafts, model, tokenizer).tolist() == pytest.approx(expected, abs=1e-4)
-    # Drawn in this proportion: 400 draws, a false alarm in one of 10^7.
+    allowed = options.get("allowed_token_ids")
+    allowed = allowed or set(range(40)) - set(options.get("suppress_tokens", []))
+    texts = [["w3"], ["w1 w2", "w4 w5"]]
+    expected = enumerated(pipe, drafts, texts, options.get("guidance_scale", 1.0), allowed)
+    resolved = model.resolve_options(
+        None, None, {k: v for k, v in options.items() if "_token_ids" not in k}
+    )
+    given = drafts, model, tokenizer, resolved
+    found = log_masses(*given, options.get("allowed_token_ids")).tolist()
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_lengths_come_as_often_as_their_masses(words):
+    """400 draws; a false alarm in one of 10^7."""
+    pattern = Pattern.from_choices(["w1 w2", "w3", "w4 w5"], words.tokenizer)
+    drafts = words.preprocess("w7 {x} w8", patterns={"x": pattern}, seed=0)["drafts"][0]
+    expected = enumerated(words, drafts, [["w3"], ["w1 w2", "w4 w5"]])
     share = 1 / (1 + math.exp(expected[1] - expected[0]))
-    chosen = by_mass([drafts] * 400, model, tokenizer, list(range(400)))
+    judge = words.model, words.tokenizer
+    options = words.model.resolve_options(None, None, {})
+    chosen = by_mass([drafts] * 400, *judge, list(range(400)), options)
     found = sum(one[0] is drafts[0] for one in chosen) / 400
     assert abs(found - share) <= 5.3 * math.sqrt(share * (1 - share) / 400)
     likeliest = drafts[expected.index(max(expected))]
-    assert by_mass([drafts], model, tokenizer, None) == [[likeliest]]
+    assert by_mass([drafts], *judge, None, options) == [[likeliest]]
+
+
+def test_a_length_whose_texts_a_copy_may_not_hold_is_not_chosen_for_it(words):
+    """Column 2 is the first of the blank: w3 alone is one token, the others are two."""
+    ids = {word: words.tokenizer.convert_tokens_to_ids(word) for word in ("w1", "w3", "w4")}
+    allowed = [{2: [ids["w3"]]}, {2: [ids["w1"], ids["w4"]]}] * 3
+    options = {"num_return_sequences": 6, "allowed_token_ids": allowed}
+    for seed in range(4):
+        out = words("w7 {x} w8", patterns={"x": ["w1 w2", "w3", "w4 w5"]}, seed=seed, **options)
+        values = [one["fields"]["x"]["value"] for one in out]
+        assert values[::2] == ["w3"] * 3
+        assert set(values[1::2]) <= {"w1 w2", "w4 w5"}
 
 
 @pytest.mark.wide

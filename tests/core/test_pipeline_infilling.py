@@ -413,6 +413,7 @@ def test_what_cannot_be_filled_is_said(words, text, sentence):
         ({"seed": [1, 2]}, r"`seed` must be one int for all texts, got \[1, 2\]"),
         ({"seed": True}, "must be one int"),
         ({"max_new_tokens": 3}, r"appends nothing, .* Put \{blank:8\} at the end"),
+        ({"num_tokens": "window"}, r"has no `num_tokens`. Put \{blank:8\} at the end"),
         ({"num_beams": 2}, "no option 'num_beams'"),
         ({"tokenizer_kwargs": {"truncation": True, "max_length": 3}}, "reads 1. .* shorten it"),
         ({"length": "longest"}, "Unknown length 'longest'; choose from 'uniform', 'sampled', 'lik"),
