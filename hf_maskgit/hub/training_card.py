@@ -14,6 +14,7 @@ from typing import Any
 
 from ..core.configuration_maskgit import MaskGitConfig
 from ..core.generation_config_maskgit import DEFAULTS, MaskGitGenerationConfig
+from ..core.generation_output import OF_A_CALL
 from ..evaluation.texts import length_asked_for
 from ..training.adapters import num_parameters
 from ..training.arguments import DataArguments, ModelArguments, TrainArguments
@@ -155,7 +156,8 @@ def sampling_of(stored: MaskGitGenerationConfig, length: int | None = None) -> s
     used.complete(stored.to_dict())
     used.complete(DEFAULTS)
     used.resolve_choices()
-    options = [name for name in DEFAULTS if not name.endswith("_token_id")]
+    other = {*OF_A_CALL, *(name for name in DEFAULTS if name.endswith("_token_id"))}
+    options = [name for name in DEFAULTS if name not in other]
     names = [*_DECODING, *(name for name in options if name not in _DECODING)]
     kept = [name for name in names if getattr(stored, name) is not None]
     told = written_out({name: getattr(used, name) for name in kept})

@@ -28,6 +28,7 @@ def test_the_card_tells_stored_options_from_those_of_the_library():
     assert said.endswith("`order='random'`, `temperature=0.7`, `anneal_temperature=False`.")
     stored.remask, stored.choice_temperature, stored.eos_token_id = "confidence", 2.0, 3
     stored.num_tokens, stored.order = "sampled", "confidence"
+    stored.num_return_sequences = 4  # of calls: the card has its own
     assert training_card.sampling_of(stored).endswith(
         "`temperature=0.7`, `anneal_temperature=False`, `num_tokens='sampled'`, "
         "`remask='confidence'`, `choice_temperature=2.0`."
