@@ -38,9 +38,9 @@ from hf_maskgit.evaluation.figures import figures_text
 from hf_maskgit.evaluation.progress import duration
 from hf_maskgit.training import benchmark_loops as loops
 from hf_maskgit.training import benchmark_updates as training
+from hf_maskgit.training.output_files import check_output
 from hf_maskgit.training.recipes import (
     check_least,
-    check_output,
     option,
     parse_options,
     run_program,

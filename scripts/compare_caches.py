@@ -27,9 +27,9 @@ from hf_maskgit.core.special_tokens import special_ids
 from hf_maskgit.evaluation.caches import CacheQuality, compare_caches
 from hf_maskgit.evaluation.figures import figures_text
 from hf_maskgit.hub.loading import load_generator
+from hf_maskgit.training.output_files import check_output
 from hf_maskgit.training.recipes import (
     check_least,
-    check_output,
     option,
     parse_options,
     run_program,

@@ -33,11 +33,12 @@ from hf_maskgit.evaluation.figures import figures_text
 from hf_maskgit.evaluation.sampler_curves import draw_curves
 from hf_maskgit.evaluation.samplers import SamplerQuality, compare_samplers
 from hf_maskgit.hub.loading import load_generator
+from hf_maskgit.training.output_files import check_output
 from hf_maskgit.training.recipes import (
     check_least,
-    check_output,
     option,
     parse_options,
+    read_lines,
     read_text,
     required,
     run_program,
@@ -90,7 +91,7 @@ class CompareArguments:
         """Check ranges, that the results will have a place, and that they can be drawn."""
         check_least(self, num_texts=2)
         checked_limit(self.max_unknown_share)
-        check_output(self.output_file)
+        check_output(self.output_file, self.input_file)
         check_output(self.plot_file)
         if self.beside and self.plot_file is None:
             raise ValueError("--beside is for the picture; name one with --plot_file.")
@@ -172,7 +173,7 @@ def read_texts(options: CompareArguments) -> list[str]:
     """
     texts = list(options.text or [])
     if options.input_file is not None:
-        lines = read_text(options.input_file).splitlines()
+        lines = read_lines(options.input_file)
         texts += [line for line in lines if line.strip()]
     if not texts:
         raise ValueError("There is no text to fill; give some with --text or --input_file.")

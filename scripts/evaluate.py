@@ -65,9 +65,9 @@ from hf_maskgit.hub.loading import load_generator
 from hf_maskgit.training.end_fill import fill_ends
 from hf_maskgit.training.examples import check_max_length, evenly_spaced, frame_texts
 from hf_maskgit.training.framing import framing_of
+from hf_maskgit.training.output_files import check_output
 from hf_maskgit.training.recipes import (
     check_least,
-    check_output,
     option,
     parse_options,
     required,
@@ -152,7 +152,7 @@ class EvaluateArguments:
         check_num_samples(self.num_samples)
         check_mask_rates(self.mask_rates)
         checked_limit(self.max_unknown_share)
-        check_output(self.output_file)
+        check_output(self.output_file, self.dataset)
         check_output(self.reliability_plot)
         if self.reliability_plot is not None:
             figure_class_of_matplotlib()

@@ -39,7 +39,7 @@ from hf_maskgit.training.recipes import (
     check_least,
     option,
     parse_options,
-    read_text,
+    read_lines,
     required,
     run_program,
 )
@@ -171,7 +171,7 @@ def lines_of(file: str, count: int) -> list[str]:
     Raises:
         ValueError: where it has too few.
     """
-    lines = [line for line in read_text(file).splitlines() if line.strip()]
+    lines = [line for line in read_lines(file) if line.strip()]
     if len(lines) < count:
         raise ValueError(
             f"{file!r} has {len(lines)} texts, and {count} are measured in every row; ask for "

@@ -37,9 +37,9 @@ from hf_maskgit.rows.parts import FORMATS, LINES, PartsFolder
 from hf_maskgit.rows.reading import ListedRows, Rows, open_rows
 from hf_maskgit.rows.writer import RowWriter
 from hf_maskgit.rows.writing import PartsWriter, RowOptions, in_batches
+from hf_maskgit.training.output_files import check_output
 from hf_maskgit.training.recipes import (
     check_least,
-    check_output,
     json_object,
     option,
     parse_options,
@@ -133,10 +133,11 @@ class GenerateArguments:
             self.output_format = "jsonl" if self.in_parts else of_file  # type: ignore[assignment]
         if self.save_animation is not None:
             check_animation_path(self.save_animation)
+            check_output(self.save_animation, self.input_file)
         if self.in_parts:
             self._check_parts()
             return
-        check_output(self.output_file)
+        check_output(self.output_file, self.input_file)
         if self.output_format not in LINES:
             raise ValueError(
                 f"`output_format` {self.output_format} is written in parts; name a folder, such as "

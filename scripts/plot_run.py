@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hf_maskgit.training.curves import draw_curves
-from hf_maskgit.training.recipes import check_output, option, parse_options, run_program
+from hf_maskgit.training.output_files import check_output
+from hf_maskgit.training.recipes import option, parse_options, run_program
 from hf_maskgit.training.run_log import CURVES_NAME
 
 

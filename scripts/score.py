@@ -24,11 +24,11 @@ from hf_maskgit.evaluation import MutantScore, SequenceScore, score, score_mutan
 from hf_maskgit.evaluation.figures import figures_text
 from hf_maskgit.evaluation.scores import Scoring, check_scoring
 from hf_maskgit.hub.loading import load_generator
+from hf_maskgit.training.output_files import check_output
 from hf_maskgit.training.recipes import (
-    check_output,
     option,
     parse_options,
-    read_text,
+    read_lines,
     required,
     run_program,
 )
@@ -57,7 +57,7 @@ class ScoreArguments:
         """Check ranges, that there is something to score, and a place for the figures."""
         check_scoring(self.std_error, self.max_maskings, self.batch_size)
         checked_limit(self.max_unknown_share)
-        check_output(self.output_file)
+        check_output(self.output_file, self.input_file)
         if (self.text is None) == (self.input_file is None):
             raise ValueError("Give the sequences with `text` or with `input_file`, one of the two.")
 
@@ -65,7 +65,7 @@ class ScoreArguments:
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Score, print and return the figures."""
     (options,) = parse_options((ScoreArguments,), argv, "Score sequences.")
-    texts = options.text or read_text(options.input_file).splitlines()
+    texts = options.text or read_lines(options.input_file)
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     model, tokenizer = load_generator(options.model, device_map=device)
     names = ("std_error", "max_maskings", "max_unknown_share", "batch_size", "seed")

@@ -5,7 +5,7 @@ neither on its neighbours nor on the process that an engine gives it to.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -104,7 +104,13 @@ class BatchWriter:
                 f"`key_column`. They have: {', '.join(batch) or 'none'}."
             )
         column = batch[name]
-        return list(column.tolist() if hasattr(column, "tolist") else column)
+        values = column.tolist() if hasattr(column, "tolist") else column
+        if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+            raise ValueError(
+                f"A batch holds a list or an array per column, and its column {name!r} holds one "
+                f"value, {shown(values)}; with `datasets`, call map(..., batched=True)."
+            )
+        return list(values)
 
     def _keys(
         self, batch: Mapping[str, Any], texts: Sequence[str], numbers: Sequence[int] | None

@@ -1,5 +1,6 @@
 """The fields of a request: which are options of `generate`, under what name."""
 
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ _INSTEAD = {
     "logit_bias": "use `suppress_tokens` or `allowed_token_ids`",
     "suffix": "write prompt, {blank} and suffix to /v1/infill",
 }
+_COLUMN = re.compile("0|-?[1-9][0-9]{0,9}")  # of a row, in the one way to write it
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def arguments_of(fields: Mapping[str, Any]) -> dict[str, Any]:
     arguments = dict(fields)
     allowed = arguments.get("allowed_token_ids")
     if isinstance(allowed, dict):  # the names of an object are texts in JSON
-        if not all(name.lstrip("-").isdecimal() for name in allowed):
+        if not all(_COLUMN.fullmatch(name) for name in allowed):
             raise BadRequest(
                 "`allowed_token_ids` must be a list of ids, or an object from columns of the row "
                 f"to such lists, got {shown(allowed)}."

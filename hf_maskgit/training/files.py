@@ -39,9 +39,13 @@ def suffix_of(file: str) -> str:
 def local_files(pattern: str) -> list[str]:
     """List the files that a path or a pattern with `*` stands for, sorted.
 
+    A file of that very name is meant itself, whatever signs of patterns its name holds.
+
     Raises:
         FileNotFoundError: when there is none.
     """
+    if os.path.isfile(pattern):
+        return [pattern]
     files = sorted(file for file in glob.glob(pattern, recursive=True) if os.path.isfile(file))
     if not files:
         raise FileNotFoundError(
@@ -87,11 +91,12 @@ def files_of_folder(folder: str, suffixes: Sequence[str]) -> dict[str, list[str]
         )
     if not found:
         return {}
+    whole = glob.escape(os.path.abspath(folder))  # whose own name is no pattern
     try:
-        patterns = get_data_patterns(os.path.abspath(folder))
+        patterns = get_data_patterns(whole)
     except EmptyDatasetError:
         return {}
-    resolved = DataFilesDict.from_patterns(patterns, base_path=os.path.abspath(folder))
+    resolved = DataFilesDict.from_patterns(patterns, base_path=whole)
     present = {os.path.abspath(file): file for file in found}
     by_split = {
         str(split): sorted(present[str(file)] for file in files if str(file) in present)

@@ -10,7 +10,6 @@ import difflib
 import inspect
 import json
 import logging
-import os
 import re
 import signal
 import sys
@@ -232,21 +231,16 @@ def check_least(options: Any, **least: int) -> None:
             raise ValueError(f"`{name}` must be at least {smallest}, got {value}.")
 
 
-def check_output(path: str | None) -> None:
-    """Make sure that results can be written there, before work begins; None is the screen.
+def read_lines(path: str | Path) -> list[str]:
+    """Read the lines of a text file, as data sets of texts are read: at their ends alone.
+
+    `str.splitlines` would also cut a text at a form feed, or at what Unicode calls a separator.
 
     Raises:
-        ValueError: when they cannot.
+        ValueError: as `read_text`.
     """
-    if path is None:
-        return
-    folder = Path(path).parent
-    if not folder.is_dir():
-        raise ValueError(f"There is no folder {str(folder)!r} for {path!r}; make it first.")
-    if Path(path).is_dir():
-        raise ValueError(f"{path!r} is a folder; name a file in it.")
-    if not os.access(path if Path(path).exists() else folder, os.W_OK):
-        raise ValueError(f"{path!r} cannot be written: permission denied.")
+    text = read_text(path)
+    return text.removesuffix("\n").split("\n") if text else []
 
 
 def _check_folder(path: str | None) -> None:

@@ -1,7 +1,8 @@
 """Where texts come from: the Hub, a folder of `save_to_disk`, or local files."""
 
+import glob
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,9 @@ _READERS: dict[str, tuple[str, dict[str, Any]]] = {
     ".txt": ("text", {"encoding": "utf-8-sig"}),
     ".json": ("json", {}),
     ".jsonl": ("json", {}),
-    ".csv": ("csv", {}),
-    ".tsv": ("csv", {"delimiter": "\t"}),
+    # a text may be "NA" or "None", and one that is empty is no missing number
+    ".csv": ("csv", {"keep_default_na": False}),
+    ".tsv": ("csv", {"keep_default_na": False, "delimiter": "\t"}),
     ".parquet": ("parquet", {}),
 }
 _SHARDS = 64  # that a data set from `save_to_disk` is streamed in, where it has as many rows
@@ -102,7 +104,16 @@ def load_texts(
 
 def _load_files(dataset: str, split: str, suffix: str, files: Any, streaming: bool) -> Any:
     reader, options = _READERS[suffix]
+    if isinstance(files, dict):
+        files = {split: _as_named(some) for split, some in files.items()}
+    elif isinstance(files, list):
+        files = _as_named(files)
     return _load_split(dataset, split, reader, data_files=files, streaming=streaming, **options)
+
+
+def _as_named(files: Sequence[str]) -> list[str]:
+    """Name local files to datasets, which takes every name for a pattern."""
+    return [glob.escape(file) for file in files]
 
 
 def check_columns(texts: Any, dataset: str, names: Collection[str], what: str) -> None:

@@ -127,3 +127,10 @@ def test_ray_data_writes_what_the_script_writes(saved, by_script):
         ray.shutdown()
     assert {row["id"]: row["output"] for row in written} == dict(enumerate(by_script))
     assert {row["text"] for row in written} == set(TEXTS)
+
+
+@pytest.mark.parametrize("text", ["w1 w2", "[MASK]", None, np.str_("w1"), 3])
+def test_a_row_that_is_no_batch_is_refused(saved, text):
+    """`datasets.map` without `batched=True`: the letters of a text would be taken for texts."""
+    with pytest.raises(ValueError, match="'text' holds one value, .*; with `datasets`, call"):
+        BatchWriter(saved, **OPTIONS)({"text": text})

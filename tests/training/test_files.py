@@ -11,8 +11,9 @@ from datasets import Dataset
 
 from hf_maskgit.training.data import load_examples
 from hf_maskgit.training.data_arguments import DataArguments
-from hf_maskgit.training.files import line_of_row
+from hf_maskgit.training.files import line_of_row, local_files
 from hf_maskgit.training.sources import load_texts, only_split
+from tests.support.grids import wide
 from tests.support.tiny import word_tokenizer
 
 OPENERS = {"": open, ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
@@ -132,3 +133,44 @@ def test_a_slice_cannot_be_streamed(tmp_path):
     write(tmp_path / "a.txt", ["a"])
     with pytest.raises(ValueError, match=r"the slice 'train\[:1\]' cannot be taken"):
         load_texts(str(tmp_path / "a.txt"), split="train[:1]", streaming=True)
+
+
+SIGNS = ("data[1]", "a?b", "a*b", "{a,b}", "plain")
+
+
+def test_a_file_whose_name_is_a_pattern_is_found_by_its_name(tmp_path):
+    for name in ("a?b.txt", "axb.txt"):
+        (tmp_path / name).write_text(f"{name}\n")
+    assert load_texts(str(tmp_path / "a?b.txt"))["text"][:] == ["a?b.txt"]
+
+
+@pytest.mark.wide
+@pytest.mark.parametrize("streaming", [False, True])
+def test_signs_of_patterns_in_the_name_of_a_file_are_letters(tmp_path, streaming):
+    """Each file is itself, and not what its name would stand for as a pattern; folders too."""
+    for name in (*SIGNS, "axb"):
+        inside = tmp_path / name / "inner[0]"
+        inside.mkdir(parents=True)
+        for file in (tmp_path / f"{name}.txt", tmp_path / name / "train.txt", inside / "test.txt"):
+            file.write_text(f"{file.relative_to(tmp_path)}\n")
+    for name in SIGNS:
+        for place, split, told in (
+            (f"{name}.txt", "train", f"{name}.txt"),
+            (name, "train", f"{name}/train.txt"),
+            (name, "test", f"{name}/inner[0]/test.txt"),
+            (f"{name}/inner[0]/test.txt", "train", f"{name}/inner[0]/test.txt"),
+        ):
+            texts = load_texts(str(tmp_path / place), None, split, streaming)
+            assert [row["text"] for row in texts] == [told], place
+    assert local_files(str(tmp_path / "a*.txt")) == sorted(
+        str(tmp_path / f"{name}.txt") for name in ("a?b", "a*b", "axb")
+    )
+
+
+@pytest.mark.parametrize(("suffix", "between"), [(".csv", ","), wide(".tsv", "\t")])
+def test_words_that_other_tables_take_for_missing_numbers_are_texts(tmp_path, suffix, between):
+    words = ["NA", "None", "null", "nan", "N/A", ""]
+    file = tmp_path / f"table{suffix}"
+    rows = [f"text{between}n", *(f"{word}{between}1" for word in words)]
+    file.write_text("".join(f"{row}\n" for row in rows))
+    assert load_texts(str(file))["text"][:] == words

@@ -16,18 +16,20 @@ from hf_maskgit.core.sampler_scores import highest
 from hf_maskgit.evaluation import text_statistics
 from hf_maskgit.hub.push import check_name
 from hf_maskgit.training.examples import check_max_length
+from hf_maskgit.training.output_files import check_output
 from hf_maskgit.training.recipes import (
     check_least,
-    check_output,
     load_recipe,
     option,
     parse_options,
+    read_lines,
     read_text,
     run_program,
 )
+from hf_maskgit.training.sources import load_texts
 from hf_maskgit.training.stopping import RunStopped
 from hf_maskgit.visualization import check_animation_path
-from scripts import evaluate, generate
+from scripts import compare_samplers, evaluate, generate, score
 from tests.support.project import ROOT
 
 
@@ -188,6 +190,46 @@ def test_where_results_go_is_looked_at_before_the_work(tmp_path):
         check_output(str(tmp_path / "nowhere" / "a.json"))
     with pytest.raises(ValueError, match="is a folder; name a file in it"):
         check_output(str(tmp_path))
+
+
+def test_what_is_read_is_not_replaced_by_what_is_written(tmp_path):
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("{}")
+    (tmp_path / "same.jsonl").symlink_to(texts)
+    for output in (texts, tmp_path / "same.jsonl", tmp_path / ".." / tmp_path.name / texts.name):
+        for read in (texts, tmp_path / "te*.jsonl"):
+            with pytest.raises(ValueError, match="is a file that is read, and would be replaced"):
+                check_output(str(output), None, str(read))
+    check_output(str(tmp_path / "other.jsonl"), str(texts), "owner/name")
+
+
+def test_a_program_refuses_to_write_over_its_input_before_any_work(saved, tmp_path, capsys):
+    texts = tmp_path / "texts.txt"
+    texts.write_text("w1 w2\n")
+    for main, read in (
+        (generate.main, "--input_file"),
+        (evaluate.main, "--dataset"),
+        (score.main, "--input_file"),
+        (compare_samplers.main, "--input_file"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["--model", saved, read, str(texts), "--output_file", str(texts)])
+        assert "would be replaced by what is written" in capsys.readouterr().err
+    assert texts.read_text() == "w1 w2\n"
+
+
+def test_lines_end_where_a_line_ends_alone(tmp_path):
+    r"""Form feeds and what Unicode calls separators are parts of a text, as in data sets."""
+    file = tmp_path / "texts.txt"
+    for written, lines in (
+        ("", []),
+        ("one", ["one"]),
+        ("one\r\n\x0ctwo\u2028\x85\n\nthree\n", ["one", "\x0ctwo\u2028\x85", "", "three"]),
+    ):
+        file.write_bytes(written.encode())
+        assert read_lines(file) == lines
+        if lines:
+            assert load_texts(str(file))["text"][:] == lines
 
 
 @dataclass

@@ -1,0 +1,33 @@
+"""Where the results of a program go: whether they can, and replace nothing that it reads."""
+
+import glob
+import os
+from pathlib import Path
+
+
+def check_output(path: str | None, *inputs: str | None) -> None:
+    """Make sure that results can be written there, before work begins; None is the screen.
+
+    Args:
+        path: of the results.
+        *inputs: files that are read, or patterns with `*`, which are not to be written over.
+
+    Raises:
+        ValueError: when they cannot, or would replace what is read.
+    """
+    if path is None:
+        return
+    folder = Path(path).parent
+    if not folder.is_dir():
+        raise ValueError(f"There is no folder {str(folder)!r} for {path!r}; make it first.")
+    if Path(path).is_dir():
+        raise ValueError(f"{path!r} is a folder; name a file in it.")
+    if not os.access(path if Path(path).exists() else folder, os.W_OK):
+        raise ValueError(f"{path!r} cannot be written: permission denied.")
+    named = [name for name in inputs if name is not None]
+    read = [file for name in named for file in (name, *glob.glob(name)) if os.path.isfile(file)]
+    if any(os.path.exists(path) and os.path.samefile(path, file) for file in read):
+        raise ValueError(
+            f"{path!r} is a file that is read, and would be replaced by what is written; name "
+            "another one."
+        )
