@@ -17,6 +17,7 @@ from hf_maskgit.hub.reloading import answers_of
 from hf_maskgit.rows.writer import RowWriter
 from hf_maskgit.visualization.editing import Editor
 from hf_maskgit.visualization.recording import record_unmasking
+from tests.support.grids import wide
 from tests.support.tiny import tiny_model, word_tokenizer
 
 TOKENIZER = word_tokenizer()
@@ -86,12 +87,15 @@ def made_by(caller, stored):
     return caller(model)
 
 
-@pytest.mark.parametrize("name", CALLERS)
+LONGER = ("texts of a training", "samplers", "caches", "text generation")
+
+
+@pytest.mark.parametrize("name", [wide(name) if name in LONGER else name for name in CALLERS])
 def test_what_is_stored_of_calls_changes_nothing_of_what_a_caller_makes(name):
     assert made_by(CALLERS[name], OF_CALLS) == made_by(CALLERS[name], {})
 
 
-@pytest.mark.parametrize("name", PIPELINES)
+@pytest.mark.parametrize("name", [wide(name) if name in LONGER else name for name in PIPELINES])
 def test_stored_stops_and_parts_change_nothing_of_what_a_pipeline_makes(name):
     plain = made_by(PIPELINES[name], {})
     assert made_by(PIPELINES[name], STOPS | PARTS) == plain
@@ -195,12 +199,12 @@ def test_blocks_that_the_stored_steps_do_not_reach_are_told_before_a_training():
 # Whatever a model stores, what is greedy is the likeliest token, the surest place first.
 STORED = [
     {"guidance_scale": 4.0},
-    {"repetition_penalty": 9.0},
+    wide({"repetition_penalty": 9.0}),
     {"suppress_tokens": list(range(5, 30))},
-    {"bad_words_ids": [[i] for i in range(5, 30)]},
-    {"eos_token_id": list(range(5, 30))},
+    wide({"bad_words_ids": [[i] for i in range(5, 30)]}),
+    wide({"eos_token_id": list(range(5, 30))}),
     {"use_cache": True, "cache_refresh_interval": 100, "block_length": 2},
-    {"max_unknown_share": 0.0, "temperature": 0.1, "top_k": 1, "top_p": 0.1},
+    wide({"max_unknown_share": 0.0, "temperature": 0.1, "top_k": 1, "top_p": 0.1}),
     {"order": "random", "pace": "ancestral", "steps": 1, "schedule": "cosine"},
     {"num_tokens": "window", "max_new_tokens": 3},
     OF_CALLS,
@@ -227,6 +231,7 @@ def test_what_is_greedy_follows_from_no_stored_option(stored):
     assert written_greedily(model, examples) == [True, True, False, False]
 
 
+@pytest.mark.wide
 def test_a_greedy_pipeline_draws_the_lengths_that_it_samples():
     """Eight of 37 lengths are all the same once in 10 ** 10 runs."""
     model = tiny_model(lengths={str(n): 1 for n in range(3, 40)})
