@@ -7,7 +7,7 @@ head on the denoiser's own hidden states ("self").
 Letters: B batch, L length, V vocabulary, N positions.
 """
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -54,7 +54,9 @@ def fill_in(
     device = truth.device if generator is None else generator.device
 
     def uniform(count: int) -> Tensor:
-        return torch.rand(count, generator=generator, device=device).to(truth.device)
+        # Not named where there is none: a compiler to which `count` is a variable refuses it.
+        given: dict[str, Any] = {} if generator is None else {"generator": generator}
+        return torch.rand(count, device=device, **given).to(truth.device)
 
     if temperature is None:  # (B,): the critic will meet texts of any
         temperatures = (1 - uniform(len(truth))).clamp_min(_LEAST_TEMPERATURE)

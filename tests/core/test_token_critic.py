@@ -677,3 +677,20 @@ def test_a_critic_sees_token_types_that_the_denoiser_does_not_know(monkeypatch):
     types = batch["token_type_ids"] = (batch["input_ids"] == SEP).long()
     model(**batch)
     assert torch.equal(seen[0], types)
+
+
+@pytest.mark.wide
+def test_a_compiler_to_which_the_number_of_texts_is_a_variable_fills_them_alike():
+    """As a compiled training run with a critic does, whose last pass may have fewer texts."""
+    torch._dynamo.reset()
+    compiled = torch.compile(fill_in, backend="eager", dynamic=True)
+    for count in (2, 3, 5):
+        truth = torch.arange(count * 4).view(count, 4) % 9
+        chosen = truth % 2 == 0
+        logits = torch.randn(int(chosen.sum()), 9, generator=torch.Generator().manual_seed(0))
+        found = []
+        for fill in (fill_in, compiled):
+            torch.manual_seed(count)
+            found.append(fill(logits, truth, chosen, torch.tensor([0])))
+        assert torch.equal(*found)
+    torch._dynamo.reset()
