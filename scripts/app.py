@@ -19,6 +19,7 @@ from typing import Any
 from hf_maskgit import InfillingPipeline
 from hf_maskgit.core.sampler_presets import PRESETS
 from hf_maskgit.hub.loading import load_generator
+from hf_maskgit.serving.program import listen
 from hf_maskgit.training.recipes import option, parse_options, run_program
 from hf_maskgit.visualization.animation import FORMATS
 from hf_maskgit.visualization.buttons import STYLE
@@ -199,6 +200,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Load the models and serve the app."""
     (options,) = parse_options((AppArguments,), argv, "Fill blanks by clicking.")
     _gradio()  # before a model is loaded
+    listen("127.0.0.1", options.port).close()
     named = {kind: getattr(options, kind.option) for kind in KINDS}
     page = page_of([tab_of(kind, name) for kind, name in named.items() if name])
     page.queue().launch(server_port=options.port, css=STYLE)

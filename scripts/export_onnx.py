@@ -35,6 +35,15 @@ class ExportArguments:
         None, "Tokens to add to each text; default: the model's own, 0 to a masked text."
     )
 
+    def __post_init__(self) -> None:
+        """Refuse to write over the model."""
+        model, output = Path(self.model), Path(self.output_dir)
+        if model.is_dir() and output.is_dir() and model.samefile(output):
+            raise ValueError(
+                f"`output_dir` {self.output_dir!r} is the folder of the model itself, whose "
+                "configuration and tokenizer would be replaced; name another."
+            )
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Export, compare, and say what was written."""

@@ -47,10 +47,11 @@ class MaskGitPipeline(Pipeline):
         """Do the pipeline's work for one text or several; for none there is nothing to do.
 
         Args:
-            inputs: a text, or a list, generator or data set of texts.
+            inputs: a text, or a list, generator or data set of texts; a column of a data set.
             *args: none.
             **kwargs: see the class.
         """
+        inputs = listed(inputs)
         if isinstance(inputs, list) and not inputs:
             return []  # transformers would look at the first
         return super().__call__(inputs, *args, **kwargs)
@@ -131,6 +132,12 @@ class MaskGitPipeline(Pipeline):
             options.get("generation_config"), options.get("preset"), named
         )
         return resolved
+
+
+def listed(inputs: Any) -> Any:
+    """Return several inputs as a list: transformers takes a tuple, or a column, for one input."""
+    several = isinstance(inputs, Sequence) and not isinstance(inputs, str | bytes)
+    return list(inputs) if several else inputs
 
 
 def check_tokenizer_kwargs(given: Any) -> None:

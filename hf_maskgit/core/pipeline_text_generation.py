@@ -15,7 +15,7 @@ from .decoding_lengths import NUM_TOKENS
 from .decoding_patterns import per_row
 from .noise import row_seeds
 from .pipeline_infilling import check_no_blank
-from .pipeline_maskgit import MaskGitPipeline, is_masked_decoder, shift_columns
+from .pipeline_maskgit import MaskGitPipeline, is_masked_decoder, listed, shift_columns
 from .pipeline_splicing import Piece, continuation, splice
 from .unknown_tokens import counted_before
 
@@ -59,6 +59,7 @@ class MaskGitTextGenerationPipeline(MaskGitPipeline, TextGenerationPipeline):
         Raises:
             ValueError: for such a list that does not fit, or of chats.
         """
+        text_inputs = listed(text_inputs)
         lengths = kwargs.get("max_new_tokens")
         if isinstance(lengths, list):
             texts = text_inputs if isinstance(text_inputs, list) else [text_inputs]

@@ -23,6 +23,7 @@ from ..core.special_tokens import special_ids
 from ..evaluation.bound import NelboOutput
 from ..evaluation.texts import length_asked_for
 from ..training.versions import installed_versions
+from .loading import short_name
 from .visible import plain, visible
 
 _PACKAGE = __package__.partition(".")[0]
@@ -131,7 +132,7 @@ class GeneratorCard:
     @property
     def name(self) -> str:
         """The title, or else the last part of `model_id`."""
-        return self.title or Path(self.model_id).name
+        return self.title or short_name(self.model_id)
 
 
 def render_model_card(card: GeneratorCard) -> ModelCard:
@@ -275,7 +276,7 @@ def address_card(
 
     block = re.compile(r"(^```python\n)(.*?^```$)", flags=re.DOTALL | re.MULTILINE)
     text = block.sub(readdress, card.text)
-    old_name, name = Path(json.loads(old)).name, Path(model_id).name
+    old_name, name = map(short_name, (json.loads(old), model_id))
     title = re.compile(rf"^# {re.escape(old_name)}$", flags=re.MULTILINE)
     card.text = title.sub(lambda _: f"# {name}", text, count=1)
     data: Any = card.data

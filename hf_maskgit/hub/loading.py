@@ -154,6 +154,15 @@ def identity_of(name: str | Path, model: MaskGitForMaskedLM) -> str:
     return f"sha256:{read.hexdigest()}"
 
 
+def short_name(name: str | Path) -> str:
+    """Return the last part of a model's name, also where that is "." or ends in "..".
+
+    Args:
+        name: a folder or a name on the Hub.
+    """
+    return Path(name).resolve().name
+
+
 def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
     """Load a tokenizer whose code is part of transformers; no other code is run.
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.noise import mix
+from ..hub.loading import short_name
 from .batch_writer import key_of
 
 _MOST_WAITING = 10_000  # texts: DataTrove itself says how many requests are on their way
@@ -58,7 +59,7 @@ def inference_config(model: str, *, server: dict[str, Any] | None = None, **sett
             f"`{min(decided)}` is decided by `inference_config`; options of the server go into "
             "`server`."
         )
-    served = {"model": model, "served_name": Path(model).name, "max_queue": _MOST_WAITING}
+    served = {"model": model, "served_name": short_name(model), "max_queue": _MOST_WAITING}
     return InferenceConfig(
         server_type="custom",
         model_name_or_path=served["served_name"],

@@ -89,6 +89,7 @@ def export_onnx(
     """
     check_exportable(model)
     try:
+        import onnxruntime  # noqa: F401  # by which the graph is compared
         import onnxscript  # noqa: F401  # what torch's exporter asks for
     except ImportError as error:
         raise ImportError(_INSTALL) from error

@@ -12,12 +12,13 @@ import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 import torch
 
-from ..hub.loading import load_generator
+from ..hub.loading import load_generator, short_name
 from ..training.recipes import check_least, option, parse_options, required
+
+_PORTS = 65_536
 
 
 @dataclass
@@ -91,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         dtype=options.dtype,
         allow_missing_weights=options.allow_missing_weights,
     )
-    name = options.served_name or Path(options.model).name
+    name = options.served_name or short_name(options.model)
     if not options.log_texts:  # warnings of texts quote them
         logging.getLogger("hf_maskgit.core").setLevel(logging.ERROR)
     engine = Engine(
@@ -101,7 +102,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     of_requests = limits, options.max_body, options.max_seconds, options.log_texts
     app = make_app(Server(engine, tokenizer, name, *of_requests))
     host, port = listening.getsockname()[:2]
-    sys.stdout.write(f"Serving {name!r} at http://{host}:{port}\n")
+    at = f"[{host}]" if ":" in host else host  # of IPv6
+    sys.stdout.write(f"Serving {name!r} at http://{at}:{port}\n")
     sys.stdout.flush()
     config = uvicorn.Config(
         app, log_level="warning", timeout_graceful_shutdown=options.drain_seconds
@@ -115,10 +117,12 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         ValueError: when it cannot be had.
     """
+    if not 0 <= port < _PORTS:
+        raise ValueError(f"Cannot listen at {host}:{port}: a port is from 0 to {_PORTS - 1}.")
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         made = socket.create_server((host, port), family=family, backlog=2048)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise ValueError(f"Cannot listen at {host}:{port}: {error}.") from error
     # By its protocol asyncio knows a connection on which nothing is to be held back; else what is
     # sent behind the head of an answer waits until the client has acknowledged that, 40 ms.

@@ -2,6 +2,8 @@
 
 import glob
 import os
+import select
+import sys
 from pathlib import Path
 
 
@@ -31,3 +33,16 @@ def check_output(path: str | None, *inputs: str | None) -> None:
             f"{path!r} is a file that is read, and would be replaced by what is written; name "
             "another one."
         )
+
+
+def reader_has_left() -> bool:
+    """Tell whether nobody reads the output any more, as behind `| head`; then it goes nowhere."""
+    if not hasattr(select, "poll"):  # pragma: no cover  # Windows
+        return False
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    left = any(event & select.POLLERR for _, event in output.poll(0))
+    if left:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # what is left would fail as Python ends
+    return left

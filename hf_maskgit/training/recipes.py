@@ -25,6 +25,7 @@ from transformers import HfArgumentParser
 from ..core.checkpoint_files import raised_in
 from ..evaluation.progress import no_bars_of_others_in_logs
 from .other_names import options_for
+from .output_files import reader_has_left
 from .repeated_options import Value, gathered, list_options
 
 RECIPE_NAME = "training_options.yaml"
@@ -34,6 +35,7 @@ _PLAIN_NUMBER = (
     r"[-+]?(0|[1-9][0-9]*)?(\.[0-9]*)?([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
 )
 _INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C has ended
+_READER_LEFT = 141  # and of one whose output nobody reads any more
 
 
 def option(default: Any, help: str, **argparse: Any) -> Any:
@@ -57,8 +59,9 @@ def run_program(main: Callable[[], object]) -> None:
     """Run a script's main function as a program, whose mistakes are sentences.
 
     What this library or the script refuses is said in one sentence and ends the program with exit
-    code 1; Ctrl-C ends it with 130, and a training that another signal has stopped with 128 and
-    that signal's number. Every other error keeps its traceback: there is more to know.
+    code 1; Ctrl-C ends it with 130, a training that another signal has stopped with 128 and that
+    signal's number, and an output that nobody reads any more with 141. Every other error keeps its
+    traceback: there is more to know.
 
     Args:
         main: reads this process's command line.
@@ -69,6 +72,10 @@ def run_program(main: Callable[[], object]) -> None:
     no_bars_of_others_in_logs()
     try:
         main()
+    except BrokenPipeError:
+        if not reader_has_left():
+            raise
+        sys.exit(_READER_LEFT)
     except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:
         if not _refused_by_us(error, main):
             raise

@@ -6,6 +6,7 @@ import re
 
 import pytest
 import torch
+from datasets import Dataset
 from transformers import pipeline as any_pipeline
 
 from hf_maskgit import Pattern
@@ -307,3 +308,22 @@ def test_patterns_are_of_the_rows_of_a_batch(write):
         write("w1", pattern=other)
     with pytest.raises(ValueError, match="`pattern` has 2 entries for 3 returned rows"):
         write(texts, pattern=patterns[:2], batch_size=3)
+
+
+@pytest.mark.parametrize(
+    ("task", "text"),
+    [
+        ("text-generation", "w1 w2"),
+        wide("infilling", "w1 {blank:2}"),
+        wide("fill-mask", "w1 [MASK]"),
+    ],
+)
+def test_a_column_of_a_data_set_or_a_tuple_is_several_texts(task, text):
+    """What `dataset["text"]` gives is no list, and no text."""
+    pipe, texts = pipe_over(task), [text, f"w3 {text}"]
+    options = {} if task == "fill-mask" else {"seed": 1}
+    expected = pipe(texts, **options)
+    assert len(expected) == 2
+    assert pipe(Dataset.from_dict({"text": texts})["text"], **options) == expected
+    assert pipe(tuple(texts), **options) == expected
+    assert pipe((), **options) == []

@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from hf_maskgit import MaskGitForMaskedLM
-from hf_maskgit.hub.loading import identity_of, load_generator, load_model, load_tokenizer
+from hf_maskgit.hub.card import GeneratorCard
+from hf_maskgit.hub.loading import (
+    identity_of,
+    load_generator,
+    load_model,
+    load_tokenizer,
+    short_name,
+)
 from tests.support.tiny import tiny_encoder, word_tokenizer
 from tests.support.tiny_training import assert_same_weights
 
@@ -41,6 +48,21 @@ def test_a_model_is_known_by_its_files_wherever_they_lie(folder, copy):
     assert identity_of(copy, model) != identity_of(folder, model)
     model.config._commit_hash = "abc"
     assert identity_of("me/verses", model) == "me/verses@abc"
+
+
+def test_a_model_has_a_name_wherever_one_stands(tmp_path, monkeypatch):
+    inside = tmp_path / "verses" / "best"
+    inside.mkdir(parents=True)
+    monkeypatch.chdir(inside)
+    named = ("me/verses", "runs/verses/", "..", tmp_path / "verses", "verses")
+    assert {short_name(name) for name in named} == {"verses"}
+    assert short_name(".") == "best"
+    assert (
+        GeneratorCard(
+            model_id=".", encoder="e", training_data="d", masked_example="m", prompt_example="p"
+        ).name
+        == "best"
+    )
 
 
 def test_places_where_there_is_no_generator(folder, tmp_path, monkeypatch):

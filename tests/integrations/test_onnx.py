@@ -1,6 +1,7 @@
 """ONNX: a graph has the model's logits, and the sampler over it writes the model's texts."""
 
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -54,6 +55,12 @@ def test_the_script_exports_and_compares(saved, tmp_path, capsys):
     assert "of the model's." in first
     assert lines[0].startswith("w1 w2 ")
     assert len(lines) == 2
+
+
+def test_the_folder_of_the_model_is_not_written_over(saved, capsys):
+    with pytest.raises(SystemExit):
+        script.main(["--model", saved, "--output_dir", f"{saved}/../{Path(saved).name}"])
+    assert "is the folder of the model itself" in capsys.readouterr().err
 
 
 def test_the_sampler_over_a_session_asks_for_what_it_knows():

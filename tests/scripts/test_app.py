@@ -6,6 +6,7 @@ import tomllib
 import pytest
 import yaml
 
+from hf_maskgit.serving.program import listen
 from scripts import app
 from tests.support.project import ROOT
 
@@ -41,6 +42,16 @@ def test_without_gradio_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(RuntimeError, match=r"needs the package Gradio; .*hf_maskgit\[app\]"):
         app.main(["--model", "nowhere"])
+
+
+@pytest.mark.parametrize("port", [None, 70_000, -1])
+def test_a_port_that_cannot_be_had_is_told_before_a_model_is_loaded(port, monkeypatch):
+    monkeypatch.setattr(app, "_gradio", lambda: None)
+    monkeypatch.setattr(app, "tab_of", lambda *_: pytest.fail("A model was loaded."))
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1] if port is None else port
+        with pytest.raises(ValueError, match=f"Cannot listen at 127.0.0.1:{port}"):
+            app.main(["--model", "nowhere", "--port", str(port)])
 
 
 def test_the_files_of_a_space_name_what_there_is():

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,37 @@ def test_a_package_that_is_missing_or_a_value_of_another_kind_is_said_in_a_sente
         1,
         "error: `plot` must be True or False, got 3.",
     )
+
+
+READ_NO_MORE = """
+import sys
+from hf_maskgit.training.recipes import run_program
+
+def main():
+    print("ready", flush=True)
+    sys.stdin.read()
+    print("to nobody", flush=True)
+
+def torn():
+    raise BrokenPipeError("a connection of its own")
+
+run_program(torn if "torn" in sys.argv else main)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Pipes are another matter there.")
+def test_a_program_whose_output_nobody_reads_any_more_ends_quietly():
+    words = [sys.executable, "-c", READ_NO_MORE]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(words, cwd=ROOT, text=True, **pipes) as program:
+        assert program.stdout.readline() == "ready\n"
+        program.stdout.close()
+        program.stdin.close()
+        assert program.stderr.read() == ""
+    assert program.returncode == 141
+    torn = subprocess.run([*words, "torn"], cwd=ROOT, capture_output=True, text=True)
+    assert torn.stderr.endswith("BrokenPipeError: a connection of its own\n")
 
 
 def test_errors_of_others_keep_their_traceback():
