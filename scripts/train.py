@@ -215,6 +215,11 @@ def prepare_folder(
         clear_run(output_dir)
     best_so_far = loop.progress.best_nats, loop.progress.best_auroc
     if best_so_far != (None, None) and not (output_dir / BEST_FOLDER).is_dir():
+        if options.load_best_model_at_end:
+            raise ValueError(
+                f"`load_best_model_at_end` may take the best model so far, which is not in "
+                f"{str(output_dir / BEST_FOLDER)!r}; copy it there, or leave that option out."
+            )
         logging.getLogger("hf_maskgit").warning(
             "The best model so far is not in %s; only a better one will be written there.",
             output_dir / BEST_FOLDER,

@@ -173,6 +173,9 @@ def load_encoder(name: str, options: dict[str, Any]) -> PreTrainedModel:
         name: name or path of a checkpoint: of a masked-LM model, or of its body alone.
         options: of `AutoModelForMaskedLM.from_pretrained`.
 
+    Returns:
+        The encoder with its head; `new_weights` names what was made anew.
+
     Raises:
         ValueError: for an encoder that cannot be a denoiser, before its weights are loaded, and
             for a checkpoint that lacks weights of the encoder's body.
@@ -223,6 +226,7 @@ def load_encoder(name: str, options: dict[str, Any]) -> PreTrainedModel:
             name,
             ", ".join(missing),
         )
+    cast(Any, denoiser).new_weights = missing  # for whoever lets but a part of it learn
     return denoiser
 
 

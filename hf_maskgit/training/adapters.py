@@ -30,7 +30,7 @@ _PREFIX = "base_model.model."
 
 
 def add_adapters(model: MaskGitForMaskedLM, options: OptimisationArguments, seed: int) -> None:
-    """Put adapters into a denoiser; beside them only what is named learns there.
+    """Put adapters into a denoiser; beside them only what is named or new learns there.
 
     Args:
         model: changed in place; parts outside the denoiser learn as before.
@@ -49,6 +49,9 @@ def add_adapters(model: MaskGitForMaskedLM, options: OptimisationArguments, seed
     learns = {name: p for name, p in model.named_parameters() if p.requires_grad}
     named = options.lora_modules_to_save or ()
     fully = list(named_parameters(model, named, "lora_modules_to_save"))
+    # A head that the encoder came without, or rows of new tokens: nothing that could be adapted.
+    new_weights = getattr(model.denoiser, "new_weights", ())
+    fully += [model.denoiser.get_parameter(name) for name in new_weights]
     config = LoraConfig(
         r=options.lora_r,
         lora_alpha=2 * options.lora_r if options.lora_alpha is None else options.lora_alpha,
@@ -61,6 +64,18 @@ def add_adapters(model: MaskGitForMaskedLM, options: OptimisationArguments, seed
     kept = {id(parameter) for parameter in fully}
     for name, parameter in learns.items():  # peft has switched all but its own off
         parameter.requires_grad_(not name.startswith("denoiser.") or id(parameter) in kept)
+
+
+def note_new_tables(encoder: Any) -> None:
+    """Note in `new_weights` of an encoder, as `load_encoder` does, that its tables have new rows.
+
+    Args:
+        encoder: with its head, after its tables were resized.
+    """
+    tables = encoder.get_input_embeddings(), encoder.get_output_embeddings()
+    new = {id(p) for table in tables if table is not None for p in table.parameters()}
+    names = [name for name, p in encoder.named_parameters() if id(p) in new]
+    encoder.new_weights = [*getattr(encoder, "new_weights", ()), *names]
 
 
 def targets_of(model: MaskGitForMaskedLM, names: list[str] | None) -> list[str]:

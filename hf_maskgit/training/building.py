@@ -24,6 +24,7 @@ from ..core.generation_config_maskgit import MaskGitGenerationConfig
 from ..core.masking import maskable_positions
 from ..core.modeling_maskgit import MaskGitForMaskedLM
 from ..core.special_tokens import rows_needed
+from .adapters import note_new_tables
 from .arguments import ModelArguments, TrainArguments
 from .deepspeed_engine import asked_for_deepspeed, plain_processes
 from .encoder_settings import check_known
@@ -216,6 +217,7 @@ def _with_rows(model: Any, tokenizer: PreTrainedTokenizerBase) -> Any:
             model.resize_token_embeddings(needed)
         else:
             resize(model, needed)
+        note_new_tables(getattr(model, "denoiser", model))
     return model
 
 

@@ -65,6 +65,11 @@ def check_together(
             "`from_scratch` builds a new encoder and needs `tokenizer`, which decides its "
             "vocabulary; data of ids needs `ids_column` and `vocab_size` instead."
         )
+    if options.lora_r and model_options.from_scratch:
+        raise ValueError(
+            "`from_scratch` begins with random weights, and `lora_r` would leave them so; leave "
+            "one of the two out."
+        )
     if data_options.streaming:
         total_updates(options.num_train_epochs, None, options.max_steps)
         check_not_grouped(options.group_by_length)

@@ -104,7 +104,8 @@ class OptimisationArguments:
     lora_modules_to_save: list[str] | None = option(
         None,
         "What of the denoiser learns fully beside its adapters, named as in `freeze`, such as "
-        "'head'. Self-conditioning and critics always do.",
+        "'head'. What is new always does: self-conditioning, critics, a head that the encoder came "
+        "without, tables that were resized.",
     )
 
     def check_whole_matrices(self, what: str, advice: str) -> None:

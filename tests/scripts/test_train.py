@@ -174,7 +174,10 @@ def test_a_run_killed_after_its_last_checkpoint_is_completed(trained, tmp_path, 
         (tmp_path / "run" / name).unlink()
     shutil.rmtree(tmp_path / "run" / "best")
     recipe = [str(trained / "training_options.yaml"), "--output_dir", str(tmp_path / "run")]
-    train.main([*recipe, "--resume_from_checkpoint", "latest"])
+    recipe += ["--resume_from_checkpoint", "latest"]
+    with pytest.raises(ValueError, match="may take the best model so far, which is not in"):
+        train.main([*recipe, "--load_best_model_at_end"])
+    train.main(recipe)
     assert "The best model so far is not in" in caplog.text
     found = (tmp_path / "run" / "README.md").read_text()
     assert found.replace(str(tmp_path / "run"), str(trained)) == card

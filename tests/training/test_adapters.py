@@ -7,11 +7,13 @@ import torch
 from accelerate.utils import set_seed
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import BertForMaskedLM
+from transformers import BertForMaskedLM, BertModel
 
 from hf_maskgit import MaskGitForMaskedLM
-from hf_maskgit.training.adapters import merged, num_parameters, targets_of
-from hf_maskgit.training.arguments import TrainArguments
+from hf_maskgit.training.adapters import add_adapters, merged, num_parameters, targets_of
+from hf_maskgit.training.arguments import DataArguments, ModelArguments, TrainArguments
+from hf_maskgit.training.building import load_model
+from hf_maskgit.training.data import check_together
 from hf_maskgit.training.evaluations import Evaluations
 from tests.support.support_matrix import tiny_generator
 from tests.support.tiny import tiny_model, word_tokenizer
@@ -84,6 +86,31 @@ def test_new_parts_and_what_is_named_learn_fully(tmp_path):
     trained = loop.model.state_dict()
     for name in others:
         assert torch.equal(plain.state_dict()[name], trained[name]), name
+
+
+@pytest.mark.parametrize("grown", [False, True])
+def test_what_an_encoder_came_without_learns_fully(tmp_path, grown):
+    """A head of a checkpoint that has none, and the tables of a tokenizer that has grown."""
+    tokenizer, config = word_tokenizer(), fresh_encoder_config()
+    encoder = BertForMaskedLM(config) if grown else BertModel(config, add_pooling_layer=False)
+    encoder.save_pretrained(tmp_path)
+    if grown:
+        tokenizer.add_tokens(["new"])
+    options = ModelArguments(encoder=str(tmp_path), resize_embeddings=grown)
+    model = load_model(options, tokenizer)
+    add_adapters(model, TrainArguments(output_dir="run", lora_r=2), seed=0)
+    learns = {name for name, p in model.named_parameters() if p.requires_grad}
+    head = {name for name, _ in model.named_parameters() if name.startswith("denoiser.cls.")}
+    table = "denoiser.bert.embeddings.word_embeddings.weight"
+    expected = {table, "denoiser.cls.predictions.bias"} if grown else head
+    assert {name for name in learns if ".lora_" not in name} == expected
+    assert head
+
+
+def test_adapters_of_random_weights_are_refused_before_anything_is_loaded():
+    made = ModelArguments("bert", from_scratch=True, tokenizer="t")
+    with pytest.raises(ValueError, match="`from_scratch` begins with random weights, and `lora_r`"):
+        check_together(made, DataArguments("a"), TrainArguments("b", lora_r=2))
 
 
 @pytest.mark.wide
