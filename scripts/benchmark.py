@@ -29,7 +29,6 @@ import hf_maskgit
 from hf_maskgit.evaluation import benchmark_generation as generation
 from hf_maskgit.evaluation.benchmark_report import (
     draw_report,
-    figure_class_of_matplotlib,
     whole_report,
 )
 from hf_maskgit.evaluation.benchmark_rounds import header_of
@@ -38,7 +37,7 @@ from hf_maskgit.evaluation.figures import figures_text
 from hf_maskgit.evaluation.progress import duration
 from hf_maskgit.training import benchmark_loops as loops
 from hf_maskgit.training import benchmark_updates as training
-from hf_maskgit.training.output_files import check_output
+from hf_maskgit.training.output_files import check_output, check_picture
 from hf_maskgit.training.recipes import (
     check_least,
     option,
@@ -87,7 +86,7 @@ class BenchmarkArguments:
         """Check ranges, and that the figures will have a place."""
         check_least(self, rounds=1)
         check_output(self.output_file)
-        check_output(self.plot_file)
+        check_picture(self.plot_file)
         kind = self.device.partition(":")[0]
         if kind not in ("cpu", "cuda"):
             raise ValueError(f"`device` must be cpu or cuda, got {self.device!r}.")
@@ -126,8 +125,6 @@ class Part(NamedTuple):
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Measure, print the tables, write the files, and return the figures."""
     (options,) = parse_options((BenchmarkArguments,), argv, "Time this library beside others.")
-    if options.plot_file is not None:
-        figure_class_of_matplotlib()
     device = torch.device(options.device)
     parts = chosen(options)
     check_peers([name for part in parts for name in part.works])

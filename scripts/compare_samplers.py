@@ -28,12 +28,12 @@ from hf_maskgit.core.options import options_of
 from hf_maskgit.core.sampler_rules import PACES
 from hf_maskgit.core.text_reader import check_texts
 from hf_maskgit.core.unknown_tokens import Tolerance, checked_limit, counted_before
-from hf_maskgit.evaluation.benchmark_report import figure_class_of_matplotlib
 from hf_maskgit.evaluation.figures import figures_text
 from hf_maskgit.evaluation.sampler_curves import draw_curves
 from hf_maskgit.evaluation.samplers import SamplerQuality, compare_samplers
 from hf_maskgit.hub.loading import load_generator
-from hf_maskgit.training.output_files import check_output
+from hf_maskgit.training.files import short_names
+from hf_maskgit.training.output_files import check_output, check_picture
 from hf_maskgit.training.recipes import (
     check_least,
     option,
@@ -92,11 +92,9 @@ class CompareArguments:
         check_least(self, num_texts=2)
         checked_limit(self.max_unknown_share)
         check_output(self.output_file, self.input_file)
-        check_output(self.plot_file)
+        check_picture(self.plot_file)
         if self.beside and self.plot_file is None:
             raise ValueError("--beside is for the picture; name one with --plot_file.")
-        if self.plot_file is not None:
-            figure_class_of_matplotlib()
 
 
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -106,7 +104,8 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     if any("steps" in sampler for sampler in samplers):
         raise ValueError("`steps` of the samplers is what --passes says; leave it out there.")
     texts = read_texts(options)
-    drawn = {Path(file).stem: read_found(file) for file in options.beside or ()}
+    *names, own = short_names([*(options.beside or []), options.output_file or options.model])
+    earlier = [read_found(file) for file in options.beside or ()]
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     model, tokenizer = load_generator(options.model, device_map=device)
     check_texts(tokenizer, texts, options.max_unknown_share)
@@ -130,8 +129,8 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
         text = figures_text(found)
         Path(options.output_file).write_text(text + "\n", encoding="utf-8")
     if options.plot_file is not None:
-        own = Path(options.output_file or options.model).stem
-        draw_curves({**drawn, own: found}, Path(options.plot_file))
+        curves = {**dict(zip(names, earlier, strict=True)), own: found}
+        draw_curves(curves, Path(options.plot_file))
     return found
 
 

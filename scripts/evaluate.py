@@ -49,7 +49,6 @@ from hf_maskgit.evaluation import (
     windowed,
 )
 from hf_maskgit.evaluation.batches import check_mask_rates
-from hf_maskgit.evaluation.benchmark_report import figure_class_of_matplotlib
 from hf_maskgit.evaluation.bound import Estimation, check_num_samples
 from hf_maskgit.evaluation.corpus import corpus_figures
 from hf_maskgit.evaluation.critic import CriticAuroc
@@ -65,7 +64,7 @@ from hf_maskgit.hub.loading import load_generator
 from hf_maskgit.training.end_fill import fill_ends
 from hf_maskgit.training.examples import check_max_length, evenly_spaced, frame_texts
 from hf_maskgit.training.framing import framing_of
-from hf_maskgit.training.output_files import check_output
+from hf_maskgit.training.output_files import check_output, check_picture
 from hf_maskgit.training.recipes import (
     check_least,
     option,
@@ -153,9 +152,7 @@ class EvaluateArguments:
         check_mask_rates(self.mask_rates)
         checked_limit(self.max_unknown_share)
         check_output(self.output_file, self.dataset)
-        check_output(self.reliability_plot)
-        if self.reliability_plot is not None:
-            figure_class_of_matplotlib()
+        check_picture(self.reliability_plot, self.dataset)
         if self.pack and (self.window_stride is not None or self.per_character):
             raise ValueError(
                 "`pack` joins texts and cuts blocks of them, whereas `window_stride` and "

@@ -20,6 +20,7 @@ from hf_maskgit.evaluation.list_decoding import every_sampler, measure
 from hf_maskgit.evaluation.list_tasks import TASKS, ask, draws_first
 from hf_maskgit.evaluation.progress import ProgressBar
 from hf_maskgit.hub.training_card import written_out
+from hf_maskgit.training.output_files import check_output
 from hf_maskgit.training.recipes import (
     check_least,
     option,
@@ -44,8 +45,9 @@ class ListArguments:
     seed: int = option(0, "Seed of all lists and answers.")
 
     def __post_init__(self) -> None:
-        """Check ranges."""
+        """Check ranges, and that the figures will have a place."""
         check_least(self, items=2, num_lists=1)
+        check_output(self.output_file)
 
 
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:

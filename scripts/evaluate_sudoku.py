@@ -25,6 +25,7 @@ from hf_maskgit.evaluation.sudoku import all_grids, exact_denoiser, is_valid
 from hf_maskgit.evaluation.table_denoisers import fill_by, plain_sampler
 from hf_maskgit.hub.loading import load_generator
 from hf_maskgit.hub.training_card import written_out
+from hf_maskgit.training.output_files import check_output
 from hf_maskgit.training.recipes import (
     check_least,
     option,
@@ -76,8 +77,9 @@ class SolveArguments:
     output_file: str | None = option(None, "File for all figures, as JSON.")
 
     def __post_init__(self) -> None:
-        """Check ranges."""
+        """Check ranges, and that the figures will have a place."""
         check_least(self, num_boards=1, batch_size=1)
+        check_output(self.output_file)
 
 
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:

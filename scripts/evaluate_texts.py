@@ -35,6 +35,7 @@ from hf_maskgit.evaluation.text_quality_report import (
     quality_table,
 )
 from hf_maskgit.hub.loading import load_generator
+from hf_maskgit.training.files import short_names
 from hf_maskgit.training.recipes import (
     check_least,
     option,
@@ -47,6 +48,7 @@ from hf_maskgit.training.sampler_arguments import check_samplers, decoding_of
 from hf_maskgit.training.sources import check_columns, load_texts, only_split
 
 SWEPT = ("steps", "temperature")
+_REAL = "real texts"
 
 
 @dataclass
@@ -93,7 +95,10 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     decoding = decoding_of("--decoding", options.decoding)
     if swept := sorted(set(SWEPT).intersection(decoding)):
         raise ValueError(f"`{swept[0]}` has an option of its own, --{swept[0]}; name it there.")
-    files = {Path(file).stem: lines_of(file, options.num_texts) for file in options.texts or ()}
+    given = options.texts or []
+    names = short_names([_REAL, *given])[1:]
+    lines = [lines_of(file, options.num_texts) for file in given]
+    files = dict(zip(names, lines, strict=True))
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     model, tokenizer = None, None
     if options.model is not None:
@@ -111,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     folder.mkdir(parents=True, exist_ok=True)
 
     rows: list[dict[str, Any]] = []
-    for name, texts in {"real texts": shown, **files}.items():
+    for name, texts in {_REAL: shown, **files}.items():
         rows.append({"name": name, **meter.measure(texts)})
     if model is not None and tokenizer is not None:
         settings = product(options.steps or (8, 18, 32), options.temperature or (0.6, 0.8, 1.0))

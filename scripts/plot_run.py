@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hf_maskgit.training.curves import draw_curves
-from hf_maskgit.training.output_files import check_output
+from hf_maskgit.training.output_files import check_picture
 from hf_maskgit.training.recipes import option, parse_options, run_program
 from hf_maskgit.training.run_log import CURVES_NAME
 
@@ -36,7 +36,7 @@ class PlotArguments:
             raise ValueError("Name the output folder of a run, first or with '--runs'.")
         if len(self.runs) > 1 and self.output_file is None:
             raise ValueError("Several runs make one picture: say where with --output_file.")
-        check_output(self.output_file)
+        check_picture(self.output_file)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

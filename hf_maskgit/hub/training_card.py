@@ -9,6 +9,7 @@ Nothing of the data stands in it, and nothing of where things lie on this machin
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from glob import glob
+from os.path import exists
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def describe(
     log = loop.log.path
     lines = list(read_lines(log)) if log.is_file() else []
     # Held-out texts are a data set of their own, or a split or a part of the one trained on.
-    held_out = data_options.eval_dataset or " + ".join(data_options.dataset)
+    held_out = [data_options.eval_dataset] if data_options.eval_dataset else data_options.dataset
     pretrained = not model_options.from_scratch and on_the_hub(model_options.encoder)
     weights = " with random weights" if model_options.from_scratch else ""
     return GeneratorCard(
@@ -112,8 +113,9 @@ def describe(
         training=settings_of(loop, model_options, data_options, options)
         | {"tokens seen": totals(lines)["tokens"]},
         datasets=[name for name in data_options.dataset if on_the_hub(name)],
-        held_out_data=f"{public_name(held_out)}, held out",
-        held_out_dataset=held_out if on_the_hub(held_out) else None,
+        held_out_data=f"{' + '.join(map(public_name, held_out))}, held out",
+        # results are of one data set, or of none that has a name
+        held_out_dataset=held_out[0] if [*map(on_the_hub, held_out)] == [True] else None,
         held_out_unknown_share=held_out_read,
         bound=loop.bound,
         best=best_of(lines),
@@ -264,7 +266,7 @@ def weighting_on_the_card(options: TrainArguments) -> dict[str, Any]:
 
 def on_the_hub(name: str) -> bool:
     """Tell a name on the Hub from files and addresses."""
-    return not glob(name) and "://" not in name
+    return not exists(name) and not glob(name) and "://" not in name
 
 
 def public_name(name: str) -> str:

@@ -40,8 +40,8 @@ class Format(NamedTuple):
 
 
 def text_line(record: Record, output_column: str) -> str:
-    r"""Write a result as one line of a text: its line breaks as \n."""
-    return str(record[output_column]).replace("\n", "\\n")
+    r"""Write a result as one line of a text: its line breaks as \n, and \r."""
+    return str(record[output_column]).replace("\n", "\\n").replace("\r", "\\r")
 
 
 def json_line(record: Record, output_column: str) -> str:

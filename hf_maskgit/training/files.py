@@ -54,6 +54,12 @@ def local_files(pattern: str) -> list[str]:
     return files
 
 
+def short_names(files: Sequence[str]) -> list[str]:
+    """Name files by what stands before their endings; where two share that, all by their paths."""
+    names = [Path(file).stem for file in files]
+    return names if len(set(names)) == len(names) else list(files)
+
+
 def files_of_folder(folder: str, suffixes: Sequence[str]) -> dict[str, list[str]]:
     """List the files of texts in a folder and all folders in it, by split.
 

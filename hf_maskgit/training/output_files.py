@@ -6,6 +6,8 @@ import select
 import sys
 from pathlib import Path
 
+from ..evaluation.benchmark_report import figure_class_of_matplotlib
+
 
 def check_output(path: str | None, *inputs: str | None) -> None:
     """Make sure that results can be written there, before work begins; None is the screen.
@@ -32,6 +34,28 @@ def check_output(path: str | None, *inputs: str | None) -> None:
         raise ValueError(
             f"{path!r} is a file that is read, and would be replaced by what is written; name "
             "another one."
+        )
+
+
+def check_picture(path: str | None, *inputs: str | None) -> None:
+    """Make sure that matplotlib can draw a picture there, before work begins; None is no picture.
+
+    Args:
+        path: of the picture, whose ending says of which kind.
+        *inputs: see `check_output`.
+
+    Raises:
+        RuntimeError: when matplotlib is not installed.
+        ValueError: when it draws no pictures of that kind, and as `check_output`.
+    """
+    if path is None:
+        return
+    check_output(path, *inputs)
+    kinds = figure_class_of_matplotlib()().canvas.get_supported_filetypes()
+    if Path(path).suffix.removeprefix(".").lower() not in kinds:
+        raise ValueError(
+            f"{path!r} is to be a picture, and its ending must be one of "
+            f"{', '.join(f'.{kind}' for kind in sorted(kinds))}."
         )
 
 

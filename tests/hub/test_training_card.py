@@ -131,9 +131,22 @@ def test_an_encoder_of_this_machine_is_no_base_model(loop, tmp_path, from_scratc
 def test_names_on_the_hub_are_told_from_files_and_addresses(tmp_path):
     (tmp_path / "a.txt").write_text("w1")
     assert training_card.public_name("owner/name") == "owner/name"
-    for private in (str(tmp_path / "a.txt"), str(tmp_path / "*.txt"), "https://host/path/b.txt"):
+    (tmp_path / "a[1].txt").write_text("w1")
+    named = (str(tmp_path / name) for name in ("a.txt", "*.txt", "a[1].txt"))
+    for private in (*named, "https://host/path/b.txt"):
         assert not training_card.on_the_hub(private)
         assert "/" not in training_card.public_name(private)
+
+
+@pytest.mark.wide
+def test_a_part_of_several_data_sets_is_none_of_them_and_says_nothing_of_this_machine(
+    loop, tmp_path
+):
+    (tmp_path / "a.txt").write_text("w1")
+    mixture = DataArguments(dataset=["owner/texts", str(tmp_path / "a.txt")])
+    card = training_card.describe(loop, ModelArguments(encoder="o/e"), mixture, loop.options)
+    assert card.held_out_dataset is None
+    assert card.held_out_data == "owner/texts + a.txt, held out"
 
 
 @pytest.mark.wide

@@ -149,9 +149,9 @@ def test_what_json_cannot_hold_is_refused(value):
 
 
 def test_lines_hold_one_result_each(tmp_path):
-    records = [{"text": "a\u2028", "output": "b\nc"}, {"text": "", "output": "d"}]
+    records = [{"text": "a\u2028", "output": "b\nc\rd"}, {"text": "", "output": "d"}]
     FORMATS["text"].write(tmp_path / "a", records, None, "output")
-    assert (tmp_path / "a").read_text() == "b\\nc\nd\n"
+    assert (tmp_path / "a").read_text() == "b\\nc\\rd\nd\n"
     FORMATS["jsonl"].write(tmp_path / "b", records, None, "output")
     lines = (tmp_path / "b").read_text().split("\n")
     assert [json.loads(line) for line in lines[:-1]] == records

@@ -55,6 +55,17 @@ def test_rows_for_real_texts_files_and_every_setting(saved, real, tmp_path, caps
     assert (out / "passes.png").exists()
 
 
+def test_files_of_one_name_in_several_folders_are_several_rows(real, tmp_path):
+    files = [tmp_path / name / "out.txt" for name in ("a", "b")]
+    for number, file in enumerate(files):
+        file.parent.mkdir()
+        file.write_text("".join(f"w{i} w{number}\n" for i in range(6)))
+    named = list(map(str, files))
+    words = ["--texts", *named, "--dataset", real, "--num_texts", "6", "--plot", "false"]
+    found = evaluate_texts.main([*words, "--output_dir", str(tmp_path / "out")])
+    assert [row["name"] for row in found] == ["real texts", *named]
+
+
 def test_texts_of_others_need_no_model(real, tmp_path):
     words = ["--texts", real, "--dataset", real, "--num_texts", "6", "--by_characters"]
     found = evaluate_texts.main([*words, "--output_dir", str(tmp_path), "--plot", "false"])

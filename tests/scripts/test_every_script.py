@@ -5,7 +5,8 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import MISSING, fields, is_dataclass
+from importlib import import_module
 from typing import get_type_hints
 
 import pytest
@@ -71,6 +72,44 @@ def test_an_encoder_is_taken_by_every_script_that_takes_a_generator(tmp_path, ca
             printed.append(capsys.readouterr().out.replace(str(folder), "the model"))
         assert printed[0] == printed[1]
         assert printed[0]
+
+
+def programs_with(option):
+    """Every program that has an option, with the class of its arguments."""
+    for path in sorted((ROOT / "scripts").glob("*.py")):
+        if f"    {option}:" in path.read_text(encoding="utf-8"):
+            script = import_module(f"scripts.{path.stem}")
+            kinds = (kind for kind in vars(script).values() if is_dataclass(kind))
+            kinds = [kind for kind in kinds if option in {field.name for field in fields(kind)}]
+            yield from ((script, kind) for kind in kinds if kind.__module__ == script.__name__)
+
+
+def needed_words(kind):
+    """Words of a command line for what has no default, and for what a program asks for itself."""
+    needed = {f.name for f in fields(kind) if f.default is f.default_factory is MISSING}
+    names = (needed | {"runs"}) & kind.__annotations__.keys()
+    return [word for name in sorted(names) for word in (f"--{name}", "x")]
+
+
+@pytest.mark.parametrize("option", ["output_file", "plot_file", "reliability_plot"])
+def test_a_place_that_results_cannot_have_is_refused_before_any_work(option, capsys):
+    found = list(programs_with(option))
+    assert len(found) >= {"output_file": 9, "plot_file": 2}.get(option, 1)
+    for script, kind in found:
+        with pytest.raises(SystemExit):
+            script.main([*needed_words(kind), f"--{option}", "nowhere/x.json"])
+        assert "There is no folder 'nowhere'" in capsys.readouterr().err, script.__name__
+
+
+@pytest.mark.parametrize("option", ["plot_file", "reliability_plot"])
+@pytest.mark.parametrize("name", ["a.json", "a"])
+def test_a_picture_of_no_kind_is_refused_before_any_work(option, name, tmp_path, capsys):
+    for script, kind in programs_with(option):
+        with pytest.raises(SystemExit):
+            script.main([*needed_words(kind), f"--{option}", str(tmp_path / name)])
+        assert "is to be a picture, and its ending must be one of ." in capsys.readouterr().err, (
+            script.__name__
+        )
 
 
 # What a number counts, or which pure number it is: one of these stands in the first sentence of its

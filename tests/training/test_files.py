@@ -11,7 +11,7 @@ from datasets import Dataset
 
 from hf_maskgit.training.data import load_examples
 from hf_maskgit.training.data_arguments import DataArguments
-from hf_maskgit.training.files import line_of_row, local_files
+from hf_maskgit.training.files import line_of_row, local_files, short_names
 from hf_maskgit.training.sources import load_texts, only_split
 from tests.support.grids import wide
 from tests.support.tiny import word_tokenizer
@@ -174,3 +174,8 @@ def test_words_that_other_tables_take_for_missing_numbers_are_texts(tmp_path, su
     rows = [f"text{between}n", *(f"{word}{between}1" for word in words)]
     file.write_text("".join(f"{row}\n" for row in rows))
     assert load_texts(str(file))["text"][:] == words
+
+
+def test_files_are_named_as_shortly_as_tells_them_apart():
+    assert short_names(["a/one.json", "b/two.json"]) == ["one", "two"]
+    assert short_names(["a/one.json", "b/one.json"]) == ["a/one.json", "b/one.json"]
