@@ -23,6 +23,7 @@ from .decoding_turn import LogitsFn
 from .encoder_kinds import first_position
 from .equal_rows import EqualRows
 from .linear_maps import is_compiled, quick_products
+from .modeling_output import by_name
 from .options import option, options_of
 from .packed_weights import PackedWeights
 from .position_logits import LateLogits, joined
@@ -174,7 +175,8 @@ class Denoiser:
             if before:
                 whole = before["previous_hidden_states"]
                 before = {**before, "previous_hidden_states": active.pick(whole)}
-        late = {"output_head_states": True} if self._holds_back(positions) else {}
+        late = by_name(self.model.config)
+        late |= {"output_head_states": True} if self._holds_back(positions) else {}
         inputs = self.model.prepare_inputs_for_generation(**inputs, **late)
         remembers = {} if self._memory is None else {"output_last_hidden_state": True}
         with self._products:

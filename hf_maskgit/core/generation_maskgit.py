@@ -37,6 +37,7 @@ from .decoding_turn import CriticFn
 from .encoder_pass import warn_of_dropout
 from .generation_config_maskgit import (
     DEFAULTS,
+    METADATA,
     OPTIONS,
     MaskGitGenerationConfig,
     unknown_options,
@@ -356,5 +357,9 @@ def _as_own(config: GenerationConfig) -> MaskGitGenerationConfig:
             "sampler by its name give `preset`."
         )
     if isinstance(config, MaskGitGenerationConfig):
+        known = OPTIONS.keys() | METADATA  # an attribute may be set to any name
+        unknown = [name for name, value in vars(config).items() if value is not None]
+        if unknown := [name for name in unknown if name not in known]:
+            raise ValueError(unknown_options(unknown))
         return copy.deepcopy(config)
     return MaskGitGenerationConfig(**config.to_diff_dict())

@@ -1,6 +1,7 @@
 """What the model returns."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 from transformers.utils import ModelOutput
@@ -32,3 +33,12 @@ class MaskGitOutput(ModelOutput):
     attentions: tuple[Tensor, ...] | None = None
     nll: Tensor | None = None
     head_states: Tensor | None = None
+
+
+def by_name(config: Any) -> dict[str, bool]:
+    """Return the argument that makes `forward` return this, where a configuration asks for tuples.
+
+    Args:
+        config: of the model. Not every denoiser knows the argument, so that others get none.
+    """
+    return {} if getattr(config, "return_dict", True) else {"return_dict": True}

@@ -15,6 +15,7 @@ from .configuration_maskgit import MaskGitConfig
 from .finite import check_logits
 from .losses import cross_entropy
 from .masking import maskable_positions
+from .modeling_output import by_name
 from .noise import keyed_generator
 from .sampler_scores import highest
 
@@ -52,6 +53,7 @@ def predict_masked(
     given: dict[str, Any] = {"self_condition": True} if self_condition else {}
     if token_type_ids is not None:
         given["token_type_ids"] = token_type_ids
+    given |= by_name(model.config)
     logits: Tensor = model(shown, attention_mask, masked_positions=chosen, **given).logits
     check_logits(logits)
     return logits

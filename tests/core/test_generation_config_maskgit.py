@@ -587,6 +587,13 @@ def test_an_unknown_option_is_told_what_to_write(table, option, hint):
         table.generate(TEXT, **{option: 3})
 
 
+def test_an_attribute_that_is_no_option_is_told_what_to_write(table):
+    options = MaskGitGenerationConfig(temperature=0.5)
+    options.temprature = 0.7
+    with pytest.raises(ValueError, match="no option 'temprature'; .* Did you mean `temperature`"):
+        table.generate(TEXT, generation_config=options)
+
+
 def test_an_option_that_nothing_reads_is_told_so(table, caplog):
     table.generate(TEXT, remdm_eta=0.31)
     (warning,) = [r.getMessage() for r in caplog.records if "remdm_eta" in r.getMessage()]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch.nn.utils.rnn import pad_sequence
 
 from hf_maskgit import MaskGitGenerationConfig
+from hf_maskgit.core.text_bound import text_bounds
 from tests.support.prompts import CLS, MASK, PAD, SEP, UNK, WORDS, collate, padded_batches
 from tests.support.tiny import TableModel, tiny_config, tiny_model, word_tokenizer
 
@@ -557,6 +558,19 @@ def test_half_precision_decodes(model):
     out = half.generate(ids([CLS, MASK, MASK, SEP]), max_new_tokens=4, seed=0)
     assert out.shape == (1, 8)
     assert MASK not in out
+
+
+@pytest.mark.parametrize("options", [{}, {"block_length": 2}, {"guidance_scale": 2.0}], ids=str)
+def test_a_configuration_that_asks_for_tuples_changes_nothing(options):
+    """As it must be set to trace a model."""
+    row = ids([CLS, MASK, MASK, MASK, SEP])
+    model = tiny_model(self_cond=True, token_critic="self")
+    options = {**options, "seed": 0, "order": "critic"}
+    given = row.where(row != MASK, 7), torch.ones_like(row)
+    expected = model.generate(row, **options), text_bounds(model, *given, [(1,)], 2)
+    model.config.return_dict = False
+    assert torch.equal(model.generate(row, **options), expected[0])
+    assert torch.equal(text_bounds(model, *given, [(1,)], 2), expected[1])
 
 
 def test_every_length_up_to_the_encoders_limit():
