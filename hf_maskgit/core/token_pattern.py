@@ -9,9 +9,10 @@ Letters: Q states, C classes of tokens, V vocabulary.
 import hashlib
 import json
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from typing import Any, Self
 
 import torch
@@ -118,12 +119,22 @@ class TokenPattern:
 
     def lengths(self, most: int) -> Tensor:
         """Tell which numbers of tokens from 0 to `most` a text may have, (most + 1,) bool."""
+        check_whole("most", most, 0)
         return possible_lengths(self.automaton, most)
 
     def matches(self, ids: Sequence[int] | Tensor) -> bool:
-        """Tell whether a row of tokens belongs to the pattern."""
+        """Tell whether a row of tokens belongs to the pattern.
+
+        Raises:
+            ValueError: for anything but one row of ids.
+        """
         step, final, class_of, state = self.automaton
-        for token in torch.as_tensor(ids).tolist():
+        row = ids.tolist() if isinstance(ids, Tensor) else ids
+        if not _is_row(row):
+            raise ValueError(
+                f"`ids` must be one row of token ids, such as [5, 6], got {kind_of(ids)}."
+            )
+        for token in row:
             known = 0 <= token < len(class_of)
             state = int(step[state, class_of[token]]) if known else len(final)
             if state == len(final):
@@ -234,6 +245,11 @@ def _element(element: Any, vocab_size: int) -> Element:
             f"A token class names the id {outside[0]}; the vocabulary has 0 to {vocab_size - 1}."
         )
     return Element(frozenset(ids), least, most)
+
+
+def _is_row(value: Any) -> bool:
+    is_list = isinstance(value, Collection) and not isinstance(value, str | Mapping)
+    return is_list and all(isinstance(one, Integral) for one in value)
 
 
 def _is_counted(element: Any) -> bool:

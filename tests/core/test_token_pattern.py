@@ -49,6 +49,22 @@ def test_token_classes_that_are_none_are_refused(elements, sentence):
         TokenPattern.from_token_classes(elements, 12)
 
 
+@pytest.mark.parametrize(
+    "ids",
+    ["5 6", [5.0, 6.0], torch.tensor([[5, 6]]), [[5, 6]], torch.tensor(5), 5, {5: 6}],
+    ids=str,
+)
+def test_what_is_no_row_of_ids_is_refused(pattern, ids):
+    with pytest.raises(ValueError, match="`ids` must be one row of token ids, such as"):
+        pattern.matches(ids)
+
+
+@pytest.mark.parametrize("most", [-1, 2.5, "2", None])
+def test_a_number_of_tokens_must_be_one(pattern, most):
+    with pytest.raises(ValueError, match="`most` must be an integer of at least 0, got"):
+        pattern.lengths(most)
+
+
 def test_a_vocabulary_must_have_a_size():
     with pytest.raises(ValueError, match="`vocab_size` must be an integer of at least 1, got 0"):
         TokenPattern.from_token_classes([[5]], 0)
