@@ -6,7 +6,7 @@ from typing import Any
 from ..core.unknown_tokens import Tolerance, checked_limit
 from .declaring import option_of
 from .framing import PACKINGS, TOO_LONG, check_framing
-from .mixtures import Stop, check_weights
+from .mixtures import FIRST_EXHAUSTED, Stop, check_weights
 from .recipes import check_least, option, required
 from .tokenising import Form
 
@@ -26,7 +26,7 @@ class DataArguments:
         "of four from the first. Default: every text of all of them once.",
     )
     dataset_stop: Stop = option(
-        "first_exhausted",
+        FIRST_EXHAUSTED,
         "When an epoch of a mixture with `dataset_probs` ends: as the first of its data sets has "
         "given all its texts, or as every one has; who ends sooner begins again.",
     )
@@ -161,6 +161,12 @@ class DataArguments:
             raise ValueError(
                 "`dataset_probs` mixes several data sets, and `dataset` names one; name more, or "
                 "leave it out."
+            )
+        if self.dataset_stop != FIRST_EXHAUSTED and (self.dataset_probs is None or self.streaming):
+            raise ValueError(
+                f"dataset_stop={self.dataset_stop!r} says when an epoch of a mixture with "
+                "`dataset_probs` ends, and there is none here (a stream has no epochs); leave it "
+                "out."
             )
         if self.streaming and len(self.dataset) > 1 and self.dataset_probs is None:
             raise ValueError(

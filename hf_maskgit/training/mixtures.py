@@ -8,6 +8,7 @@ from datasets import Dataset, concatenate_datasets, interleave_datasets
 
 # When an epoch of a mixture ends, in the words of `datasets.interleave_datasets`.
 Stop = Literal["first_exhausted", "all_exhausted"]
+FIRST_EXHAUSTED: Stop = "first_exhausted"
 
 
 def check_weights(weights: Sequence[float] | None, num_sources: int) -> None:
@@ -36,7 +37,7 @@ def mixed(
     sources: Sequence[Dataset],
     weights: Sequence[float] | None,
     seed: int,
-    stop: Stop = "first_exhausted",
+    stop: Stop = FIRST_EXHAUSTED,
 ) -> tuple[Dataset, list[int]]:
     """Mix the texts of several sources into one data set, which is an epoch.
 

@@ -144,6 +144,7 @@ def test_faulty_recipes_are_named(tmp_path, capsys):
         (["--validation_fraction=0.1", "--eval_split=test"], "Give one or the other"),
         (["--validation_fraction=0.1", "--eval_dataset=a"], "Give one or the other"),
         (["--validation_fraction=1.0"], "must lie between 0 and 1, got 1.0"),
+        (["--dataset_stop=all_exhausted"], "says when an epoch of a mixture with `dataset_probs`"),
         (["--max_length=0"], "`max_length` must be at least 1, got 0"),
         (["--num_proc=0"], "`num_proc` must be at least 1, got 0"),
         (["--num_workers=-1"], "`num_workers` must be at least 0, got -1"),

@@ -84,3 +84,10 @@ def test_a_mixture_of_files_is_reported_and_held_out_texts_are_never_learned(tmp
 def test_mixtures_that_mean_nothing_are_refused(options, sentence):
     with pytest.raises(ValueError, match=sentence):
         DataArguments(**{"dataset": ["a", "b"], **options})
+
+
+def test_a_stream_has_no_epoch_that_could_end():
+    mixture = {"dataset": ["a", "b"], "dataset_probs": [1, 2], "dataset_stop": "all_exhausted"}
+    assert DataArguments(**mixture).dataset_stop == "all_exhausted"
+    with pytest.raises(ValueError, match=r"there is none here \(a stream has no epochs\)"):
+        DataArguments(**mixture, streaming=True)
