@@ -34,7 +34,12 @@ from hf_maskgit.evaluation import NelboOutput, compare_bounds
 from hf_maskgit.evaluation.figures import figures_text
 from hf_maskgit.evaluation.progress import ProgressBar
 from hf_maskgit.evaluation.written_folders import claim_folder
-from hf_maskgit.training.arguments import DataArguments, ModelArguments, TrainArguments
+from hf_maskgit.training.arguments import (
+    DataArguments,
+    ModelArguments,
+    TrainArguments,
+    check_seed,
+)
 from hf_maskgit.training.data import check_together
 from hf_maskgit.training.recipes import (
     RECIPE_NAME,
@@ -87,6 +92,8 @@ class TrainingsArguments:
     def __post_init__(self) -> None:
         """Check ranges."""
         check_least(self, num_examples=2, batch_size=1, num_samples=4, max_steps=1)
+        for seed in self.seeds:
+            check_seed(seed, "seeds")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"`seeds` names one twice: {self.seeds}; name each once.")
 

@@ -34,6 +34,7 @@ from hf_maskgit.evaluation.bound import check_num_samples
 from hf_maskgit.evaluation.figures import figures_text
 from hf_maskgit.evaluation.progress import ProgressBar
 from hf_maskgit.evaluation.written_folders import claim_folder
+from hf_maskgit.training.arguments import check_seed
 from hf_maskgit.training.baseline_runs import BaselineRun, Plan, Progress
 from hf_maskgit.training.recipes import (
     check_least,
@@ -94,6 +95,7 @@ class CausalArguments:
         sizes = ("max_steps", "eval_every", "batch_size", "hidden_size", "num_layers", "num_heads")
         check_least(self, **dict.fromkeys(sizes, 1), length=2, eval_blocks=2, warmup_steps=0)
         check_num_samples(self.num_samples)
+        check_seed(self.seed)
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(
                 f"`learning_rate` must be finite and greater than 0, got {self.learning_rate}."

@@ -142,7 +142,9 @@ class TrainArguments(OptimisationArguments):
         "Names of what may differ from the run that wrote the checkpoint, such as max_steps's "
         "num_updates; a run that differs in anything else is refused with the names.",
     )
-    seed: int = option(0, "Seed of weights, data order, masks and dropout; at least 0.")
+    seed: int = option(
+        0, "Seed of weights, data order, masks and dropout; at least 0, below 2**31."
+    )
     num_train_epochs: float = option(3.0, "Passes over the examples; the last may be a part.")
     max_steps: int | None = option(None, "Number of updates, instead of `num_train_epochs`.")
     group_by_length: bool = option(
@@ -242,7 +244,8 @@ class TrainArguments(OptimisationArguments):
             "checkpoint_every",
             "keep_checkpoints",
         )
-        _at_least(self, 0, "eval_texts", "seed", "warmup_steps", "weight_decay", "max_grad_norm")
+        check_seed(self.seed)
+        _at_least(self, 0, "eval_texts", "warmup_steps", "weight_decay", "max_grad_norm")
         # "not greater" and not "at most", so that nan is refused too.
         for name in ("learning_rate", "num_train_epochs", "adam_epsilon"):
             if not getattr(self, name) > 0:
@@ -296,6 +299,12 @@ def _at_least(options: Any, smallest: int, *names: str) -> None:
         value = getattr(options, name)
         if value is not None and not value >= smallest:
             raise ValueError(f"`{name}` must be at least {smallest}, got {value}.")
+
+
+def check_seed(seed: int, name: str = "seed") -> None:
+    """Raise a ValueError for a seed that not all generators take, of whichever process."""
+    if not 0 <= seed < 2**31:
+        raise ValueError(f"`{name}` must be at least 0 and below 2**31, got {seed}.")
 
 
 def _finite(options: Any) -> None:

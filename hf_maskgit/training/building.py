@@ -85,8 +85,9 @@ def load_model(options: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> M
     try:
         model = _load_model(options, tokenizer)
     except (ValueError, ImportError) as error:  # of transformers: an unknown one, or no package
-        chosen = options.attn_implementation
-        if chosen is None or not ("attn" in str(error) or chosen in str(error)):
+        chosen, said = options.attn_implementation, str(error)
+        lacks = isinstance(error, ImportError) and "attention" in said.lower()
+        if chosen is None or not (lacks or "attn" in said or chosen in said):
             raise
         raise ValueError(f"attn_implementation={chosen!r} cannot be used: {error}") from error
     if options.decoding:

@@ -156,6 +156,9 @@ def test_a_seed_that_stands_twice_is_refused(recipe, tmp_path, capsys):
         run(recipe, tmp_path / "ways", "--seeds", "1", "1")
     assert "`seeds` names one twice: [1, 1]; name each once." in capsys.readouterr().err
     with pytest.raises(SystemExit):
+        run(recipe, tmp_path / "ways", "--seeds", "0", "-1")
+    assert "`seeds` must be at least 0 and below 2**31, got -1." in capsys.readouterr().err
+    with pytest.raises(SystemExit):
         run(recipe, tmp_path / "ways", "--max_steps", "0")
     assert "`max_steps` must be at least 1, got 0." in capsys.readouterr().err
 

@@ -71,6 +71,7 @@ def test_a_run_that_ended_early_says_so():
             ["--ways", "ours", "theirs"],
             "`ways` must name some of 'ours', 'unweighted ours', 'causal', 'wrapper', 'weighted",
         ),
+        (["--seed=-1"], "`seed` must be at least 0 and below 2**31, got -1."),
         (["--learning_rate=nan"], "`learning_rate` must be finite and greater than 0, got nan."),
         (["--learning_rate=0"], "`learning_rate` must be finite and greater than 0, got 0.0."),
         (["--ways", "ours", "ours"], "each once, got ['ours', 'ours']."),

@@ -156,6 +156,8 @@ def test_faulty_recipes_are_named(tmp_path, capsys):
         (["--num_train_epochs=inf"], "`num_train_epochs` must be finite, got inf"),
         (["--learning_rate=inf"], "`learning_rate` must be finite, got inf"),
         (["--warmup_steps=inf"], "`warmup_steps` must be finite, got inf"),
+        (["--seed=-1"], "`seed` must be at least 0 and below 2**31, got -1"),
+        (["--seed=4294967296"], "`seed` must be at least 0 and below 2**31, got 4294967296"),
         (["--adam_beta2=1"], "`adam_beta2` must lie in [0, 1), got 1.0"),
         (["--eval_samples=2"], "`eval_samples` must be an integer of at least 4, got 2"),
         (["--eval_samples=7"], "`eval_samples` must be even"),

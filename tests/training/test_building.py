@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -219,6 +220,10 @@ def test_the_attention_is_as_asked(tmp_path, tokenizer, scratch):
     model = load_model(options, tokenizer)
     assert model.denoiser.config._attn_implementation == "eager"
     unknown = ModelArguments(encoder=str(tmp_path), attn_implementation="fast", **fresh)
+    if find_spec("flash_attn") is None:
+        missing = dataclasses.replace(options, attn_implementation="flash_attention_2")
+        with pytest.raises(ValueError, match="'flash_attention_2' cannot be used: FlashAttention2"):
+            load_model(missing, tokenizer)
     with pytest.raises(ValueError, match="attn_implementation='fast' cannot be used: Specified"):
         load_model(unknown, tokenizer)
 
