@@ -6,7 +6,7 @@ hold stands in `row_checks`.
 
 import numbers
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -26,6 +26,21 @@ def check_tensor(name: str, value: Any) -> None:
     """
     if not isinstance(value, Tensor):
         raise TypeError(f"`{name}` must be a tensor, got {kind_of(value)}.")
+
+
+def check_marks(name: str, value: Any, shape: Sequence[int]) -> None:
+    """Refuse anything but a bool tensor of a shape: other integers would be taken for indices.
+
+    Raises:
+        TypeError: for something else than a tensor.
+        ValueError: for another dtype or shape.
+    """
+    check_tensor(name, value)
+    if value.dtype != torch.bool or tuple(value.shape) != tuple(shape):
+        raise ValueError(
+            f"`{name}` must be of dtype bool and shape {tuple(shape)}, got {value.dtype} and "
+            f"{tuple(value.shape)}; of ones and zeros make it with .bool()."
+        )
 
 
 def check_generator(value: Any) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import logging
 
-from .argument_checks import check_tensor
+from .argument_checks import check_marks, check_tensor
 from .configuration_maskgit import MaskGitConfig
 from .losses import IGNORED_LABEL
 from .row_checks import can_be_read, check_mask, check_rows
@@ -106,17 +106,20 @@ def keyword_advice(name: str, encoder: Any = None) -> str:
     return "neither MaskGitConfig nor transformers has an option of that name"
 
 
-def check_inputs(config: MaskGitConfig, own: dict[str, Any], others: dict[str, Any]) -> None:
+def check_inputs(
+    config: MaskGitConfig, own: dict[str, Any], others: dict[str, Any], positions: Any
+) -> None:
     """Refuse a text that cannot be read, as `generate` does.
 
     Args:
         config: gives the vocabulary and the padding id.
         own: `input_ids`, `attention_mask`, `token_type_ids` and `inputs_embeds` of `forward`.
         others: further arguments of the encoder.
+        positions: its `masked_positions`.
 
     Raises:
         TypeError: for anything but tensors.
-        ValueError: as `check_rows`, and for no text at all, or two.
+        ValueError: as `check_rows` and `check_marks`, and for no text at all, or two.
     """
     if torch.compiler.is_compiling():  # it would compile anew for every size that is looked at
         return
@@ -129,12 +132,14 @@ def check_inputs(config: MaskGitConfig, own: dict[str, Any], others: dict[str, A
     if ids is None:
         if isinstance(mask, Tensor) and mask.ndim == 2 and can_be_read(mask):
             check_mask("attention_mask", mask)
-        return
-    # A mask of pairs of tokens, or one that counts a prefix too, tells of padding in its own way.
-    # ModernBERT takes a dictionary of such masks.
-    own_way = "past_key_values" in others or isinstance(mask, dict)
-    own_way = own_way or (isinstance(mask, Tensor) and mask.ndim == 4)
-    check_rows(config, ids, torch.ones_like(ids) if own_way else mask, own["token_type_ids"])
+    else:
+        # A mask of pairs of tokens, or one that counts a prefix too, tells of padding in its own
+        # way. ModernBERT takes a dictionary of such masks.
+        own_way = "past_key_values" in others or isinstance(mask, dict)
+        own_way = own_way or (isinstance(mask, Tensor) and mask.ndim == 4)
+        check_rows(config, ids, torch.ones_like(ids) if own_way else mask, own["token_type_ids"])
+    if positions is not None:
+        check_marks("masked_positions", positions, (embeds if ids is None else ids).shape[:2])
 
 
 def own_arguments(
@@ -320,6 +325,8 @@ def check_looking_back(
             f"`previous_hidden_states` must be of shape (batch, length, hidden size) = {wanted}, "
             f"got {tuple(previous_hidden_states.shape)}."
         )
+    if has_previous is not None:
+        check_marks("has_previous", has_previous, text.shape[:1])
 
 
 def check_judging(
@@ -389,3 +396,5 @@ def _check_shapes(
                 f"`labels` have shape {tuple(labels.shape)} and `{name}` {tuple(tensor.shape)}; "
                 "both must be (batch, length)."
             )
+    if masked_positions is not None:
+        check_marks("masked_positions", masked_positions, labels.shape)

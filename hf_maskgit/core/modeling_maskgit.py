@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from .argument_checks import check_whole
+from .argument_checks import check_marks, check_whole
 from .causal_lm import check_left_to_right
 from .chunked_head import can_chunk, can_hold_back
 from .configuration_maskgit import MaskGitConfig
@@ -231,7 +231,7 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
         arguments = encoder_arguments(self._denoiser_arguments, self.denoiser, own, kwargs)
         asked = (masked_positions, loss_weights, num_items_in_batch, output_nll)
         targets = check_targets(labels, own, *asked, self.config, self._shown_labels, self.training)
-        check_inputs(self.config, own, kwargs)
+        check_inputs(self.config, own, kwargs, masked_positions)
         looks_back = (previous_hidden_states, has_previous, self_condition)
         check_looking_back(self.self_conditioning, arguments, *looks_back)
         check_judging(self.critic_head, arguments, train, critic_temperature, targets is not None)
@@ -317,13 +317,14 @@ class MaskGitForMaskedLM(MaskGitPreTrainedModel, MaskGitGenerationMixin):  # typ
             (N,) float32 (float64 from a model in float64), the log-odds that each token is right.
 
         Raises:
-            ValueError: for a model without a critic.
+            ValueError: for a model without a critic, or positions that are not (B, L) bool.
         """
         if self.critic_head is None:
             raise ValueError(
                 "The model has no token critic; set token_critic='self' or 'separate' in its "
                 "config and train it."
             )
+        check_marks("positions", positions, input_ids.shape)
         arguments = {"input_ids": input_ids, "attention_mask": attention_mask, **kwargs}
         return -self.suspicion(arguments, positions)  # it learns what is wrong
 

@@ -113,3 +113,31 @@ def test_from_encoder_names_what_is_of_the_wrong_kind(model, given, said):
     arguments = {"encoder": model.denoiser, "tokenizer": word_tokenizer()} | given
     with pytest.raises(TypeError, match=re.escape(said)):
         MaskGitForMaskedLM.from_encoder(arguments.pop("encoder"), **arguments)
+
+
+ROW = torch.tensor([[2, 4, 7, 3], [2, 8, 4, 3]])
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [(ROW == 4).long(), (ROW == 4)[:1], (ROW == 4)[:, :2], (ROW == 4).float()],
+    ids=["integers", "one row", "some columns", "floats"],
+)
+@pytest.mark.parametrize("labels", [None, ROW.where(ROW == 7, -100)], ids=["plain", "labelled"])
+def test_marks_that_torch_would_take_for_indices_are_refused(marks, labels):
+    """One row of marks gave the logits of the first row alone, and integers those of whole rows."""
+    model = tiny_model(token_critic="self", self_cond=True)
+    with pytest.raises(
+        ValueError, match="`masked_positions`.* (must be of dtype bool|both must be)"
+    ):
+        model(ROW, masked_positions=marks, labels=labels)
+    with pytest.raises(ValueError, match=r"`positions` must be of dtype bool and shape \(2, 4\)"):
+        model.score_tokens(ROW, torch.ones_like(ROW), marks)
+    before = {"previous_hidden_states": torch.zeros(2, 4, 32), "has_previous": marks[:, 0].long()}
+    with pytest.raises(ValueError, match=r"`has_previous` must be of dtype bool and shape \(2,\)"):
+        model(ROW, **before)
+
+
+def test_marks_that_are_no_tensor_are_refused():
+    with pytest.raises(TypeError, match="`masked_positions` must be a tensor, got list"):
+        tiny_model()(ROW, masked_positions=[[1]])
