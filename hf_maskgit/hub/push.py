@@ -3,10 +3,13 @@
 Loading needs nothing of this: `from_pretrained` takes a name on the Hub and a revision.
 """
 
+import glob
 import json
 import logging
+import shlex
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,9 +33,8 @@ from .reloading import answers_in_a_fresh_process, answers_of, differences
 
 logger = logging.getLogger(__name__)
 
-# Weights of a former push that this one does not replace. transformers would load a forgotten
-# `model.safetensors` before the shards that belong to the new index; adapters would be another's.
-_REPLACED = ["*.safetensors", "*.safetensors.index.json", f"{ADAPTER_FOLDER}/{CONFIG_FILE}"]
+# Endings of weights.
+_WEIGHTS = (".safetensors", ".safetensors.index.json")
 _FORBIDDEN = (401, 403)
 _PNG = b"\x89PNG\r\n\x1a\n"  # how a picture of this kind begins
 # Raised where no answer comes. The first is that of the httpx that huggingface_hub is built on.
@@ -158,11 +160,17 @@ def stage(push: Push, folder: Path) -> list[Path]:
             push.folder,
         )
     # Saved anew and not copied: checkpoints, logs and options of the run stay where they are.
-    model.save_pretrained(folder, with_code=push.with_code)
-    tokenizer.save_pretrained(folder)
-    _staged_card(push, model, tokenizer).save(folder / CARD_NAME)
-    _stage_curves(push, folder)
-    _stage_adapter(push, folder)
+    try:
+        model.save_pretrained(folder, with_code=push.with_code)
+        tokenizer.save_pretrained(folder)
+        _staged_card(push, model, tokenizer).save(folder / CARD_NAME)
+        _stage_curves(push, folder)
+        _stage_adapter(push, folder)
+    except (OSError, SafetensorError) as error:
+        raise HubError(
+            f"Nothing was pushed: what is sent cannot be written to {str(folder)!r} ({error}). "
+            "Make room there, or name another place for such files in the variable TMPDIR."
+        ) from error
     # Looked at before a fresh process trusts it.
     foreign = foreign_code(folder, push.with_code)
     if foreign:
@@ -201,16 +209,34 @@ def upload(push: Push, staged: Path) -> str:
     api = HfApi()
     if push.branch is not None:
         _asking_the_hub(api.create_branch, repo_id, branch=push.branch, exist_ok=True)
+    there = _asking_the_hub(api.list_repo_files, repo_id, revision=push.branch)
     _asking_the_hub(
         api.upload_folder,
         repo_id=repo_id,
         folder_path=staged,
         revision=push.branch,
         commit_message=push.commit_message,
-        delete_patterns=_REPLACED,
+        delete_patterns=replaced(there),
     )
     page = f"{api.endpoint}/{repo_id}"
     return page if push.branch is None else f"{page}/tree/{push.branch}"
+
+
+def replaced(files: Sequence[str]) -> list[str]:
+    """Choose what of a repository goes: weights of a former push that this one may not replace.
+
+    transformers would load a forgotten `model.safetensors` before the shards that belong to the new
+    index; adapters would be another's. What others keep in folders of their own stays.
+
+    Args:
+        files: paths in the repository.
+
+    Returns:
+        Patterns that stand for some of them and nothing else.
+    """
+    adapter = (f"{ADAPTER_FOLDER}/{name}" for name in (CONFIG_FILE, WEIGHTS_FILE))
+    weights = (file for file in files if "/" not in file and file.endswith(_WEIGHTS))
+    return [glob.escape(file) for file in {*weights, *set(files).intersection(adapter)}]
 
 
 def publish(push: Push) -> str:
@@ -230,7 +256,7 @@ def publish(push: Push) -> str:
     except HubError as error:
         raise HubError(
             f"{error} The model is safe in {str(push.folder)!r}. To push it later: "
-            f"hf-maskgit push {push.folder} --repo_id {push.repo_id}"
+            f"hf-maskgit push {shlex.quote(str(push.folder))} --repo_id {push.repo_id}"
         ) from error
 
 

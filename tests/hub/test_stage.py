@@ -10,6 +10,8 @@ from dataclasses import replace
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from huggingface_hub.utils import filter_repo_objects
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from hf_maskgit.hub import push as hub
@@ -70,10 +72,37 @@ def test_an_upload_that_is_cut_off_says_how_to_push_later(folder, monkeypatch, e
     monkeypatch.setattr(hub, "check_access", lambda name: name)
     monkeypatch.setattr(hub, "stage", lambda push, folder: [])
     monkeypatch.setattr(hub, "open_repository", lambda name, private: name)
+    monkeypatch.setattr(hub.HfApi, "list_repo_files", lambda *args, **kwargs: [])
     monkeypatch.setattr(hub.HfApi, "upload_folder", cut_off)
     said = r"broke off \(.* reset by peer\)\. .* safe in .*hf-maskgit push .* --repo_id me/verses"
     with pytest.raises(HubError, match=said):
         publish(Push(folder=folder, repo_id="me/verses"))
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("os")])
+def test_a_place_without_room_for_what_is_sent_says_so(folder, tmp_path, monkeypatch, error):
+    def full(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(hub.MaskGitForMaskedLM, "save_pretrained", full)
+    with pytest.raises(HubError, match=r"cannot be written to .* \(.*\)\. Make room .* TMPDIR"):
+        stage(Push(folder=folder, repo_id="me/verses"), tmp_path)
+
+
+def test_weights_of_a_former_push_go_and_nothing_else():
+    gone = {
+        "model.safetensors",
+        "model-00001-of-00002.safetensors",
+        "model.safetensors.index.json",
+        "adapter/adapter_config.json",
+        "adapter/adapter_model.safetensors",
+        "a[1].safetensors",
+    }
+    stays = {"README.md", "config.json", "others/model.safetensors", "adapter/x.json", "a1.bin"}
+    patterns = hub.replaced(sorted(gone | stays))
+    chosen = filter_repo_objects(sorted(gone | stays), allow_patterns=patterns)
+    assert set(chosen) == gone
+    assert hub.replaced(["README.md"]) == []
 
 
 def test_a_push_at_the_end_of_training_says_how_to_push_later(folder, no_process):
