@@ -23,6 +23,7 @@ from .conversations import ConversationReader
 logger = logging.getLogger(__name__)
 
 _ROWS_WITH_EXAMPLES = 10  # texts that are looked through for examples of unknown words
+_TEXT_COLUMN = "text"  # where nobody names one
 _CONTENT = 2  # of the columns that bodies have: one more, and what was cached before is made anew
 
 
@@ -55,7 +56,7 @@ class Form:
             holds lists of ids, too, which are given and stand before them.
     """
 
-    text_column: str = "text"
+    text_column: str = _TEXT_COLUMN
     prompt_column: str | None = None
     completion_column: str | None = None
     messages_column: str | None = None
@@ -68,6 +69,12 @@ class Form:
             raise ValueError(
                 "`completion_column`, `messages_column` and `ids_column` say what of a row is "
                 "learned; give one of them, or none where it holds a text."
+            )
+        named = next((column for column in learned if column is not None), None)
+        if named is not None and self.text_column != _TEXT_COLUMN:
+            raise ValueError(
+                f"`text_column` names texts ({self.text_column!r}), and another option names what "
+                f"is learned instead of them ({named!r}); leave one of the two out."
             )
         takes_prompt = self.completion_column is not None or self.ids_column is not None
         if self.prompt_column is not None and not takes_prompt:

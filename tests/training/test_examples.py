@@ -270,10 +270,11 @@ def test_a_hub_data_set_goes_through_load_dataset(monkeypatch):
 
     monkeypatch.setattr("hf_maskgit.training.sources.load_dataset", record)
     load_texts("org/name.v2", "plain", "train[:1%]")
-    load_texts("hf://datasets/org/name/a.csv.gz")
+    address = "hf://datasets/org/name/a.csv.gz"
+    load_texts(address)
     assert calls == [
         ("org/name.v2", {"name": "plain", "split": "train[:1%]"}),
-        ("csv", {"data_files": "hf://datasets/org/name/a.csv.gz", "split": "train"}),
+        ("csv", {"data_files": address, "split": "train", "keep_default_na": False}),
     ]
 
 

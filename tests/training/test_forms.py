@@ -131,6 +131,7 @@ def test_a_tokenizer_that_cannot_read_conversations_is_refused():
     ("options", "sentence"),
     [
         ({"prompt_column": "a"}, "`prompt_column` names what is given and `completion_column`"),
+        ({"text_column": "a", "ids_column": "b"}, r"names texts \('a'\), and another option .*'b'"),
         ({"completion_column": "a"}, "`completion_column` names what is learned behind what"),
         ({"messages_column": "a", "ids_column": "b", "vocab_size": 9}, "give one of them"),
         ({"prompt_column": "a", "messages_column": "b"}, "`prompt_column` names what is given"),
