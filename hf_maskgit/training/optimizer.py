@@ -1,5 +1,6 @@
 """The optimizer of a run: what learns, how much of it decays, and how its learning rate goes."""
 
+import logging
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,8 @@ from .arguments import TrainArguments
 from .layers import depths_of
 from .learning_rates import settings_of, updates_of
 from .optimizers import OPTIMIZERS
+
+logger = logging.getLogger(__name__)
 
 
 def parameter_groups(model: nn.Module, options: TrainArguments) -> list[dict[str, Any]]:
@@ -77,6 +80,13 @@ def make_optimizer(
     groups = parameter_groups(model, options)
     optimizer = OPTIMIZERS[options.optim].make(model, groups, adam)
     name, warmup = options.lr_scheduler_type, updates_of(options.warmup_steps, num_updates)
+    if warmup >= num_updates:
+        logger.warning(
+            "The warm-up takes %d updates and the run %d, so that the rate stays below "
+            "`learning_rate`; lower `warmup_steps`, or train for longer.",
+            warmup,
+            num_updates,
+        )
     scheduler = get_scheduler(
         name,
         optimizer,

@@ -37,6 +37,19 @@ def rates_of(model, **changes):
     return {names[id(p)]: g["lr"] for g in optimizer.param_groups for p in g["params"]}
 
 
+@pytest.mark.parametrize("warmup", [4, 3])
+def test_a_warm_up_that_the_run_does_not_outlast_is_warned_of(caplog, warmup):
+    """The n-th update has n - 1 of `warmup` parts of the rate."""
+    optimizer, scheduler = make_optimizer(tiny_model(), options_of(warmup_steps=warmup), 4)
+    highest = 0.0
+    for _ in range(4):
+        highest = max(highest, *(group["lr"] for group in optimizer.param_groups))
+        optimizer.step()
+        scheduler.step()
+    assert (highest < options_of().learning_rate) == (warmup == 4)
+    assert ("the rate stays below `learning_rate`" in caplog.text) == (warmup == 4)
+
+
 def test_each_layer_learns_with_its_share_of_the_rate():
     model = tiny_model(token_critic="separate", critic_config=bert_config(), self_cond=True)
     rates = rates_of(model, layer_decay=0.5)
