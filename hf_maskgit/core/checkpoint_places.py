@@ -19,13 +19,25 @@ def source_options(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name in _SOURCE_OPTIONS}
 
 
+def source_beside(name: object, encoder: object, options: dict[str, Any]) -> dict[str, Any]:
+    """Return them for what lies beside an encoder, whose revision means nothing elsewhere.
+
+    Args:
+        name: of what is loaded beside it.
+        encoder: whose options they are.
+        options: of `from_pretrained`.
+    """
+    source = source_options(options)
+    if name != encoder:
+        source = {key: value for key, value in source.items() if key not in _PLACE_OPTIONS}
+    return source
+
+
 def load_tokenizer(
     name: str, encoder: str | PreTrainedModel, options: dict[str, Any]
 ) -> PreTrainedTokenizerBase:
     """Load a tokenizer by name; a revision or folder of the encoder means nothing elsewhere."""
-    source = source_options(options)
-    if name != encoder:
-        source = {key: value for key, value in source.items() if key not in _PLACE_OPTIONS}
+    source = source_beside(name, encoder, options)
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, **source)
     return tokenizer
 

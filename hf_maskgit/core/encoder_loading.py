@@ -21,7 +21,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import logging
 
 from .argument_checks import check_is_tokenizer, check_source
-from .checkpoint_places import check_place, load_tokenizer, source_options
+from .checkpoint_places import check_place, load_tokenizer, source_beside, source_options
 from .configuration_maskgit import MaskGitConfig, own_fields
 from .encoder_kinds import is_unused, refusal
 from .modeling_checks import keyword_advice
@@ -80,7 +80,9 @@ def generator_from(
     fields = {**tokenizer_fields(tokenizer), **fields}
     if is_checked and isinstance(fields["num_token_ids"], int):  # else the config refuses it
         _check_tokenizer_fits(tokenizer, fields["num_token_ids"], denoiser)
-    judge = critic_beside(critic, denoiser, fields, options)
+    attention = {name: value for name, value in options.items() if name == "attn_implementation"}
+    source = source_beside(critic, encoder, options) | attention
+    judge = critic_beside(critic, denoiser, fields, source)
     config = MaskGitConfig(text_config=denoiser.config, **fields)
     _adapt_to_generation(denoiser, cast(int, config.mask_token_id))
     config.text_config = denoiser.config  # one object, so that resizing keeps both in step
@@ -234,7 +236,7 @@ def critic_beside(
     critic: str | PreTrainedModel | None,
     denoiser: PreTrainedModel,
     fields: dict[str, Any],
-    options: dict[str, Any],
+    source: dict[str, Any],
 ) -> PreTrainedModel | None:
     """Load or copy a separate critic where one is asked for, and note it in the fields.
 
@@ -242,7 +244,7 @@ def critic_beside(
         critic: name, path or model; None copies the denoiser's encoder where a critic is wanted.
         denoiser: the encoder it will judge.
         fields: of `MaskGitConfig`; `token_critic` and `critic_config` are set.
-        options: of `from_pretrained`; those that say where files lie go for a critic by name, too.
+        source: options of `from_pretrained` for a critic by name, see `load_critic`.
 
     Raises:
         ValueError: for fields that ask for something else, or a critic that cannot judge.
@@ -260,7 +262,7 @@ def critic_beside(
             "`critic` brings its own configuration; leave `critic_config` out, or leave `critic` "
             "out to start with random weights."
         )
-    judge = load_critic(denoiser if critic is None else critic, source_options(options))
+    judge = load_critic(denoiser if critic is None else critic, source)
     if critic is not None and judge is denoiser.base_model:
         raise ValueError(
             "The critic is the encoder itself. Leave `critic` out: token_critic='separate' starts "
@@ -300,7 +302,8 @@ def load_critic(
 
     Args:
         critic: name, path, or a loaded model, whose encoder is then taken as it is.
-        source: options of `from_pretrained` that say where the files lie.
+        source: options of `from_pretrained` that say where the files lie, and how attention is
+            computed.
 
     Raises:
         ValueError: for an encoder that cannot be a denoiser either, or a generator.
@@ -308,7 +311,7 @@ def load_critic(
     check_source("critic", critic)
     source = source or {}
     if isinstance(critic, str):
-        config = AutoConfig.from_pretrained(critic, **source)
+        config = AutoConfig.from_pretrained(critic, **source_options(source))
     else:
         config = critic.config
     if isinstance(config, MaskGitConfig):

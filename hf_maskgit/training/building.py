@@ -127,7 +127,7 @@ def _load_model(options: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> 
         return MaskGitForMaskedLM.from_encoder(
             source,
             tokenizer=tokenizer,
-            critic=options.critic,
+            critic=_critic(options),
             check_tokenizer=options.check_tokenizer,
             **options.maskgit_overrides,
         )
@@ -141,7 +141,7 @@ def _load_model(options: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> 
         critic: Any = options.critic
         if options.resize_embeddings:
             encoder = _with_rows(load_encoder(encoder, load), tokenizer)
-            critic = None if critic is None else _with_rows(load_critic(critic), tokenizer)
+            critic = None if critic is None else _with_rows(_critic(options), tokenizer)
             load = {}  # and used
         return MaskGitForMaskedLM.from_encoder(
             encoder,
@@ -165,7 +165,8 @@ def _load_model(options: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> 
         generator = MaskGitForMaskedLM.from_pretrained(options.encoder, **load)
         if options.resize_embeddings:
             _with_rows(generator, tokenizer).config.read_tokenizer(tokenizer)
-        return with_new_parts(generator, tokenizer, options.critic, options.maskgit_overrides)
+        changes, named = options.maskgit_overrides, options.critic
+        return with_new_parts(generator, tokenizer, named, changes, _attention(options))
     model = MaskGitForMaskedLM.from_pretrained(options.encoder, **load, **options.maskgit_overrides)
     if options.resize_embeddings:
         _with_rows(model, tokenizer).config.read_tokenizer(tokenizer)
@@ -194,6 +195,11 @@ def _attention(options: ModelArguments) -> dict[str, str]:
     """Pass a choice of attention on, and none where none was made."""
     chosen = options.attn_implementation
     return {} if chosen is None else {"attn_implementation": chosen}
+
+
+def _critic(options: ModelArguments) -> PreTrainedModel | None:
+    """Load the critic that is named, with the attention that was chosen."""
+    return None if options.critic is None else load_critic(options.critic, _attention(options))
 
 
 def _check_rows(
@@ -227,6 +233,7 @@ def with_new_parts(
     tokenizer: PreTrainedTokenizerBase,
     critic: str | None,
     changes: dict[str, Any],
+    attention: dict[str, str] | None = None,
 ) -> MaskGitForMaskedLM:
     """Give a generator self-conditioning or a token critic that it was not made with.
 
@@ -235,6 +242,7 @@ def with_new_parts(
         tokenizer: its own.
         critic: encoder of a separate critic; None is a copy of the generator's.
         changes: fields of `MaskGitConfig` that differ from the generator's.
+        attention: how a critic that is named computes it, as an option of `from_pretrained`.
 
     Returns:
         The new generator; a warning names its new weights.
@@ -245,7 +253,7 @@ def with_new_parts(
     model = MaskGitForMaskedLM.from_encoder(
         generator.denoiser,
         tokenizer=tokenizer,
-        critic=generator.critic or critic,
+        critic=generator.critic or (critic and load_critic(critic, dict(attention or {}))),
         check_tokenizer=False,  # it is the generator's
         **{**kept, **changes},
     )

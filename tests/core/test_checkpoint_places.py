@@ -68,6 +68,8 @@ def test_a_critic_by_name_is_loaded_with_the_options_of_its_place(encoder, loads
     model = MaskGitForMaskedLM.from_encoder(encoder, critic=str(tmp_path), **source)
     assert model.config.token_critic == "separate"
     of_critic = [options for kind, options in loads if kind == "AutoModel"]
+    assert any(source.items() <= options.items() for _, options in loads)  # those of the encoder
+    assert source.pop("revision") == "main"  # of the encoder, which means nothing elsewhere
     assert of_critic == [source]
     assert all(source.items() <= options.items() for kind, options in loads)
 

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModel, AutoModelForMaskedLM, BertForMaskedLM, BertModel
 
 from hf_maskgit import DataCollatorForMaskGit, MaskGitForMaskedLM
-from hf_maskgit.core import token_critic
+from hf_maskgit.core import encoder_loading, token_critic
 from hf_maskgit.core.token_critic import critic_cross_entropy, fill_in
 from hf_maskgit.evaluation import CriticAuroc, critic_auroc
 from hf_maskgit.training.freezing import freeze_left_out
@@ -358,6 +358,27 @@ def test_a_separate_one_may_be_another_encoder(tmp_path, given):
     assert model.config.token_critic == "separate"
     assert model.config.critic_config.hidden_size == 16
     assert same_weights(model.critic, other.bert)
+
+
+def test_an_encoder_says_where_and_how_another_critic_is_loaded_only_as_far_as_it_may(
+    tmp_path, monkeypatch
+):
+    """Its attention goes for both; its revision only where both are of one place."""
+    seen = []
+    for name in ("one", "other"):
+        encoder().save_pretrained(tmp_path / name)
+        word_tokenizer().save_pretrained(tmp_path / name)
+    load = encoder_loading.load_critic
+    monkeypatch.setattr(
+        encoder_loading, "load_critic", lambda c, source: seen.append(source) or load(c, source)
+    )
+    options = {"revision": "main", "attn_implementation": "eager"}
+    for critic in ("other", "one"):
+        model = MaskGitForMaskedLM.from_encoder(
+            str(tmp_path / "one"), critic=str(tmp_path / critic), **options
+        )
+        assert model.critic.config._attn_implementation == "eager"
+    assert seen == [{"attn_implementation": "eager"}, options]
 
 
 def test_a_new_one_from_a_configuration():

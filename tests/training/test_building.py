@@ -219,6 +219,8 @@ def test_the_attention_is_as_asked(tmp_path, tokenizer, scratch):
     options = ModelArguments(encoder=str(tmp_path), attn_implementation="eager", **fresh)
     model = load_model(options, tokenizer)
     assert model.denoiser.config._attn_implementation == "eager"
+    model = load_model(dataclasses.replace(options, critic=str(tmp_path)), tokenizer)
+    assert model.critic.config._attn_implementation == "eager"
     unknown = ModelArguments(encoder=str(tmp_path), attn_implementation="fast", **fresh)
     if find_spec("flash_attn") is None:
         missing = dataclasses.replace(options, attn_implementation="flash_attention_2")
