@@ -71,7 +71,9 @@ def greedy(model: Any, tokenizer: PreTrainedTokenizerBase, text: str, told: dict
         told: further options; None leaves one out.
     """
     options = {name: value for name, value in told.items() if value is not None}
-    writer = RowWriter(model, tokenizer, {**options, "do_sample": False})
+    # A graph has no attention cache, with which a model that writes in blocks writes other texts.
+    exactly = {"do_sample": False, "use_cache": False}
+    writer = RowWriter(model, tokenizer, {**options, **exactly})
     length_of = writer.lengths(1)
     return writer.write([text], [0], None if length_of is None else [length_of(0)])[0]
 

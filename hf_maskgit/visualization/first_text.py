@@ -5,12 +5,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from transformers.utils import logging
+
 from .animation import check_animation_path, save_animation
 from .recording import UnmaskingRecorder
 from .terminal import LiveUnmasking, error_console
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+logger = logging.get_logger(__name__)
 
 
 class FirstText:
@@ -60,6 +64,8 @@ class FirstText:
     def finish(self, written: Any) -> None:
         """Take what `generate` returned: the text is finished, shown and saved.
 
+        A picture that cannot be saved is warned of: the text is not to be lost with it.
+
         Raises:
             ValueError: when no pass was made.
         """
@@ -69,4 +75,7 @@ class FirstText:
         self._stack.close()
         unmasking = self._recorder.unmasking(written.sequences[0])
         if self._path is not None:
-            save_animation(unmasking, self._path, unmasking.summary)
+            try:
+                save_animation(unmasking, self._path, unmasking.summary)
+            except (ValueError, OSError) as error:
+                logger.warning("The animation was not saved. %s", error)

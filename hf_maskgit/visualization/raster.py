@@ -21,6 +21,8 @@ _SIZE, _SMALL = 16, 12
 _LINE, _HIGH = 36, 27
 _MARGIN, _TOP, _FOOT = 18, 46, 34
 _BAR = 3
+_LONGEST = {"GIF": 65_535, "WEBP": 16_383}  # pixels of a side that the formats can count
+_MOST_PIXELS = 2**29  # of all frames, which lie in memory together
 _NOWHERE = "\U0010ffff"  # no font has it: what it looks like is what is drawn for what is missing
 
 
@@ -53,16 +55,19 @@ def raster_of(
 
     Raises:
         ImportError: when Pillow is not installed.
-        ValueError: for a font that cannot be read.
+        ValueError: for a font that cannot be read, and a text of more frames, or larger ones, than
+            such a file holds.
     """
     image = _pillow("Image")
     pen = _Pen(font, theme, width, unmasking)
+    pen.check_size(kind)
     pen.warn_of_missing(title)
-    # One palette for all frames, so that nothing flickers; 128 colours hold every tone and edge.
-    frames = [pen.draw(number, title) for number in range(len(unmasking.frames))]
+    drawn = (pen.draw(number, title) for number in range(len(unmasking.frames)))
     if kind == "GIF":
-        palette = frames[-1].quantize(128, kmeans=2)
-        frames = [frame.quantize(palette=palette, dither=image.Dither.NONE) for frame in frames]
+        # One palette for all frames, so that nothing flickers; 128 colours hold all tones.
+        palette = pen.draw(len(unmasking.frames) - 1, title).quantize(128, kmeans=2)
+        drawn = (frame.quantize(palette=palette, dither=image.Dither.NONE) for frame in drawn)
+    frames = list(drawn)
     durations = [round(1000 * seconds_per_pass)] * len(frames)
     durations[-1] = round(1000 * seconds_at_end)
     file = io.BytesIO()
@@ -109,6 +114,16 @@ class _Pen:
         for shown, box in zip(frame, self._boxes, strict=True):
             self._box(canvas, shown, box, new=shown.step == number - 1 >= 0)
         return picture
+
+    def check_size(self, kind: str) -> None:
+        """Raise a ValueError where a file of this kind does not hold all frames."""
+        sides, frames = (self._width * _SCALE, self._height * _SCALE), len(self._unmasking.frames)
+        if max(sides) > _LONGEST[kind] or sides[0] * sides[1] * frames > _MOST_PIXELS:
+            raise ValueError(
+                f"The text takes {frames} frames of {sides[0]} x {sides[1]} pixels, which is more "
+                f"than a {kind} picture holds here; save it as .html or .svg, which take texts of "
+                "any length, or write it in fewer passes."
+            )
 
     def warn_of_missing(self, title: str) -> None:
         """Warn of letters that the font does not have, which are drawn as an empty box."""

@@ -57,6 +57,19 @@ def test_the_script_exports_and_compares(saved, tmp_path, capsys):
     assert len(lines) == 2
 
 
+@needs_onnx
+@pytest.mark.slow
+def test_a_model_that_writes_in_blocks_is_compared_without_its_cache(tmp_path, capsys):
+    """With it, which is on by default there, it writes other texts than its graph."""
+    model, texts = tiny_model(), ["w1 w2", "w3", "w4 w5 w6"]
+    model.generation_config.block_length = 4
+    model.save_pretrained(tmp_path / "model")
+    tokenizer_for("bert").save_pretrained(tmp_path / "model")
+    words = ["--model", str(tmp_path / "model"), "--output_dir", str(tmp_path / "graph")]
+    script.main([*words, "--max_new_tokens", "12", "--text", *texts])
+    assert len(capsys.readouterr().out.splitlines()) == 4
+
+
 def test_the_folder_of_the_model_is_not_written_over(saved, capsys):
     with pytest.raises(SystemExit):
         script.main(["--model", saved, "--output_dir", f"{saved}/../{Path(saved).name}"])

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from hf_maskgit.visualization import first_text
 from scripts import generate
 from tests.support.tiny import WORDS
 
@@ -74,6 +75,19 @@ def test_json_lines_tell_how_each_text_came_about(saved, tmp_path):
         words = ["--model", saved, "--output_file", str(tmp_path / name), "--num_samples", "3"]
         generate.main(words)
         assert (tmp_path / name).read_text() == written
+
+
+def test_a_picture_that_cannot_be_saved_costs_no_text(saved, tmp_path, capsys, monkeypatch, caplog):
+    """How large it will be is known when the text is there."""
+
+    def too_large(*args):
+        raise ValueError("It is too large.")
+
+    monkeypatch.setattr(first_text, "save_animation", too_large)
+    words = ("--model", saved, "--text", "w1", "--max_new_tokens", "2")
+    lines = lines_of(capsys, *words, "--save_animation", str(tmp_path / "a.gif"))
+    assert lines == lines_of(capsys, *words)
+    assert "The animation was not saved. It is too large." in caplog.text
 
 
 def test_the_writers_mistakes_are_named(saved, tmp_path, capsys):

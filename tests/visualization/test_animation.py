@@ -18,7 +18,7 @@ from PIL import Image, ImageChops
 from hf_maskgit.visualization import check_animation_path, page_of, save_animation, svg_of
 from hf_maskgit.visualization.animation import FORMATS
 from hf_maskgit.visualization.raster import raster_of
-from hf_maskgit.visualization.recording import letters_of, said_of
+from hf_maskgit.visualization.recording import from_steps, letters_of, said_of
 
 SVG = "{http://www.w3.org/2000/svg}"
 TITLE = "<b>title</b> & \x1b[31m"
@@ -218,6 +218,16 @@ def test_what_is_not_installed(missing, works, short, monkeypatch, tmp_path):
         save_animation(short, tmp_path / "a.gif")
     with pytest.raises(ImportError, match="needs the package Pillow"):  # before there is one
         check_animation_path(tmp_path / "a.webp")
+
+
+def test_a_text_that_is_too_long_for_a_picture_of_pixels_says_so():
+    """Before anything is drawn: all frames would lie in memory together."""
+    for kind, words, passes in (("WEBP", 2000, 1), ("GIF", 512, 512)):
+        unmasking = from_steps(["word and some"] * words, [n % passes for n in range(words)])
+        with pytest.raises(
+            ValueError, match=rf"{passes + 1} frames of 1600 x \d+ pixels, .*\.html"
+        ):
+            raster_of(unmasking, kind=kind)
 
 
 # --- by the suffix --------------------------------------------------------------------------------
