@@ -360,6 +360,7 @@ def test_a_separate_one_may_be_another_encoder(tmp_path, given):
     assert same_weights(model.critic, other.bert)
 
 
+@pytest.mark.wide
 def test_an_encoder_says_where_and_how_another_critic_is_loaded_only_as_far_as_it_may(
     tmp_path, monkeypatch
 ):

@@ -16,7 +16,6 @@ from hf_maskgit.training.cost import Memory
 from hf_maskgit.training.dry_run import KeptBytes, Plan
 from hf_maskgit.training.recipes import parse_options
 from scripts import train
-from tests.support.grids import wide
 from tests.support.project import ROOT
 from tests.support.tiny_training import SMALL, repeated_symbols, words, write_inputs
 
@@ -68,7 +67,8 @@ def test_it_says_what_the_run_then_does(planned, tmp_path, capsys):
     assert plan.seconds == pytest.approx(16 * plan.seconds_per_update)
 
 
-@pytest.mark.parametrize("more", [{"optim": "muon", "ema_decay": 0.9}, wide({"max_steps": 1})])
+@pytest.mark.wide
+@pytest.mark.parametrize("more", [{"optim": "muon", "ema_decay": 0.9}, {"max_steps": 1}])
 def test_a_run_asks_for_the_room_that_its_dry_run_states(planned, monkeypatch, more):
     plan, asked = planned("--dry_run", **more), []
 
