@@ -30,7 +30,9 @@ class PushArguments:
     model: str | None = option(
         None, "Folder of the generator; it may also stand first, without '--model'."
     )
-    private: bool = option(False, "Make the repository private, if it is a new one.")
+    private: bool = option(
+        False, "Make the repository private; one that is public already is refused."
+    )
     branch: str | None = option(None, "Branch to push to, made if missing. Default: main.")
     with_code: bool = option(
         False, "Send the code along: loads without hf_maskgit, trust_remote_code=True."
@@ -48,6 +50,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Save, check, send."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words and not words[0].startswith("-"):
+        if any(word.partition("=")[0] == "--model" for word in words):
+            raise ValueError(
+                "The generator is named twice, first and with '--model'; name it once."
+            )
         words = ["--model", *words]
     (options,) = parse_options((PushArguments,), words, "Push a generator to the Hub.")
     logging.basicConfig(format="%(message)s")

@@ -52,8 +52,8 @@ class Push:
     Attributes:
         folder: holds a saved generator, its tokenizer and, after training, its card.
         repo_id: name on the Hub, "owner/name".
-        private: whether a repository that is made for it is private; an existing one stays as it
-            is. None leaves that to the owner's settings.
+        private: whether a repository that is made for it is private; one that is there and public
+            is refused then. None leaves that to the owner's settings.
         branch: branch to push to, made where it is missing; None is the main one.
         with_code: send the code along, so that the model loads without this package.
         commit_message: of the one commit that holds all files.
@@ -127,13 +127,20 @@ def open_repository(repo_id: str, private: bool | None = None) -> str:
         The whole name, "owner/name".
 
     Raises:
-        HubError: when the token gives no right to write there, or the Hub cannot be reached.
+        HubError: when the token gives no right to write there, the Hub cannot be reached, or a
+            repository that is to be private is there and public.
     """
     api = HfApi()
     made = _asking_the_hub(api.create_repo, repo_id, private=private, exist_ok=True)
     # One that is there already passes, also if it is somebody else's: may this token write to it?
     _asking_the_hub(api.auth_check, made.repo_id, write=True)
     name: str = made.repo_id
+    if private and not _asking_the_hub(api.model_info, name).private:
+        raise HubError(
+            f"The repository {name!r} is there already and public, so that a model asked to be "
+            "private would be seen by everybody. Make it private in its settings on the Hub, name "
+            "another one, or leave the private option out."
+        )
     return name
 
 

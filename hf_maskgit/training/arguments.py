@@ -222,7 +222,9 @@ class TrainArguments(OptimisationArguments):
     hub_model_id: str | None = option(
         None, "Name on the Hub, 'owner/name'. Default: one of your own named like `output_dir`."
     )
-    hub_private_repo: bool = option(False, "Make the repository private, if it is a new one.")
+    hub_private_repo: bool = option(
+        False, "Make the repository private; one that is public already is refused."
+    )
     license: str | None = option(
         None, "Licence of the trained weights for the model card: the Hub's name for it."
     )

@@ -321,6 +321,15 @@ def test_a_push_may_go_to_a_branch_and_be_private(client, hub, folders):
     assert [logits for logits, _, _ in found] == [logits_of(tiny_model(seed=s)) for s in (1, 2)]
 
 
+def test_what_is_to_be_private_does_not_go_where_everybody_sees_it(client, hub, folders):
+    client(push_staged, folders[0], "seen")
+    kept = dict(hub.files("tester/seen"))
+    kind, words = client(error_of, push_staged, folders[1], "seen", private=True)
+    assert kind == "HubError"
+    assert words.startswith("The repository 'tester/seen' is there already and public")
+    assert hub.files("tester/seen") == kept
+
+
 def test_a_name_alone_is_one_of_your_own(client, hub):
     assert client(check_access, "new") == "tester/new"
     assert "tester/new" not in hub.repositories

@@ -54,6 +54,12 @@ def test_without_a_token_it_says_how_to_get_one(folder):
     assert "HF_TOKEN" in said
 
 
+def test_a_generator_is_named_once(folder):
+    words = [str(folder), "--model=other", "--repo_id", "me/verses", "--dry_run"]
+    with pytest.raises(ValueError, match="named twice, first and with '--model'; name it once"):
+        push_to_hub.main(words)
+
+
 def test_without_a_network_it_says_so(folder, a_token):
     said = refusal(folder, "--repo_id", "me/verses")
     assert "cannot be reached" in said
