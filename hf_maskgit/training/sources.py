@@ -12,7 +12,7 @@ from datasets import (
     load_dataset,
     load_from_disk,
 )
-from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError, DatasetsError
 
 from .files import (
     COMPRESSIONS,
@@ -36,6 +36,12 @@ _READERS: dict[str, tuple[str, dict[str, Any]]] = {
     ".tsv": ("csv", {"keep_default_na": False, "delimiter": "\t"}),
     ".parquet": ("parquet", {}),
 }
+_FAILURES = (
+    ValueError,
+    OSError,
+    RuntimeError,
+    DatasetsError,
+)  # of datasets, where it can do nothing
 _SHARDS = 64  # that a data set from `save_to_disk` is streamed in, where it has as many rows
 
 
@@ -156,8 +162,8 @@ def only_split(dataset: str, config: str | None = None) -> str:
     else:
         try:
             names = get_dataset_split_names(dataset, config)
-        except (DatasetNotFoundError, ConnectionError) as error:
-            raise _not_found(dataset, error) from error
+        except _FAILURES as error:
+            raise _failed(dataset, error) from error
     if len(names) != 1:
         raise ValueError(
             f"{dataset!r} has the splits {', '.join(map(repr, names))}; name the one that is meant "
@@ -171,7 +177,13 @@ def _is_saved(dataset: str) -> bool:
 
 
 def _saved_splits(dataset: str) -> DatasetDict:
-    saved = load_from_disk(dataset)
+    try:
+        saved = load_from_disk(dataset)
+    except _FAILURES as error:
+        raise ValueError(
+            f"{dataset!r} is no whole folder of save_to_disk ({_in_one_line(error)}). Was writing "
+            "it cut off? Write it anew."
+        ) from error
     return saved if isinstance(saved, DatasetDict) else DatasetDict({"train": saved})
 
 
@@ -190,11 +202,27 @@ def _load_split(
             raise _empty(dataset, split) from error
         if type(error).__module__.startswith("pyarrow"):  # as a Parquet file's end is looked for
             raise _unreadable(dataset, error) from error
-        raise
-    except (DatasetNotFoundError, ConnectionError) as error:
-        raise _not_found(dataset, error) from error
+        raise _failed(dataset, error) from error
     except DatasetGenerationError as error:
         raise _unreadable(dataset, error) from error
+    except _FAILURES as error:
+        raise _failed(dataset, error) from error
+
+
+def _failed(dataset: str, error: Exception) -> Exception:
+    """Say why a data set cannot be loaded, of what datasets raises in so many ways."""
+    is_missing = isinstance(error, FileNotFoundError) and not os.path.exists(dataset)
+    if is_missing or isinstance(error, DatasetNotFoundError | ConnectionError):
+        return _not_found(dataset, error)
+    return ValueError(
+        f"{dataset!r} cannot be loaded ({_in_one_line(error)}). Name files of texts, a folder of "
+        "such files or of save_to_disk, or a data set of the Hub, with its configuration "
+        "(`dataset_config`) where it has several, and a split such as 'train' or 'train[:10%]'."
+    )
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")
 
 
 def _not_found(dataset: str, error: BaseException) -> FileNotFoundError:

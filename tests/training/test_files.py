@@ -9,11 +9,14 @@ import datasets
 import pytest
 from datasets import Dataset
 
+from hf_maskgit.core.checkpoint_files import raised_in
+from hf_maskgit.training import sources
 from hf_maskgit.training.data import load_examples
 from hf_maskgit.training.data_arguments import DataArguments
 from hf_maskgit.training.files import line_of_row, local_files, short_names
 from hf_maskgit.training.sources import load_texts, only_split
 from tests.support.grids import wide
+from tests.support.project import ROOT
 from tests.support.tiny import word_tokenizer
 
 OPENERS = {"": open, ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
@@ -179,3 +182,45 @@ def test_words_that_other_tables_take_for_missing_numbers_are_texts(tmp_path, su
 def test_files_are_named_as_shortly_as_tells_them_apart():
     assert short_names(["a/one.json", "b/two.json"]) == ["one", "two"]
     assert short_names(["a/one.json", "b/one.json"]) == ["a/one.json", "b/one.json"]
+
+
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        (
+            {},
+            r"cannot be loaded \(The directory at .* doesn't contain any data files\)\. Name files",
+        ),
+        ({"a.md": "x"}, r"(cannot be loaded|cannot be read as what its name says)"),
+        ({"dataset_dict.json": '{"splits": ["train"]}'}, "no whole folder of save_to_disk .* anew"),
+        ({"state.json": "{}"}, "no whole folder of save_to_disk .* Write it anew"),
+    ],
+)
+def test_a_folder_that_is_no_data_set_is_refused_in_a_sentence(tmp_path, files, sentence):
+    """What datasets raises, of many kinds, would end a program with its traceback."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).write_text(content)
+    for ask in (load_texts, only_split):
+        with pytest.raises(ValueError, match=sentence) as raised:
+            ask(str(folder))
+        assert raised_in(raised.value, ROOT / "hf_maskgit")
+
+
+@pytest.mark.parametrize("error", [ValueError("Config name is missing.\nPick one"), RuntimeError()])
+def test_what_datasets_says_of_a_data_set_of_the_hub_is_a_sentence(monkeypatch, error):
+    def fails(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(sources, "load_dataset", fails)
+    with pytest.raises(ValueError, match=r"'owner/texts' cannot be loaded \(.*`dataset_config`"):
+        load_texts("owner/texts")
+
+
+def test_a_path_that_leads_nowhere_and_a_slice_that_is_none_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no data set 'no/such/folder': neither"):
+        load_texts("no/such/folder")
+    (tmp_path / "a.txt").write_text("one\n")
+    with pytest.raises(ValueError, match=r"cannot be loaded \(.*\).* such as 'train' or 'train\["):
+        load_texts(str(tmp_path / "a.txt"), split="train[:10%")
