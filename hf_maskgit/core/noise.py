@@ -5,12 +5,14 @@ size, a resumed run or the neighbours in a batch change nothing.
 """
 
 import numbers
+import operator
 from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from .argument_checks import check_generator
+from .options import shown
 
 _WORD = (1 << 64) - 1
 # Of splitmix64, as the signed integers with these bits.
@@ -24,7 +26,8 @@ def mix(*key: int) -> int:
     """Hash a tuple of integers to 63 bits (the finaliser of splitmix64, one round per integer)."""
     state = len(key)
     for part in key:
-        state = (state + (part & _WORD) + 0x9E3779B97F4A7C15) & _WORD
+        # NumPy's integers would overflow, and a fraction is none.
+        state = (state + (operator.index(part) & _WORD) + 0x9E3779B97F4A7C15) & _WORD
         state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
         state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _WORD
         state ^= state >> 31
@@ -111,9 +114,18 @@ def chosen_generator(seed: int | None, generator: torch.Generator | None) -> tor
     _check_one_source(seed, generator)
     if seed is None:
         return generator
-    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
-        raise ValueError(f"`seed` must be an integer, got {seed!r}.")
+    check_seed(seed)
     return keyed_generator(int(seed))
+
+
+def check_seed(seed: object) -> None:
+    """Refuse a seed that is no integer, of whatever size.
+
+    Raises:
+        ValueError: showing it.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
+        raise ValueError(f"`seed` must be an integer, got {shown(seed)}.")
 
 
 def _check_one_source(seed: object, generator: torch.Generator | None) -> None:

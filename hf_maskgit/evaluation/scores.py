@@ -25,8 +25,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..core.argument_checks import check_is_tokenizer, check_whole
+from ..core.noise import check_seed
 from ..core.options import check, option, options_of
 from ..core.text_reader import check_texts
+from ..core.unknown_tokens import counted_before
 from .batches import EvaluatedGenerator, evaluating, looks_twice
 from .bound import Rows, check_measurable, rows_of
 from .score_rounds import BLOCK, ROUND, MaskedCosts, drawn_until
@@ -146,6 +148,7 @@ def score(
         TypeError: for a single text instead of a list, or what is no tokenizer.
     """
     check_scoring(std_error, max_maskings, batch_size)
+    check_seed(seed)
     with evaluating(model):
         rows = _rows_of_texts(model, texts, tokenizer, max_unknown_share)
         twice = looks_twice(model.config, self_condition)
@@ -196,6 +199,7 @@ def score_mutants(
         TypeError: as for `score`.
     """
     check_scoring(std_error, max_maskings, batch_size)
+    check_seed(seed)
     with evaluating(model):
         _check_list(mutants, "mutants")
         rows = _rows_of_texts(model, [wild_type, *mutants], tokenizer, max_unknown_share)
@@ -272,7 +276,8 @@ def _rows_of_texts(
     rows = []
     for text in texts:
         ids = torch.tensor([tokenizer(text)["input_ids"]], device=model.device)
-        check_measurable(model, ids, max_unknown_share=1.0)  # counted by words above
+        with counted_before():  # by words, all together
+            check_measurable(model, ids)
         rows.append(rows_of(model, ids, names=[f"The text {_named(text)}"]))
     return rows
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from ..core.noise import mix
+from ..core.argument_checks import check_whole
+from ..core.noise import check_seed, mix
 from ..core.options import shown
 from ..core.pipeline_infilling import check_no_blank
 from ..evaluation.processes import own_device
@@ -37,7 +38,8 @@ class BatchWriter:
         **options: of `MaskGitGenerationConfig`, such as `max_new_tokens`.
 
     Raises:
-        ValueError: for a `batch_size` below 1, or options that do not go together.
+        ValueError: for a `batch_size` below 1, a seed that is no integer, or options that do not go
+            together.
     """
 
     def __init__(
@@ -52,8 +54,8 @@ class BatchWriter:
         device: str | None = None,
         **options: Any,
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
+        check_whole("batch_size", batch_size, least=1)
+        check_seed(seed)
         checked_options(options)
         self.model, self.options, self.device = str(model), options, device
         self.text_column, self.output_column = text_column, output_column

@@ -27,6 +27,13 @@ def test_the_same_key_gives_the_same_stream():
     assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("number", [3, -1, 2**63 - 1])
+def test_integers_of_numpy_and_torch_are_keys_as_those_of_python(number):
+    assert mix(5, np.int64(number)) == mix(5, torch.tensor(number)) == mix(5, number)
+    with pytest.raises(TypeError, match="'float' object cannot be interpreted as an integer"):
+        mix(5, 0.5)
+
+
 @pytest.mark.wide
 def test_no_two_keys_share_a_seed():
     """Order, length, sign and every part of a key count.

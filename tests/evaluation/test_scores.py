@@ -120,6 +120,7 @@ def test_one_is_told_where_the_most_maskings_do_not_do(denoiser, tokenizer, capl
         ({"max_maskings": 8}, "`max_maskings` must be an integer of at least 64, got 8"),
         ({"max_maskings": 100}, "`max_maskings` must be a multiple of 64, got 100"),
         ({"batch_size": 0}, "batch_size"),
+        ({"seed": 0.5}, "`seed` must be an integer, got 0.5"),
     ],
 )
 def test_options_out_of_their_range_are_refused(options, told, denoiser, tokenizer):

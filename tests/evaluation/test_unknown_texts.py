@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hf_maskgit import nelbo
-from hf_maskgit.evaluation import critic_auroc, evaluate_nelbo, masked_accuracy
+from hf_maskgit.evaluation import critic_auroc, evaluate_nelbo, masked_accuracy, score
 from tests.support.tiny import tiny_model, word_tokenizer
 
 MEASURES = [evaluate_nelbo, masked_accuracy, critic_auroc]
@@ -53,3 +53,11 @@ def test_the_bound_of_rows_that_are_mostly_unknown_is_refused(caplog):
     caplog.clear()
     nelbo(model, **batch)
     assert "not know 1 of the 3 tokens of `input_ids` (33.3 %)" in caplog.text
+
+
+def test_unknown_words_of_scored_texts_are_told_once(caplog):
+    """By words, of all texts together, and not once more for each text."""
+    texts = ["w1 w2 w3 zz"] * 2 + ["w1 w2"] * 2
+    score(tiny_model(), texts, word_tokenizer(), std_error=99.0)
+    (warning,) = [record for record in caplog.records if "not know" in record.getMessage()]
+    assert "not know 2 of the 12 words of the texts (16.7 %)" in warning.getMessage()

@@ -90,8 +90,10 @@ def test_mistakes_about_batches_are_named(saved):
     refused("no column 'id'", {"text": ["w1"]}, BatchWriter(saved, key_column="id"))
     lists = BatchWriter(saved, max_new_tokens=[1, 2])
     refused("`max_new_tokens` has 2 numbers for 1 texts", {"text": ["w1", "w2"]}, lists)
-    with pytest.raises(ValueError, match="`batch_size` must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="`batch_size` must be an integer of at least 1, got 0"):
         BatchWriter(saved, batch_size=0)
+    with pytest.raises(ValueError, match="`seed` must be an integer, got '7'"):
+        BatchWriter(saved, seed="7")
     # before it is sent anywhere, and a model loaded
     with pytest.raises(ValueError, match="has no option 'step'; .* Did you mean `steps`"):
         BatchWriter(saved, step=3)
