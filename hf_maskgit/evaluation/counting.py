@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core.configuration_maskgit import MaskGitConfig
+from ..core.row_checks import token_column
+from .batches import judged_positions
 
 
 def unigram_cross_entropy(
@@ -54,7 +56,8 @@ def evaluate_unigram(
     Args:
         config: of the generator to compare with: its framing does not count, and its forbidden
             tokens have no probability.
-        train: examples with `input_ids`, framed.
+        train: examples with `input_ids`, framed, and `maskable` where some tokens are fixed
+            prompts, which do not count either.
         held_out: the same.
 
     Returns:
@@ -63,12 +66,14 @@ def evaluate_unigram(
     Raises:
         ValueError: when there is no held-out token.
     """
-    before, behind = len(config.prefix_ids or []), len(config.suffix_ids or [])
 
     def bodies(examples: Iterable[Mapping[str, Any]]) -> Iterator[list[int]]:
         for example in examples:
-            ids = example["input_ids"]
-            yield ids[before : len(ids) - behind]
+            ids, real, allowed = (
+                token_column(example, name, 1)[None]
+                for name in ("input_ids", "attention_mask", "maskable")
+            )
+            yield ids[judged_positions(config, ids, real, allowed)].tolist()
 
     num_ordinary = config.get_text_config().vocab_size - len(config.forbidden_token_ids)
     return unigram_cross_entropy(bodies(train), bodies(held_out), num_ordinary)

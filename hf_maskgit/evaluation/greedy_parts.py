@@ -80,11 +80,10 @@ class _Batch:
     def first_is_right(self) -> list[bool]:
         """Tell whether the first token that is revealed is right, or cannot be ruled out."""
         config = self.model.config
-        if config.eos_token_id is not None and not config.suffix_ids:
+        if config.end_token_ids and not config.suffix_ids:
             return [True] * len(self.ids)  # a text may end there instead, if nothing is behind
         logits = predict_masked(self.model, self.ids, self.real, self.judged, False).float()
-        never = [*config.unwritten_token_ids, config.eos_token_id]
-        logits[:, [i for i in never if i is not None]] = -torch.inf
+        logits[:, [*config.unwritten_token_ids, *config.end_token_ids]] = -torch.inf
         best, token = logits.softmax(-1).max(-1)
         certainty = torch.full(self.ids.shape, -1.0, device=best.device)
         certainty[self.judged] = best

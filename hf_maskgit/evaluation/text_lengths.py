@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -59,16 +58,18 @@ def written_lengths(
     Args:
         config: knows what frames, ends and pads a text.
         sequences: (B, L) long, as `generate` returns them.
-        attention_mask: (B, L), 1 at real tokens; None tells padding by its id.
+        attention_mask: (B, L), 1 at real tokens; None tells padding by its id, where the
+            model has one.
 
     Returns:
         One number per text.
     """
-    real = (
-        sequences != cast(int, config.pad_token_id)
-        if attention_mask is None
-        else attention_mask.bool()
-    )
+    if attention_mask is not None:
+        real = attention_mask.bool()
+    elif config.pad_token_id is None:
+        real = torch.ones_like(sequences, dtype=torch.bool)
+    else:
+        real = sequences != config.pad_token_id
     prefix, suffix = config.prefix_ids or [], config.suffix_ids or []
     begins = starts_with(sequences, real, prefix) * len(prefix)
     closes = ends_with(sequences, real, suffix) * len(suffix)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..core.argument_checks import check_whole
+from ..core.row_checks import token_column
 from .bound import NelboOutput
 
 
@@ -84,7 +85,7 @@ def windowed(
         stride: tokens by which a window moves on, at least 1.
 
     Raises:
-        ValueError: for a stride out of its range.
+        ValueError: for a stride out of its range, or a column that is not as long as its text.
     """
     size = max_length - len(prefix_ids) - len(suffix_ids)
     check_whole("window_stride", stride, least=1)
@@ -95,8 +96,8 @@ def windowed(
         )
     examples, text_of, number = [], [], -1
     for number, body in enumerate(bodies):
-        ids = list(body["input_ids"])
-        allowed = list(body.get("maskable") or [1] * len(ids))
+        ids = token_column(body, "input_ids", 1).tolist()
+        allowed = token_column(body, "maskable", 1).tolist()
         for start, first, stop in sliding_windows(len(ids), size, stride):
             maskable = [0] * (first - start) + allowed[first:stop]
             if not any(maskable):  # a part of a long prompt
@@ -105,4 +106,4 @@ def windowed(
             around = [1] * len(prefix_ids), [1] * len(suffix_ids)
             examples.append({"input_ids": framed, "maskable": [*around[0], *maskable, *around[1]]})
             text_of.append(number)
-    return WindowedTexts(examples, torch.tensor(text_of), number + 1)
+    return WindowedTexts(examples, torch.tensor(text_of, dtype=torch.long), number + 1)

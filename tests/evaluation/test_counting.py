@@ -4,8 +4,13 @@ import math
 
 import pytest
 
-from hf_maskgit.evaluation import evaluate_unigram, text_statistics, unigram_cross_entropy
-from tests.support.tiny import tiny_config
+from hf_maskgit.evaluation import (
+    evaluate_nelbo,
+    evaluate_unigram,
+    text_statistics,
+    unigram_cross_entropy,
+)
+from tests.support.tiny import tiny_model, word_tokenizer
 
 
 def test_the_unigram_cross_entropy_is_that_of_counting_by_hand():
@@ -40,11 +45,22 @@ def test_a_unigram_needs_something_to_be_measured_on():
 
 
 @pytest.mark.parametrize("framed", [True, False])
-def test_a_unigram_is_measured_on_the_tokens_that_the_bound_is_measured_on(framed):
-    """Texts over 39 ordinary words and the unknown token; framing counts where it is none."""
-    config = tiny_config(**({} if framed else {"prefix_ids": None, "suffix_ids": None}))
-    train, held_out = [{"input_ids": [2, 8, 8, 3]}], [{"input_ids": [2, 8, 9, 3]}]
+@pytest.mark.parametrize("prompt", [0, 2])
+def test_a_unigram_is_measured_on_the_tokens_that_the_bound_is_measured_on(framed, prompt):
+    """Texts over 39 ordinary words and the unknown token; a prompt, and [CLS] where it is no frame,
+    have no cost."""
+    model = tiny_model(**({} if framed else {"prefix_ids": None, "suffix_ids": None}))
+    given = {"maskable": [0] * prompt + [1] * (5 - prompt)} if prompt else {}
+    train = [{"input_ids": [2, 8, 8, 7, 3], **given}, {"input_ids": [8, 9, 3]}]
+    held_out = [{"input_ids": [2, 8, 9, 7, 3], **given}, {"input_ids": [9, 9]}]
+    config, end = model.config, [] if framed else [3]
     num_ordinary = config.get_text_config().vocab_size - len(config.forbidden_token_ids)
+    rest = slice(max(prompt, 1), 4)
+    bodies = [
+        [[*[2, 8, 8, 7][rest], *end], [8, 9, *end]],
+        [[*[2, 8, 9, 7][rest], *end], [9, 9]],
+    ]
+    bound = evaluate_nelbo(model, held_out, word_tokenizer(), progress=False)
+    assert bound.num_tokens.tolist() == [len(ids) for ids in bodies[1]]
     found = evaluate_unigram(config, train, held_out)
-    bodies = ([[8, 8]], [[8, 9]]) if framed else ([[2, 8, 8, 3]], [[2, 8, 9, 3]])
     assert found == unigram_cross_entropy(*bodies, num_ordinary)

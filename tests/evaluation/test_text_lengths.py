@@ -47,3 +47,5 @@ def test_lengths_are_counted_to_the_first_end_and_without_framing():
     config = tiny_config("bert")
     assert written_lengths(config, rows) == [2, 1, 4, 2, 0, 3]
     assert written_lengths(config, rows, (rows != 0).long()) == [2, 1, 4, 2, 0, 3]
+    # a model without padding, whose texts hold none
+    assert written_lengths(tiny_config("bert", pad_token_id=None), rows[2:3]) == [4]

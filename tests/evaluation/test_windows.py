@@ -1,6 +1,8 @@
 """Sliding windows judge every token once, and add up to the chain rule."""
 
+import numpy as np
 import pytest
+import torch
 
 from hf_maskgit.evaluation import evaluate_nelbo, windowed
 from hf_maskgit.evaluation.windows import sliding_windows
@@ -47,6 +49,17 @@ def test_windows_of_a_long_prompt_are_left_out():
     cut = windowed(bodies, [CLS], [SEP], max_length=6, stride=4)
     assert [one["input_ids"][1:-1] for one in cut.examples] == [[9, 10, 11, 12], [11, 12, 13, 14]]
     assert [one["maskable"][1:-1] for one in cut.examples] == [[0, 0, 0, 1], [0, 0, 1, 1]]
+
+
+def test_columns_of_arrays_are_as_good_as_lists_and_are_as_long_as_the_text():
+    body = {"input_ids": list(range(5, 15)), "maskable": [0] * 7 + [1] * 3}
+    how = {"max_length": 6, "stride": 4}
+    arrays = {name: np.array(column) for name, column in body.items()}
+    expected = windowed([body, {"input_ids": [5, 6]}], [CLS], [SEP], **how)
+    found = windowed([arrays, {"input_ids": torch.tensor([5, 6])}], [CLS], [SEP], **how)
+    assert found.examples == expected.examples
+    with pytest.raises(ValueError, match="`maskable` has 9 entries for a text of 10 tokens"):
+        windowed([{**body, "maskable": body["maskable"][1:]}], [CLS], [SEP], **how)
 
 
 def test_a_stride_beyond_the_window_is_refused():
