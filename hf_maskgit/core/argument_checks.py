@@ -122,6 +122,15 @@ def check_is_tokenizer(value: Any) -> None:
         )
 
 
+def describes_generator(config: Any) -> bool:
+    """Tell whether a configuration is one of a generator.
+
+    Also one whose class came with a checkpoint, and one of a user's class that derives from it and
+    has a `model_type` of its own.
+    """
+    return any(vars(kind).get("model_type") == "maskgit" for kind in type(config).__mro__)
+
+
 def kind_of(value: Any) -> str:
     """Tell the type of a value and show it, for the sentence that refuses it."""
     return f"{type(value).__name__} {shown(value)}"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import logging
 
-from .argument_checks import check_marks, check_tensor
+from .argument_checks import check_marks, check_tensor, describes_generator
 from .configuration_maskgit import MaskGitConfig
 from .losses import IGNORED_LABEL
 from .row_checks import can_be_read, check_mask, check_rows
@@ -59,12 +59,12 @@ def check_config(config: Any) -> None:
     """Refuse a configuration that is not one of a generator.
 
     Args:
-        config: a `MaskGitConfig`, also one whose class came with a checkpoint.
+        config: a `MaskGitConfig`, see `describes_generator`.
 
     Raises:
         TypeError: saying how to make one.
     """
-    if getattr(config, "model_type", None) != MaskGitConfig.model_type:
+    if not describes_generator(config):
         raise TypeError(
             f"MaskGitForMaskedLM takes a MaskGitConfig, got {type(config).__name__}. Wrap an "
             "encoder's configuration in MaskGitConfig(text_config=...), or start from a "

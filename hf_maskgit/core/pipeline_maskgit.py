@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 from transformers import Pipeline, PreTrainedModel
 
+from .argument_checks import describes_generator
 from .generation_config_maskgit import OPTIONS, MaskGitGenerationConfig, unknown_options
 from .options import shown
 from .special_tokens import check_tokenizer
@@ -18,8 +19,8 @@ from .unknown_tokens import check_read, sum_of
 
 
 def is_masked_decoder(model: PreTrainedModel) -> bool:
-    """Tell whether a model is one of ours; also one whose class came with its checkpoint."""
-    return getattr(model.config, "model_type", None) == "maskgit"
+    """Tell whether a model is one of ours, see `describes_generator`."""
+    return describes_generator(model.config)
 
 
 class MaskGitPipeline(Pipeline):

@@ -8,7 +8,9 @@ import torch
 from huggingface_hub.errors import StrictDataclassFieldValidationError
 from transformers import AutoConfig, BertConfig, RobertaConfig
 
-from hf_maskgit import MaskGitConfig, MaskGitForMaskedLM
+from hf_maskgit import InfillingPipeline, MaskGitConfig, MaskGitForMaskedLM
+from hf_maskgit.core.argument_checks import describes_generator
+from hf_maskgit.core.configuration_maskgit import own_fields
 from hf_maskgit.core.masking import Masking
 from hf_maskgit.core.options import options_of
 from tests.support.drawn_tokenizers import Table
@@ -366,3 +368,35 @@ def test_a_source_given_by_its_keyword_is_named_too(tmp_path):
     tiny_encoder().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=re.escape(f"'{tmp_path}' is a checkpoint of type 'bert'")):
         MaskGitConfig.get_config_dict(pretrained_model_name_or_path=str(tmp_path))
+
+
+class OwnConfig(MaskGitConfig):
+    """A user's configuration, with a name of its own."""
+
+    model_type = "maskgit_of_a_user"
+
+
+class OwnGenerator(MaskGitForMaskedLM):
+    config_class = OwnConfig
+
+
+def own_config():
+    options = tiny_config("bert").to_dict()
+    return OwnConfig(**{name: options.get(name) for name in own_fields()})
+
+
+def test_a_configuration_of_a_users_class_describes_a_generator():
+    assert describes_generator(own_config())
+    assert describes_generator(tiny_config("bert"))
+    assert not describes_generator(bert_config())
+
+
+@pytest.mark.wide
+def test_a_generator_of_such_a_configuration_is_one(tmp_path):
+    model = OwnGenerator(own_config()).eval()
+    model.save_pretrained(tmp_path)
+    loaded = OwnGenerator.from_pretrained(tmp_path)
+    assert type(loaded.config) is OwnConfig
+    assert loaded.config.model_type == OwnConfig.model_type
+    fill = {one: InfillingPipeline(one, tokenizer=word_tokenizer()) for one in (model, loaded)}
+    assert fill[model]("w1 {blank:3}", seed=0) == fill[loaded]("w1 {blank:3}", seed=0)
