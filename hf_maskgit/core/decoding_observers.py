@@ -146,7 +146,7 @@ class StreamFeed:
             )
         self._streamer = streamer
         self._shows_drafts = hasattr(streamer, "put_draft")
-        self._num_put = 0
+        self._num_put, self._put = 0, prompt[:0]  # of the text behind the prompt
         streamer.put(prompt.cpu())
 
     def show(self, tokens: Tensor, settled: Tensor) -> None:
@@ -155,12 +155,21 @@ class StreamFeed:
         Args:
             tokens: (n,) long, the text behind the prompt as it stands.
             settled: (n,) bool, tokens that will not change any more.
+
+        Raises:
+            ValueError: where one has changed, which only a callback does.
         """
+        if not torch.equal(tokens[: self._num_put], self._put):
+            raise ValueError(
+                "`callback_on_step_end` changed a token that `streamer` had been given as settled, "
+                "and what is put is not taken back; change masks and later tokens alone, or leave "
+                "one of the two out."
+            )
         # Tokens come from everywhere, a left-to-right streamer only wants the finished start.
         until = int(settled.long().cumprod(0).sum())
         if until > self._num_put:
             self._streamer.put(tokens[self._num_put : until].cpu())
-            self._num_put = until
+            self._num_put, self._put = until, tokens[:until].clone()
         if self._shows_drafts and until < len(tokens):
             self._streamer.put_draft(value=tokens[until:].cpu())
 

@@ -151,7 +151,8 @@ class MaskGitGenerationMixin:
                 the text will match; with an open end, the text may also end where it matches, or
                 `num_tokens="pattern"` chooses how long it is.
             tokenizer: decodes for `stop_strings`, and must be the one of `pattern`.
-            streamer: a streamer of transformers; takes one text.
+            streamer: a streamer of transformers; takes one text, whose settled start no callback
+                may change.
             callback_on_step_end: called after each pass with its number, from 0, and the
                 `DecodingState` of all rows, packed to right padding with closing special tokens
                 behind the new ones; may return a changed one. Masks that it leaves behind the last

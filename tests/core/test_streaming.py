@@ -2,6 +2,7 @@
 
 import re
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -305,6 +306,31 @@ def test_an_iterator_in_another_thread(tokenizer, skip_prompt):
 
 
 # --- what is refused -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("token", [MASK, 9])
+def test_a_callback_that_changes_what_was_put_is_refused(table, token):
+    """What is put is not taken back, so that a reader would see another text than is returned."""
+
+    def change(column):
+        def callback(step, state):
+            text = state.text.clone()
+            if step == 1:
+                text[0, column] = token
+            return replace(state, text=text, masked=text == MASK)
+
+        return callback
+
+    def write(column):
+        options = {"order": "left_to_right", "do_sample": False, "max_new_tokens": 4, "steps": 4}
+        streamer = Recorder()
+        given = {"streamer": streamer, "callback_on_step_end": change(column)}
+        return streamer, table.generate(ids([CLS, 7]), **given, **options)[0].tolist()
+
+    with pytest.raises(ValueError, match="changed a token that `streamer` had been given as sett"):
+        write(2)  # revealed, and put, in the pass before
+    streamer, text = write(3)  # just revealed
+    assert streamer.text == text
 
 
 def test_a_streamer_that_wants_logits_is_refused(table, tokenizer):
