@@ -30,7 +30,7 @@ from hf_maskgit.core.text_reader import check_texts
 from hf_maskgit.core.unknown_tokens import Tolerance, checked_limit, counted_before
 from hf_maskgit.evaluation.figures import figures_text
 from hf_maskgit.evaluation.sampler_curves import draw_curves
-from hf_maskgit.evaluation.samplers import SamplerQuality, compare_samplers
+from hf_maskgit.evaluation.samplers import SamplerQuality, compare_samplers, resolved_sampler
 from hf_maskgit.hub.loading import load_generator
 from hf_maskgit.training.files import short_names
 from hf_maskgit.training.output_files import check_output, check_picture
@@ -141,8 +141,7 @@ def with_passes(
     by_steps: list[dict[str, Any]] = []
     free: list[dict[str, Any]] = []
     for sampler in samplers:
-        own = {name: value for name, value in sampler.items() if name != "preset"}
-        pace = model.resolve_options(None, sampler.get("preset"), own).pace
+        pace = resolved_sampler(model, sampler).pace
         (by_steps if PACES[pace].by_steps else free).append(sampler)
     return [{**sampler, "steps": steps} for steps in passes for sampler in by_steps] + free
 

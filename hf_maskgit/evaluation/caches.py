@@ -13,7 +13,7 @@ from ..core.attention_cache import why_no_twin
 from ..core.generation_config_maskgit import OPTIONS
 from ..core.modeling_maskgit import MaskGitForMaskedLM
 from .batches import evaluating
-from .samplers import OF_ALL, nats_per_token
+from .samplers import OF_ALL, nats_per_token, resolved_sampler
 
 # Of the caches that are compared, all else is the same.
 _OF_A_CACHE = ("use_cache", "cache_refresh", "cache_refresh_interval", "cache_drift")
@@ -86,9 +86,9 @@ def compare_caches(
         )
     asked = [{"use_cache": False}, *({**cache, "use_cache": True} for cache in caches)]
     common = {"num_return_sequences": num_texts, "seed": seed, **options}
+    named = {name: value for name, value in options.items() if name in (*OPTIONS, "preset")}
     for options_of_one in asked:  # before the first has worked
-        named = {name: value for name, value in options.items() if name in OPTIONS}
-        model.resolve_options(None, options.get("preset"), {**named, **options_of_one})
+        resolved_sampler(model, named, **options_of_one)
     common |= {"num_tokens": "fixed", "max_new_tokens": 0, "return_dict_in_generate": False}
     seconds: list[list[float]] = [[] for _ in asked]
     texts: list[Tensor] = []

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..core.argument_checks import check_flag, check_whole
+from ..core.generation_config_maskgit import MaskGitGenerationConfig
 from ..core.generation_output import OF_A_CALL, MaskGitGenerationOutput
 from ..core.losses import forbid
 from ..core.modeling_maskgit import MaskGitForMaskedLM
@@ -146,10 +147,25 @@ def _check_samplers(
                 f"`{common[0]}` is one for all samplers that are compared, and no option of "
                 f"{dict(options)!r}."
             )
-        own = {name: value for name, value in options.items() if name != "preset"}
-        asked = {**own, "num_return_sequences": num_texts}
-        resolved: Any = model.resolve_options(None, options.get("preset"), asked)
+        resolved: Any = resolved_sampler(model, options, num_return_sequences=num_texts)
         check_blocks(resolved, most_masks)
+
+
+def resolved_sampler(
+    model: MaskGitForMaskedLM, options: Mapping[str, Any], **of_all: Any
+) -> MaskGitGenerationConfig:
+    """Return the options of a sampler as `generate` will understand them, none left out.
+
+    Args:
+        model: decodes by them.
+        options: of `generate`, with or without the name of a `preset`.
+        **of_all: options that are the same for all samplers.
+
+    Raises:
+        ValueError: as `generate` would.
+    """
+    named = {**options, **of_all}
+    return model.resolve_options(None, named.pop("preset", None), named)
 
 
 def difference(texts: Tensor, written: Tensor) -> float:

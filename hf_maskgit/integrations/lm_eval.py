@@ -39,6 +39,7 @@ from ..evaluation.greedy_parts import written_greedily
 from ..evaluation.pairs import framed_example, split_pair
 from ..evaluation.part_costs import PartCost, part_costs
 from ..evaluation.progress import ProgressBar
+from ..evaluation.samplers import resolved_sampler
 from ..evaluation.windows import windowed
 from ..hub.loading import load_generator
 from .lm_eval_arguments import (
@@ -318,8 +319,7 @@ class Answers:
                 f"The task asks for {count} new tokens, and `max_length` leaves "
                 f"{self._room} to a context and them; set max_gen_toks in --gen_kwargs."
             )
-        own = {name: value for name, value in options.items() if name != "preset"}
-        self.model.resolve_options(None, options.get("preset"), own)
+        resolved_sampler(self.model, options)
         return until, count, options
 
     def _windows(

@@ -7,6 +7,7 @@ from typing import Any
 from ..core.generation_config_maskgit import MaskGitGenerationConfig
 from ..core.generation_output import OF_A_CALL
 from ..core.modeling_maskgit import MaskGitForMaskedLM
+from ..evaluation.samplers import resolved_sampler
 from .recipes import json_object
 
 # Options of texts that are appended: who fills masks has none to say.
@@ -59,8 +60,7 @@ def check_samplers(model: MaskGitForMaskedLM, samplers: Sequence[Mapping[str, An
         ValueError: as `generate` would.
     """
     for sampler in samplers:
-        own = {name: value for name, value in sampler.items() if name != "preset"}
-        model.resolve_options(None, sampler.get("preset"), own)
+        resolved_sampler(model, sampler)
 
 
 def check_decided(name: str, options: Mapping[str, Any], decided: Collection[str]) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 import statistics
 
 import pytest
@@ -13,7 +14,9 @@ from hf_maskgit.evaluation.samplers import (
     difference_error,
     nats_of_texts,
     nats_per_token,
+    resolved_sampler,
 )
+from tests.support.project import PACKAGE, ROOT
 from tests.support.tiny import tiny_model
 
 CLS, SEP, PAD, MASK = 2, 3, 0, 4
@@ -136,3 +139,22 @@ def test_every_sampler_writes_what_generate_writes(model):
 def test_what_cannot_be_compared(model, rows, samplers, num_texts, sentence):
     with pytest.raises(ValueError, match=sentence):
         next(compare_samplers(model, rows, samplers, REAL, num_texts=num_texts, progress=False))
+
+
+def test_a_sampler_is_read_as_generate_reads_it_with_or_without_a_preset(model):
+    plain = model.resolve_options(None, None, {"order": "random", "top_k": 3})
+    assert resolved_sampler(model, {"order": "random"}, top_k=3).to_dict() == plain.to_dict()
+    asked = {"preset": "fast", "top_k": 2}
+    named = model.resolve_options(None, "fast", {"top_k": 2})
+    assert resolved_sampler(model, asked).to_dict() == named.to_dict()
+    assert asked == {"preset": "fast", "top_k": 2}
+    with pytest.raises(ValueError, match="Masked decoding has no option 'colour'"):
+        resolved_sampler(model, {"colour": "red"})
+
+
+def test_one_function_reads_the_samplers_of_programs_and_integrations():
+    folders = [PACKAGE / "evaluation", PACKAGE / "training", PACKAGE / "integrations"]
+    files = [file for folder in [*folders, ROOT / "scripts"] for file in folder.glob("*.py")]
+    reading = re.compile(r"resolve_options\((?!None, None, \{\}\))")
+    found = {file.name for file in files if reading.search(file.read_text("utf-8"))}
+    assert found == {"samplers.py"}

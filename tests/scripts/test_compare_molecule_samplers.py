@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from hf_maskgit.evaluation.molecule_samples import molecule_figures
+from hf_maskgit.evaluation.samplers import resolved_sampler
 from scripts import compare_molecule_samplers
 from tests.support.tiny_tokenizers import model_for, molecule_tokenizer
 
@@ -80,8 +81,7 @@ def test_the_samplers_known_by_themselves_are_options_of_generate(model):
     loaded = model_for(molecule_tokenizer())
     asked = compare_molecule_samplers.with_passes(loaded, compare_molecule_samplers.SAMPLERS, [8])
     for one in asked:
-        own = {name: value for name, value in one.items() if name != "preset"}
-        loaded.resolve_options(None, one.get("preset"), own)
+        resolved_sampler(loaded, one)
     assert [one for one in asked if "steps" not in one]  # those whose pace takes what it needs
 
 
