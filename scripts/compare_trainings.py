@@ -30,6 +30,7 @@ from typing import Any
 import torch
 from hf_maskgit.scripts import evaluate
 
+from hf_maskgit.core.special_tokens import tokenizer_fields
 from hf_maskgit.evaluation import NelboOutput, compare_bounds
 from hf_maskgit.evaluation.figures import figures_text
 from hf_maskgit.evaluation.progress import ProgressBar
@@ -40,6 +41,7 @@ from hf_maskgit.training.arguments import (
     TrainArguments,
     check_seed,
 )
+from hf_maskgit.training.building import load_tokenizer
 from hf_maskgit.training.data import check_together
 from hf_maskgit.training.recipes import (
     RECIPE_NAME,
@@ -56,6 +58,7 @@ from hf_maskgit.training.run_log import METRICS_NAME
 
 TRAINING = (ModelArguments, DataArguments, TrainArguments)
 AS_IT_IS = "the recipe"
+OF_TOKENIZERS = ("encoder", "tokenizer", "revision")  # options that say which one reads the texts
 WAYS: Mapping[str, Mapping[str, Any]] = {
     "plain cross-entropy": {"use_simple_mdlm_loss_weight": False},
     "half of the texts corrupted": {"corruption_prob": 0.5},
@@ -103,6 +106,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     (options,) = parse_options((TrainingsArguments,), argv, "Compare ways of training.")
     ways = ways_of(options)
     asked = {name: words_of(options, name, changes) for name, changes in ways.items()}
+    check_read_alike(options, ways)
     folder = Path(options.output_dir)
     free = ("output_dir", "ways", "seeds")  # more of these may be asked for later
     runs = {
@@ -168,6 +172,38 @@ def words_of(options: TrainingsArguments, name: str, changes: Mapping[str, Any])
         )
     steps = {} if options.max_steps is None else {"max_steps": options.max_steps}
     return [options.recipe, *recipe_words({**changes, **steps}, TRAINING)]
+
+
+def check_read_alike(options: TrainingsArguments, ways: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse a way whose tokenizer reads the held-out texts otherwise than the recipe's does.
+
+    Masks are common to both only where the tokens are, and equal counts of tokens do not tell.
+
+    Raises:
+        ValueError: naming the way.
+    """
+    own: tuple[Any, ...] | None = None
+    recipe, _, _ = parsed(options, AS_IT_IS, {})
+    for name, changes in ways.items():
+        model, _, _ = parsed(options, name, changes)
+        if all(getattr(model, one) == getattr(recipe, one) for one in OF_TOKENIZERS):
+            continue
+        own = own or reading_of(options, recipe)
+        if reading_of(options, model) != own:
+            raise ValueError(
+                f"The way {name!r} reads the held-out texts as other tokens than the recipe does, "
+                "so that no masks are common to both and their bounds cannot be compared in pairs. "
+                "Leave it out, or give it the recipe's `tokenizer`."
+            )
+
+
+def reading_of(options: TrainingsArguments, model: ModelArguments) -> tuple[Any, ...]:
+    """Return the ids of the held-out texts by a training's tokenizer, and of its special tokens."""
+    tokenizer = load_tokenizer(model)
+    roles = tokenizer_fields(tokenizer)
+    prepared = evaluate.load_examples(held_out(options, options.recipe), tokenizer, None)
+    special = ("mask_token_id", "prefix_ids", "suffix_ids", "special_token_ids")
+    return evaluate.ids_of(prepared), *(roles[role] for role in special)
 
 
 def parsed(
@@ -279,13 +315,22 @@ def compared(
 
 def bound_of(options: TrainingsArguments, place: Path) -> NelboOutput:
     """Estimate the bound of one training on the held-out texts of its recipe."""
+    asked = held_out(options, str(place))
+    model, tokenizer = evaluate.load(asked, asked.model)
+    prepared = evaluate.prepare(asked, model, tokenizer)
+    with torch.no_grad():
+        return evaluate.bound_of(model, tokenizer, prepared, asked)
+
+
+def held_out(options: TrainingsArguments, model: str) -> evaluate.EvaluateArguments:
+    """Return what is asked of `scripts/evaluate.py`: a model on the recipe's held-out texts."""
     _, data, _ = parsed(options, AS_IT_IS, {})
     config = data.sources[0][1] if data.eval_dataset is None else None
     shared = {f.name for f in fields(evaluate.EvaluateArguments)} & {f.name for f in fields(data)}
-    asked = evaluate.EvaluateArguments(
+    return evaluate.EvaluateArguments(
         **{
             **{name: getattr(data, name) for name in shared},
-            "model": str(place),
+            "model": model,
             "dataset": data.eval_dataset or data.dataset[0],
             "dataset_config": config,
             "split": data.eval_split,
@@ -295,10 +340,6 @@ def bound_of(options: TrainingsArguments, place: Path) -> NelboOutput:
             "batch_size": options.batch_size,
         }
     )
-    model, tokenizer = evaluate.load(asked, asked.model)
-    prepared = evaluate.prepare(asked, model, tokenizer)
-    with torch.no_grad():
-        return evaluate.bound_of(model, tokenizer, prepared, asked)
 
 
 def table_of(found: Mapping[str, Any], num_seeds: int) -> list[str]:

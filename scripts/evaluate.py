@@ -359,16 +359,20 @@ def baseline_of(
     """Load the baseline, unless the texts are other tokens to it: a ValueError before any work."""
     baseline, tokenizer = load(options, str(options.baseline))
     other = prepare(options, baseline, tokenizer)
-    read = [[one["input_ids"] for one in side.examples] for side in (prepared, other)]
     roles = ("mask_token_id", "prefix_ids", "suffix_ids", "forbidden_token_ids")
     alike = all(getattr(model.config, role) == getattr(baseline.config, role) for role in roles)
-    if read[0] != read[1] or not alike:
+    if ids_of(prepared) != ids_of(other) or not alike:
         raise ValueError(
             f"{options.model!r} and {options.baseline!r} do not read the texts as the same tokens "
             "(tokenizer, framing, ends of texts or special tokens differ), so that no masks are "
             "common to them; measure each for itself, and compare bits per character."
         )
     return baseline, tokenizer, other
+
+
+def ids_of(prepared: Prepared) -> list[list[int]]:
+    """Return the ids that are measured, one list per example: by them texts are told apart."""
+    return [list(example["input_ids"]) for example in prepared.examples]
 
 
 def compared(baseline: Loaded, bound: NelboOutput, options: EvaluateArguments) -> dict[str, Any]:

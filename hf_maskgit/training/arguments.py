@@ -201,7 +201,11 @@ class TrainArguments(OptimisationArguments):
         None, "Tracker: 'tensorboard', 'wandb', 'trackio', ..., or 'all' that are installed."
     )
     eval_every: int = option(500, "Updates between two evaluations; there is one more at the end.")
-    eval_batch_size: int = option(32, "Examples per device and forward pass of an evaluation.")
+    eval_batch_size: int = option(
+        32,
+        "Examples per device and forward pass of an evaluation; it and the seed say which masks "
+        "they get there.",
+    )
     eval_samples: int = option_of(Estimation, "num_samples")
     eval_texts: int = option(
         3,

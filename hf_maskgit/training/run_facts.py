@@ -56,6 +56,7 @@ _TRAINING = (
     "clip_weights",
     "eval_every",
     "eval_samples",
+    "eval_batch_size",  # which texts share the noise of a batch, and so which masks they get
 )
 _DATA = ("max_length", "pack", "too_long", "validation_fraction", "dataset_probs")
 _STREAM = ("streaming", "stream_lanes", "shuffle_buffer")  # which say nothing of anything else

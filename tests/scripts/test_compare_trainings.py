@@ -117,6 +117,27 @@ def test_bad_input_is_refused_before_anything_is_trained(recipe, tmp_path, more,
     assert not (tmp_path / "ways").exists()
 
 
+def test_a_way_that_reads_the_texts_as_other_tokens_is_refused(recipe, tmp_path, monkeypatch):
+    """Each text has as many tokens as by the recipe's tokenizer, and they are others."""
+    monkeypatch.setattr(compare_trainings, "train", lambda *_: pytest.fail("was trained"))
+    written = word_tokenizer()
+    written.save_pretrained(tmp_path / "same")
+    file = tmp_path / "same/tokenizer.json"
+    table = json.loads(file.read_text())
+    vocabulary = table["model"]["vocab"]
+    words = [word for word in vocabulary if not word.startswith("[")]
+    ids = [vocabulary[word] for word in words]
+    vocabulary.update(zip(words, [*ids[1:], ids[0]], strict=True))
+    written.save_pretrained(tmp_path / "other")
+    (tmp_path / "other/tokenizer.json").write_text(json.dumps(table))
+    ways = {"other words": {"tokenizer": str(tmp_path / "other")}}
+    with pytest.raises(ValueError, match="'other words' reads the held-out texts as other tokens"):
+        run(recipe, tmp_path / "ways", "--ways", json.dumps(ways))
+    assert not (tmp_path / "ways").exists()
+    asked = compare_trainings.TrainingsArguments(str(recipe), str(tmp_path / "ways"))
+    compare_trainings.check_read_alike(asked, {"same": {"tokenizer": str(tmp_path / "same")}})
+
+
 def test_a_training_that_is_kept_is_not_taken_for_another(recipe, tmp_path, monkeypatch):
     asked = compare_trainings.TrainingsArguments(str(recipe), str(tmp_path / "ways"), max_steps=3)
     place = compare_trainings.place_of(tmp_path / "ways", "a", 0)
