@@ -17,7 +17,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from hf_maskgit.hub.loading import load_generator
-from hf_maskgit.integrations.onnx import GRAPH, OnnxGenerator, export_onnx
+from hf_maskgit.integrations.onnx import GRAPH, OnnxGenerator, check_installed, export_onnx
 from hf_maskgit.rows.writer import RowWriter
 from hf_maskgit.training.recipes import option, parse_options, required, run_program
 
@@ -48,6 +48,7 @@ class ExportArguments:
 def main(argv: Sequence[str] | None = None) -> None:
     """Export, compare, and say what was written."""
     (options,) = parse_options((ExportArguments,), argv, "Export a generator to ONNX.")
+    check_installed()  # before the model is loaded
     model, tokenizer = load_generator(options.model, dtype="float32")
     difference = export_onnx(model, tokenizer, options.output_dir)
     path = Path(options.output_dir) / GRAPH

@@ -24,6 +24,7 @@ from ..core.generation_config_maskgit import MaskGitGenerationConfig
 from ..core.generation_maskgit import MaskGitGenerationMixin
 from ..core.modeling_maskgit import MaskGitForMaskedLM
 from ..core.noise import keyed_generator
+from ..core.sampler_orders import ORDERS
 
 GRAPH = "model.onnx"
 TOLERANCE = 1e-4  # greatest difference of a logit between the graph and the model, float32
@@ -45,8 +46,17 @@ class _Pass(nn.Module):
         return self.denoiser(**dict(zip(self._names, inputs, strict=True)), return_dict=True).logits
 
 
+def check_installed() -> None:
+    """Raise an ImportError where what writes and compares graphs is not installed."""
+    try:
+        import onnxruntime  # noqa: F401  # by which the graph is compared
+        import onnxscript  # noqa: F401  # what torch's exporter asks for
+    except ImportError as error:
+        raise ImportError(_INSTALL) from error
+
+
 def check_exportable(model: MaskGitForMaskedLM) -> None:
-    """Refuse a model of which a pass is no function of the tokens alone.
+    """Refuse a model of which a pass is no function of the tokens alone, or that stores more.
 
     Raises:
         ValueError: saying why.
@@ -61,6 +71,13 @@ def check_exportable(model: MaskGitForMaskedLM) -> None:
         raise ValueError(
             f"An encoder of type {kind!r} confuses padding with text ({PADDING_LEAKS[kind]}), and "
             "runs without padding here; a graph of padded rows would write other texts."
+        )
+    options = model.resolve_options(None, None, {})
+    if ORDERS[options.order].asks_critic:  # it is the order that asks, also where remasking does
+        raise ValueError(
+            f"The model stores order={options.order!r} and remask={options.remask!r}, which ask "
+            "its token critic, and a graph has none. Store other options first, such as "
+            "model.generation_config = MaskGitGenerationConfig.preset('fast'), and save it."
         )
     if model.dtype != torch.float32:
         raise ValueError(
@@ -88,11 +105,7 @@ def export_onnx(
             `TOLERANCE`; the graph is then removed.
     """
     check_exportable(model)
-    try:
-        import onnxruntime  # noqa: F401  # by which the graph is compared
-        import onnxscript  # noqa: F401  # what torch's exporter asks for
-    except ImportError as error:
-        raise ImportError(_INSTALL) from error
+    check_installed()
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     names = [name for name in _INPUTS if name in model._denoiser_arguments]

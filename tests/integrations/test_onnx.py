@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from hf_maskgit.core.generation_config_maskgit import MaskGitGenerationConfig
 from hf_maskgit.integrations import onnx
 from hf_maskgit.integrations.onnx import OnnxGenerator, check_exportable, export_onnx
 from scripts import export_onnx as script
@@ -114,6 +115,17 @@ def test_models_that_are_no_function_of_tokens_are_refused():
     model.denoiser.config.model_type = "fnet"
     with pytest.raises(ValueError, match="type 'fnet' confuses padding with text"):
         check_exportable(model)
+
+
+@pytest.mark.parametrize("stored", [{"order": "critic"}, {"remask": "p2", "p2_planner": "critic"}])
+def test_stored_options_that_ask_a_part_left_out_are_refused_before_work(stored, tmp_path):
+    """What was exported would refuse its first call, with these options and no others."""
+    model = tiny_model(token_critic="self")
+    check_exportable(model)
+    model.generation_config = MaskGitGenerationConfig(**stored)
+    with pytest.raises(ValueError, match="which ask its token critic, and a graph has none. Store"):
+        export_onnx(model, tokenizer_for("bert"), tmp_path / "graph")
+    assert not (tmp_path / "graph").exists()
 
 
 def test_what_is_not_there_is_named(tmp_path, monkeypatch):
