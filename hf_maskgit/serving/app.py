@@ -30,6 +30,7 @@ from .running import Running, Told
 from .tasks import Json, Reading
 
 logger = logging.getLogger(__name__)
+_READ = ["GET", "HEAD"]  # what asks for the head alone is answered by it, wherever GET is
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -167,11 +168,11 @@ def make_app(server: Server) -> FastAPI:
     for path in server.readers:
         app.add_api_route(path, server.serve, methods=["POST"], response_model=None)
 
-    @app.get("/v1/models")
+    @app.api_route("/v1/models", methods=_READ)
     async def models() -> Json:
         return {"object": "list", "data": [server.card()]}
 
-    @app.get("/v1/models/{name:path}")
+    @app.api_route("/v1/models/{name:path}", methods=_READ)
     async def model(name: str) -> Response:
         if name != server.name:
             return refused(
@@ -179,12 +180,12 @@ def make_app(server: Server) -> FastAPI:
             )
         return JSONResponse(server.card())
 
-    @app.get("/health")
+    @app.api_route("/health", methods=_READ)
     async def health() -> Response:
         alive = server.engine.is_alive
         return JSONResponse({"status": "ok" if alive else "stopped"}, 200 if alive else 503)
 
-    @app.get("/metrics")
+    @app.api_route("/metrics", methods=_READ)
     async def metrics() -> Response:
         return Response(server.metrics.page(), media_type="text/plain; version=0.0.4")
 

@@ -18,6 +18,7 @@ import torch
 from transformers import pipeline
 
 from hf_maskgit.core.noise import mix
+from hf_maskgit.serving.app import make_app
 from hf_maskgit.serving.program import ServeArguments, listen
 from hf_maskgit.serving.reader import Reader
 from tests.support.project import ROOT
@@ -543,6 +544,20 @@ def test_a_stream_that_runs_out_of_time_says_so_as_an_event(parts, monkeypatch):
         ):
             list(client.completions.create(model="tiny", prompt="the cat", stream=True))
         assert running.engine.counts.decoding == 0
+
+
+@pytest.mark.parametrize("path", ["/health", "/metrics", "/v1/models", "/v1/models/tiny"])
+def test_the_head_of_what_can_be_read_is_that_of_get_without_its_body(server, path):
+    whole, head = server.client.get(path), server.client.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == whole.headers["content-type"]
+    assert server.client.head("/v1/completions").status_code == 404
+
+
+def test_every_address_that_is_read_answers_for_its_head(server):
+    routes = [route for route in make_app(server.server).routes if "GET" in route.methods]
+    assert {route.path for route in routes} >= {"/health", "/metrics", "/v1/models"}
+    assert all("HEAD" in route.methods for route in routes)
 
 
 def test_health_metrics_and_a_log_without_texts(server, parts, caplog):
