@@ -20,6 +20,7 @@ from torch import Tensor
 
 from hf_maskgit import MaskGitForMaskedLM
 from hf_maskgit.evaluation import evaluate_nelbo
+from hf_maskgit.evaluation.benchmark_report import figure_class_of_matplotlib
 from hf_maskgit.evaluation.bound import check_num_samples
 from hf_maskgit.evaluation.chorale_files import draw_rolls, write_midi
 from hf_maskgit.evaluation.chorales import (
@@ -100,6 +101,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     (options,) = parse_options((ChoraleArguments,), argv, "Fill chorales and judge them.")
     samplers = samplers_of(options.samplers, SAMPLERS, {"steps": 16}, decided=OF_LENGTHS)
     music21_module("stream")  # said before anything is computed
+    figure_class_of_matplotlib()  # which draws in the end
     train, held_out = read_windows(options.dataset, "train"), read_windows(options.dataset)
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     model, tokenizer = load_generator(options.model, device_map=device)

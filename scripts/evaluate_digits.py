@@ -27,6 +27,7 @@ from hf_maskgit.evaluation.digits import (
     DigitClassifier,
     nearest_distance,
     picture,
+    pillow,
     write_animation,
 )
 from hf_maskgit.evaluation.figures import figures_text
@@ -77,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Write, measure, print the table, and return the figures."""
     (options,) = parse_options((DigitArguments,), argv, "Write and judge digits.")
     samplers = samplers_of(options.samplers, SAMPLERS, {"steps": 16}, decided=OF_LENGTHS)
+    pillow()  # by which all is drawn in the end: said before anything is computed
     train, held_out = (read_images(options.dataset, split) for split in ("train", "validation"))
     classifier = DigitClassifier(*train)
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")

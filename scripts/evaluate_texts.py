@@ -26,7 +26,7 @@ from hf_maskgit import MaskGitForMaskedLM
 from hf_maskgit.evaluation.batches import evaluating
 from hf_maskgit.evaluation.benchmark_report import figure_class_of_matplotlib
 from hf_maskgit.evaluation.figures import figures_text
-from hf_maskgit.evaluation.judges import CausalJudge, Featuriser
+from hf_maskgit.evaluation.judges import CausalJudge, Featuriser, mauve_function
 from hf_maskgit.evaluation.progress import ProgressBar
 from hf_maskgit.evaluation.text_quality import TextMeter, halves_of_real, read_back
 from hf_maskgit.evaluation.text_quality_report import (
@@ -34,6 +34,7 @@ from hf_maskgit.evaluation.text_quality_report import (
     draw_over_passes,
     quality_table,
 )
+from hf_maskgit.evaluation.text_variety import sacrebleu_class
 from hf_maskgit.hub.loading import load_generator
 from hf_maskgit.training.files import short_names
 from hf_maskgit.training.recipes import (
@@ -87,6 +88,9 @@ class TextArguments:
             raise ValueError("There is nothing to measure; name a --model, or files of --texts.")
         if self.plot:
             figure_class_of_matplotlib()
+        sacrebleu_class()
+        if self.featuriser is not None:
+            mauve_function()
 
 
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:

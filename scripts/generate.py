@@ -34,7 +34,7 @@ from hf_maskgit.evaluation.processes import own_device, own_place
 from hf_maskgit.evaluation.progress import ProgressBar
 from hf_maskgit.hub.loading import identity_of, load_generator
 from hf_maskgit.rows.parts import FORMATS, LINES, PartsFolder
-from hf_maskgit.rows.reading import ListedRows, Rows, open_rows
+from hf_maskgit.rows.reading import ListedRows, Rows, look_at_rows, open_rows
 from hf_maskgit.rows.writer import RowWriter
 from hf_maskgit.rows.writing import PartsWriter, RowOptions, in_batches
 from hf_maskgit.training.output_files import check_output
@@ -47,6 +47,7 @@ from hf_maskgit.training.recipes import (
     run_program,
 )
 from hf_maskgit.visualization import FirstText, check_animation_path
+from hf_maskgit.visualization.terminal import check_rich
 
 # The options of `generate` that words of the command line can say; what a call returns it does not.
 TYPES = get_type_hints(Sampler) | get_type_hints(Request) | get_type_hints(CacheOptions)
@@ -131,6 +132,8 @@ class GenerateArguments:
             suffixes = {form.suffix: name for name, form in FORMATS.items()}
             of_file = suffixes.get(Path(self.output_file or "").suffix, "text")
             self.output_format = "jsonl" if self.in_parts else of_file  # type: ignore[assignment]
+        if self.show:
+            check_rich()
         if self.save_animation is not None:
             check_animation_path(self.save_animation)
             check_output(self.save_animation, self.input_file)
@@ -183,6 +186,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         allow_missing_weights=options.allow_missing_weights,
     )
     writer = RowWriter(model, tokenizer, decoding_options(options), options.num_samples)
+    looked_at = (row for _, some in look_at_rows(rows, options.text_column) for row in some)
+    writer.check_stops(row[options.text_column] for row in looked_at)
     if options.in_parts:
         write_parts(writer, rows, options)
         return

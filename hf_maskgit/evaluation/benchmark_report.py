@@ -78,7 +78,7 @@ def figure_class_of_matplotlib() -> Any:
     except ImportError as error:
         raise RuntimeError(
             "The picture is drawn by the package matplotlib, which is not installed: "
-            "pip install 'hf_maskgit[plots]', or leave --plot_file out."
+            "pip install 'hf_maskgit[plots]', or ask for no picture."
         ) from error
     return Figure
 

@@ -70,7 +70,7 @@ def picture(pixels: Tensor, columns: int) -> Any:
     Raises:
         RuntimeError: when Pillow is not installed.
     """
-    image = _pillow()
+    image = pillow()
     lines, size = len(pixels) // columns, SIDE + _GAP
     canvas = torch.full((lines * size + _GAP, columns * size + _GAP, 3), 255, dtype=torch.uint8)
     grey = (255 - pixels * 255 // (LEVELS - 1))[..., None].expand(-1, -1, 3)
@@ -112,7 +112,12 @@ def _scikit_learn(module: str) -> Any:
         ) from error
 
 
-def _pillow() -> Any:
+def pillow() -> Any:
+    """Return the package's module of pictures.
+
+    Raises:
+        RuntimeError: when pillow is not installed.
+    """
     try:
         from PIL import Image
     except ImportError as error:

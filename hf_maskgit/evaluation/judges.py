@@ -141,6 +141,22 @@ class Featuriser:
         return torch.cat(found).numpy()
 
 
+def mauve_function() -> Any:
+    """Return what computes MAUVE.
+
+    Raises:
+        ImportError: where the package is not installed.
+    """
+    try:
+        from mauve import compute_mauve
+    except ImportError as error:
+        raise ImportError(
+            "MAUVE is computed by its authors' package mauve-text, which is not installed: "
+            "pip install 'hf_maskgit[mauve]' (its licence is the GPL, version 3)."
+        ) from error
+    return compute_mauve
+
+
 def mauve(
     written: NDArray[np.float32], real: NDArray[np.float32], seed: int = 25
 ) -> dict[str, float]:
@@ -167,14 +183,7 @@ def mauve(
             f"MAUVE clusters texts by ten and needs {FEWEST_FOR_MAUVE} on either side, got "
             f"{len(written)} written and {len(real)} real ones."
         )
-    try:
-        from mauve import compute_mauve
-    except ImportError as error:
-        raise ImportError(
-            "MAUVE is computed by its authors' package mauve-text, which is not installed: "
-            "pip install 'hf_maskgit[mauve]' (its licence is the GPL, version 3)."
-        ) from error
-    found = compute_mauve(p_features=written, q_features=real, seed=seed)
+    found = mauve_function()(p_features=written, q_features=real, seed=seed)
     return {
         "mauve": float(found.mauve),
         "mauve_star": float(found.mauve_star),

@@ -44,6 +44,22 @@ def unit_entropy(text: Units) -> float:
     return -sum(count / len(text) * math.log(count / len(text)) for count in counts)
 
 
+def sacrebleu_class() -> Any:
+    """Return what computes BLEU.
+
+    Raises:
+        ImportError: where sacrebleu is not installed.
+    """
+    try:
+        from sacrebleu.metrics.bleu import BLEU
+    except ImportError as error:
+        raise ImportError(
+            "Self-BLEU is computed by the package sacrebleu, which is not installed: "
+            "pip install 'hf_maskgit[quality]'."
+        ) from error
+    return BLEU
+
+
 def self_bleu(texts: Sequence[Sequence[str]]) -> float:
     """Return the mean BLEU of each text against all others, by sacrebleu: 1 where all are equal.
 
@@ -63,14 +79,7 @@ def self_bleu(texts: Sequence[Sequence[str]]) -> float:
     """
     if len(texts) < 2:
         raise ValueError(f"Self-BLEU compares each text with the others; there is {len(texts)}.")
-    try:
-        from sacrebleu.metrics.bleu import BLEU
-    except ImportError as error:
-        raise ImportError(
-            "Self-BLEU is computed by the package sacrebleu, which is not installed: "
-            "pip install 'hf_maskgit[quality]'."
-        ) from error
-    bleu = BLEU(tokenize="none", effective_order=True)
+    bleu = sacrebleu_class()(tokenize="none", effective_order=True)
     # A unit may hold anything but a blank, which separates units for sacrebleu.
     joined = [" ".join(text) for text in texts]
     scores = [

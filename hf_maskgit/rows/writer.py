@@ -5,7 +5,7 @@ logits also follow from the shape of the batch, so that who wants the same bytes
 same batches.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -157,6 +157,28 @@ class RowWriter:
         """
         share = self._resolved.max_unknown_share
         check_each_read(readings, lambda i: named(text_of(i)), "the texts", share)
+
+    def check_stops(self, texts: Iterable[str]) -> None:
+        """Refuse stop strings that are asked for where no text gets new tokens.
+
+        Args:
+            texts: all of them; looked at up to the first that is continued.
+
+        Raises:
+            ValueError: saying so.
+        """
+        named = self._max_new_tokens
+        if self._config.stop_strings is None:
+            return
+        if named is None:
+            appends = not all(map(self.is_filled, texts))
+        else:
+            appends = any(named if isinstance(named, list) else [named])
+        if not appends:
+            raise ValueError(
+                "`stop_strings` end appended text, and nothing is appended here: masks alone are "
+                "filled. Leave them out, or ask for `max_new_tokens`."
+            )
 
     def room(self, text: str, length: int | None) -> int:
         """Count the tokens that a text will surely get.

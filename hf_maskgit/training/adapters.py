@@ -7,6 +7,7 @@ them.
 """
 
 import difflib
+import importlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,20 @@ WEIGHTS_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
 _PREFIX = "base_model.model."
 
 
+def peft_module() -> Any:
+    """Return the package that adapters are of.
+
+    Raises:
+        ValueError: when it is not installed.
+    """
+    try:
+        return importlib.import_module("peft")
+    except ImportError as error:
+        raise ValueError(
+            "`lora_r` needs the package peft: pip install 'hf_maskgit[peft]', or leave it out."
+        ) from error
+
+
 def add_adapters(model: MaskGitForMaskedLM, options: OptimisationArguments, seed: int) -> None:
     """Put adapters into a denoiser; beside them only what is named or new learns there.
 
@@ -40,19 +55,14 @@ def add_adapters(model: MaskGitForMaskedLM, options: OptimisationArguments, seed
     Raises:
         ValueError: without peft, and for names that nothing has.
     """
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise ValueError(
-            "`lora_r` needs the package peft: pip install 'hf_maskgit[peft]', or leave it out."
-        ) from error
+    peft = peft_module()
     learns = {name: p for name, p in model.named_parameters() if p.requires_grad}
     named = options.lora_modules_to_save or ()
     fully = list(named_parameters(model, named, "lora_modules_to_save"))
     # A head that the encoder came without, or rows of new tokens: nothing that could be adapted.
     new_weights = getattr(model.denoiser, "new_weights", ())
     fully += [model.denoiser.get_parameter(name) for name in new_weights]
-    config = LoraConfig(
+    config = peft.LoraConfig(
         r=options.lora_r,
         lora_alpha=2 * options.lora_r if options.lora_alpha is None else options.lora_alpha,
         lora_dropout=options.lora_dropout or 0.0,
@@ -60,7 +70,7 @@ def add_adapters(model: MaskGitForMaskedLM, options: OptimisationArguments, seed
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        inject_adapter_in_model(config, model, adapter_name=_NAME)
+        peft.inject_adapter_in_model(config, model, adapter_name=_NAME)
     kept = {id(parameter) for parameter in fully}
     for name, parameter in learns.items():  # peft has switched all but its own off
         parameter.requires_grad_(not name.startswith("denoiser.") or id(parameter) in kept)

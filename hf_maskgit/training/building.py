@@ -24,7 +24,7 @@ from ..core.generation_config_maskgit import MaskGitGenerationConfig
 from ..core.masking import maskable_positions
 from ..core.modeling_maskgit import MaskGitForMaskedLM
 from ..core.special_tokens import rows_needed
-from .adapters import note_new_tables
+from .adapters import note_new_tables, peft_module
 from .arguments import ModelArguments, TrainArguments
 from .deepspeed_engine import asked_for_deepspeed, plain_processes
 from .encoder_settings import check_known
@@ -40,10 +40,12 @@ def make_accelerator(options: TrainArguments) -> Accelerator:
     """Set up devices, number format and trackers.
 
     Raises:
-        ValueError: for a tracker that is not installed, and for an engine that this library cannot
-            train with.
+        ValueError: for a tracker or adapters whose package is not installed, and for an engine that
+            this library cannot train with.
     """
     check_tracker(options.log_with)
+    if options.lora_r:
+        peft_module()  # before anything is loaded
     # The launcher tells processes that there is no GPU, unless they are to use DeepSpeed.
     without_gpu = asked_for_deepspeed() and not torch.accelerator.is_available()
     with plain_processes():

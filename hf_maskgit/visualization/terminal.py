@@ -177,6 +177,11 @@ def _line(frame: Frame, number: int) -> "Text":
     return line
 
 
+def check_rich() -> None:
+    """Raise an ImportError where rich is not installed."""
+    _rich("console")
+
+
 def _rich(module: str) -> Any:
     try:
         return __import__(f"rich.{module}", fromlist=["rich"])

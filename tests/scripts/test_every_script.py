@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import MISSING, fields, is_dataclass
 from importlib import import_module
+from types import ModuleType
 from typing import get_type_hints
 
 import pytest
@@ -154,3 +155,52 @@ def test_all_numbers_are_looked_at():
     assert len(NUMBERS) > 60
     assert UNITS.search("Longest example, in tokens")
     assert not UNITS.search("How long an example is")
+
+
+# What a program draws, measures or writes with in the end, and how it is asked to.
+LATE = [
+    ("evaluate_chorales", "music21.stream", "music", []),
+    ("evaluate_chorales", "matplotlib.figure", "plots", []),
+    ("evaluate_digits", "PIL", "images", []),
+    ("evaluate_texts", "matplotlib.figure", "plots", ["--model", "x"]),
+    ("evaluate_texts", "sacrebleu.metrics.bleu", "quality", ["--model", "x"]),
+    ("evaluate_texts", "mauve", "mauve", ["--model", "x", "--featuriser", "x"]),
+    ("evaluate_molecules", "rdkit", "molecules", []),
+    ("compare_molecule_samplers", "rdkit.Chem", "molecules", []),
+    ("design_molecules", "rdkit.Chem.Draw", "molecules", []),
+    ("compare_samplers", "matplotlib.figure", "plots", ["--plot_file", "x.png"]),
+    ("evaluate", "matplotlib.figure", "plots", ["--reliability_plot", "x.png"]),
+    ("evaluate_antibodies", "immunum", "antibodies", []),
+    ("generate", "rich.console", "visualization", ["--show"]),
+    ("generate", "PIL", "images", ["--save_animation", "x.gif"]),
+    ("export_onnx", "onnxscript", "onnx", []),
+    ("serve", "uvicorn", "serve", ["--model", "x"]),
+    ("app", "gradio", "app", ["--model", "x"]),
+    (
+        "train",
+        "peft",
+        "peft",
+        ["--encoder", "x", "--dataset", "x", "--lora_r", "2", "--output_dir", "y"],
+    ),
+]
+
+
+@pytest.mark.usefixtures("_fresh_accelerate")
+@pytest.mark.parametrize(("name", "module", "extra", "words"), LATE, ids=lambda v: str(v))
+def test_a_package_that_is_needed_in_the_end_is_asked_for_before_any_work(
+    name, module, extra, words, tmp_path, monkeypatch, capsys
+):
+    """Nothing that is named is there, which a program that looked would say."""
+    monkeypatch.chdir(tmp_path)
+    if name == "evaluate_chorales":  # whatever else it needs is there
+        monkeypatch.setitem(sys.modules, "music21", ModuleType("music21"))
+        monkeypatch.setitem(sys.modules, "music21.stream", ModuleType("music21.stream"))
+    monkeypatch.setitem(sys.modules, module, None)
+    script = import_module(f"scripts.{name}")
+    kinds = [kind for kind in vars(script).values() if is_dataclass(kind)]
+    needed = [needed_words(kind) for kind in kinds if kind.__module__ == script.__name__]
+    words = [*(word for some in needed for word in some), *words]
+    with pytest.raises((ImportError, RuntimeError, ValueError, SystemExit)) as refused:
+        script.main(words)
+    assert f"hf_maskgit[{extra}]" in str(refused.value) + capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -247,3 +247,21 @@ def test_what_cannot_be_shown_or_saved_is_said_before_a_model_is_loaded(options,
     with pytest.raises(SystemExit):
         generate.main(["--model", "nowhere", *options])
     assert re.search(message, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [
+        (["--text", "w1 [MASK]", "[MASK]"], True),
+        (["--text", "w1", "--max_new_tokens", "0"], True),
+        (["--text", "w1 [MASK]", "w2"], False),
+        (["--text", "w1 [MASK]", "--max_new_tokens", "2"], False),
+    ],
+)
+def test_stop_strings_are_for_texts_that_get_new_tokens(saved, words, refused):
+    asked = ["--model", saved, "--stop_strings", "w9", "--steps", "1", *words]
+    if not refused:
+        generate.main(asked)
+        return
+    with pytest.raises(ValueError, match="`stop_strings` end appended text, and nothing is append"):
+        generate.main(asked)
