@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 import pyarrow
 import pyarrow.parquet
@@ -25,6 +25,7 @@ _READ_TOGETHER = 10_000  # rows that are looked at beforehand
 _BLOCK = 1 << 20  # bytes
 _NOT_READ = (".json", ".csv", ".tsv")  # whose lines would pass for texts
 _HALF = re.compile("[\ud800-\udfff]")  # what JSON can write and no encoding can
+_AFTER_CR = re.compile(rb"(?<=\r)(?!\n)")  # behind a carriage return that ends a line alone
 _MARK_OF_UTF8 = b"\xef\xbb\xbf"  # that some editors put at the beginning of a file
 
 
@@ -101,7 +102,7 @@ class LineRows:
         for number, file in enumerate(files):
             with _told(file), opened(file) as content:
                 at = 0
-                for line in content:
+                for line in self._lines_in(content):
                     if self._holds_row(line):
                         if self._count % _BETWEEN_MARKS == 0:
                             self._marks.append(_Mark(self._count, number, at))
@@ -136,7 +137,7 @@ class LineRows:
         left = number
         for file in self._files:
             with _told(file), opened(file) as content:
-                for line_number, line in enumerate(content, 1):
+                for line_number, line in enumerate(self._lines_in(content), 1):
                     left -= self._holds_row(line)
                     if left < 0:
                         return f"line {line_number} of {file!r}"
@@ -151,10 +152,21 @@ class LineRows:
             at = mark.byte if number == mark.file else 0
             with _told(self._files[number]), opened(self._files[number]) as content:
                 content.seek(at)
-                for line in content:
+                for line in self._lines_in(content):
                     if self._holds_row(line):
                         yield line if at else line.removeprefix(_MARK_OF_UTF8)
                     at += len(line)
+
+    def _lines_in(self, content: IO[bytes]) -> Iterator[bytes]:
+        """Cut a file into lines with their ends: as texts of data sets are, also behind a lone CR.
+
+        JSON Lines end with a line feed alone; a carriage return between two values is a blank.
+        """
+        for line in content:
+            if self._objects or b"\r" not in line:
+                yield line
+            else:
+                yield from filter(None, _AFTER_CR.split(line))
 
     def _holds_row(self, line: bytes) -> bool:
         return not self._objects or bool(line.strip())

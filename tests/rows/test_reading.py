@@ -9,6 +9,8 @@ import pytest
 
 from hf_maskgit.rows import reading
 from hf_maskgit.rows.reading import ListedRows, look_at_rows, open_rows
+from hf_maskgit.training.recipes import read_lines
+from hf_maskgit.training.sources import load_texts, place_of_row
 
 ROWS = [{"id": i, "text": f"w{i % 30} \u2028\x0b w1", "note": None} for i in range(25)]
 
@@ -133,3 +135,28 @@ def test_parquet_files_of_other_columns_are_refused(tmp_path):
         pyarrow.parquet.write_table(table, tmp_path / f"{name}.parquet")
     with pytest.raises(ValueError, match=r"a.parquet' and '.*b.parquet' have other columns"):
         open_rows(f"{tmp_path}/*.parquet", "text")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_line_is_the_same_to_all_that_read_texts(end, tmp_path):
+    """Rows, lists of texts, data sets, and what tells where one of their rows stands."""
+    texts = ["w1", "", "w2 \u2028 \x0c w3", "w4", *(f"w{i}" for i in range(2100))]
+    path = tmp_path / "a.txt"
+    path.write_bytes(end.join([*texts, ""]).encode())
+    rows = open_rows(str(path), "text")
+    assert [row["text"] for row in rows.between(0, len(rows))] == texts
+    assert [row["text"] for row in rows.between(1999, 2002)] == texts[1999:2002]
+    assert read_lines(path) == texts
+    assert load_texts(str(path))["text"][:] == texts
+    assert rows.place(3) == place_of_row(str(path), 3) == f"line 4 of {str(path)!r}"
+    path.write_bytes(b"a\r\r\nb\rc")  # mixed
+    rows = open_rows(str(path), "text")
+    found = [row["text"] for row in rows.between(0, len(rows))]
+    assert found == read_lines(path) == load_texts(str(path))["text"][:] == ["a", "", "b", "c"]
+
+
+def test_a_carriage_return_within_json_ends_no_row(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"text": "a",\r"n": 1}\n{"text": "b", "n": 2}\n')
+    rows = open_rows(str(path), "text")
+    assert [row["text"] for row in rows.between(0, len(rows))] == ["a", "b"]
