@@ -69,7 +69,11 @@ def denoiser_of(
             model, prompts, negative_prompt_ids, negative_prompt_attention_mask
         )
         theirs = torch.full_like(others.text, -1).masked_scatter(others.masked, block[rows.masked])
-        unconditional = make(others.real, None, theirs)
+        types = prompts.token_type_ids
+        if types is not None:  # all of them what the new tokens are, which continue both prompts
+            first = rows.masked.long().argmax(1, keepdim=True)
+            types = types.gather(1, first).expand_as(others.text)
+        unconditional = make(others.real, types, theirs)
         other = with_other_prompt(unconditional, rows.masked, others.text, others.masked)
     return guided(denoise, other, scale)
 

@@ -137,7 +137,8 @@ class MaskGitGenerationMixin:
                 returned row): a row's result then depends on its own text and seed alone.
             generator: draws the rows' seeds. Without it and without `seed`, torch's global one
                 does.
-            token_type_ids: (B, P) long; new tokens take the last real token's.
+            token_type_ids: (B, P) long; new tokens take the last real token's, and so does a
+                negative prompt.
             negative_prompt_ids: (B, Q) long, what `guidance_scale` pushes away from; one row per
                 prompt or returned row, or one for all. Without it, from the text with its prompt
                 masked.

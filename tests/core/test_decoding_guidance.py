@@ -278,3 +278,19 @@ def test_a_pattern_conditions_the_guided_law(table, scale):
     options |= {"order": "left_to_right"}
     best = table.generate(ids(text), do_sample=False, **options).sequences[0, 2:5].tolist()
     assert tuple(best) == texts[int(weights.argmax())]
+
+
+def test_pushing_away_from_its_own_prompt_changes_nothing_whatever_its_token_types():
+    """The types of the new tokens, too, are the same behind both."""
+    model = tiny_model()
+    table = model.get_submodule("denoiser.bert.embeddings.token_type_embeddings").weight.data
+    table[1] = 3 * torch.randn(table.shape[1], generator=torch.Generator().manual_seed(0))
+    for of_types in (0, 1):
+        types = torch.full_like(PROMPT, of_types)
+        options = {"token_type_ids": types, "max_new_tokens": 4, "do_sample": False}
+        options |= {"return_dict_in_generate": True, "steps": 4}
+        plain = model.generate(PROMPT, **options)
+        guided = model.generate(PROMPT, guidance_scale=4.0, negative_prompt_ids=PROMPT, **options)
+        assert torch.equal(guided.sequences, plain.sequences)
+        found, expected = (o.reveal_log_probabilities for o in (guided, plain))
+        assert torch.allclose(found, expected, atol=1e-5, equal_nan=True)
