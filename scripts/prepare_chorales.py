@@ -32,6 +32,7 @@ from hf_maskgit.evaluation.chorales import (
     windows_of,
 )
 from hf_maskgit.evaluation.progress import ProgressBar
+from hf_maskgit.training.prepared import save_splits
 from hf_maskgit.training.recipes import check_least, option, parse_options, run_program
 
 
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> DatasetDict:
         )
     data = DatasetDict({name: Dataset.from_list(part) for name, part in rows.items()})
     folder = Path(options.output_dir) / "grids"
-    data.save_to_disk(folder)
+    save_splits(data, folder)
     told_of = ", ".join(f"{n} {len(rows[n]):,} windows of {len(parts[n])} chorales" for n in rows)
     print(f"{folder}: {told_of}.")
     return data

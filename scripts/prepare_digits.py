@@ -15,6 +15,7 @@ import torch
 from datasets import Dataset, DatasetDict
 
 from hf_maskgit.evaluation.digits import LEVELS, load_digits
+from hf_maskgit.training.prepared import save_splits
 from hf_maskgit.training.recipes import option, parse_options, run_program
 
 
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> DatasetDict:
         }
     )
     folder = Path(options.output_dir) / "images"
-    data.save_to_disk(folder)
+    save_splits(data, folder)
     print(f"{folder}: " + ", ".join(f"{name} {len(part):,}" for name, part in parts.items()))
     return data
 

@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from hf_maskgit.training.prepared import save_splits
 from hf_maskgit.training.recipes import option, parse_options, run_program
 
 ENCODER_PACKAGE = "rxnfp==0.1.0"
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         encoder, data = (wheel_of(wheels, package) for package in packages)  # before any is used
         molecules = read_molecules(data)
         write_encoder(encoder, folder / "encoder")
-    molecules.save_to_disk(folder / "molecules")
+    save_splits(molecules, folder / "molecules")
     sizes = ", ".join(f"{name} {len(split):,}" for name, split in molecules.items())
     print(f"{folder / 'encoder'}: encoder and tokenizer. {folder / 'molecules'}: {sizes}.")
 

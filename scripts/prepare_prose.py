@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 
+from hf_maskgit.training.prepared import save_texts
 from hf_maskgit.training.recipes import check_least, option, parse_options, run_program
 
 from .demo import installed_packages
@@ -64,11 +65,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     drawn = torch.randperm(len(names), generator=torch.Generator().manual_seed(options.seed))
     names = [names[number] for number in drawn]
     parts = {"train": names[options.held_out :], "validation": names[: options.held_out]}
+    texts = passages([speeches[name] for name in parts["validation"]], options.words)
+    written = {folder / "passages.txt": "".join(f"{one}\n" for one in texts)}
     for part, of_part in parts.items():
         rows = [json.dumps({"speech": name, "text": speeches[name]}) for name in of_part]
-        (folder / f"{part}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    texts = passages([speeches[name] for name in parts["validation"]], options.words)
-    (folder / "passages.txt").write_text("".join(f"{one}\n" for one in texts), encoding="utf-8")
+        written[folder / f"{part}.jsonl"] = "\n".join(rows) + "\n"
+    save_texts(written)
     characters = sum(len(speeches[name]) for name in parts["train"])
     print(
         f"{folder}: {len(parts['train'])} speeches of {characters:,} characters to learn from, "

@@ -16,6 +16,7 @@ from datasets import Dataset, DatasetDict
 
 from hf_maskgit.evaluation.progress import ProgressBar
 from hf_maskgit.evaluation.sudoku import all_grids, box_side, random_grids
+from hf_maskgit.training.prepared import save_splits
 from hf_maskgit.training.recipes import check_least, option, parse_options, required, run_program
 
 COMPLETE = 4  # the side of which all grids are made: of the next, 9, there are 6.7e21
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> DatasetDict:
         {name: Dataset.from_dict({"cells": part.tolist()}) for name, part in parts.items()}
     )
     folder = Path(options.output_dir) / "grids"
-    data.save_to_disk(folder)
+    save_splits(data, folder)
     sizes = ", ".join(f"{name} {len(part):,}" for name, part in parts.items())
     print(f"{folder}: {sizes} grids of {options.side} by {options.side}.")
     return data
