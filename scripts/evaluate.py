@@ -113,7 +113,9 @@ class EvaluateArguments:
         "Judge texts longer than `max_length` whole, by windows that move on by so many tokens, "
         "each given what it shows of those before; otherwise they are cut.",
     )
-    drop_empty_texts: bool = option(False, "Drop texts without any token instead of refusing them.")
+    drop_empty_texts: bool = option(
+        False, "Drop texts without any token, and nulls, instead of refusing them."
+    )
     max_unknown_share: float = option(
         Tolerance.max_unknown_share, options_of(Tolerance)["max_unknown_share"].description
     )

@@ -99,7 +99,9 @@ class DataArguments:
         "`max_length`), so that the model learns where a text ends and generate(num_tokens="
         "'window') ends by itself.",
     )
-    drop_empty_texts: bool = option(False, "Drop texts without any token instead of refusing them.")
+    drop_empty_texts: bool = option(
+        False, "Drop texts without any token, and nulls, instead of refusing them."
+    )
     max_unknown_share: float = option_of(Tolerance, "max_unknown_share")
     num_proc: int | None = option(None, "Processes that tokenise. Default: only this one.")
     num_workers: int = option(

@@ -127,7 +127,8 @@ class Tokenising:
     Args:
         tokenizer: one with a mask token.
         form: what the rows hold.
-        drop_empty_texts: drop rows without anything to learn instead of refusing them.
+        drop_empty_texts: drop rows without anything to learn instead of refusing them. A null is
+            then an empty text, an empty list of ids or an empty conversation.
 
     Raises:
         ValueError: for a tokenizer without mask token, or without template where it needs one.
@@ -158,6 +159,8 @@ class Tokenising:
                 those are dropped), or holds the mask or the padding token.
         """
         *columns, rows = given
+        if self.drop_empty_texts:
+            columns, rows = self._without_nulls(columns, rows)
         kept = []
         for body, row in zip(self._bodies(columns, rows), rows, strict=True):
             self._check_lacks(body, row, self.tokenizer.mask_token_id, "mask")
@@ -197,6 +200,18 @@ class Tokenising:
         key.append(self.drop_empty_texts)
         return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
 
+    def _without_nulls(
+        self, columns: list[Sequence[Any]], rows: Sequence[Any]
+    ) -> tuple[list[Sequence[Any]], Sequence[Any]]:
+        """Leave out rows of whose last column nothing is there to learn; a null prompt is empty."""
+        there = [number for number, learned in enumerate(columns[-1]) if learned is not None]
+        empty: Any = "" if self.form.ids_column is None else []
+        left = [[column[i] for i in there] for column in columns]
+        return (
+            [[empty if one is None else one for one in column] for column in left],
+            [rows[i] for i in there],
+        )
+
     def _bodies(self, columns: list[Sequence[Any]], rows: Sequence[Any]) -> list[Body]:
         form = self.form
         if self._conversations is not None:
@@ -225,9 +240,9 @@ class Tokenising:
     ) -> list[tuple[list[int], Reading]]:
         for text, row in zip(texts, rows, strict=True):
             if not isinstance(text, str):
-                raise FaultyRowError(
-                    f"Row {row} of column {column!r} holds {type(text).__name__}, not a text.", row
-                )
+                said = f"Row {row} of column {column!r} holds {type(text).__name__}, not a text."
+                advice = " Remove the row, or set `drop_empty_texts`." if text is None else ""
+                raise FaultyRowError(said + advice, row)
         encoded = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)
         readings = self._reader.read(texts, encoded)
         return list(zip(encoded["input_ids"], readings, strict=True))

@@ -12,7 +12,7 @@ from hf_maskgit.training.arguments import DataArguments, ModelArguments, TrainAr
 from hf_maskgit.training.data import check_together
 from hf_maskgit.training.examples import prepare_examples
 from hf_maskgit.training.ids import ids_tokenizer
-from hf_maskgit.training.tokenising import Form, Tokenising, tokenizer_key
+from hf_maskgit.training.tokenising import Form, Tokenising, tokenize_texts, tokenizer_key
 from scripts import evaluate, generate
 from scripts.train import main
 from tests.support.tiny import word_tokenizer
@@ -293,3 +293,34 @@ def test_images_are_learned_written_and_evaluated_without_a_tokenizer(tmp_path, 
     written = capsys.readouterr().out.strip().splitlines()[-1].split()
     assert len(written) == 64
     assert {*map(int, written)} <= set(range(17))
+
+
+@pytest.mark.parametrize(
+    ("form", "columns", "kept"),
+    [
+        (Form(), {"text": ["w1", None, "w2"]}, [0, 2]),
+        (Form(ids_column="ids"), {"ids": [[3], None, []]}, [0]),
+        (PROMPTS, {"prompt": ["w1", None, "w1"], "completion": ["w2", "w3", None]}, [0, 1]),
+    ],
+    ids=["texts", "ids", "prompts"],
+)
+def test_a_null_is_an_empty_text_where_these_are_dropped(form, columns, kept):
+    data = Dataset.from_dict(columns)
+    dropped = tokenize_texts(data, word_tokenizer(), form, drop_empty_texts=True)
+    assert dropped["row"][:] == kept
+    empty = [] if form.ids_column else ""
+    written = {
+        name: [empty if one is None else one for one in column] for name, column in columns.items()
+    }
+    same = tokenize_texts(Dataset.from_dict(written), word_tokenizer(), form, drop_empty_texts=True)
+    assert dropped["input_ids"][:] == same["input_ids"][:]
+    with pytest.raises(ValueError, match="holds (NoneType, not a text. Remove .* `drop_|no list)"):
+        tokenize_texts(data, word_tokenizer(), form)
+
+
+def test_a_null_conversation_is_dropped_with_empty_texts():
+    data = Dataset.from_dict({"messages": [None, chat("w4", "w5")]})
+    tokenizer = chatting(MARKED)
+    assert tokenize_texts(data, tokenizer, CHATS, drop_empty_texts=True)["row"][:] == [1]
+    with pytest.raises(ValueError, match="The conversation in row 0"):
+        tokenize_texts(data, tokenizer, CHATS)
