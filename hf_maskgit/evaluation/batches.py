@@ -83,8 +83,13 @@ class TextBatch:
             ValueError: for a text that holds the mask token, or has nothing to judge.
         """
         judged = judged_positions(config, self.input_ids, self.attention_mask, self.allowed)
-        check_texts(config, self.input_ids, judged, [f"Text {number}" for number in self.index])
+        check_texts(config, self.input_ids, judged, self.names)
         return judged
+
+    @property
+    def names(self) -> list[str]:
+        """What the texts are called in a sentence: by their numbers in the data set."""
+        return [f"Text {number}" for number in self.index]
 
 
 def text_batches(

@@ -189,6 +189,18 @@ def nelbo(
     self_condition = looks_twice(model.config, self_condition)
     # 2. Move each text to the left edge
     rows = rows_of(*given)
+    # 3. and 4.
+    return _estimated(model, rows, num_samples, generator, self_condition)
+
+
+def _estimated(
+    model: EvaluatedGenerator,
+    rows: "Rows",
+    num_samples: int,
+    generator: torch.Generator | None,
+    self_condition: bool,
+) -> NelboOutput:
+    """Estimate the bound of rows that were checked; the arguments are those of `nelbo`."""
     # 3. Mask k tokens and predict them
     samples = [
         sampled_bound(
@@ -241,6 +253,7 @@ class Rows:
         )
 
 
+@torch.no_grad()
 def evaluate_nelbo(
     model: EvaluatedGenerator,
     texts: Sequence[Any],
@@ -280,21 +293,21 @@ def evaluate_nelbo(
     Raises:
         ValueError: as `nelbo`, and for no text at all.
     """
+    check_num_samples(num_samples)
     generator = evaluation_generator(seed, generator)
+    twice = looks_twice(model.config, self_condition)
     parts, order = [], []
     how = (batch_size, progress, max_unknown_share, share)
     with evaluating(model):
         for batch in text_batches(model, texts, tokenizer, *how):
-            ids, real, judged = batch.input_ids, batch.attention_mask, batch.judged(model.config)
+            given = model, batch.input_ids, batch.attention_mask, batch.allowed
+            rows = rows_of(*given, names=batch.names)
             if not batch.in_share:
-                rows = Rows(ids, real, judged, None).at_the_left_edge()
-                list(
-                    sampled_masks(rows.judged, num_samples, generator)
-                )  # its noise, for batches that follow
+                list(sampled_masks(rows.judged, num_samples, generator))  # for those that follow
                 continue
-            given = (ids, real, batch.allowed)
             with counted_before():  # all together, and not batch by batch
-                parts.append(nelbo(model, *given, num_samples, generator, self_condition))
+                check_measurable(*given)
+            parts.append(_estimated(model, rows, num_samples, generator, twice))
             order.extend(batch.index)
     # from the order of lengths to that of `texts`
     return NelboOutput.concatenate(parts).at(torch.tensor(order).argsort())
