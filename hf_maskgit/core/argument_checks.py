@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .options import shown
+from .options import is_number, shown
 
 _OVERFLOW = 2**63  # torch's integers end there
 
@@ -70,6 +70,17 @@ def check_whole(name: str, value: Any, least: int | None = None, most: int = _OV
         raise ValueError(f"`{name}` must be an integer{limit}, got {shown(value)}.")
     if not -_OVERFLOW <= value <= most:
         raise ValueError(f"`{name}` must be an integer of at most {most}, got {shown(value)}.")
+
+
+def check_count(name: str, value: Any) -> None:
+    """Refuse anything but a number or a tensor of one, whose value is not looked at.
+
+    Raises:
+        ValueError: for something else.
+    """
+    one = value.numel() == 1 if isinstance(value, Tensor) else is_number(value)
+    if not one:
+        raise ValueError(f"`{name}` must be a number, got {shown(value)}.")
 
 
 def check_flag(name: str, value: Any) -> None:

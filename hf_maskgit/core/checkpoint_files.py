@@ -29,7 +29,26 @@ _PARTS = {
     "critic_head.": "token_critic",
 }
 _MOST_NAMES = 5  # of missing tensors in a sentence
+_NEWER = (
+    " Perhaps a newer release of hf_maskgit wrote the file: pip install --upgrade hf_maskgit, or "
+    "take out of it what is unknown."
+)
 _OWN_FOLDER = Path(__file__).resolve().parent
+
+
+class UnknownOptionError(TypeError, ValueError):
+    """An option that this release does not have, of a call or of a file."""
+
+
+def of_a_newer_release(error: Exception) -> str:
+    """Say what to do where a file's option is unknown, behind the sentence that names it; else "".
+
+    Args:
+        error: as which it was refused.
+    """
+    if not isinstance(error, UnknownOptionError) or _NEWER in str(error):
+        return ""
+    return _NEWER
 
 
 def read_json_object(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -87,6 +106,7 @@ def stored_options(kind: type[Options], name: str, **loading: Any) -> Options | 
             raise
         raise ValueError(
             f"The options of decoding in {_OPTIONS_NAME!r} of {str(name)!r} cannot be used: {error}"
+            f"{of_a_newer_release(error)}"
         ) from error
 
 
@@ -193,6 +213,8 @@ def told_of(what: str, broken_in: str | None = None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if newer := of_a_newer_release(error):
+            raise UnknownOptionError(f"{error}{newer}") from error
         broken = None if broken_in is None else broken_weights(broken_in)
         if broken is not None:
             raise ValueError(broken) from error

@@ -11,7 +11,7 @@ from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 from transformers.utils import logging
 
 from .argument_checks import check_is_tokenizer, check_whole
-from .checkpoint_files import read_json_object, told_of
+from .checkpoint_files import UnknownOptionError, read_json_object, told_of
 from .length_law import check_histogram
 from .masking import Masking
 from .options import check, option, option_of, options_of
@@ -138,7 +138,7 @@ class MaskGitConfig(PreTrainedConfig):
         """Build the encoder's configuration and check every value."""
         unknown = sorted(set(kwargs) - _TRANSFORMERS_KEYWORDS)
         if unknown:
-            raise TypeError(
+            raise UnknownOptionError(
                 f"MaskGitConfig has no option {', '.join(map(repr, unknown))}; its options are "
                 f"{', '.join(own_fields())}. Options of the encoder belong in `text_config`."
             )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import GenerationConfig
 
 from .argument_checks import is_list_of_ids, is_strings
-from .checkpoint_files import read_json_object
+from .checkpoint_files import UnknownOptionError, read_json_object
 from .decoding_cache import CacheOptions
 from .decoding_lengths import NUM_TOKENS
 from .generation_output import PARTS_OF_OUTPUT
@@ -167,7 +167,7 @@ class MaskGitGenerationConfig(GenerationConfig):
         self.transformers_version = kwargs.pop("transformers_version", None)
         unknown = [k for k, v in kwargs.items() if v is not None and k not in METADATA]
         if unknown:
-            raise ValueError(unknown_options(unknown))
+            raise UnknownOptionError(unknown_options(unknown))
         self.validate()
 
     @classmethod

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import logging
 
-from .argument_checks import check_marks, check_tensor, describes_generator
+from .argument_checks import check_count, check_marks, check_tensor, describes_generator
 from .configuration_maskgit import MaskGitConfig
 from .losses import IGNORED_LABEL
+from .options import TEMPERATURE, check
 from .row_checks import can_be_read, check_mask, check_rows
 from .self_conditioning import SelfConditioning
 from .shown_labels import ShownLabels
@@ -256,21 +257,20 @@ def check_targets(
     return Targets(labels, chosen, weights, forbidden, count)
 
 
-def _count(
-    labelled: Tensor, num_items_in_batch: Tensor | int | None, training: bool
-) -> Tensor | int:
+def _count(labelled: Tensor, num_items: Tensor | int | None, training: bool) -> Tensor | int:
     """Return what a sum is divided by, > 0 wherever there is something to divide.
 
     Short texts leave transformers' own masking collator without a label now and then. Such a batch
     teaches nothing, and its loss is 0 over 1; in evaluation it measures nothing, and its loss is
     0 over 0, no number, which Trainer leaves out of its mean.
     """
-    count = labelled.sum() if num_items_in_batch is None else num_items_in_batch
+    count = labelled.sum() if num_items is None else num_items
+    check_count("num_items_in_batch", count)
     if count > 0:
         return count
     if bool(labelled.any()):
         raise ValueError(
-            f"`num_items_in_batch` must be greater than 0 where there are labels, got {int(count)}."
+            f"`num_items_in_batch` must be greater than 0 where there are labels, got {count:g}."
         )
     logger.warning_once(
         "A batch holds no label (all are -100): it teaches nothing, and its loss is 0 in training "
@@ -355,9 +355,8 @@ def check_judging(
             "train='critic' and `critic_temperature` need a token critic, and the model has "
             "none; set token_critic='self' or 'separate' in its config."
         )
-    # Not written as `<= 0`, which NaN would pass.
-    if critic_temperature is not None and not critic_temperature > 0:
-        raise ValueError(f"`critic_temperature` must be greater than 0, got {critic_temperature}.")
+    if critic_temperature is not None:
+        check("critic_temperature", critic_temperature, TEMPERATURE)
     learns = critic_head is not None and has_labels and train != "denoiser"
     if learns and "input_ids" not in arguments:
         raise ValueError("A token critic reads tokens: pass `input_ids`, not `inputs_embeds`.")

@@ -64,6 +64,10 @@ class Option:
         return bool(above and below)
 
 
+# Of what is drawn where it is an argument of a call, and no option of the sampler.
+TEMPERATURE = Option("Of what is drawn.", None, low=0, open_low=True)
+
+
 def option(default: Any, help: str, *kinds: type, **more: Any) -> Any:
     """Declare a dataclass field that is an option.
 
@@ -127,7 +131,7 @@ def check(name: str, value: Any, option: Option) -> None:
         raise ValueError(f"`{name}` must be an integer below 2**31, got {value}.")
     # What is compared with a range below is a number by then: a text or a list would raise there.
     ranged = option.low is not None or option.high is not None
-    if not is_kind or (ranged and not _is_number(value)):
+    if not is_kind or (ranged and not is_number(value)):
         raise ValueError(f"`{name}` must be a number, got {shown(value)}.")
     if not option.spans(value):
         noun = f"is a {option.noun} and " if option.noun else ""
@@ -141,7 +145,7 @@ def _is_one_of(value: Any, choices: tuple[Any, ...]) -> bool:
     return isinstance(value, tuple({type(choice) for choice in choices})) and value in choices
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     """Tell whether it is one number: of Python, of NumPy, or the only one of a tensor."""
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
         value = value.item()

@@ -13,7 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core.options import Option, check
 from .bound import NelboOutput
+
+_CONFIDENCE = Option("Of an interval.", 0.95, low=0, high=1, open_low=True, open_high=True)
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,7 @@ class CorpusEstimate:
         Raises:
             ValueError: for values out of their range, and for both errors of a single text.
         """
-        if not 0 < confidence < 1:
-            raise ValueError(f"`confidence` must lie between 0 and 1, got {confidence}.")
+        check("confidence", confidence, _CONFIDENCE)
         if errors not in ("both", "maskings"):
             raise ValueError(f"`errors` must be 'both' or 'maskings', got {errors!r}.")
         error = self.masking_std_error if errors == "maskings" else self.std_error

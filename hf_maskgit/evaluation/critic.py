@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..core.finite import check_critic_scores
 from ..core.modeling_maskgit import MaskGitForMaskedLM
+from ..core.options import TEMPERATURE, check
 from ..core.text_bound import forbidden_ids
 from ..core.token_critic import fill_in
 from .batches import evaluation_generator, predicting
@@ -98,10 +99,7 @@ def critic_auroc(
         ValueError: for a model without a critic, a value out of its range, or logits and scores
             that are not finite.
     """
-    if not temperature > 0:
-        raise ValueError(f"`temperature` must be greater than 0, got {temperature}.")
-    if temperature == float("inf"):
-        raise ValueError("`temperature` must be finite, got inf.")
+    check("temperature", temperature, TEMPERATURE)
     if not model.has_token_critic:
         raise ValueError(
             "The model has no token critic to measure; train one with token_critic='self' or "

@@ -1,13 +1,15 @@
 """Options of the training script, one declaration each: a dataclass field with a help text."""
 
 import math
+import numbers
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from types import NoneType
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from ..core.configuration_maskgit import MaskGitConfig
 from ..core.generation_config_maskgit import MaskGitGenerationConfig
 from ..core.masking import Masking
-from ..core.options import check, options_of
+from ..core.options import check, options_of, shown
 from ..evaluation.bound import Estimation, check_num_samples
 from .data_arguments import DataArguments as DataArguments
 from .declaring import option_of, words_of
@@ -238,6 +240,7 @@ class TrainArguments(OptimisationArguments):
 
     def __post_init__(self) -> None:
         """Check ranges."""
+        check_numbers(self)
         _at_least(
             self,
             1,
@@ -311,6 +314,19 @@ def check_seed(seed: int, name: str = "seed") -> None:
     """Raise a ValueError for a seed that not all generators take, of whichever process."""
     if not 0 <= seed < 2**31:
         raise ValueError(f"`{name}` must be at least 0 and below 2**31, got {seed}.")
+
+
+def check_numbers(options: Any) -> None:
+    """Raise a ValueError for what is no number where one is declared, before it is compared."""
+    for name, declared in get_type_hints(type(options)).items():
+        kinds = set(get_args(declared) or (declared,)) - {NoneType}
+        value = getattr(options, name)
+        if not kinds or not kinds <= {int, float} or value is None:
+            continue
+        kind = numbers.Real if float in kinds else numbers.Integral
+        if isinstance(value, bool) or not isinstance(value, kind):
+            noun = "a number" if float in kinds else "an integer"
+            raise ValueError(f"`{name}` must be {noun}, got {shown(value)}.")
 
 
 def _finite(options: Any) -> None:

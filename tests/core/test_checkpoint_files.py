@@ -224,3 +224,18 @@ def test_options_that_nobody_knows_stay_a_type_error(folder):
 def test_a_checkpoint_that_is_not_there_stays_an_os_error(tmp_path):
     with pytest.raises(OSError, match="nowhere"):
         MaskGitForMaskedLM.from_pretrained(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+def test_an_option_of_a_newer_release_is_refused_with_what_to_do(file, tmp_path):
+    """Once, though the file is read within what reads the checkpoint; a call's is no file's."""
+    tiny_model().save_pretrained(tmp_path)
+    path = tmp_path / file
+    path.write_text(json.dumps({**json.loads(path.read_text()), "later": 3}))
+    with pytest.raises(ValueError, match="no option 'later'") as refused:
+        MaskGitForMaskedLM.from_pretrained(tmp_path)
+    said = "Perhaps a newer release of hf_maskgit wrote the file: pip install --upgrade hf_maskgit"
+    assert str(refused.value).count(said) == 1
+    with pytest.raises(ValueError, match="no option 'later'") as refused:
+        MaskGitGenerationConfig(later=3)
+    assert said not in str(refused.value)

@@ -1,13 +1,16 @@
 """Calls with values of the wrong kind end well or in a sentence of ours, in nobody else's."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from transformers.utils import logging
 
 from hf_maskgit import DataCollatorForMaskGit, nelbo
-from hf_maskgit.evaluation import evaluate_nelbo, masked_accuracy
-from tests.support.mistyped import CLEAN, Calls, raw_error
+from hf_maskgit.core.generation_config_maskgit import OPTIONS, MaskGitGenerationConfig
+from hf_maskgit.evaluation import critic_auroc, evaluate_nelbo, masked_accuracy
+from tests.support.mistyped import CLEAN, LABELS, TEXT, Calls, raw_error
 from tests.support.tiny import tiny_model, word_tokenizer
 
 
@@ -65,6 +68,41 @@ TEXTS = [{"input_ids": row.tolist()} for row in CLEAN]
 def test_nelbo_names_what_is_of_the_wrong_kind(given, said):
     with pytest.raises((TypeError, ValueError), match=said):
         nelbo(tiny_model(), **{"input_ids": CLEAN, "num_samples": 4} | given)
+
+
+# In the place of a number; True is one to Python.
+NO_NUMBERS = ["a", ["a"], [[1.0]], {}, {1}, object(), 1j, b"3", True, torch.ones(2), math.nan]
+NUMBERS = [
+    name
+    for name, declared in OPTIONS.items()
+    if set(declared.kinds) & {int, float} or declared.low is not None
+]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_what_is_no_number_is_refused_in_a_sentence_by_every_option_that_is_one(name):
+    for value in NO_NUMBERS:
+        with pytest.raises(ValueError, match=f"`{name}`"):
+            MaskGitGenerationConfig(**{name: value})
+
+
+@pytest.mark.parametrize("value", [*NO_NUMBERS, 0, -1.0, math.inf], ids=repr)
+def test_a_temperature_of_what_a_critic_judges_is_a_number_above_zero(value):
+    model = tiny_model(token_critic="self")
+    given = {"input_ids": TEXT, "labels": LABELS, "critic_temperature": value}
+    with pytest.raises(ValueError, match="`critic_temperature` must be (a number|greater|finite)"):
+        model(**given)
+    with pytest.raises(ValueError, match="`temperature` must be (a number|greater|finite)"):
+        critic_auroc(model, TEXTS, word_tokenizer(), temperature=value, progress=False)
+
+
+@pytest.mark.parametrize("value", ["a", [1], [[1]], {}, torch.ones(2, 6), np.array("x")], ids=repr)
+def test_what_a_loss_is_divided_by_is_one_number(value):
+    given = {"input_ids": TEXT, "labels": LABELS, "num_items_in_batch": value}
+    with pytest.raises(ValueError, match="`num_items_in_batch` must be a number, got"):
+        tiny_model()(**given)
+    with pytest.raises(ValueError, match="must be greater than 0 where there are labels, got -inf"):
+        tiny_model()(**{**given, "num_items_in_batch": -math.inf})
 
 
 @pytest.mark.parametrize("measure", [evaluate_nelbo, masked_accuracy])

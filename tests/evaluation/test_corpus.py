@@ -51,7 +51,7 @@ def test_one_text_has_no_error_over_texts():
     with pytest.raises(ValueError, match="One text does not tell how much texts differ"):
         found.interval()
     assert found.interval(errors="maskings")[0] < found.value
-    with pytest.raises(ValueError, match="`confidence` must lie between 0 and 1, got 95"):
+    with pytest.raises(ValueError, match=r"`confidence` must lie in \(0, 1\), got 95"):
         found.interval(95)
     with pytest.raises(ValueError, match="`errors` must be 'both' or 'maskings', got 'texts'"):
         found.interval(errors="texts")

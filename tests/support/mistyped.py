@@ -41,6 +41,7 @@ def values() -> list[Any]:
 
 TEXT = torch.tensor([[2, 7, 4, 8, 4, 3], [2, 4, 9, 4, 9, 3]])
 CLEAN = torch.tensor([[2, 7, 9, 8, 5, 3], [2, 6, 9, 7, 9, 3]])
+LABELS = torch.where(TEXT == 4, CLEAN, -100)
 _INPUTS = (
     "input_ids attention_mask token_type_ids generation_config preset logits_processor "
     "stopping_criteria schedule seed generator negative_prompt_ids negative_prompt_attention_mask "
@@ -52,6 +53,10 @@ _OF_COLLATOR = (
 ).split()
 _OF_FEATURE = (
     "input_ids attention_mask token_type_ids example_id maskable labels time_stratum"
+).split()
+_OF_FORWARD = (
+    "input_ids attention_mask token_type_ids labels masked_positions loss_weights "
+    "num_items_in_batch has_previous self_condition train critic_temperature"
 ).split()
 _OF_NELBO = (
     "input_ids attention_mask maskable num_samples generator self_condition token_type_ids"
@@ -75,6 +80,7 @@ class Calls:
             self.config,
             self.collator,
             self.features,
+            self.forward,
             self.nelbo,
             self.evaluate,
         ]
@@ -121,6 +127,10 @@ class Calls:
         examples = self.random.choice([[example], [{"input_ids": [2, 7, 3]}, example]])
         examples = self.random.choice([examples] * 5 + values())
         return odd, lambda: collator(examples)
+
+    def forward(self) -> tuple[dict[str, Any], Call]:
+        odd = self._odd(_OF_FORWARD)
+        return odd, lambda: self.model(**{"input_ids": TEXT, "labels": LABELS} | odd)
 
     def nelbo(self) -> tuple[dict[str, Any], Call]:
         odd = self._odd(_OF_NELBO)
