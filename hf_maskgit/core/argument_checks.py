@@ -73,13 +73,13 @@ def check_whole(name: str, value: Any, least: int | None = None, most: int = _OV
 
 
 def check_count(name: str, value: Any) -> None:
-    """Refuse anything but a number or a tensor of one, whose value is not looked at.
+    """Refuse anything but a number that torch can hold, or a tensor of one.
 
     Raises:
         ValueError: for something else.
     """
     one = value.numel() == 1 if isinstance(value, Tensor) else is_number(value)
-    if not one:
+    if not one or (isinstance(value, int) and abs(value) >= _OVERFLOW):
         raise ValueError(f"`{name}` must be a number, got {shown(value)}.")
 
 

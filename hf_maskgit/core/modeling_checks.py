@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import logging
 
-from .argument_checks import check_count, check_marks, check_tensor, describes_generator
+from .argument_checks import check_count, check_flag, check_marks, check_tensor, describes_generator
 from .configuration_maskgit import MaskGitConfig
 from .losses import IGNORED_LABEL
 from .options import TEMPERATURE, check
@@ -241,7 +241,7 @@ def check_targets(
             "special), so its loss is infinite. Label such positions -100, as "
             "DataCollatorForMaskGit does."
         )
-    if attention_mask is not None and attention_mask.shape == labels.shape:
+    if isinstance(attention_mask, Tensor) and attention_mask.shape == labels.shape:
         of_padding = labelled & ~attention_mask.bool()
         if can_be_read(labels) and bool(of_padding.any()):
             raise ValueError(
@@ -299,6 +299,7 @@ def check_looking_back(
     Raises:
         ValueError: saying which.
     """
+    check_flag("self_condition", self_condition)
     # False stands with anything: it only says that no pass is to be made here.
     if previous_hidden_states is not None and self_condition:
         raise ValueError(
@@ -348,7 +349,7 @@ def check_judging(
     Raises:
         ValueError: saying which.
     """
-    if train not in ("both", "denoiser", "critic"):
+    if not isinstance(train, str) or train not in ("both", "denoiser", "critic"):
         raise ValueError(f"`train` must be 'both', 'denoiser' or 'critic', got {train!r}.")
     if critic_head is None and (train == "critic" or critic_temperature is not None):
         raise ValueError(

@@ -146,7 +146,7 @@ def spare_padding(addition: Tensor, attention_mask: Tensor | None) -> Tensor:
         addition: (B, L, E) or (E,).
         attention_mask: (B, L), 1 at real tokens; None and masks of other shapes change nothing.
     """
-    if attention_mask is None or attention_mask.ndim != 2:
+    if not isinstance(attention_mask, Tensor) or attention_mask.ndim != 2:
         return addition
     # An addition (E,) is widened first: one vector cannot be 0 at padding alone.
     padding = attention_mask[:, :, None] == 0

@@ -61,7 +61,9 @@ def fill_in(
     if temperature is None:  # (B,): the critic will meet texts of any
         temperatures = (1 - uniform(len(truth))).clamp_min(_LEAST_TEMPERATURE)
     else:
-        temperatures = torch.full((len(truth),), float(temperature), device=truth.device)
+        # No float32 is greater, and all tokens are as likely long before.
+        finite = min(float(temperature), torch.finfo(torch.float32).max)
+        temperatures = torch.full((len(truth),), finite, device=truth.device)
     # The N logits stand in the order of `chosen` read row by row: so `nonzero` names the text of
     # each, and `masked_scatter` puts the tokens back where they belong.
     rows = chosen.nonzero()[:, 0]

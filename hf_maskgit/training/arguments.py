@@ -259,7 +259,6 @@ class TrainArguments(OptimisationArguments):
         for name in ("learning_rate", "num_train_epochs", "adam_epsilon"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` must be greater than 0, got {getattr(self, name)}.")
-        _finite(self)
         for name in ("adam_beta1", "adam_beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must lie in [0, 1), got {getattr(self, name)}.")
@@ -317,7 +316,7 @@ def check_seed(seed: int, name: str = "seed") -> None:
 
 
 def check_numbers(options: Any) -> None:
-    """Raise a ValueError for what is no number where one is declared, before it is compared."""
+    """Raise a ValueError for what is no finite number where one is declared."""
     for name, declared in get_type_hints(type(options)).items():
         kinds = set(get_args(declared) or (declared,)) - {NoneType}
         value = getattr(options, name)
@@ -327,9 +326,6 @@ def check_numbers(options: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, kind):
             noun = "a number" if float in kinds else "an integer"
             raise ValueError(f"`{name}` must be {noun}, got {shown(value)}.")
-
-
-def _finite(options: Any) -> None:
     for name, value in vars(options).items():
         if value == math.inf and name != "max_grad_norm":  # which then clips nothing
             raise ValueError(f"`{name}` must be finite, got {value}.")

@@ -130,6 +130,8 @@ class Calls:
 
     def forward(self) -> tuple[dict[str, Any], Call]:
         odd = self._odd(_OF_FORWARD)
+        if isinstance(odd.get("attention_mask"), dict):  # ModernBERT's masks: the encoder's matter
+            del odd["attention_mask"]
         return odd, lambda: self.model(**{"input_ids": TEXT, "labels": LABELS} | odd)
 
     def nelbo(self) -> tuple[dict[str, Any], Call]:

@@ -254,7 +254,7 @@ def test_what_is_no_number_is_refused_by_every_option_of_the_training_that_is_on
     """In Python, where no command line reads it."""
     kinds = {one.name: one.type for one in dataclasses.fields(TrainArguments)}
     numbers = [n for n, kind in kinds.items() if kind in (int, float, int | None, float | None)]
-    assert {"learning_rate", "max_steps", "ema_decay", "clip_weights"} <= set(numbers)
+    assert {"learning_rate", "max_steps", "ema_decay", "layer_decay"} <= set(numbers)
     for name in numbers:
         with pytest.raises(ValueError, match=f"`{name}` must be (a number|an integer), got"):
             TrainArguments(**{"output_dir": "run", name: value})
