@@ -154,7 +154,8 @@ def _decode_behind(
     """
     # Alone, a token's text does not tell whether a space belongs before it.
     behind = list(context[-_CONTEXT:])
-    before = _decode(tokenizer, behind)
+    # A space that is a token of its own separates too, and is no beginning of the next word.
+    before = _decode(tokenizer, behind).rstrip()
     both = _decode(tokenizer, [*behind, *ids])
     if not before or not both.startswith(before):
         return None, _decode(tokenizer, ids).strip()

@@ -162,6 +162,20 @@ def test_a_filled_token_is_written_as_it_joins_on(kind, template, tokens, expect
     assert pipe(template, max_unknown_share=1)["infilled_text"] == expected
 
 
+@pytest.mark.parametrize("token", ["ers", "\u0120cat"])
+def test_a_typed_space_that_is_a_token_of_its_own_parts_words(token, monkeypatch):
+    """Where the mask leaves the space before it alone, what follows begins a word either way."""
+    tokenizer = byte_level_tokenizer(takes_space=False)
+    pipe = pipeline("infilling", model=model_for(tokenizer), tokenizer=tokenizer)
+    ids = tokenizer("The play <mask> sat")["input_ids"]
+    hole = ids.index(tokenizer.mask_token_id)
+    assert tokenizer.convert_ids_to_tokens(ids[hole - 1]) == "\u0120"
+    ids[hole] = tokenizer.convert_tokens_to_ids(token)
+    answer_with(pipe, monkeypatch, ids)
+    word = token.removeprefix("\u0120")
+    assert pipe("The play {blank:1} sat")["infilled_text"] == f"The play {word} sat"
+
+
 def text_with(pipe, *holes):
     """A text the tokenizer knows, with these holes in it."""
     known = ["the ", " sat ", " cat ", " on"]
