@@ -34,6 +34,7 @@ from .bound import Rows, check_measurable, rows_of
 from .score_rounds import BLOCK, ROUND, MaskedCosts, drawn_until
 
 logger = logging.getLogger(__name__)
+_SHOWN = 40  # characters of a text that a sentence names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,16 +151,17 @@ def score(
     check_scoring(std_error, max_maskings, batch_size)
     check_seed(seed)
     with evaluating(model):
-        rows = _rows_of_texts(model, texts, tokenizer, max_unknown_share)
+        names = _names(texts, "texts")
+        rows = _rows_of_texts(model, texts, names, tokenizer, max_unknown_share)
         twice = looks_twice(model.config, self_condition)
         found = [
             _scored(MaskedCosts(model, row, batch_size, twice), std_error, max_maskings, seed, text)
             for row, text in zip(rows, texts, strict=True)
         ]
-    for one, text in zip(found, texts, strict=True):
+    for one, name in zip(found, names, strict=True):
         if not one.reached:
-            _warn_of_cap(f"the bound of {_named(text)}", one.std_error, std_error, max_maskings)
-    _warn_of_close(found, texts)
+            _warn_of_cap(f"the bound of {name}", one.std_error, std_error, max_maskings)
+    _warn_of_close(found, names)
     return found
 
 
@@ -201,25 +203,26 @@ def score_mutants(
     check_scoring(std_error, max_maskings, batch_size)
     check_seed(seed)
     with evaluating(model):
-        _check_list(mutants, "mutants")
-        rows = _rows_of_texts(model, [wild_type, *mutants], tokenizer, max_unknown_share)
+        names = _names(mutants, "mutants")
+        texts, told = [wild_type, *mutants], [_shown(wild_type), *names]
+        rows = _rows_of_texts(model, texts, told, tokenizer, max_unknown_share)
         twice = looks_twice(model.config, self_condition)
         wild, *others = (MaskedCosts(model, row, batch_size, twice) for row in rows)
-        for other, text in zip(others, mutants, strict=True):
-            _check_mutant(wild, other, text)
+        for other, name in zip(others, names, strict=True):
+            _check_mutant(wild, other, name)
         pseudo = -float(wild.conditional().sum())
         found = [_pair(wild, other, pseudo, std_error, max_maskings, seed) for other in others]
-    for one, text in zip(found, mutants, strict=True):
+    for one, name in zip(found, names, strict=True):
         if not one.reached:
-            _warn_of_cap(f"the score of {_named(text)}", one.std_error, std_error, max_maskings)
-    unclear = [text for one, text in zip(found, mutants, strict=True) if not one.is_told_apart]
+            _warn_of_cap(f"the score of {name}", one.std_error, std_error, max_maskings)
+    unclear = [name for one, name in zip(found, names, strict=True) if not one.is_told_apart]
     if unclear:
         logger.warning(
             "%d of %d mutants differ from the wild type by no more than the error of that "
             "difference, such as %s: their signs say nothing. Ask for a smaller `std_error`.",
             len(unclear),
             len(mutants),
-            _named(unclear[0]),
+            unclear[0],
         )
     return found
 
@@ -266,19 +269,19 @@ def _pair(
 def _rows_of_texts(
     model: EvaluatedGenerator,
     texts: Sequence[str],
+    names: Sequence[str],
     tokenizer: PreTrainedTokenizerBase,
     max_unknown_share: float | None,
 ) -> list[Rows]:
-    """Read texts, and check each before any pass."""
+    """Read texts, and check each before any pass; sentences call them by their names."""
     check_is_tokenizer(tokenizer)
-    _check_list(texts, "texts")
     check_texts(tokenizer, texts, max_unknown_share)
     rows = []
-    for text in texts:
+    for text, name in zip(texts, names, strict=True):
         ids = torch.tensor([tokenizer(text)["input_ids"]], device=model.device)
         with counted_before():  # by words, all together
             check_measurable(model, ids)
-        rows.append(rows_of(model, ids, names=[f"The text {_named(text)}"]))
+        rows.append(rows_of(model, ids, names=[f"The text {name}"]))
     return rows
 
 
@@ -295,6 +298,22 @@ def check_scoring(std_error: float, max_maskings: int, batch_size: int) -> None:
     check_whole("batch_size", batch_size, least=1)
 
 
+def _names(texts: Sequence[str], name: str) -> list[str]:
+    """Name texts for sentences, those that are cut short by their numbers too.
+
+    Mutants of one sequence begin alike, so that their beginnings alone would tell nobody which.
+
+    Raises:
+        TypeError: for what is no list of texts.
+        ValueError: for an empty one.
+    """
+    _check_list(texts, name)
+    return [
+        _shown(text) if len(text) <= _SHOWN else f"{_shown(text)} (number {number})"
+        for number, text in enumerate(texts, 1)
+    ]
+
+
 def _check_list(texts: object, name: str) -> None:
     if not isinstance(texts, Sequence) or isinstance(texts, str | bytes):
         raise TypeError(f"`{name}` must be a list of texts, got {type(texts).__name__}.")
@@ -305,17 +324,15 @@ def _check_list(texts: object, name: str) -> None:
         raise ValueError(f"`{name}` is empty: there is nothing to score.")
 
 
-def _check_mutant(wild: MaskedCosts, other: MaskedCosts, text: str) -> None:
+def _check_mutant(wild: MaskedCosts, other: MaskedCosts, name: str) -> None:
     if wild.ids.shape != other.ids.shape or not torch.equal(wild.judged, other.judged):
         raise ValueError(
-            f"The mutant {_named(text)} has {len(other.where)} tokens and the wild type "
+            f"The mutant {name} has {len(other.where)} tokens and the wild type "
             f"{len(wild.where)}: masks are common to sequences of one length. Score each for "
             "itself with score()."
         )
     if torch.equal(wild.ids, other.ids):
-        raise ValueError(
-            f"The mutant {_named(text)} has the tokens of the wild type; leave it out."
-        )
+        raise ValueError(f"The mutant {name} has the tokens of the wild type; leave it out.")
 
 
 def _warn_of_cap(what: str, error: float, asked: float, most: int) -> None:
@@ -329,7 +346,7 @@ def _warn_of_cap(what: str, error: float, asked: float, most: int) -> None:
     )
 
 
-def _warn_of_close(found: Sequence[SequenceScore], texts: Sequence[str]) -> None:
+def _warn_of_close(found: Sequence[SequenceScore], names: Sequence[str]) -> None:
     """Say where two neighbours in the ranking are no further apart than their errors."""
     order = sorted(range(len(found)), key=lambda i: found[i].bound)
     close = [
@@ -338,7 +355,7 @@ def _warn_of_close(found: Sequence[SequenceScore], texts: Sequence[str]) -> None
         if found[j].bound - found[i].bound <= math.hypot(found[i].std_error, found[j].std_error)
     ]
     if close:
-        first, second = (_named(texts[i]) for i in close[0])
+        first, second = (names[i] for i in close[0])
         logger.warning(
             "%d neighbours in the order of the bounds are no further apart than the error of their "
             "difference, such as %s and %s: their order says nothing. Ask for a smaller "
@@ -349,5 +366,5 @@ def _warn_of_close(found: Sequence[SequenceScore], texts: Sequence[str]) -> None
         )
 
 
-def _named(text: str) -> str:
-    return repr(text if len(text) <= 40 else text[:37] + "...")
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "...")

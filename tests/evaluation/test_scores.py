@@ -151,3 +151,16 @@ def test_what_is_no_mutant_is_refused(denoiser, tokenizer):
     with pytest.raises(ValueError, match="has the tokens of the wild type; leave it out"):
         score_mutants(denoiser, TEXT, [TEXT], tokenizer)
     assert denoiser.calls == 0
+
+
+def test_texts_that_begin_alike_are_told_apart_by_their_numbers(denoiser, tokenizer, caplog):
+    """Of a library of mutants every beginning is that of the wild type."""
+    wild, mutant, short = (text.replace(" ", " " * 20) for text in (TEXT, MUTANT, "a c b"))
+    with pytest.raises(ValueError, match=r"\.\.\.' \(number 2\) has the tokens of the wild type"):
+        score_mutants(denoiser, wild, [mutant, wild], tokenizer)
+    with pytest.raises(ValueError, match=r"\.\.\.' \(number 2\) has 3 tokens and the wild type 4"):
+        score_mutants(denoiser, wild, [mutant, short], tokenizer)
+    assert denoiser.calls == 0
+    flat = TableDenoiser.context_free([1 / 3] * 3, [4], framed=True)
+    score_mutants(flat, wild, [mutant], tokenizer)
+    assert "...' (number 1): their signs say nothing" in caplog.text
