@@ -34,7 +34,7 @@ from .finiteness import NotFiniteError
 from .freezing import freeze_left_out, freeze_named
 from .lengths import note_length_of, warn_of_unknown_lengths
 from .optimizer import make_optimizer, set_schedule
-from .run_facts import Facts, facts_of, what_changed
+from .run_facts import Facts, check_something_is_left, facts_of, what_changed
 from .run_files import FolderGoneError, told_if_it_fails
 from .run_log import RunLog
 from .run_state import RunState
@@ -154,10 +154,11 @@ class TrainingLoop:
 
         Raises:
             ValueError: when the run that wrote it was another one, all differences named, or
-                trained other weights.
+                trained other weights, and for changes where no update is left.
         """
         allowed = self.options.allow_changes or ()
         changed = self.progress.load_state_dict(read_progress(checkpoint), allowed)
+        check_something_is_left(changed, self.progress.step, self.num_updates)
         key = (self.options.seed, self.progress.step) if "num_processes" in changed else None
         sums = self._state.read(checkpoint, new_streams=key, new_optimizer="optim" in changed)
         self._window.load_state_dict(sums, self.accelerator.device)

@@ -227,6 +227,28 @@ def what_changed(changed: set[str]) -> str:
     return said + _NEW_STREAMS if _SPLIT[0] in changed else said
 
 
+def check_something_is_left(changed: set[str], step: int, num_updates: int) -> None:
+    """Refuse to go on otherwise where nothing is left to train: all files would tell of the change.
+
+    How updates are split may be another one: only the end of the run is left then.
+
+    Args:
+        changed: names of facts, from `check_same`.
+        step: updates that are made.
+        num_updates: of the whole run.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    if step >= num_updates and changed.difference(_SPLIT):
+        raise ValueError(
+            f"The checkpoint has made {step} updates, and this run is one of {num_updates}: none "
+            f"is left to be made with another {', '.join(sorted(changed))}. Ask for more with "
+            "--max_steps or --num_train_epochs and --allow_changes num_updates, or leave the rest "
+            "as it was."
+        )
+
+
 def _differences(
     written: Mapping[str, Any], present: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[tuple[str, Any, Any]]:

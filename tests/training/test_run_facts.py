@@ -12,6 +12,7 @@ from hf_maskgit.training.building import make_accelerator
 from hf_maskgit.training.loop import TrainingLoop
 from hf_maskgit.training.run_facts import (
     check_same,
+    check_something_is_left,
     data_checksum,
     tokenizer_checksum,
     what_changed,
@@ -210,6 +211,18 @@ def test_a_refused_resume_changes_nothing_and_an_allowed_one_goes_on(tmp_path, c
     assert "1 lines of training_log.jsonl cannot be read and are left out." in caplog.text
     assert "allow_changes" not in recipe.read_text()
     main(again)  # the recipe is that of the longer run
+    written = recipe.read_bytes()
+    with pytest.raises(ValueError, match=r"has made 8 updates, and this run is one of 8: none"):
+        main([*again, "--max_grad_norm=3", "--allow_changes", "max_grad_norm"])
+    assert recipe.read_bytes() == written
+
+
+def test_what_is_split_otherwise_may_end_a_run_that_has_made_all_updates():
+    check_something_is_left({"num_processes", "examples_per_update"}, 8, 8)
+    check_something_is_left({"learning_rate"}, 7, 8)
+    for changed, step in (({"learning_rate"}, 8), ({"num_updates", "num_processes"}, 9)):
+        with pytest.raises(ValueError, match="none is left to be made with another"):
+            check_something_is_left(changed, step, 8)
 
 
 def test_options_that_a_loop_does_not_see():
