@@ -120,7 +120,8 @@ def tokenizer_fields(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
         raise ValueError(
             f"The {type(tokenizer).__name__} knows {len(named)} tokens, and none of them a word; "
             "it seems to be made without its vocabulary, and every text would be unknown. Give "
-            "the encoder's own, as AutoTokenizer.from_pretrained() loads it."
+            "the encoder's own, as AutoTokenizer.from_pretrained() loads it; where there is only "
+            "its file, transformers takes that as `vocab=`, and passes over `vocab_file=`."
         )
     return fields
 
