@@ -34,11 +34,11 @@ from hf_maskgit.evaluation.samplers import SamplerQuality, compare_samplers, res
 from hf_maskgit.hub.loading import load_generator
 from hf_maskgit.training.files import short_names
 from hf_maskgit.training.output_files import check_output, check_picture
+from hf_maskgit.training.plain_files import read_lines
 from hf_maskgit.training.recipes import (
     check_least,
     option,
     parse_options,
-    read_lines,
     read_text,
     required,
     run_program,

@@ -37,11 +37,11 @@ from hf_maskgit.evaluation.text_quality_report import (
 from hf_maskgit.evaluation.text_variety import sacrebleu_class
 from hf_maskgit.hub.loading import load_generator
 from hf_maskgit.training.files import short_names
+from hf_maskgit.training.plain_files import read_lines
 from hf_maskgit.training.recipes import (
     check_least,
     option,
     parse_options,
-    read_lines,
     required,
     run_program,
 )

@@ -38,6 +38,7 @@ from hf_maskgit.rows.reading import ListedRows, Rows, look_at_rows, open_rows
 from hf_maskgit.rows.writer import RowWriter
 from hf_maskgit.rows.writing import PartsWriter, RowOptions, in_batches
 from hf_maskgit.training.output_files import check_output
+from hf_maskgit.training.plain_files import is_plain
 from hf_maskgit.training.recipes import (
     check_least,
     json_object,
@@ -132,6 +133,12 @@ class GenerateArguments:
             suffixes = {form.suffix: name for name, form in FORMATS.items()}
             of_file = suffixes.get(Path(self.output_file or "").suffix, "text")
             self.output_format = "jsonl" if self.in_parts else of_file  # type: ignore[assignment]
+            if self.output_format == "text" and not is_plain(self.output_file or ""):
+                raise ValueError(
+                    f"{self.output_file!r} would hold plain texts, one per line, which is not what "
+                    "its ending says; end it in .txt, or in .jsonl for JSON Lines, or ask for "
+                    "`output_format` text."
+                )
         if self.show:
             check_rich()
         if self.save_animation is not None:

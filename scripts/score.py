@@ -25,10 +25,10 @@ from hf_maskgit.evaluation.figures import figures_text
 from hf_maskgit.evaluation.scores import Scoring, check_scoring
 from hf_maskgit.hub.loading import load_generator
 from hf_maskgit.training.output_files import check_output
+from hf_maskgit.training.plain_files import read_lines
 from hf_maskgit.training.recipes import (
     option,
     parse_options,
-    read_lines,
     required,
     run_program,
 )

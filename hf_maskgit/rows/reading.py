@@ -18,12 +18,13 @@ import pyarrow.parquet
 
 from ..core.pipeline_infilling import check_no_blank
 from ..training.files import line_of_row, local_files, opened, suffix_of
+from ..training.plain_files import OTHER_FORMS
 
 Row = Mapping[str, Any]
 _BETWEEN_MARKS = 1000  # rows: as many are skipped at most to reach one
+_READ = (".jsonl", ".parquet")  # besides plain texts
 _READ_TOGETHER = 10_000  # rows that are looked at beforehand
 _BLOCK = 1 << 20  # bytes
-_NOT_READ = (".json", ".csv", ".tsv")  # whose lines would pass for texts
 _HALF = re.compile("[\ud800-\udfff]")  # what JSON can write and no encoding can
 _AFTER_CR = re.compile(rb"(?<=\r)(?!\n)")  # behind a carriage return that ends a line alone
 _MARK_OF_UTF8 = b"\xef\xbb\xbf"  # that some editors put at the beginning of a file
@@ -292,7 +293,7 @@ def open_rows(pattern: str, text_column: str) -> Rows:
         raise ValueError(
             f"{pattern!r} stands for files of several kinds ({', '.join(kinds)}); name one kind."
         )
-    if kinds[0] in _NOT_READ:
+    if kinds[0] not in _READ and kinds[0].lower() in OTHER_FORMS:
         raise ValueError(
             f"{pattern!r} is no file of rows; write JSON Lines (.jsonl), Parquet (.parquet), or "
             "plain texts, one per line (.txt)."

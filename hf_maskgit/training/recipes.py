@@ -238,18 +238,6 @@ def check_least(options: Any, **least: int) -> None:
             raise ValueError(f"`{name}` must be at least {smallest}, got {value}.")
 
 
-def read_lines(path: str | Path) -> list[str]:
-    """Read the lines of a text file, as data sets of texts are read: at their ends alone.
-
-    `str.splitlines` would also cut a text at a form feed, or at what Unicode calls a separator.
-
-    Raises:
-        ValueError: as `read_text`.
-    """
-    text = read_text(path)
-    return text.removesuffix("\n").split("\n") if text else []
-
-
 def _check_folder(path: str | None) -> None:
     """Make sure that a folder is no file, nor lies in one, before work begins."""
     if path is None:

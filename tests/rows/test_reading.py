@@ -107,6 +107,7 @@ def test_files_that_hold_no_rows_are_refused(tmp_path):
         list(look_at_rows(open_rows(str(pattern), "text"), "text"))
 
     refused("a.csv", b"text\nw1\n", r"a.csv' is no file of rows; write JSON Lines")
+    refused("a.fasta.gz", b">w1\nw2\n", r"a.fasta.gz' is no file of rows; write JSON Lines")
     refused(
         "a.jsonl", b'{"text": "w1"}\n{"text":\n', r"Line 2 of '.*a.jsonl' is no JSON: Expecting"
     )

@@ -200,6 +200,8 @@ def test_a_folder_is_written_in_parts_with_the_columns_of_the_input(saved, tmp_p
     ("words", "sentence"),
     [
         (["--output_file", "o.parquet"], "`output_format` parquet is written in parts; name a"),
+        (["--output_file", "o.csv"], "'o.csv' would hold plain texts, one per line, which is not"),
+        (["--output_file", "o.jsonl.gz"], "end it in .txt, or in .jsonl for JSON Lines, or ask"),
         (["--output_format", "parquet"], "`output_format` parquet is written in parts; name a"),
         (["--text", "w1", "--input_file", "a", "--output_file", "o/"], "from `text` or from `inp"),
         (["--output_file", "o/", "--allow_missing_weights"], "draws weights anew in each process"),

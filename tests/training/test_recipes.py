@@ -23,11 +23,9 @@ from hf_maskgit.training.recipes import (
     load_recipe,
     option,
     parse_options,
-    read_lines,
     read_text,
     run_program,
 )
-from hf_maskgit.training.sources import load_texts
 from hf_maskgit.training.stopping import RunStopped
 from hf_maskgit.visualization import check_animation_path
 from scripts import compare_samplers, evaluate, generate, score
@@ -248,20 +246,6 @@ def test_a_program_refuses_to_write_over_its_input_before_any_work(saved, tmp_pa
             main(["--model", saved, read, str(texts), "--output_file", str(texts)])
         assert "would be replaced by what is written" in capsys.readouterr().err
     assert texts.read_text() == "w1 w2\n"
-
-
-def test_lines_end_where_a_line_ends_alone(tmp_path):
-    r"""Form feeds and what Unicode calls separators are parts of a text, as in data sets."""
-    file = tmp_path / "texts.txt"
-    for written, lines in (
-        ("", []),
-        ("one", ["one"]),
-        ("one\r\n\x0ctwo\u2028\x85\n\nthree\n", ["one", "\x0ctwo\u2028\x85", "", "three"]),
-    ):
-        file.write_bytes(written.encode())
-        assert read_lines(file) == lines
-        if lines:
-            assert load_texts(str(file))["text"][:] == lines
 
 
 @dataclass
