@@ -91,9 +91,11 @@ def split_at_holes(
         blanks.append(None if rest is None else _bounds(hole[0], rest, lengths))
     typed.append(text[start:])
     if not blanks:
+        named = None if of_name is not None else re.search(_FIELD, text)
         raise ValueError(
             f"There is nothing to fill in {text!r}. Write {mask} for each token to fill, or "
             "{blank}, {blank:3} or {blank:2-5} for a span of tokens."
+            + (f" {named[0]} is a field where `patterns` is given, if only {{}}." if named else "")
         )
     return Holes(tuple(typed), tuple(blanks), tuple(names), of_name is not None)
 

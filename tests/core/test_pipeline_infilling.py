@@ -403,6 +403,7 @@ def test_other_braces_are_text(words, text):
         ("w1 {blank{blank}", "is no blank"),
         ("w1 w2", r"nothing to fill in 'w1 w2'\. Write \[MASK\] .* or \{blank\}"),
         ("", "nothing to fill"),
+        ("w1 {cdr:2-3}", r"of tokens\. \{cdr:2-3\} is a field where `patterns` is given, if only"),
         ("w1 {blank:70}", "comes to 73 tokens with its blanks, the encoder takes 64. Shorten"),
         (5, "fills a text .* got 5 of type int"),
         (None, "fills a text .* got None of type NoneType"),
