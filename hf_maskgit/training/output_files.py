@@ -1,12 +1,17 @@
 """Where the results of a program go: whether they can, and replace nothing that it reads."""
 
+import errno
 import glob
 import os
 import select
 import sys
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from ..evaluation.benchmark_report import figure_class_of_matplotlib
+
+_NOT_TAKEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # by a disk
 
 
 def check_output(path: str | None, *inputs: str | None) -> None:
@@ -57,6 +62,20 @@ def check_picture(path: str | None, *inputs: str | None) -> None:
             f"{path!r} is to be a picture, and its ending must be one of "
             f"{', '.join(f'.{kind}' for kind in sorted(kinds))}."
         )
+
+
+def disk_failure(error: BaseException) -> str | None:
+    """Say in a sentence that a disk did not take what was written; None of any other error."""
+    if isinstance(error, OSError):
+        cause = error.strerror if error.errno in _NOT_TAKEN else None
+    else:  # safetensors has the system's words in its own message
+        words = [os.strerror(number) for number in _NOT_TAKEN] * isinstance(error, SafetensorError)
+        cause = next((told for told in words if told in str(error)), None)
+    if cause is None:
+        return None
+    named = getattr(error, "filename", None)
+    place = "What is written" if named is None else repr(os.fspath(named))
+    return f"{place} cannot be written: {cause}. Make room, or name a place that has some."
 
 
 def reader_has_left() -> bool:

@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
+from safetensors import SafetensorError
 from transformers import HfArgumentParser
 
 from ..core.checkpoint_files import raised_in
 from ..evaluation.progress import no_bars_of_others_in_logs
 from .other_names import options_for
-from .output_files import reader_has_left
+from .output_files import disk_failure, reader_has_left
 from .repeated_options import Value, gathered, list_options
 
 RECIPE_NAME = "training_options.yaml"
@@ -58,10 +59,10 @@ def required(help: str) -> Any:
 def run_program(main: Callable[[], object]) -> None:
     """Run a script's main function as a program, whose mistakes are sentences.
 
-    What this library or the script refuses is said in one sentence and ends the program with exit
-    code 1; Ctrl-C ends it with 130, a training that another signal has stopped with 128 and that
-    signal's number, and an output that nobody reads any more with 141. Every other error keeps its
-    traceback: there is more to know.
+    What this library or the script refuses, or a disk does, is said in one sentence and ends the
+    program with exit code 1; Ctrl-C ends it with 130, a training that another signal has stopped
+    with 128 and that signal's number, and an output that nobody reads any more with 141. Every
+    other error keeps its traceback: there is more to know.
 
     Args:
         main: reads this process's command line.
@@ -76,10 +77,11 @@ def run_program(main: Callable[[], object]) -> None:
         if not reader_has_left():
             raise
         sys.exit(_READER_LEFT)
-    except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:
-        if not _refused_by_us(error, main):
+    except (ValueError, TypeError, ImportError, RuntimeError, OSError, SafetensorError) as error:
+        said = str(error) if _refused_by_us(error, main) else disk_failure(error)
+        if said is None:
             raise
-        sys.exit(f"error: {error}")  # to stderr, with exit code 1
+        sys.exit(f"error: {said}")  # to stderr, with exit code 1
     except KeyboardInterrupt as interrupt:
         # An impatient further Ctrl-C would meet the interpreter as it ends, with a traceback.
         atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)

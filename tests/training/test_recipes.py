@@ -1,5 +1,6 @@
 """What a recipe may say; and how a program ends: a sentence where we refuse, else a traceback."""
 
+import errno
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from hf_maskgit import get_schedule
 from hf_maskgit.core.argument_checks import check_flag
@@ -17,7 +19,7 @@ from hf_maskgit.core.sampler_scores import highest
 from hf_maskgit.evaluation import text_statistics
 from hf_maskgit.hub.push import check_name
 from hf_maskgit.training.examples import check_max_length
-from hf_maskgit.training.output_files import check_output
+from hf_maskgit.training.output_files import check_output, disk_failure
 from hf_maskgit.training.recipes import (
     check_least,
     load_recipe,
@@ -61,6 +63,34 @@ def test_a_package_that_is_missing_or_a_value_of_another_kind_is_said_in_a_sente
         1,
         "error: `plot` must be True or False, got 3.",
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "What is written cannot be written: No"),
+        (OSError(errno.EROFS, os.strerror(errno.EROFS), "out"), "'out' cannot be written: Read-"),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), "What is written ca"),
+    ],
+)
+def test_what_a_disk_does_not_take_ends_a_program_with_a_sentence(error, said):
+    assert disk_failure(error).startswith(said)
+    assert disk_failure(error).endswith(". Make room, or name a place that has some.")
+
+
+def test_no_other_error_is_the_disks():
+    others = OSError("its own words"), FileNotFoundError(2, "No such file"), ValueError("full")
+    assert [disk_failure(error) for error in (*others, SafetensorError("a header"))] == [None] * 4
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="There is no disk that is full.")
+def test_a_program_whose_disk_is_full_keeps_no_traceback(capsys):
+    def main():
+        with Path("/dev/full").open("w") as output:
+            print("a text", file=output, flush=True)
+
+    told = disk_failure(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    assert ended(main, capsys) == (1, f"error: {told}")
 
 
 READ_NO_MORE = """
