@@ -4,7 +4,7 @@ import contextlib
 import dis
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -226,6 +226,31 @@ def told_of(what: str, broken_in: str | None = None) -> Iterator[None]:
             f"{what} cannot be loaded ({type(error).__name__}: {_reason(error)}). Its config.json "
             "and its weights must be those that were saved together; restore them, or save the "
             "model anew."
+        ) from error
+
+
+def built_of(build: Callable[..., Any], stored: dict[str, Any], given: dict[str, Any]) -> Any:
+    """Build a configuration, and tell what is stored from what a call gives where one is wrong.
+
+    Args:
+        build: takes what is stored, and options by their names.
+        stored: of a checkpoint.
+        given: options that replace it.
+
+    Raises:
+        ValueError: for what is stored, see `told_of`.
+        TypeError: for an option of the call that is of another kind.
+    """
+    try:
+        return build(dict(stored), **given)
+    except Exception as error:
+        with told_of("The configuration of the checkpoint"):
+            build(dict(stored))
+        if raised_in(error, _OWN_FOLDER):
+            raise
+        raise TypeError(
+            "An option that is given beside the checkpoint is of another kind than the "
+            f"configuration takes ({_reason(error)})."
         ) from error
 
 

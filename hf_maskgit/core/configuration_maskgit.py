@@ -11,7 +11,7 @@ from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 from transformers.utils import logging
 
 from .argument_checks import check_is_tokenizer, check_whole
-from .checkpoint_files import UnknownOptionError, read_json_object, told_of
+from .checkpoint_files import UnknownOptionError, built_of, read_json_object
 from .length_law import check_histogram
 from .masking import Masking
 from .options import check, option, option_of, options_of
@@ -293,8 +293,7 @@ class MaskGitConfig(PreTrainedConfig):
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Build a configuration; overrides are set afterwards and checked like the rest."""
-        with told_of("The configuration of the checkpoint"):
-            result = super().from_dict(config_dict, **kwargs)
+        result = built_of(super().from_dict, config_dict, kwargs)
         (result[0] if isinstance(result, tuple) else result)._check()
         return result
 

@@ -1,6 +1,7 @@
 """What a configuration takes, keeps, forbids and refuses."""
 
 import copy
+import json
 import re
 
 import pytest
@@ -400,3 +401,16 @@ def test_a_generator_of_such_a_configuration_is_one(tmp_path):
     assert loaded.config.model_type == OwnConfig.model_type
     fill = {one: InfillingPipeline(one, tokenizer=word_tokenizer()) for one in (model, loaded)}
     assert fill[model]("w1 {blank:3}", seed=0) == fill[loaded]("w1 {blank:3}", seed=0)
+
+
+def test_a_call_that_overrides_by_another_kind_blames_no_checkpoint(tmp_path):
+    tiny_config("bert").save_pretrained(tmp_path)
+    for name, value in (("schedule", max), ("self_cond", "yes")):
+        with pytest.raises(TypeError, match=f"given beside the checkpoint .*'{name}'"):
+            MaskGitConfig.from_pretrained(tmp_path, **{name: value})
+    with pytest.raises(ValueError, match="Unknown schedule 'steep'"):
+        MaskGitConfig.from_pretrained(tmp_path, schedule="steep")
+    stored = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**stored, "self_cond": "yes"}))
+    with pytest.raises(ValueError, match="The configuration of the checkpoint cannot be loaded"):
+        MaskGitConfig.from_pretrained(tmp_path, schedule=max)
