@@ -122,6 +122,7 @@ def parse_options(
         for word in unknown:
             raise ValueError(_unknown_option(word, option_types))
         for part in options:
+            _check_homes(part)
             _check_folder(getattr(part, "output_dir", None))
     except ValueError as error:
         parser.error(str(error))
@@ -238,6 +239,17 @@ def check_least(options: Any, **least: int) -> None:
         value = getattr(options, name)
         if value is not None and value < smallest:
             raise ValueError(f"`{name}` must be at least {smallest}, got {value}.")
+
+
+def _check_homes(part: Any) -> None:
+    """Refuse a place for results that would lie in a folder called "~", as no shell has read it."""
+    for name, path in vars(part).items():
+        at_home = name.startswith("output_") and str(path).split("/")[0] == "~"
+        if at_home and not Path("~").exists():
+            raise ValueError(
+                f"`{name}` is {path!r}, and only a shell takes '~' for a home, at the beginning of "
+                "a word; write the whole path."
+            )
 
 
 def _check_folder(path: str | None) -> None:

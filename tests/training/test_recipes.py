@@ -296,6 +296,18 @@ def test_a_folder_that_is_a_file_or_lies_in_one_is_refused_by_every_program(
     assert f"and '{file}' is a file; name a folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("word", ["--output_dir=~/runs", "--output_dir=~"])
+def test_no_results_go_into_a_folder_called_after_a_home(tmp_path, monkeypatch, capsys, word):
+    """A shell expands it where a word begins; in `--option=~/x` and in a recipe it stays."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        parse_options((WithFolder,), [word])
+    said = " ".join(capsys.readouterr().err.split())
+    assert "and only a shell takes '~' for a home" in said
+    (tmp_path / "~").mkdir()
+    assert parse_options((WithFolder,), [word])[0].output_dir.startswith("~")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Rights are another matter there.")
 def test_a_file_that_may_not_be_written_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
