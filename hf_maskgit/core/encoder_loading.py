@@ -76,6 +76,8 @@ def generator_from(
             "from_encoder() takes the encoder's own configuration; to change it, load the "
             "encoder yourself and pass the model."
         )
+    if critic is not None:
+        check_source("critic", critic)
     denoiser, tokenizer = _encoder_and_tokenizer(encoder, tokenizer, options)
     fields = {**tokenizer_fields(tokenizer), **fields}
     if is_checked and isinstance(fields["num_token_ids"], int):  # else the config refuses it

@@ -106,6 +106,10 @@ def test_token_types_of_any_integers_are_the_same(model):
             {"critic": 3},
             "`critic` must be the name or path of a checkpoint, or a loaded model, got",
         ),
+        (
+            {"critic": np.array([1, 2])},  # which compares with a name number by number
+            "`critic` must be the name or path of a checkpoint, or a loaded model, got",
+        ),
     ],
     ids=str,
 )
