@@ -32,9 +32,12 @@ def check_folder(folder: Path, decides: Mapping[str, Any], option: str = "output
     if names:
         was = ", ".join(f"{n}={before.get(n)!r}" for n in names)
         now = ", ".join(f"{n}={decides.get(n)!r}" for n in names)
+        # A call that was refused behind its claim has written nothing; one that works may yet.
+        is_empty = all(path.name.startswith(NOTED) for path in folder.iterdir())
+        advice = f" It holds nothing yet: if no call is at work there, delete {NOTED!r} in it."
         raise ValueError(
             f"What the folder {str(folder)!r} holds was written with {was}, and this call has "
-            f"{now}. Name another folder with --{option}."
+            f"{now}. Name another folder with --{option}.{advice if is_empty else ''}"
         )
     return True
 

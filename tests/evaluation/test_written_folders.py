@@ -28,6 +28,19 @@ def test_other_options_are_named_with_both_values(tmp_path):
     assert json.loads((tmp_path / "options.json").read_text())["seed"] == 1
 
 
+@pytest.mark.parametrize("is_empty", [True, False])
+def test_a_folder_that_holds_nothing_yet_can_be_given_back(tmp_path, is_empty):
+    """As a call leaves it that was refused after its claim."""
+    claim_folder(tmp_path, {"seed": 1})
+    if not is_empty:
+        (tmp_path / "written.jsonl").touch()
+    with pytest.raises(ValueError, match="Name another folder") as refusal:
+        claim_folder(tmp_path, {"seed": 2})
+    assert ("if no call is at work there, delete 'options.json'" in str(refusal.value)) is is_empty
+    (tmp_path / "options.json").unlink()
+    claim_folder(tmp_path, {"seed": 2})
+
+
 def no_links(self, target):
     raise OSError(errno.EPERM, "Operation not permitted")
 
