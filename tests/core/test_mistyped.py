@@ -71,7 +71,7 @@ def test_nelbo_names_what_is_of_the_wrong_kind(given, said):
 
 
 # In the place of a number; True is one to Python.
-NO_NUMBERS = ["a", ["a"], [[1.0]], {}, {1}, object(), 1j, b"3", True, torch.ones(2), math.nan]
+NO_NUMBERS = ["a", ["a"], [[1.0]], {}, {1}, ..., 1j, b"3", True, torch.ones(2), math.nan]
 NUMBERS = [
     name
     for name, declared in OPTIONS.items()

@@ -9,7 +9,7 @@ import pytest
 
 from hf_maskgit.rows import reading
 from hf_maskgit.rows.reading import ListedRows, look_at_rows, open_rows
-from hf_maskgit.training.recipes import read_lines
+from hf_maskgit.training.plain_files import read_lines
 from hf_maskgit.training.sources import load_texts, place_of_row
 
 ROWS = [{"id": i, "text": f"w{i % 30} \u2028\x0b w1", "note": None} for i in range(25)]
