@@ -129,6 +129,8 @@ class GenerateArguments:
     def __post_init__(self) -> None:
         """Check ranges, and that the texts will have a place."""
         check_least(self, num_samples=1, batch_size=1, samples_per_part=1)
+        if not self.in_parts:
+            check_output(self.output_file, self.input_file)
         if self.output_format is None:
             suffixes = {form.suffix: name for name, form in FORMATS.items()}
             of_file = suffixes.get(Path(self.output_file or "").suffix, "text")
@@ -147,7 +149,6 @@ class GenerateArguments:
         if self.in_parts:
             self._check_parts()
             return
-        check_output(self.output_file, self.input_file)
         if self.output_format not in LINES:
             raise ValueError(
                 f"`output_format` {self.output_format} is written in parts; name a folder, such as "

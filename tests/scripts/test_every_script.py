@@ -172,7 +172,7 @@ LATE = [
     ("evaluate", "matplotlib.figure", "plots", ["--reliability_plot", "x.png"]),
     ("evaluate_antibodies", "immunum", "antibodies", []),
     ("generate", "rich.console", "visualization", ["--show"]),
-    ("generate", "PIL", "images", ["--save_animation", "x.gif"]),
+    ("generate", "PIL.Image", "images", ["--save_animation", "x.gif"]),
     ("export_onnx", "onnxscript", "onnx", []),
     ("serve", "uvicorn", "serve", ["--model", "x"]),
     ("app", "gradio", "app", ["--model", "x"]),
