@@ -2,6 +2,7 @@
 
     python scripts/benchmark.py --output_file speed.json --plot_file speed.png
     python scripts/benchmark.py --output_file speed.json --resume        # what is missing there
+    python scripts/benchmark.py --output_file speed.json --replace --cells molecules   # that anew
     python scripts/benchmark.py --quick                         # within a minute on two idle cores
     python scripts/benchmark.py --cells "BERT 6 x 384" --rounds 15
 
@@ -80,6 +81,11 @@ class BenchmarkArguments:
         "Keep the cells that `output_file` holds already, from the same commit, machine and "
         "settings, and measure the others.",
     )
+    replace: bool = option(
+        False,
+        "Measure the cells anew that `cells` names, and keep the others that `output_file` holds, "
+        "whatever commit they are of: tables tell where it is another.",
+    )
     plot_file: str | None = option(None, "Draw them there, as a PNG or what the ending says.")
 
     def __post_init__(self) -> None:
@@ -94,6 +100,11 @@ class BenchmarkArguments:
             raise ValueError("`device` is cuda, and torch finds no GPU; leave it out for the CPU.")
         if self.resume and self.output_file is None:
             raise ValueError("`resume` goes on with an `output_file`, and none is named.")
+        if self.replace and (self.resume or self.cells is None or self.output_file is None):
+            raise ValueError(
+                "`replace` measures anew what `cells` names in an `output_file`: name both, and "
+                "leave `resume` out."
+            )
 
 
 class Part(NamedTuple):
@@ -121,6 +132,13 @@ class Part(NamedTuple):
             for one in found[self.kind]
         )
 
+    def replace_in(self, found: dict[str, Any], figures: dict[str, Any]) -> None:
+        """Put new figures in place of those that this part has there, or behind the others."""
+        key, cells = "over" if self.name == GROWTH else "name", found[self.kind]
+        names = [one[key] for one in cells]
+        place = names.index(figures[key]) if figures[key] in names else len(cells)
+        cells[place : place + 1] = [figures]
+
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Measure, print the tables, write the files, and return the figures."""
@@ -128,12 +146,16 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     device = torch.device(options.device)
     parts = chosen(options)
     check_peers([name for part in parts for name in part.works])
-    found = begun(options, device)
-    missing = [part for part in parts if not part.is_in(found)]
+    found, own = begun(options, device)
+    missing = [part for part in parts if options.replace or not part.is_in(found)]
     for number, part in enumerate(missing, 1):
         begun_at = time.monotonic()
         logger.info("%s: part %d of %d", part.name, number, len(missing))
-        found[part.kind].append(part.measure(found["rounds"], device))
+        figures = part.measure(found["rounds"], device)
+        if options.replace:
+            part.replace_in(found, {**figures, "measured": own})
+        else:
+            found[part.kind].append(figures)
         logger.info("%s: took %s", part.name, duration(time.monotonic() - begun_at))
         if options.output_file is not None:
             write(found, Path(options.output_file))
@@ -143,11 +165,14 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     return found
 
 
-def begun(options: BenchmarkArguments, device: torch.device) -> dict[str, Any]:
-    """Return figures without a cell, or those that are to be gone on with.
+def begun(
+    options: BenchmarkArguments, device: torch.device
+) -> tuple[dict[str, Any], dict[str, str | None]]:
+    """Return figures without a cell, or those that are to be gone on with; and date and commit.
 
     Raises:
-        ValueError: for figures of another commit, machine or settings, or what is none.
+        ValueError: for figures of another machine or other settings, or, if none are replaced, of
+            another commit; and for what is none.
     """
     found: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -158,23 +183,27 @@ def begun(options: BenchmarkArguments, device: torch.device) -> dict[str, Any]:
         "rounds": options.rounds or (2 if options.quick else 5),
         **{kind: [] for kind in ("generation", "growth", "training")},
     }
-    if not options.resume or not Path(options.output_file or "").exists():
-        return found
+    own = {name: found[name] for name in ("date", "commit")}
+    goes_on = options.resume or options.replace
+    if not goes_on or not Path(options.output_file or "").exists():
+        return found, own
     kept = json.loads(Path(options.output_file or "").read_text(encoding="utf-8"))
     if not isinstance(kept, dict) or not found.keys() <= kept.keys():
         raise ValueError(
             f"{options.output_file!r} holds no figures of this script to go on with; name another "
-            "file, or leave --resume out to replace it."
+            "file, or leave --resume and --replace out to begin it anew."
         )
     for name in SETTINGS:
+        if name == "commit" and options.replace:
+            continue
         before, now = ({**one, "machine": same_machine(one)}[name] for one in (kept, found))
         if before != now:
             raise ValueError(
                 f"{options.output_file!r} was measured with {name} {before}, and this run has "
-                f"{now}; their figures do not stand beside each other. Leave --resume out to "
-                "measure all anew."
+                f"{now}; their figures do not stand beside each other. Leave --resume and "
+                "--replace out to measure all anew."
             )
-    return dict(kept)
+    return dict(kept), own
 
 
 def same_machine(found: dict[str, Any]) -> dict[str, Any]:

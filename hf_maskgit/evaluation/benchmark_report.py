@@ -28,7 +28,8 @@ def short_table(found: Found) -> str:
     for kind in ("generation", "training"):
         for cell in found[kind][:1]:
             rows = [(one["name"], _ratio(one)) for one in cell["works"]]
-            lines.append(_table([f"{cell['name']}, {_texts(cell['sizes'])}", "ratio"], rows))
+            head = f"{cell['name']}, {_texts(cell['sizes'])}{_later(cell)}"
+            lines.append(_table([head, "ratio"], rows))
     return "\n\n".join([*lines, _machine(found)])
 
 
@@ -130,14 +131,20 @@ def _cell(cell: Mapping[str, Any]) -> str:
         + [_fact(one[name]) if name in one else "" for name in facts]
         for one in cell["works"]
     ]
-    return f"**{cell['name']}**: {_told(cell['sizes'])}\n\n{_table(head, rows)}"
+    return f"**{cell['name']}**: {_told(cell['sizes'])}{_later(cell)}\n\n{_table(head, rows)}"
+
+
+def _later(cell: Mapping[str, Any]) -> str:
+    """Tell when a cell was measured that replaced another; nothing of all others."""
+    own = cell.get("measured")
+    return f"; measured on {own['date']} at {own['commit'] or 'an unknown commit'}" if own else ""
 
 
 def _profile(cell: Mapping[str, Any]) -> str:
     works = cell["profile"]
     parts = list(dict.fromkeys(part for shares in works.values() for part in shares))
     rows = [[part, *(f"{shares[part]:.0%}" for shares in works.values())] for part in parts]
-    return _table([f"{cell['name']}: share of the time", *works], rows)
+    return _table([f"{cell['name']}: share of the time{_later(cell)}", *works], rows)
 
 
 def _growths(growths: Sequence[Mapping[str, Any]]) -> str:
@@ -150,7 +157,7 @@ def _growths(growths: Sequence[Mapping[str, Any]]) -> str:
         }
         values = growth["values"]
         over = f"{growth['over']} {values[0]:,} to {values[-1]:,}"
-        rows.append([over, *(fitted.get(name, "") for name in names)])
+        rows.append([over + _later(growth), *(fitted.get(name, "") for name in names)])
     return _table(["exponent of the time over", *names], rows)
 
 

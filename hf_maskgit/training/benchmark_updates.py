@@ -10,7 +10,8 @@ Letters: B batch, L length.
 """
 
 import copy
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..core.losses import IGNORED_LABEL
 from ..core.modeling_maskgit import MaskGitForMaskedLM
+from ..core.packed_weights import PRODUCT
 from ..evaluation.benchmark_rounds import (
     Contestant,
     counted_passes,
@@ -140,13 +142,24 @@ def measure_cell(cell: Cell, rounds: int, device: torch.device) -> dict[str, Any
 
 # Parts of an update by the operations of torch that they are made of, and what is none of these.
 _PARTS = {
-    "matrix products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "attention"),
+    "matrix products": (
+        *("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "attention"),
+        "linear_pointwise",  # oneDNN's, see `core/linear_maps.py`
+    ),
     "loss": ("softmax", "aten::exp", "nll_loss", "aten::scatter", "aten::gather", "index_fill"),
     "dropout": ("bernoulli", "dropout"),
     "copies and zeros": ("aten::copy_", "aten::fill_", "aten::zero_", "aten::clone", "aten::cat"),
     "optimizer and clipping": ("adam", "norm.", "_foreach"),
 }
 _REST = "all else"
+
+
+def _of_a_linear_map(states: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:
+    return 2 * math.prod(states) * weight[0]
+
+
+# Operations of products that torch's counter does not know, from their arguments' shapes.
+_OPERATIONS = {} if PRODUCT is None else {PRODUCT: _of_a_linear_map}
 
 
 def profile_cell(cell: Cell, device: torch.device) -> dict[str, dict[str, float]]:
@@ -201,7 +214,7 @@ def _contestant(name: str, model: MaskGitForMaskedLM, batch: dict[str, Tensor]) 
     def check() -> dict[str, float]:
         learned = next(model.get_input_embeddings().parameters())
         before = learned.detach().clone()
-        counting = FlopCounterMode(display=False)
+        counting = FlopCounterMode(display=False, custom_mapping=_OPERATIONS)
         with counted_passes(model.denoiser.base_model) as shapes, counting:
             loss = float(run())
         moved = not torch.equal(learned, before)

@@ -88,6 +88,24 @@ def test_the_short_table_has_the_first_cells_alone():
     assert "two" not in told
 
 
+def test_what_was_measured_later_says_so():
+    found = figures()
+    for kind in ("generation", "growth", "training"):
+        found[kind][0]["measured"] = {"date": "2026-03-04", "commit": "later"}
+    told = "; measured on 2026-03-04 at later"
+    tables = page_tables(found)
+    assert (
+        f"**one**: encoder bert, vocab_size 30,522, batch_size 8, length 128{told}\n"
+        in (tables["generation"])
+    )
+    assert f"| length 64 to 2,048{told} |" in tables["growth"]
+    assert f"| three: share of the time{told} |" in tables["profile"]
+    assert tables["generation"].count(told) == tables["training"].count(told) == 1
+    assert short_table(found).count(told) == 2
+    found["training"][0]["measured"]["commit"] = None
+    assert "2026-03-04 at an unknown commit" in page_tables(found)["training"]
+
+
 @pytest.mark.wide
 def test_what_was_not_measured_is_said():
     empty = {**figures(), "generation": [], "growth": [], "training": []}

@@ -87,6 +87,35 @@ def test_figures_that_do_not_stand_beside_each_other_are_not_mixed(tmp_path):
         benchmark.main([*words, "--resume"])
 
 
+@pytest.mark.wide
+def test_a_cell_is_measured_anew_beside_older_ones(tmp_path, monkeypatch):
+    """Its place stays, and it tells what commit it is of; the others stay to the letter."""
+    output = tmp_path / "speed.json"
+    words = ["--quick", "--no_peers", "--rounds", "1", "--output_file", str(output)]
+    benchmark.main([*words, "--cells", "learns", "runs", "growth"])
+    old = {**json.loads(output.read_text()), "commit": "of before", "date": "2026-01-02"}
+    output.write_text(json.dumps(old))
+    monkeypatch.setattr(benchmark, "commit_of", lambda *_, **__: "of now")
+    found = benchmark.main([*words, "--replace", "--cells", "learns", "small", "growth"])
+    assert json.loads(output.read_text()) == found
+    assert {**found, "training": 0, "generation": 0, "growth": 0} == {
+        **old,
+        "training": 0,
+        "generation": 0,
+        "growth": 0,
+    }
+    assert [one["name"] for one in found["training"]] == ["learns", "runs"]
+    assert found["training"][1] == old["training"][1]
+    for one in (found["training"][0], *found["generation"], *found["growth"]):
+        assert one["measured"]["commit"] == "of now"
+    assert len(found["generation"]) == len(found["growth"]) == 1
+    again = benchmark.main([*words, "--replace", "--cells", "small"])
+    assert again["training"] == found["training"]
+    assert len(again["generation"]) == 1
+    with pytest.raises(ValueError, match="was measured with rounds 1, and this run has 2; their"):
+        benchmark.main([*words, "--rounds", "2", "--replace", "--cells", "small"])
+
+
 def test_one_cell_without_peers(monkeypatch):
     monkeypatch.setitem(sys.modules, "x_transformers", None)
     words = ["--quick", "--cells", "small", "--no_peers", "--rounds", "1"]
@@ -105,6 +134,11 @@ def test_one_cell_without_peers(monkeypatch):
             "There is no cell 'big'; `cells` may name small, learns, runs, growth.",
         ),
         (["--resume"], "`resume` goes on with an `output_file`, and none is named."),
+        (["--replace"], "`replace` measures anew what `cells` names in an `output_file`: name"),
+        (
+            ["--replace", "--resume", "--cells", "small", "--output_file", "a.json"],
+            "name both, and leave `resume` out.",
+        ),
         (["--rounds", "0"], "`rounds` must be at least 1, got 0."),
         (["--device", "tpu"], "`device` must be cpu or cuda, got 'tpu'."),
         (["--output_file", "nowhere/a.json"], "There is no folder 'nowhere'"),

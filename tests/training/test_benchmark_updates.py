@@ -1,9 +1,12 @@
 """The updates that are compared: the same weights, the same texts, each learns in one pass."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from hf_maskgit.evaluation.benchmark_shapes import Sizes, build_model
+from hf_maskgit.evaluation.benchmark_works import HALF
 from hf_maskgit.training import benchmark_updates as updates
 from hf_maskgit.training.benchmark_updates import (
     ALL,
@@ -38,6 +41,19 @@ def test_every_work_learns_in_one_pass():
     assert not torch.is_autocast_enabled("cpu")  # or all that follow would be in bfloat16
     plain, ours = (one["gigaoperations"] for one in found["works"][:2])
     assert ours < plain  # the head's, at hidden tokens alone
+
+
+@pytest.mark.wide
+def test_products_are_counted_whoever_multiplies():
+    """From a width of 128 on oneDNN multiplies in float32; in half precision torch asks for it."""
+    wide = replace(TINY, hidden=128, intermediate=256, vocab_size=300)
+    found = measure_cell(Cell("wide", wide, ALL), 1, CPU)
+    operations = {one["name"]: one["gigaoperations"] for one in found["works"]}
+    assert operations[FLOOR] == operations[FLOOR + HALF]
+    assert operations[OURS] == operations[OURS + HALF]
+    shares = found["profile"][OURS]
+    assert shares["matrix products"] > 0.2
+    assert updates._part_of("mkldnn::_linear_pointwise") == "matrix products"
 
 
 def test_the_batch_hides_a_growing_share_of_each_text():
