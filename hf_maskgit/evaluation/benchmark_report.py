@@ -7,6 +7,7 @@ from typing import Any
 Found = Mapping[str, Any]  # as `scripts/benchmark.py` writes it
 
 _MIB = 2**20
+_SHORT = 7  # digits that tell a commit from others
 _INCHES, _DOTS_PER_INCH = (5.0, 3.6), 100  # of one panel
 
 
@@ -137,7 +138,10 @@ def _cell(cell: Mapping[str, Any]) -> str:
 def _later(cell: Mapping[str, Any]) -> str:
     """Tell when a cell was measured that replaced another; nothing of all others."""
     own = cell.get("measured")
-    return f"; measured on {own['date']} at {own['commit'] or 'an unknown commit'}" if own else ""
+    if own is None:
+        return ""
+    commit = own["commit"][:_SHORT] if own["commit"] else "an unknown commit"
+    return f"; measured on {own['date']} at {commit}"
 
 
 def _profile(cell: Mapping[str, Any]) -> str:
