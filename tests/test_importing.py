@@ -25,6 +25,7 @@ print(json.dumps(sorted(set(sys.modules) - before)))
 """
 
 
+@pytest.mark.wide
 def test_the_import_loads_itself_alone_and_of_transformers_what_that_does_itself():
     """No model, no pipeline, no torch: `-X importtime` would tell of seconds, this of modules."""
     command = [sys.executable, "-c", WHAT_IS_ADDED]

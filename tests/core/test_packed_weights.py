@@ -130,6 +130,7 @@ def test_no_more_is_packed_than_may_be(cut, monkeypatch):
     assert len(cut) == 1
 
 
+@pytest.mark.wide
 @torch.no_grad()
 def test_decodings_share_them_and_the_last_one_takes_them_along(cut):
     states, weight, _ = given()

@@ -47,6 +47,7 @@ def automata(draw):
     return Automaton(step, final, torch.arange(3), draw(st.integers(0, states - 1)))
 
 
+@pytest.mark.wide
 @settings(max_examples=25, deadline=None)
 @given(automata())
 def test_the_smallest_automaton_has_the_same_language_and_no_state_twice(automaton):
@@ -121,6 +122,7 @@ def test_an_automaton_too_large_is_refused_with_its_size_and_the_limit(monkeypat
         of_elements([*apart, Element(frozenset({0, 1}), 8, 8)], 2)
 
 
+@pytest.mark.wide
 def test_many_optional_tokens_are_one_state_each_and_more_than_there_may_be_are_refused_at_once():
     """Sets of places are bits of a number: a thousand would take half a minute as sets."""
     made = of_elements([Element(frozenset({0}), 0, 1000), Element(frozenset({1}), 1, 1)], 2)

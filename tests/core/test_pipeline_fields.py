@@ -236,6 +236,7 @@ def test_lengths_come_as_often_as_their_masses(words):
     assert by_mass([drafts], *judge, None, options) == [[likeliest]]
 
 
+@pytest.mark.wide
 def test_a_length_whose_texts_a_copy_may_not_hold_is_not_chosen_for_it(words):
     """Column 2 is the first of the blank: w3 alone is one token, the others are two."""
     ids = {word: words.tokenizer.convert_tokens_to_ids(word) for word in ("w1", "w3", "w4")}

@@ -215,6 +215,7 @@ def test_so_do_those_with_self_conditioning_and_a_critic(tmp_path, critic):
     check_stranger(tmp_path, "bert", self_cond=True, token_critic=critic, **options)
 
 
+@pytest.mark.wide
 def test_a_checkpoint_carries_the_modules_it_needs_and_no_other(coded):
     folder, _ = coded
     assert files_of(folder) == CARRIED

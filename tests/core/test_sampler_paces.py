@@ -45,6 +45,7 @@ def test_steps_are_dealt_out_to_equal_blocks_in_turn(num_blocks, size, more):
     assert shares(steps, [size] * num_blocks) == dealt
 
 
+@pytest.mark.wide
 @given(
     full=st.integers(0, 12),
     size=st.integers(2, 20),

@@ -42,6 +42,7 @@ def test_what_was_raised_is_raised_again_and_what_is_no_tokenizer_is_for_the_fun
             refuse(given)
 
 
+@pytest.mark.wide
 def test_a_tokenizer_is_not_kept_alive():
     name = per_tokenizer(lambda tokenizer: "known")
     tokenizer = word_tokenizer()

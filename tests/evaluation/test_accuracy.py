@@ -32,6 +32,7 @@ def test_the_share_hidden_is_the_mask_rate_and_at_least_one(tokenizer):
     assert found == [[1, 1], [1, 2], [1, 3], [1, 4]]
 
 
+@pytest.mark.wide
 def test_hidden_words_are_chosen_uniformly(tokenizer):
     """False alarm: p < 1e-6. Of the 4 words only the first is predicted right."""
     texts = [(1, 0, 2, 0)] * 2000

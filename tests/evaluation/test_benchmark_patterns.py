@@ -33,6 +33,7 @@ def test_the_costliest_has_64_states():
     assert len(states_of_64(SMALL).automaton.final) == 64
 
 
+@pytest.mark.wide
 def test_a_record_has_its_marks_in_their_order():
     marks = _vocabulary(SMALL)[0]
     for row in written("a JSON record").tolist():

@@ -48,6 +48,7 @@ def test_shares_add_up_and_the_accuracy_is_that_of_its_own_measure(tokenizer):
         assert torch.equal(added.right, one.right)
 
 
+@pytest.mark.wide
 def test_the_picture_is_drawn(tmp_path):
     found = Calibration.of(torch.rand(200), torch.rand(200) < 0.5)
     path = draw_reliability({"half hidden": found}, tmp_path / "reliability.png")

@@ -77,6 +77,7 @@ def test_a_note_ends_where_the_next_one_begins():
     assert pitches_of(grid[:, 0]).tolist() == [C, C, D, D, 0, 0]
 
 
+@pytest.mark.wide
 @given(GRIDS)
 def test_a_grid_is_what_its_notes_say(grid):
     assert torch.equal(grid_of(notes_of(grid), len(grid)), grid)

@@ -4,6 +4,7 @@ import ast
 import json
 import math
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,6 +31,7 @@ def same(read, figures):
     return read == figures and type(read) is type(figures)
 
 
+@pytest.mark.wide
 @given(FIGURES)
 def test_what_is_written_is_json_and_reads_back_with_null_for_what_is_no_number(figures):
     read = json.loads(figures_text(figures), parse_constant=refuse)

@@ -99,6 +99,7 @@ def test_features_are_means_over_the_real_tokens(tmp_path):
         assert found == pytest.approx(alone.mean(0).detach().numpy(), abs=1e-5)
 
 
+@pytest.mark.wide
 def test_mauve_knows_its_two_ends():
     pytest.importorskip("mauve")
     draw = np.random.default_rng(0)

@@ -22,6 +22,7 @@ def raw(seed, number, folder):
     return found
 
 
+@pytest.mark.wide
 def test_a_damaged_file_is_refused_in_a_sentence(tmp_path):
     assert raw(0, 40, tmp_path) == []
 

@@ -237,6 +237,7 @@ class TestGenerating:
             assert text.split() == new.split()
         assert len(model.told) == 3
 
+    @pytest.mark.wide
     def test_texts_end_before_the_first_stop_string(self, saved):
         model, context = made(saved), "w1 w2 w3"
         (whole,) = model.generate_until([request(context, {"max_gen_toks": 6})])

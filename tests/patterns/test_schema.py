@@ -268,6 +268,7 @@ def depth_of(value):
     return isinstance(value, dict | list) and 1 + max(map(depth_of, inner), default=0)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(
     ("schema", "most"),
     [("true", 2), ({}, 2), ({"title": "x"}, 2), ({"type": "array"}, 3), ({"type": "object"}, 3)],

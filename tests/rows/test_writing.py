@@ -137,12 +137,14 @@ def test_processes_share_the_parts_and_write_those_of_one(model, whole, tmp_path
     assert bytes_of(tmp_path) == content
 
 
+@pytest.mark.wide
 def test_a_process_takes_over_what_nobody_writes(model, whole, tmp_path):
     _, _, job = parts(tmp_path, model)
     job.write(1, 2)
     assert bytes_of(tmp_path) == whole[0]
 
 
+@pytest.mark.wide
 def test_a_process_leaves_parts_that_others_hold(model, tmp_path, caplog):
     caplog.set_level("INFO", "hf_maskgit")
     place, _, job = parts(tmp_path, model)
@@ -153,6 +155,7 @@ def test_a_process_leaves_parts_that_others_hold(model, tmp_path, caplog):
     assert caplog.messages[0].startswith("Writing: 16 of 23 samples")
 
 
+@pytest.mark.wide
 def test_parquet_keeps_columns_and_their_types(model, tmp_path):
     rows = [{**row, "weight": i / 2} for i, row in enumerate(rows_of(8))]
     _, _, job = parts(tmp_path, model, rows, num_samples=2, output_format="parquet")

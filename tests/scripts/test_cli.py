@@ -110,6 +110,7 @@ assert not {"torch", "transformers.modeling_utils", "hf_maskgit.core"} & set(sys
 """
 
 
+@pytest.mark.wide
 def test_who_names_no_command_does_not_wait_for_torch():
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_A_COMMAND], cwd=ROOT, capture_output=True, text=True

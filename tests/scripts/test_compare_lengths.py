@@ -14,6 +14,7 @@ def texts(tmp_path):
     return str(path)
 
 
+@pytest.mark.wide
 def test_a_row_for_every_way_and_sampler(saved, texts, tmp_path, capsys):
     model = MaskGitForMaskedLM.from_pretrained(saved)
     model.config.lengths, model.config.end_fill = {"3": 2, "5": 2}, 8

@@ -30,6 +30,7 @@ def run(model, folder, *more):
     return compare_molecule_samplers.main([*words, "--batch_size", "16", *more])
 
 
+@pytest.mark.wide
 def test_every_sampler_writes_and_is_measured_by_rdkit(model, tmp_path, capsys):
     folder = tmp_path / "out"
     found = run(model, folder, "--samplers", SAMPLERS, "--passes", "1", "2")

@@ -117,6 +117,7 @@ def test_bad_input_is_refused_before_anything_is_trained(recipe, tmp_path, more,
     assert not (tmp_path / "ways").exists()
 
 
+@pytest.mark.wide
 def test_a_way_that_reads_the_texts_as_other_tokens_is_refused(recipe, tmp_path, monkeypatch):
     """Each text has as many tokens as by the recipe's tokenizer, and they are others."""
     monkeypatch.setattr(compare_trainings, "train", lambda *_: pytest.fail("was trained"))
@@ -184,6 +185,7 @@ def test_a_seed_that_stands_twice_is_refused(recipe, tmp_path, capsys):
     assert "`max_steps` must be at least 1, got 0." in capsys.readouterr().err
 
 
+@pytest.mark.wide
 def test_the_ways_known_by_themselves_are_options_of_the_training(recipe, tmp_path):
     asked = compare_trainings.TrainingsArguments(str(recipe), str(tmp_path / "ways"))
     ways = compare_trainings.ways_of(asked)

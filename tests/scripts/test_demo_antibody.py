@@ -28,6 +28,7 @@ def test_the_loops_stand_once_in_the_chain_between_their_neighbours():
     assert (behind[-1], last) == ("C", "WGQGTLVTVSS")
 
 
+@pytest.mark.wide
 @pytest.mark.usefixtures("_tiny")
 def test_every_loop_is_filled_and_shown(capsys):
     loops = demo_antibody.main()

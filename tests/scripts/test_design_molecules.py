@@ -100,6 +100,7 @@ def test_what_cannot_work_is_refused(model, tmp_path, monkeypatch, more, words):
         run(model, tmp_path / "out", *more)
 
 
+@pytest.mark.wide
 def test_designs_of_other_options_are_not_mixed(model, tmp_path):
     run(model, tmp_path / "out", number=2)
     with pytest.raises(ValueError, match="Name another folder with --output_dir"):

@@ -58,6 +58,7 @@ def test_a_model_that_ends_its_texts_is_measured_with_their_ends(saved, tmp_path
     assert packed["end_fill"] is None
 
 
+@pytest.mark.wide
 def test_measuring_says_what_was_cut_and_left_out(saved, tmp_path):
     (tmp_path / "texts.txt").write_text("\n".join(["w1 w2 w3 w4 w5", "", "w1 w2"] * 4))
     options = ["--model", saved, "--dataset", str(tmp_path / "texts.txt"), "--split", "train"]
@@ -123,6 +124,7 @@ def test_the_script_measures_both_bounds_and_the_critic(tmp_path, tokenizer, cap
     assert json.loads(capsys.readouterr().out)["critic_auroc"] == critic
 
 
+@pytest.mark.wide
 def test_a_critic_that_cannot_be_measured_costs_no_other_figure(
     tmp_path, tokenizer, capsys, caplog
 ):
@@ -160,6 +162,7 @@ def test_the_corpus_has_its_errors_and_its_characters(saved, tmp_path):
     assert (alone["std_error"], alone["interval_95"]) == (None, None)
 
 
+@pytest.mark.wide
 def test_only_completions_are_judged_where_rows_have_prompts(saved, tmp_path):
     rows = [{"p": "w1 w2 ", "c": "w3 w4 w5"}, {"p": "w6 ", "c": "w7"}]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))

@@ -43,6 +43,7 @@ def run(model, folder, *more):
     return evaluate_molecules.main(words)
 
 
+@pytest.mark.wide
 def test_what_is_written_beyond_the_number_asked_for_is_not_counted(
     model, tmp_path, measured, monkeypatch
 ):
@@ -82,6 +83,7 @@ def test_a_call_that_was_cut_off_goes_on_to_the_same_molecules(model, tmp_path, 
     assert {len(line.split("w")) - 1 for line in measured[0]} <= {3, 6}
 
 
+@pytest.mark.wide
 def test_molecules_of_other_options_are_not_mixed(model, tmp_path):
     run(model, tmp_path / "out", "--num_molecules", "4")
     with pytest.raises(ValueError, match="Name another folder with --output_dir"):

@@ -12,6 +12,7 @@ from tests.support.tiny import word_tokenizer
 TEXTS = ["w1 w2 w3", "w4 w5"]
 
 
+@pytest.mark.wide
 def test_sequences_are_scored_as_by_the_library(saved, tmp_path, capsys):
     options = ["--model", saved, "--std_error=2", "--output_file", str(tmp_path / "scores.json")]
     found = script.main([*options, "--text", *TEXTS])

@@ -24,6 +24,7 @@ def test_all_small_grids_are_split(grids, capsys):
     assert sorted(rows) == sorted(all_grids().tolist())
 
 
+@pytest.mark.wide
 def test_large_grids_are_drawn(tmp_path, capsys):
     words = ["--output_dir", str(tmp_path), "--num_grids", "50", "--validation_fraction", "0.1"]
     data = prepare_sudoku.main(words)

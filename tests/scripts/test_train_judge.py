@@ -55,6 +55,7 @@ def test_what_it_says_of_a_text_is_what_it_learned_by(texts, tmp_path, capsys):
     assert math.log(judge.judge([text]).perplexity) == pytest.approx(nats, abs=1e-5)
 
 
+@pytest.mark.wide
 def test_it_goes_on_where_it_was_left(texts, tmp_path):
     whole = run(texts, tmp_path / "whole", "--max_steps", "6")
     run(texts, tmp_path / "parts", "--max_steps", "3")

@@ -200,6 +200,7 @@ def test_what_is_told_of_a_row_is_what_is_told_of_it_alone(engine_of, options):
     assert engine.counts.steps
 
 
+@pytest.mark.wide
 @pytest.mark.skipif(linear_maps.PRODUCT is None, reason="This torch has no maps by oneDNN.")
 def test_rows_are_switched_outside_of_the_mode_in_which_onednn_multiplies(engine_of, monkeypatch):
     """A mode is of a thread: one that a row leaves behind would be that of the next."""
@@ -248,6 +249,7 @@ def test_rows_that_begin_together_take_as_many_passes_as_the_one_of_the_most(eng
 WIDE = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 2}
 
 
+@pytest.mark.wide
 @pytest.mark.skipif(packed_weights._REORDER is None, reason="This torch packs no weights.")
 def test_weights_are_packed_once_for_all_requests(engine_of, monkeypatch):
     """One after the other, side by side, and those with an attention cache too."""

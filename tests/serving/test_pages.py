@@ -55,6 +55,7 @@ def test_the_requests_that_are_shown_are_answered(server, words):
         assert len(answer.json()["data"][0]["results"]) == copies
 
 
+@pytest.mark.wide
 def test_the_example_of_openais_client_runs(server, capsys):
     (code,) = re.findall(r"<<'END'\n(.*?)^END$", PAGE, flags=re.M | re.S)
     assert SHOWN in code

@@ -119,6 +119,7 @@ def test_completions_are_those_of_the_pipeline(client, parts):
     assert found.usage.total_tokens == found.usage.prompt_tokens + found.usage.completion_tokens
 
 
+@pytest.mark.wide
 def test_the_likeliest_tokens_of_each_place_are_told(client, parts):
     """As many as are asked for, and the one that stands there where it is none of them."""
     asked = {"model": "tiny", "prompt": "the cat", "seed": 5, "max_tokens": 8}
@@ -183,6 +184,7 @@ def test_a_client_names_the_most_where_the_model_finds_lengths(way):
         assert answer.status_code == 200, answer.text
 
 
+@pytest.mark.wide
 def test_a_stop_string_ends_the_text_and_is_no_part_of_it(client):
     whole = client.completions.create(model="tiny", prompt="the cat", seed=3, max_tokens=12)
     text = whole.choices[0].text
@@ -232,6 +234,7 @@ def events(server, path: str, **fields) -> list:
     return [json.loads(line.removeprefix("data: ")) for line in lines]
 
 
+@pytest.mark.wide
 def test_infilling_is_that_of_the_pipeline(server, parts):
     fill = pipeline("infilling", model=parts[0], tokenizer=parts[1])
     options = {"num_return_sequences": 2, "steps": 3, "order": "margin"}
@@ -416,6 +419,7 @@ def hold_up(running, monkeypatch) -> threading.Event:
     return hold
 
 
+@pytest.mark.wide
 def test_a_client_that_leaves_frees_its_rows(server, monkeypatch):
     hold = hold_up(server, monkeypatch)
     for stream in (False, True):
@@ -452,6 +456,7 @@ def test_patterns_are_compiled_some_at_a_time_and_hold_up_no_others(parts, monke
     assert max(at_once) == 2
 
 
+@pytest.mark.wide
 def test_patterns_that_wait_are_so_many_and_a_client_that_leaves_takes_its_own_along(
     parts, monkeypatch
 ):
@@ -484,6 +489,7 @@ def test_patterns_that_wait_are_so_many_and_a_client_that_leaves_takes_its_own_a
     assert inside == ["the", "the"]  # the client that left had nothing compiled
 
 
+@pytest.mark.wide
 def test_requests_that_wait_to_be_read_are_so_many(parts, monkeypatch):
     plain, inside, go_on = Reader.begin, [], threading.Event()
 
@@ -504,6 +510,7 @@ def test_requests_that_wait_to_be_read_are_so_many(parts, monkeypatch):
         assert first.result().status_code == 200
 
 
+@pytest.mark.wide
 def test_a_server_has_its_own_time_for_an_expression(parts):
     with served(*parts, max_pattern_seconds=0.2) as running:
         status, message = refusal(
@@ -512,6 +519,7 @@ def test_a_server_has_its_own_time_for_an_expression(parts):
         assert (status, "was not compiled within 0.2 seconds" in message) == (400, True)
 
 
+@pytest.mark.wide
 def test_limits_of_queue_and_time(parts, monkeypatch):
     with served(*parts, max_rows=1, max_queue=1, max_seconds=0.5) as running:
         hold = hold_up(running, monkeypatch)
@@ -533,6 +541,7 @@ def test_limits_of_queue_and_time(parts, monkeypatch):
         assert ask(running, "completions", **asked).status_code == 200
 
 
+@pytest.mark.wide
 def test_a_stream_that_runs_out_of_time_says_so_as_an_event(parts, monkeypatch):
     """Its status is sent by then; OpenAI's client raises on it, with the sentence."""
     with served(*parts, max_seconds=0.3) as running:
@@ -560,6 +569,7 @@ def test_every_address_that_is_read_answers_for_its_head(server):
     assert all("HEAD" in route.methods for route in routes)
 
 
+@pytest.mark.wide
 def test_health_metrics_and_a_log_without_texts(server, parts, caplog):
     assert server.client.get("/health").json() == {"status": "ok"}
     with caplog.at_level("INFO"):

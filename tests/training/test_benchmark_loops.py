@@ -63,6 +63,7 @@ def test_a_run_that_does_not_learn_as_it_was_to_is_refused(monkeypatch, fault):
         measure_cell(Cell("tiny", TINY, (fault,)), 1, CPU)
 
 
+@pytest.mark.wide
 def test_a_run_saves_nothing_and_every_work_has_a_copy_of_the_same_model(tmp_path):
     first, second = contestants_of(Cell("tiny", TINY, (FLOOR, OURS)), CPU, tmp_path)
     for one in (first, second):

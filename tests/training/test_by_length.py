@@ -12,6 +12,7 @@ from tests.support.tiny_training import SMALL, examples, fresh_model, log_of
 pytestmark = pytest.mark.usefixtures("_fresh_accelerate")
 
 
+@pytest.mark.wide
 def test_a_run_by_length_learns_and_is_saved(tmp_path, monkeypatch):
     widths = []
     take_update = training.take_update

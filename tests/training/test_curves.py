@@ -58,6 +58,7 @@ def test_a_picture_of_the_run_lies_in_its_folder(run, figures):
     assert (at_two[0], at_two[-1]) == pytest.approx((4.3, 4.7)), "two standard errors to each side"
 
 
+@pytest.mark.wide
 def test_only_what_was_told_is_drawn(tmp_path, figures):
     append_line(tmp_path / LOG_NAME, 1, {"loss": 2.0, "denoiser_loss": 1.5, "critic_loss": 0.5})
     curves.draw_own_curves(tmp_path)

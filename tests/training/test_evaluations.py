@@ -71,6 +71,7 @@ def bounds_of(monkeypatch, *values):
 RUN = {"eval_every": 1, "checkpoint_every": 2, "log_every": 4}
 
 
+@pytest.mark.wide
 def test_a_run_ends_when_its_patience_does(tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO", logger="hf_maskgit")
     bounds_of(monkeypatch, 3.0, 2.0, 2.5, 2.0, 9.0)

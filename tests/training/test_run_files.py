@@ -68,6 +68,7 @@ def test_json_is_read_back_to_the_last_bit_or_refused(tmp_path):
         read_json(tmp_path / "none.json")
 
 
+@pytest.mark.wide
 def test_a_disk_that_will_be_full_is_refused_before_the_run(tmp_path, monkeypatch):
     model = fresh_model()
     weights = sum(p.numel() for p in model.parameters())

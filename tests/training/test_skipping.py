@@ -110,6 +110,7 @@ def test_the_loss_that_is_logged_is_that_of_the_updates_that_were_taken(tmp_path
     assert (in_pairs[6]["skipped_updates"], "loss" in in_pairs[6]) == (2, False)
 
 
+@pytest.mark.wide
 def test_a_run_that_has_skipped_goes_on_to_the_bit(tmp_path, monkeypatch):
     options = {"on_nonfinite": "skip", "ema_decay": 0.5, "checkpoint_every": 3, "log_every": 2}
     whole = loop_of(tmp_path / "run", **options)

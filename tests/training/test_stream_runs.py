@@ -151,6 +151,7 @@ def test_a_run_on_a_mixture_of_streams_is_the_same_on_two_processes(tmp_path):
     assert_same_run(grown, alone)
 
 
+@pytest.mark.wide
 def test_a_run_on_a_stream_is_planned_without_counting_its_texts(tmp_path, caplog, capsys):
     caplog.set_level("INFO")
     options = {**STREAM, "output_dir": tmp_path / "run", "dry_run": "true"}

@@ -45,6 +45,7 @@ def test_blocks_are_the_texts_each_closed_one_behind_the_other(tokenizer, blocks
     assert tokenizer("Seth")["input_ids"] == tokenizer("Seth", add_special_tokens=False).input_ids
 
 
+@pytest.mark.wide
 def test_all_have_as_many_parameters_up_to_a_few_percent(tokenizer):
     """At the sizes of the program, where the tables of positions and heads weigh little."""
     shape = Shape(64, 64, 4, 4)
@@ -95,6 +96,7 @@ def test_our_loss_is_the_bound_in_expectation(tokenizer, blocks):
     assert abs(float(losses.mean()) - bound.nats_per_token) < 5 * error
 
 
+@pytest.mark.wide
 def test_the_weight_of_the_wrapper_turns_its_loss_round(tokenizer, blocks):
     """Its weight is the derivative of what is still masked, which falls: below zero."""
     pytest.importorskip("x_transformers")
