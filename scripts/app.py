@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hf_maskgit import InfillingPipeline
+from hf_maskgit.core.extras import needs
 from hf_maskgit.core.sampler_presets import PRESETS
 from hf_maskgit.hub.loading import load_generator
 from hf_maskgit.serving.program import listen
@@ -168,7 +169,7 @@ def page_of(tabs: Sequence[Tab]) -> Any:
     """Build the page, a tab per model.
 
     Raises:
-        RuntimeError: when Gradio is not installed.
+        ImportError: when Gradio is not installed.
     """
     gradio = _gradio()
     with gradio.Blocks(title="Fill the blanks", delete_cache=(_LOOKED, _KEPT)) as page:
@@ -180,12 +181,8 @@ def page_of(tabs: Sequence[Tab]) -> Any:
 
 
 def _gradio() -> Any:
-    try:
+    with needs("The app needs the package Gradio", "app"):
         import gradio
-    except ImportError as error:
-        raise RuntimeError(
-            "The app needs the package Gradio; install it with `pip install 'hf_maskgit[app]'`."
-        ) from error
     return gradio
 
 

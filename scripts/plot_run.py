@@ -49,10 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if len({folder.resolve().name for folder in runs.values()}) == len(runs):
         runs = {folder.resolve().name: folder for folder in runs.values()}
     path = Path(options.output_file or Path(options.runs[0]) / CURVES_NAME)
-    try:
-        print(draw_curves(runs, path))
-    except ImportError as error:  # said as other refusals are
-        raise RuntimeError(str(error)) from error
+    print(draw_curves(runs, path))
 
 
 if __name__ == "__main__":

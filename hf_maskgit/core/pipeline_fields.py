@@ -19,6 +19,7 @@ from .decoding_constraints import AllowedTokens
 from .decoding_pattern_lengths import log_mass_of
 from .decoding_prompts import Given, pack_prompts
 from .decoding_start import Asked, begin
+from .extras import needs
 from .generation_config_maskgit import MaskGitGenerationConfig
 from .generation_maskgit import make_sampler
 from .length_law import pick
@@ -82,13 +83,10 @@ def compiled_one(
             f"{called} must be a Pattern, a regular expression (str), a JSON "
             f"schema (dict) or a list of texts, got {kind_of(given)}."
         )
-    try:
+    # The code in a checkpoint cannot.
+    what = f"{called} must be compiled, which is done by the package hf_maskgit"
+    with needs(what, "patterns", ", or give a Pattern that was saved and loaded"):
         compiler = importlib.import_module("hf_maskgit").Pattern
-    except ImportError as error:
-        raise ImportError(
-            f"{called} must be compiled, which the code in a checkpoint cannot: "
-            "pip install 'hf_maskgit[patterns]', or give a Pattern that was saved and loaded."
-        ) from error
     memory, key = _memory(tokenizer), _key(how, given)
     try:
         known = key is not None and key in memory

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from transformers import BertTokenizer, PreTrainedTokenizerBase
 
+from ..core.extras import needs
 from ..core.modeling_maskgit import MaskGitForMaskedLM
 
 # Complementarity-determining regions by their IMGT numbers: the loops that touch the antigen.
@@ -94,12 +95,12 @@ def load_antiberty(**options: Any) -> tuple[MaskGitForMaskedLM, PreTrainedTokeni
         The generator in eval mode and its tokenizer, whose texts are residues with blanks between.
 
     Raises:
-        RuntimeError: when the package, or the release of it that holds weights, is not installed.
+        ImportError: when the package, or the release of it that holds weights, is not installed.
     """
     folder = _folder_of("antiberty", "Antibodies are written by its encoder AntiBERTy.")
     weights, words = (folder / "trained_models" / n for n in ("AntiBERTy_md_smooth", "vocab.txt"))
     if not (weights / "config.json").exists() or not words.exists():
-        raise RuntimeError(
+        raise ImportError(
             f"The package antiberty in {str(folder)!r} holds no weights, as none does since its "
             "release 1.0; install the one before: pip install antiberty==0.1.3."
         )
@@ -114,15 +115,10 @@ def load_annotator() -> Any:
     """Return what numbers domains: an `Annotator` of immunum, for antibodies by IMGT.
 
     Raises:
-        RuntimeError: when it is not installed.
+        ImportError: when it is not installed.
     """
-    try:
+    with needs("Residues are numbered by the package immunum", "antibodies"):
         from immunum import Annotator
-    except ImportError as error:
-        raise RuntimeError(
-            "Residues are numbered by the package immunum, which is not installed: "
-            "pip install 'hf_maskgit[antibodies]'."
-        ) from error
     return Annotator(chains=list(CHAINS), scheme="imgt")
 
 
@@ -130,7 +126,7 @@ def read_reads(name: str) -> list[str]:
     """Read nucleotide sequences of one of `SETS`.
 
     Raises:
-        RuntimeError: when abstar is not installed.
+        ImportError: when abstar is not installed.
     """
     how = "Real sequences come from its test data; what it asks for itself is not needed."
     path = _folder_of("abstar", how, "--no-deps abstar==0.8.0") / "test_data" / SETS[name]
@@ -200,5 +196,5 @@ def _folder_of(package: str, why: str, how: str = "'hf_maskgit[antibodies]'") ->
     """Find an installed package's folder without importing it."""
     found = importlib.util.find_spec(package)
     if found is None or found.origin is None:
-        raise RuntimeError(f"The package {package} is not installed. {why} pip install {how}.")
+        raise ImportError(f"The package {package} is not installed. {why} pip install {how}.")
     return Path(found.origin).parent

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.chunked_head import rows_at_a_time, run_head
+from ..core.extras import needs
 from ..core.modeling_maskgit import MaskGitForMaskedLM
 
 
@@ -104,7 +105,7 @@ def wrapper_of_x_transformers(
         **options: further ones of the wrapper.
 
     Raises:
-        RuntimeError: when x-transformers is not installed.
+        ImportError: when x-transformers is not installed.
     """
     check_x_transformers()
     from x_transformers.nonautoregressive_wrapper import NonAutoregressiveWrapper
@@ -121,12 +122,8 @@ def check_x_transformers() -> None:
     """Refuse a comparison with a package that is not there.
 
     Raises:
-        RuntimeError: saying how to install it.
+        ImportError: saying how to install it.
     """
-    try:
+    what = "One of the peers is the package x-transformers"
+    with needs(what, "benchmark", ", or leave its rows out with --no_peers"):
         import x_transformers  # noqa: F401
-    except ImportError as error:
-        raise RuntimeError(
-            "The package x-transformers, which is compared with, is not installed: "
-            "pip install 'hf_maskgit[benchmark]', or leave its rows out with --no_peers."
-        ) from error

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..core.extras import needs
+
 Found = Mapping[str, Any]  # as `scripts/benchmark.py` writes it
 
 _MIB = 2**20
@@ -47,7 +49,7 @@ def draw_report(found: Found, path: Path) -> Path:
         path: of the picture; its ending says of which kind.
 
     Raises:
-        RuntimeError: when matplotlib is not installed.
+        ImportError: when matplotlib is not installed.
         ValueError: when nothing was measured.
     """
     figure_class = figure_class_of_matplotlib()
@@ -73,15 +75,11 @@ def figure_class_of_matplotlib() -> Any:
     """Return what a picture is made with, before anything is measured for it.
 
     Raises:
-        RuntimeError: when matplotlib is not installed.
+        ImportError: when matplotlib is not installed.
     """
-    try:
+    what = "The picture is drawn by the package matplotlib"
+    with needs(what, "plots", ", or ask for no picture"):
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise RuntimeError(
-            "The picture is drawn by the package matplotlib, which is not installed: "
-            "pip install 'hf_maskgit[plots]', or ask for no picture."
-        ) from error
     return Figure
 
 

@@ -158,7 +158,7 @@ def draw_reliability(found: Mapping[str, Calibration], path: Path) -> Path:
         path: of the picture; its ending says of which kind.
 
     Raises:
-        RuntimeError: when matplotlib is not installed.
+        ImportError: when matplotlib is not installed.
     """
     figure = figure_class_of_matplotlib()(figsize=_INCHES, layout="constrained")
     axes = figure.subplots()

@@ -25,7 +25,7 @@ def write_midi(grid: Tensor, path: Path) -> None:
     """Write a grid (T, 4) long as a MIDI file, a track for each voice.
 
     Raises:
-        RuntimeError: when music21 is not installed.
+        ImportError: when music21 is not installed.
     """
     stream, note = music21_module("stream"), music21_module("note")
     score = stream.Score()
@@ -44,7 +44,7 @@ def read_midi(path: Path, steps: int) -> Tensor:
     """Read a MIDI file of four tracks, from the soprano down, as a grid (steps, 4) long.
 
     Raises:
-        RuntimeError: when music21 is not installed.
+        ImportError: when music21 is not installed.
         ValueError: for another number of tracks with notes.
     """
     parts = list(music21_module("converter").parse(path, format="midi").parts)
@@ -68,7 +68,7 @@ def draw_rolls(
         path: of the picture.
 
     Raises:
-        RuntimeError: when matplotlib is not installed.
+        ImportError: when matplotlib is not installed.
     """
     size = (4.0 * len(columns), 2.4 * len(lines))
     figure = figure_class_of_matplotlib()(figsize=size, layout="constrained")

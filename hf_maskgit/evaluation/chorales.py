@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..core.extras import needs
+
 VOICES = ("Soprano", "Alto", "Tenor", "Bass")
 # MIDI numbers from B1 to A5: Coconet's, and one below, where no voice of Bach's goes. So the id 1,
 # which encoders of MPNet's kind take for padding, is never read.
@@ -183,7 +185,7 @@ def read_chorales(paths: Sequence[Any], told: Any = None) -> list[Chorale]:
         told: a progress bar, moved on by one for each path.
 
     Raises:
-        RuntimeError: when music21 is not installed.
+        ImportError: when music21 is not installed.
     """
     converter = music21_module("converter")
     found: dict[Any, Chorale] = {}
@@ -218,7 +220,7 @@ def corpus_paths() -> list[Any]:
     """List Bach's pieces in music21's corpus.
 
     Raises:
-        RuntimeError: when music21 is not installed.
+        ImportError: when music21 is not installed.
     """
     return sorted(set(music21_module("corpus").getComposer(_CORPUS)))
 
@@ -227,14 +229,9 @@ def music21_module(name: str) -> Any:
     """Import a part of music21.
 
     Raises:
-        RuntimeError: when it is not installed.
+        ImportError: when it is not installed.
     """
     from importlib import import_module
 
-    try:
+    with needs("Chorales are read, and MIDI is written, by the package music21", "music"):
         return import_module(f"music21.{name}")
-    except ImportError as error:
-        raise RuntimeError(
-            "Chorales are read, and MIDI is written, by the package music21, which is not "
-            "installed: pip install 'hf_maskgit[music]'."
-        ) from error

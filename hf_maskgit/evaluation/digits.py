@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core.extras import needs
+
 SIDE, LEVELS, CLASSES = 8, 17, 10
 _ZOOM, _GAP = 6, 1  # dots of the screen per pixel, and pixels between two images
 _HIDDEN = (70, 90, 140)  # the colour of a masked pixel, which is no shade of grey
@@ -20,7 +22,7 @@ def load_digits() -> tuple[Tensor, Tensor]:
     """Read the images of scikit-learn: pixels (1797, 64) long and digits (1797,) long.
 
     Raises:
-        RuntimeError: when it is not installed.
+        ImportError: when it is not installed.
     """
     datasets = _scikit_learn("sklearn.datasets")
     found = datasets.load_digits()
@@ -35,7 +37,7 @@ class DigitClassifier:
         digits: (M,) long, theirs.
 
     Raises:
-        RuntimeError: when scikit-learn is not installed.
+        ImportError: when scikit-learn is not installed.
     """
 
     def __init__(self, pixels: Tensor, digits: Tensor) -> None:
@@ -68,7 +70,7 @@ def picture(pixels: Tensor, columns: int) -> Any:
         A `PIL.Image.Image`.
 
     Raises:
-        RuntimeError: when Pillow is not installed.
+        ImportError: when Pillow is not installed.
     """
     image = pillow()
     lines, size = len(pixels) // columns, SIDE + _GAP
@@ -87,7 +89,7 @@ def write_animation(passes: Sequence[Tensor], columns: int, path: Path) -> None:
     """Write a GIF of images (M, 64) long after each pass; the last one stays longer.
 
     Raises:
-        RuntimeError: when Pillow is not installed.
+        ImportError: when Pillow is not installed.
     """
     first, *rest = [picture(pixels, columns) for pixels in passes]
     seconds = [_PASS_SECONDS] * len(rest) + [_LAST_SECONDS]
@@ -103,26 +105,17 @@ def write_animation(passes: Sequence[Tensor], columns: int, path: Path) -> None:
 def _scikit_learn(module: str) -> Any:
     from importlib import import_module
 
-    try:
+    what = "The images of digits, and what judges them, come from the package scikit-learn"
+    with needs(what, "images"):
         return import_module(module)
-    except ImportError as error:
-        raise RuntimeError(
-            "The images of digits, and what judges them, come from the package scikit-learn, which "
-            "is not installed: pip install 'hf_maskgit[images]'."
-        ) from error
 
 
 def pillow() -> Any:
     """Return the package's module of pictures.
 
     Raises:
-        RuntimeError: when pillow is not installed.
+        ImportError: when pillow is not installed.
     """
-    try:
+    with needs("Pictures are written by the package pillow", "images"):
         from PIL import Image
-    except ImportError as error:
-        raise RuntimeError(
-            "Pictures are written by the package pillow, which is not installed: "
-            "pip install 'hf_maskgit[images]'."
-        ) from error
     return Image

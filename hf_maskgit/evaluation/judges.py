@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
+from ..core.extras import needs
 from .text_variety import unit_entropy
 
 FEWEST_FOR_MAUVE = 50  # five of its clusters; its authors advise some thousands of texts
@@ -147,13 +148,9 @@ def mauve_function() -> Any:
     Raises:
         ImportError: where the package is not installed.
     """
-    try:
+    what, licence = "MAUVE is computed by its authors' package mauve-text", "the GPL, version 3"
+    with needs(what, "mauve", f" (its licence is {licence})"):
         from mauve import compute_mauve
-    except ImportError as error:
-        raise ImportError(
-            "MAUVE is computed by its authors' package mauve-text, which is not installed: "
-            "pip install 'hf_maskgit[mauve]' (its licence is the GPL, version 3)."
-        ) from error
     return compute_mauve
 
 

@@ -25,7 +25,7 @@ def draw_curves(found: Mapping[str, Sequence[Row]], path: Path) -> Path:
         path: of the picture; its ending says of which kind.
 
     Raises:
-        RuntimeError: when matplotlib is not installed.
+        ImportError: when matplotlib is not installed.
     """
     figure_class = figure_class_of_matplotlib()
     size = (_INCHES[0] * len(_MEASURES), _INCHES[1] * len(found) + 1)

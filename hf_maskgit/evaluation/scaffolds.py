@@ -8,6 +8,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from ..core.extras import needs
+
 FIELD = re.compile(r"\{(?P<name>[^\W\d]\w*)[^{}]*\}")
 _RING_NUMBER = re.compile(r"\[[^\]]*\]|%[0-9]{2}|(?P<number>[0-9])")
 _EMPTY_BRANCH = re.compile(r"\(\)")
@@ -34,13 +36,8 @@ def load_rdkit(module: str = "Chem") -> Any:
     Raises:
         ImportError: saying how to install it.
     """
-    try:
+    with needs("Chemistry is left to RDKit", "molecules"):
         return importlib.import_module(f"rdkit.{module}")
-    except ImportError as error:
-        raise ImportError(
-            "Chemistry is left to RDKit, which is not installed: "
-            "pip install 'hf_maskgit[molecules]'."
-        ) from error
 
 
 def open_places(scaffold: str, most_rings: int = 3) -> list[Place]:

@@ -40,7 +40,7 @@ def draw_frontier(rows: Sequence[Row], path: Path) -> Path:
         path: of the picture.
 
     Raises:
-        RuntimeError: when matplotlib is not installed.
+        ImportError: when matplotlib is not installed.
     """
     figure = figure_class_of_matplotlib()(figsize=(6.4, 4.8), layout="constrained")
     axes = figure.subplots()
@@ -80,7 +80,7 @@ def draw_over_passes(rows: Sequence[Row], path: Path) -> Path:
         path: of the picture.
 
     Raises:
-        RuntimeError: when matplotlib is not installed.
+        ImportError: when matplotlib is not installed.
     """
     measures = [name for name in _OVER_PASSES if any(name in row for row in rows)]
     lines = -(-len(measures) // 3)

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.extras import needs
+
 Units = Sequence[Hashable]
 
 _SEPARATOR = -1  # between texts, and equal to nothing
@@ -50,13 +52,8 @@ def sacrebleu_class() -> Any:
     Raises:
         ImportError: where sacrebleu is not installed.
     """
-    try:
+    with needs("Self-BLEU is computed by the package sacrebleu", "quality"):
         from sacrebleu.metrics.bleu import BLEU
-    except ImportError as error:
-        raise ImportError(
-            "Self-BLEU is computed by the package sacrebleu, which is not installed: "
-            "pip install 'hf_maskgit[quality]'."
-        ) from error
     return BLEU
 
 

@@ -17,6 +17,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..core.extras import needs
 from ..core.noise import mix
 from ..hub.loading import short_name
 from .batch_writer import key_of
@@ -47,12 +48,8 @@ def inference_config(model: str, *, server: dict[str, Any] | None = None, **sett
         ImportError: where DataTrove is not installed.
         ValueError: for a setting that is decided here.
     """
-    try:
+    with needs("The pipeline is that of DataTrove", "datatrove"):
         from datatrove.pipeline.inference.run_inference import InferenceConfig
-    except ImportError as error:
-        raise ImportError(
-            "DataTrove is not installed; install it with: pip install 'hf_maskgit[datatrove]'"
-        ) from error
     decided = {"server_type", "model_name_or_path", "use_chat", "model_kwargs"} & settings.keys()
     if decided:
         raise ValueError(

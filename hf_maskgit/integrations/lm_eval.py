@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from ..core.argument_checks import check_whole
+from ..core.extras import needs
 from ..core.noise import mix
 from ..core.pipeline_splicing import continuation as text_behind
 from ..core.trained_length import warn_of_length
@@ -61,15 +62,11 @@ def register() -> None:
     """Add the model type `hf_maskgit` to those that the harness knows.
 
     Raises:
-        ValueError: where the harness is not installed.
+        ImportError: where the harness is not installed.
     """
-    try:
+    with needs("Tasks are those of the lm-evaluation-harness", "lm_eval"):
         from lm_eval.api.model import LM
         from lm_eval.api.registry import model_registry
-    except ImportError as error:
-        raise ValueError(
-            "The lm-evaluation-harness is not installed: pip install 'hf_maskgit[lm_eval]'."
-        ) from error
     if NAME not in model_registry:
         model_registry.register(NAME, target=type("MaskGitLM", (Answers, LM), {}))
 

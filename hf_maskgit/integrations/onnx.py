@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..core.configuration_maskgit import MaskGitConfig
 from ..core.encoder_kinds import PADDING_LEAKS
+from ..core.extras import needs
 from ..core.generation_config_maskgit import MaskGitGenerationConfig
 from ..core.generation_maskgit import MaskGitGenerationMixin
 from ..core.modeling_maskgit import MaskGitForMaskedLM
@@ -31,7 +32,7 @@ TOLERANCE = 1e-4  # greatest difference of a logit between the graph and the mod
 _OPSET = 18  # the first that torch's exporter builds on
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _LONGEST_CHECKED = 64  # tokens
-_INSTALL = "ONNX is not installed; install it with: pip install 'hf_maskgit[onnx]'"
+_WHAT, _EXTRA = "A graph of ONNX needs {package}", "onnx"
 
 
 class _Pass(nn.Module):
@@ -48,11 +49,9 @@ class _Pass(nn.Module):
 
 def check_installed() -> None:
     """Raise an ImportError where what writes and compares graphs is not installed."""
-    try:
+    with needs(_WHAT, _EXTRA):
         import onnxruntime  # noqa: F401  # by which the graph is compared
         import onnxscript  # noqa: F401  # what torch's exporter asks for
-    except ImportError as error:
-        raise ImportError(_INSTALL) from error
 
 
 def check_exportable(model: MaskGitForMaskedLM) -> None:
@@ -210,10 +209,8 @@ class OnnxGenerator(MaskGitGenerationMixin):
             ImportError: where the extra is not installed.
             ValueError: for a folder without a graph.
         """
-        try:
+        with needs(_WHAT, _EXTRA):
             import onnxruntime
-        except ImportError as error:
-            raise ImportError(_INSTALL) from error
         graph = Path(folder) / GRAPH
         if not graph.is_file():
             raise ValueError(

@@ -11,6 +11,7 @@ which is short for `rows.map_batches(BatchWriter, ...)` with the arguments of th
 
 from typing import Any
 
+from ..core.extras import needs
 from .batch_writer import BatchWriter
 
 __all__ = ["BatchWriter", "write_rows"]
@@ -43,12 +44,8 @@ def write_rows(
     Raises:
         ImportError: where Ray is not installed.
     """
-    try:
+    with needs("Rows are handed out by Ray Data", "ray"):
         from ray.data import ActorPoolStrategy
-    except ImportError as error:
-        raise ImportError(
-            "Ray Data is not installed; install it with: pip install 'hf_maskgit[ray]'"
-        ) from error
     BatchWriter(model, **arguments)  # refuses what is wrong here, and not in an actor
     return rows.map_batches(
         BatchWriter,

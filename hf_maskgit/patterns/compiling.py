@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..core.extras import needs
 from ..core.options import shown
 from ..core.pattern_automaton import MOST_STATES, Automaton, minimal, smallest, tokens_by_class
 from .schema import readable_schema
@@ -32,10 +33,10 @@ _LAST = "\U0010ffff"  # no character, and the last of Unicode
 # outlines-core has an expression begin anywhere in a text, and then forgets that: a hundred times
 # the work, unless all begin with what stands nowhere else. In JSON that is a control character.
 _NOT_IN_JSON = "\x01"
+_BY = "compiles regular expressions with the package outlines-core"
 _EXTRA = (
-    "compiles regular expressions with the package outlines-core, which is not installed: "
-    "pip install 'hf_maskgit[patterns]'. Pattern.from_choices, from_prosite and "
-    "from_token_classes do without it."
+    "patterns",
+    ". Pattern.from_choices, from_prosite and from_token_classes do without it",
 )
 
 
@@ -74,10 +75,8 @@ def bytes_of_regex(regex: str, is_json: bool = False) -> ByteAutomaton:
         ImportError: when outlines-core is not installed.
         ValueError: for an expression that it does not know, or one too large.
     """
-    try:
+    with needs(f"Pattern.from_regex {_BY}", *_EXTRA):
         import outlines_core
-    except ImportError as error:
-        raise ImportError(f"Pattern.from_regex {_EXTRA}") from error
     first = _NOT_IN_JSON if is_json else ""
     asked = {
         "regex": regex,
@@ -155,10 +154,8 @@ def regex_of_schema(schema: str) -> str:
         schema, numbers = readable_schema(schema)
     except RecursionError as error:
         raise ValueError("The JSON schema is nested too deep to be compiled.") from error
-    try:
+    with needs(f"Pattern.from_json_schema {_BY}", *_EXTRA):
         from outlines_core.json_schema import build_regex_from_schema
-    except ImportError as error:
-        raise ImportError(f"Pattern.from_json_schema {_EXTRA}") from error
     try:
         regex = str(build_regex_from_schema(schema))
     except (ValueError, TypeError) as error:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 
 import torch
 
+from ..core.extras import needs
 from ..hub.loading import load_generator, short_name
 from ..training.recipes import check_least, option, parse_options, required
 
@@ -73,17 +74,12 @@ class ServeArguments:
 def main(argv: Sequence[str] | None = None) -> None:
     """Serve what the command line asks for, until SIGTERM or Ctrl-C."""
     (options,) = parse_options((ServeArguments,), argv, "Serve a generator over HTTP.")
-    try:
+    with needs("The server needs {package}", "serve"):
         import uvicorn
 
         from .app import Server, make_app
         from .engine import Engine
         from .fields import Limits
-    except ImportError as error:
-        raise ValueError(
-            f"The server needs {error.name!r}, which is not installed: "
-            "pip install 'hf_maskgit[serve]'."
-        ) from error
     listening = listen(options.host, options.port)
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     model, tokenizer = load_generator(

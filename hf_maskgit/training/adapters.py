@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..core.encoder_kinds import is_unused
+from ..core.extras import needs
 from ..core.modeling_maskgit import MaskGitForMaskedLM
 from .freezing import named_parameters
 from .optimisation import OptimisationArguments
@@ -34,14 +35,10 @@ def peft_module() -> Any:
     """Return the package that adapters are of.
 
     Raises:
-        ValueError: when it is not installed.
+        ImportError: when it is not installed.
     """
-    try:
+    with needs("`lora_r` needs the package peft", "peft", ", or leave the option out"):
         return importlib.import_module("peft")
-    except ImportError as error:
-        raise ValueError(
-            "`lora_r` needs the package peft: pip install 'hf_maskgit[peft]', or leave it out."
-        ) from error
 
 
 def add_adapters(model: MaskGitForMaskedLM, options: OptimisationArguments, seed: int) -> None:

@@ -6,6 +6,7 @@ from itertools import compress
 from pathlib import Path
 from typing import Any
 
+from ..core.extras import needs
 from .run_files import told_if_it_fails
 from .run_log import CURVES_NAME, LOG_NAME, read_lines
 
@@ -115,12 +116,7 @@ def _draw(axes: Any, panel: Panel, logs: Mapping[str, Sequence[Mapping[str, Any]
 
 
 def _figure_class() -> Any:
-    try:
+    later = f". The numbers are in {LOG_NAME!r}; `hf-maskgit plot` draws them later"
+    with needs("Curves are drawn by the package matplotlib", "plots", later):
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "Curves are drawn by the package matplotlib, which is not installed: "
-            "pip install 'hf_maskgit[plots]'. The numbers are in "
-            f"{LOG_NAME!r}; `hf-maskgit plot` draws them later."
-        ) from error
     return Figure

@@ -50,7 +50,7 @@ def check_picture(path: str | None, *inputs: str | None) -> None:
         *inputs: see `check_output`.
 
     Raises:
-        RuntimeError: when matplotlib is not installed.
+        ImportError: when matplotlib is not installed.
         ValueError: when it draws no pictures of that kind, and as `check_output`.
     """
     if path is None:

@@ -118,7 +118,7 @@ class Wrapper(Ours):
         weighted: whether the wrapper weighs its loss.
 
     Raises:
-        RuntimeError: when x-transformers is not installed.
+        ImportError: when x-transformers is not installed.
     """
 
     def __init__(

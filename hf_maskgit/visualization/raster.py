@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transformers.utils import logging
 
+from ..core.extras import needs
 from .layout import LEGEND, LIGHT, Box, Theme, boxes_of, share_of
 from .recording import Frame, Unmasking, letters_of
 
@@ -208,10 +209,6 @@ def check_pillow() -> None:
 
 
 def _pillow(module: str) -> Any:
-    try:
+    otherwise = ", or save .svg or .html, which need nothing"
+    with needs("A GIF or WebP picture needs the package Pillow", "images", otherwise):
         return __import__(f"PIL.{module}", fromlist=["PIL"])
-    except ImportError as error:
-        raise ImportError(
-            "A GIF or WebP picture needs the package Pillow; install it with "
-            "`pip install 'hf_maskgit[images]'`, or save .svg or .html, which need nothing."
-        ) from error

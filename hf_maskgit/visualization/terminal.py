@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from ..core.extras import needs
 from ..hub.visible import visible
 from .recording import (
     Frame,
@@ -183,10 +184,5 @@ def check_rich() -> None:
 
 
 def _rich(module: str) -> Any:
-    try:
+    with needs("Showing how a text came about needs the package rich", "visualization"):
         return __import__(f"rich.{module}", fromlist=["rich"])
-    except ImportError as error:
-        raise ImportError(
-            "Showing how a text came about needs the package rich; install it with "
-            "`pip install 'hf_maskgit[visualization]'`."
-        ) from error

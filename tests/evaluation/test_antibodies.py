@@ -149,7 +149,7 @@ def test_the_encoder_is_read_as_tensors_and_no_pickle_is_opened(package):
 
 
 def test_a_release_without_weights_is_refused_with_the_one_that_has_them(package):
-    with pytest.raises(RuntimeError, match=r"holds no weights.*pip install antiberty==0\.1\.3\."):
+    with pytest.raises(ImportError, match=r"holds no weights.*pip install antiberty==0\.1\.3\."):
         load_antiberty()
 
 
@@ -162,11 +162,11 @@ def test_reads_are_those_of_the_file(package):
 def test_what_is_missing_is_named_with_how_to_install_it(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     monkeypatch.setitem(sys.modules, "immunum", None)
-    with pytest.raises(RuntimeError, match=r"AntiBERTy. pip install 'hf_maskgit\[antibodies\]'"):
+    with pytest.raises(ImportError, match=r"AntiBERTy. pip install 'hf_maskgit\[antibodies\]'"):
         load_antiberty()
-    with pytest.raises(RuntimeError, match="pip install --no-deps abstar==0.8.0"):
+    with pytest.raises(ImportError, match="pip install --no-deps abstar==0.8.0"):
         read_reads("heavy")
-    with pytest.raises(RuntimeError, match=r"immunum, which is not installed: pip install 'hf_mas"):
+    with pytest.raises(ImportError, match=r"immunum, which is not installed: pip install 'hf_mas"):
         load_annotator()
 
 

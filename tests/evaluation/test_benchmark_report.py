@@ -123,7 +123,7 @@ def test_the_picture_has_a_panel_for_each_cell_and_growth(tmp_path):
 def test_a_missing_matplotlib_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(
-        RuntimeError, match=r"pip install 'hf_maskgit\[plots\]', or ask for no picture"
+        ImportError, match=r"pip install 'hf_maskgit\[plots\]', or ask for no picture"
     ):
         draw_report(figures(), tmp_path / "a.png")
 

@@ -55,5 +55,5 @@ def test_a_picture_has_a_roll_for_each_window_and_grey_where_it_was_hidden(tmp_p
 
 def test_without_music21_writing_midi_says_how_to_install_it(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "music21.stream", None)
-    with pytest.raises(RuntimeError, match=r"not installed: pip install 'hf_maskgit\[music\]'"):
+    with pytest.raises(ImportError, match=r"not installed: pip install 'hf_maskgit\[music\]'"):
         write_midi(SONG, tmp_path / "song.mid")

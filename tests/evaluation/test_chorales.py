@@ -161,5 +161,5 @@ def test_a_chorale_of_the_corpus_reads_as_it_is_printed():
 
 def test_without_music21_it_is_named_with_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "music21.corpus", None)
-    with pytest.raises(RuntimeError, match=r"not installed: pip install 'hf_maskgit\[music\]'"):
+    with pytest.raises(ImportError, match=r"not installed: pip install 'hf_maskgit\[music\]'"):
         chorales.corpus_paths()

@@ -78,5 +78,5 @@ def test_an_animation_shows_every_pass(tmp_path):
 )
 def test_what_is_missing_is_named_with_how_to_install_it(monkeypatch, package, act):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(RuntimeError, match=r"not installed: pip install 'hf_maskgit\[images\]'"):
+    with pytest.raises(ImportError, match=r"not installed: pip install 'hf_maskgit\[images\]'"):
         act()

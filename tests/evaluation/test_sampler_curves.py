@@ -67,5 +67,5 @@ def test_a_line_of_panels_for_each_model_and_one_look_per_sampler(monkeypatch, t
 
 def test_a_missing_matplotlib_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(RuntimeError, match=r"pip install 'hf_maskgit\[plots\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'hf_maskgit\[plots\]'"):
         draw_curves({"verses": ROWS}, tmp_path / "curves.png")

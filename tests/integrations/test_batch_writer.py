@@ -104,7 +104,7 @@ def test_mistakes_about_batches_are_named(saved):
 def test_without_ray_a_sentence_says_how_to_get_it(saved, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setitem(sys.modules, "ray.data", None)
-    with pytest.raises(ImportError, match=r"Ray Data is not installed; .*hf_maskgit\[ray\]"):
+    with pytest.raises(ImportError, match=r"Ray Data, which is not installed: .*hf_maskgit\[ray\]"):
         for_ray.write_rows(None, saved)
 
 

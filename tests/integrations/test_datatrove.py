@@ -43,7 +43,7 @@ def test_the_script_is_there():
 def test_without_datatrove_a_sentence_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "datatrove.pipeline.inference.run_inference", None)
     monkeypatch.setitem(sys.modules, "datatrove", None)
-    with pytest.raises(ImportError, match=r"DataTrove is not installed; .*hf_maskgit\[datatrove\]"):
+    with pytest.raises(ImportError, match=r"DataTrove, which is not installed: .*\[datatrove\]"):
         for_datatrove.inference_config("runs/verses")
 
 

@@ -40,7 +40,7 @@ def test_without_gradio_it_says_what_to_install(monkeypatch):
         return real_import(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(RuntimeError, match=r"needs the package Gradio; .*hf_maskgit\[app\]"):
+    with pytest.raises(ImportError, match=r"needs the package Gradio, .*hf_maskgit\[app\]"):
         app.main(["--model", "nowhere"])
 
 

@@ -140,7 +140,7 @@ def test_rows_that_are_no_windows_are_refused(tmp_path):
 def test_music21_is_asked_for_before_anything_is_computed(windows, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "music21.stream", None)
     words = ["--model", "nowhere", "--dataset", windows, "--output_dir", str(tmp_path)]
-    with pytest.raises(RuntimeError, match=r"not installed: pip install 'hf_maskgit\[music\]'"):
+    with pytest.raises(ImportError, match=r"not installed: pip install 'hf_maskgit\[music\]'"):
         evaluate_chorales.main(words)
 
 

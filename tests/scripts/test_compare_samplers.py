@@ -93,7 +93,7 @@ def test_figures_beside_that_are_none(saved, tmp_path):
 
 def test_a_picture_without_matplotlib_is_refused_before_work(saved, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(RuntimeError, match=r"pip install 'hf_maskgit\[plots\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'hf_maskgit\[plots\]'"):
         compare_samplers.main(["--model", saved, *TEXTS, "--plot_file", str(tmp_path / "a.png")])
     assert capsys.readouterr().out == ""
 

@@ -109,9 +109,9 @@ def test_texts_that_do_not_do_are_refused(words, told, texts, tmp_path):
 
 def test_without_the_package_a_sentence_says_what_to_do(monkeypatch, tmp_path):
     def nothing():
-        raise RuntimeError("The package x-transformers, which is compared with, is not installed.")
+        raise ImportError("One of the peers is the package x-transformers, which is not installed.")
 
     monkeypatch.setattr(script, "check_x_transformers", nothing)
-    with pytest.raises(RuntimeError, match="x-transformers"):
+    with pytest.raises(ImportError, match="x-transformers"):
         script.main(["--output_dir", str(tmp_path / "runs")])
     assert not (tmp_path / "runs").exists()

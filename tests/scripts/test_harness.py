@@ -112,7 +112,7 @@ def test_the_harness_finds_what_enumeration_does(tasks, saved, tmp_path):
 
 def test_without_the_harness_a_sentence_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "lm_eval.api.model", None)
-    with pytest.raises(ValueError, match=r"pip install 'hf_maskgit\[lm_eval\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'hf_maskgit\[lm_eval\]'"):
         harness.main()
 
 

@@ -55,5 +55,5 @@ def test_a_server_that_is_not_installed_says_how_it_is(monkeypatch):
     sentence = (
         r"The server needs 'uvicorn', which is not installed: pip install 'hf_maskgit\[serve\]'"
     )
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(ImportError, match=sentence):
         main(["--model", "m"])

@@ -200,7 +200,10 @@ def test_options_that_do_not_go_together_are_refused(options, said):
 
 def test_without_peft_it_is_said_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(ValueError, match=r"`lora_r` needs the package peft: pip install 'hf_mask"):
+    with pytest.raises(
+        ImportError,
+        match=r"`lora_r` needs the package peft, which .*\[peft\]",
+    ):
         loop_of(tmp_path / "run", lora_r=4)
 
 

@@ -76,7 +76,7 @@ def test_without_matplotlib_a_sentence_says_what_to_install(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"pip install 'hf_maskgit\[plots\]'.*`hf-maskgit plot`"):
         curves.draw_own_curves(run)
-    with pytest.raises(RuntimeError, match=r"which is not installed: pip install"):
+    with pytest.raises(ImportError, match=r"which is not installed: pip install"):
         plot_run.main([str(run)])
 
 

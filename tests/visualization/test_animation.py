@@ -214,7 +214,7 @@ def test_what_is_not_installed(missing, works, short, monkeypatch, tmp_path):
     if works:  # with Pillow's own font
         save_animation(short, tmp_path / "a.gif")
         return
-    with pytest.raises(ImportError, match=r"needs the package Pillow; install it with .*images"):
+    with pytest.raises(ImportError, match=r"needs the package Pillow, which .*images"):
         save_animation(short, tmp_path / "a.gif")
     with pytest.raises(ImportError, match="needs the package Pillow"):  # before there is one
         check_animation_path(tmp_path / "a.webp")

@@ -64,9 +64,7 @@ def test_without_rich_the_message_says_what_to_install(monkeypatch):
         return real_import(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without_rich)
-    with pytest.raises(
-        ImportError, match=r"needs the package rich; install it with .*visualization"
-    ):
+    with pytest.raises(ImportError, match=r"needs the package rich, which .*visualization"):
         unmasking_lines(["a"], [0])
 
 
