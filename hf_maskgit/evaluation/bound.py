@@ -57,7 +57,9 @@ class NelboOutput:
     Attributes:
         nats: (B,) float64, the estimate of each text's bound in nats.
         std_error: (B,) float64, its Monte-Carlo standard error in nats. An estimate may fall below
-            the true value; its expectation does not.
+            the true value; its expectation does not. The error comes from the P pairs alone: two of
+            them hold the true value about as often as Student's t with P - 1 degrees of freedom
+            says, in 70 of 100 cases with 4 passes, 86 with 8, 94 with 32.
         num_tokens: (B,) long, maskable tokens of each text.
         estimator: what predicted the masked tokens: "one pass", or with self-conditioning "two
             passes ...". Each bounds the likelihood of the sampler that does so at every text.

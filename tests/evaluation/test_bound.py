@@ -7,7 +7,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from hf_maskgit.evaluation import NelboOutput, evaluate_nelbo, nelbo
+from hf_maskgit.evaluation import NelboOutput, evaluate_nelbo, exact_likelihood, nelbo
 from tests.support.grids import wide
 from tests.support.oracles import (
     MASK,
@@ -66,6 +66,22 @@ def test_the_expectation_of_nelbo_is_at_least_the_negative_log_likelihood():
     consistent = TableDenoiser.consistent(joint)
     for text in all_texts(3, 3):
         assert bound(consistent, text) == pytest.approx(-math.log(joint[text]), rel=1e-9)
+
+
+@pytest.mark.wide
+@pytest.mark.parametrize(("num_samples", "share"), [(4, 0.705), (8, 0.861), (32, 0.936)])
+def test_two_standard_errors_hold_the_bound_as_often_as_students_t_says(num_samples, share):
+    """Student's t with a degree of freedom less than there are pairs; 2,000 estimates of one text.
+
+    Sampling noise is 0.01 at most; estimates are not normal, so 0.1 is left above.
+    """
+    torch.manual_seed(0)
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    framed = [tokenizer.cls_token_id, *torch.randint(5, 12, (8,)).tolist(), tokenizer.sep_token_id]
+    exact = float(exact_likelihood(model, torch.tensor([framed])).bound_nats)
+    found = nelbo(model, torch.tensor([framed]).expand(2000, -1), num_samples=num_samples, seed=1)
+    held = ((found.nats - exact).abs() <= 2 * found.std_error).double().mean()
+    assert share - 0.04 < float(held) < share + 0.1
 
 
 @pytest.mark.parametrize("num_samples", [4, 8, 40])
