@@ -132,6 +132,6 @@ PRESETS: dict[str, Preset] = {
         "own",
         _of("threshold", "top_probability", confidence_threshold=0.5, temperature=0.6),
         "all that are more likely right than wrong, drawn a little sharper",
-        "few passes and still several texts",
+        "few passes and still several texts, where tokens do not all depend on each other",
     ),
 }
