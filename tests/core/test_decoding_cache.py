@@ -127,6 +127,7 @@ def test_an_interval_of_one_is_exact():
     assert torch.equal(exact.reveal_log_probabilities, plain.reveal_log_probabilities)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("refresh", ["interval", "adaptive"])
 def test_a_row_is_what_it_is_alone(refresh, passes):
     """Rows are refreshed each by itself: two may want a full pass while the third does not."""

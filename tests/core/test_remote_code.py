@@ -275,6 +275,7 @@ def test_a_save_that_fails_leaves_nothing_behind_either(tmp_path, monkeypatch):
     assert not {"auto_map", "custom_pipelines"} & set(vars(model.config))
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("auto_class", [AutoModelForMaskedLM, AutoModelForCausalLM])
 def test_with_the_package_its_own_classes_load(coded, auto_class, tmp_path):
     folder, model = coded

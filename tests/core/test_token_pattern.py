@@ -220,6 +220,7 @@ def test_a_pattern_knows_its_tokenizer():
         words.check_tokenizer(roberta_tokenizer())
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("seed", range(4))
 def test_texts_of_two_patterns_belong_to_both(seed):
     """All texts there can be, of random classes; ids that one does not know are in none."""

@@ -144,6 +144,7 @@ def test_a_compiled_work_is_counted_as_it_is_written_and_timed_compiled(monkeypa
     torch._dynamo.reset()
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("half", [False, True])
 def test_the_first_passes_of_others_need_as_many_bytes_as_all(half):
     sizes = replace(TINY, vocab_size=3000, steps=6)

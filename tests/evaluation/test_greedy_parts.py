@@ -16,6 +16,7 @@ def filled(model, ids, places):
     return model.generate(row, do_sample=False, **options)[0].tolist()
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("kind", ["bert", "roberta", "self-conditioned", "without-frame", "ends"])
 def test_what_generate_writes_is_greedy_and_its_neighbours_are_not(kind):
     if kind == "without-frame":  # a text may end where its masks are

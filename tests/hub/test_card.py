@@ -327,6 +327,7 @@ def test_a_card_of_other_making_keeps_its_text():
     assert address_card(ModelCard(text), "me/others").text == ModelCard(text).text
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("kind", ["bert", "esm"])
 def test_a_card_made_from_the_configuration_claims_nothing_else(kind):
     model = tiny_model(kind)

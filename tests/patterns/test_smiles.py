@@ -76,6 +76,7 @@ def test_a_text_belongs_to_the_pattern_as_the_grammar_says(attached):
     assert accepted > 100  # both answers are given
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

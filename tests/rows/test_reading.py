@@ -41,6 +41,7 @@ def write_parquet(folder):
         pyarrow.parquet.write_table(table, folder / f"{name}.parquet", row_group_size=4)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("write", [write_jsonl, write_compressed, write_parquet])
 def test_a_stretch_of_rows_is_that_of_the_whole(tmp_path, write):
     write(tmp_path)

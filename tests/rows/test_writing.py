@@ -119,6 +119,7 @@ def test_who_is_killed_before_any_batch_goes_on_where_it_was(model, whole, tmp_p
         assert bytes_of(folder) == content
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("world", [2, 3, 9])
 def test_processes_share_the_parts_and_write_those_of_one(model, whole, tmp_path, world):
     content, count = whole

@@ -186,6 +186,7 @@ def test_64_of_them_with_every_kind_of_encoder(engine_of, kind, options):
     assert_as_alone(engine_of, tiny_model(kind, **options).double(), calls(64, mixture))
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("options", [{"steps": 4}, {"pace": "speculative", "order": "random"}])
 def test_what_is_told_of_a_row_is_what_is_told_of_it_alone(engine_of, options):
     """Its likeliest tokens among them; rows that want others make a step of their own."""
@@ -226,6 +227,7 @@ def test_rows_are_switched_outside_of_the_mode_in_which_onednn_multiplies(engine
     assert max(within) == 1  # it was at work
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("seed", range(3))
 def test_rows_that_begin_together_take_as_many_passes_as_the_one_of_the_most(engine_of, seed):
     """With a cache too, and those that reveal nothing in some of their steps."""

@@ -23,6 +23,7 @@ def run(kind, folder, **changes):
     return made
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("kind", [Ours, Causal])
 def test_a_run_that_goes_on_is_the_run_that_was_never_left(kind, tmp_path):
     whole = run(kind, tmp_path / "whole")

@@ -181,6 +181,7 @@ def written_by(model):
     return set(rows.flatten().tolist())
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("critic", [None, "separate"])
 def test_a_tokenizer_that_has_grown_gets_its_rows_where_that_is_asked_for(tmp_path, grown, critic):
     tiny_encoder().save_pretrained(tmp_path)
@@ -199,6 +200,7 @@ def test_a_tokenizer_that_has_grown_gets_its_rows_where_that_is_asked_for(tmp_pa
     DataCollatorForMaskGit.from_config(model.config, grown)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("more", [{}, {"self_cond": True}])
 def test_a_generator_goes_on_with_a_tokenizer_that_has_grown(tmp_path, grown, more):
     tiny_model().save_pretrained(tmp_path)

@@ -52,6 +52,7 @@ def faults_of(dataset):
     return str(told.value)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(
     ("name", "line"),
     [

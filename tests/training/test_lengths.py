@@ -39,6 +39,7 @@ def test_what_cannot_be_looked_up_is_not_guessed():
     assert longest_example([]) is longest_example(data.select([])) is longest_example(None) is None
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("kept_as", [list, Dataset.from_list])
 def test_trainer_stores_it(tmp_path, kept_as):
     model = tiny_model("bert")

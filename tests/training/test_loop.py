@@ -239,6 +239,7 @@ def test_the_log_tells_both_losses(tmp_path):
     assert not {"denoiser_loss", "critic_loss"} & set(log_lines(tmp_path / "plain")[0])
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("train", ["denoiser", "critic"])
 def test_the_part_left_out_stays_as_it_is(tmp_path, train):
     loop = loop_of(tmp_path / "run", {"token_critic": "separate", "self_cond": True}, train=train)

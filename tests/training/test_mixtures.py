@@ -20,6 +20,7 @@ def test_without_weights_every_text_is_taken_once():
     assert mixture["text"][:] == [*source("a", 3)["text"], *source("b", 5)["text"]]
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("weights", [[3, 1], [0.75, 0.25], [30.0, 10.0]])
 def test_weights_are_relative_and_hold_in_the_long_run(weights):
     """Beyond 5 standard deviations once in 1.7 million runs; the draw is seeded."""

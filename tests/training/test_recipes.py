@@ -187,6 +187,7 @@ def test_a_recipe_says_what_it_looks_like(tmp_path):
     assert parse_options((Options,), [str(recipe)])[0] == Options(4, -0.5)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -316,6 +316,7 @@ def test_accumulation_changes_nothing_but_rounding(tmp_path):
         assert_close_weights(runs[size][1], runs[8][1], atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("batch_size", [2, 8])
 def test_label_smoothing_is_refused(tmp_path, batch_size):
     """Trainer takes the labels away; what it computes from them would be no loss at all."""
@@ -459,6 +460,7 @@ def test_a_compiled_model_trains_to_the_same_losses(tmp_path):
 # Without Trainer
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_the_collator_in_a_loader(num_workers):
     """Workers get copies of it, and the noise of an example depends on its id alone."""

@@ -25,6 +25,7 @@ TITLE = "<b>title</b> & \x1b[31m"
 SHOWN_TITLE = "<b>title</b> & \N{SYMBOL FOR ESCAPE}[31m"
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_a_file_is_what_its_suffix_says_and_needs_nothing_from_elsewhere(short, tmp_path, suffix):
     path = tmp_path / f"picture{suffix.upper()}"
