@@ -51,8 +51,6 @@ def test_products_are_counted_whoever_multiplies():
     operations = {one["name"]: one["gigaoperations"] for one in found["works"]}
     assert operations[FLOOR] == operations[FLOOR + HALF]
     assert operations[OURS] == operations[OURS + HALF]
-    shares = found["profile"][OURS]
-    assert shares["matrix products"] > 0.2
     assert updates._part_of("mkldnn::_linear_pointwise") == "matrix products"
 
 
