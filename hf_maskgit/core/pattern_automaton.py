@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 NEVER = 0  # the class of tokens that stand in no text of the language
-MOST_STATES = 2048
+MOST_STATES = 2**14
 # A pass goes through all of them at every position, for every row.
 MOST_TRANSITIONS = 2**18
 _MOST_ROUNDS = 200
-_MOST_PAIRS = 8 * MOST_STATES  # of states of two automata, most of which may be equal
+_MOST_PAIRS = 2 * MOST_STATES  # of states of two automata, most of which may be equal
 
 
 class Automaton(NamedTuple):

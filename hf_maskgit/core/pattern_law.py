@@ -29,24 +29,34 @@ def _moved(of: Tensor, moves: Tensor) -> Tensor:
     return of.gather(2, moves[:, None].expand(-1, of.shape[1], -1))
 
 
-def class_weights(found: Sweeps, chains: Chains) -> Tensor:
-    """Return how much more the language likes each class at each place, (R, W, C) in nats.
-
-    Given that the text belongs to the language, and given all other known tokens, a token v stands
-    at a place with a probability proportional to p(v) times the weight of its class.
-    """
+def _through_sets(found: Sweeps, chains: Chains) -> Tensor:
+    """Put together all texts that go through each set (R, W, U), but for its own mass."""
     assert found.came is not None
-    source, target, sort = (part[chains.which] for part in chains.moves[:3])
     rows, width, sets = found.sets.shape
-    weights = []
+    bundles = chains.bundles
+    if bundles is not None and found.kind.one == 1:
+        came, ways = found.came.permute(1, 2, 0), found.ways.permute(1, 2, 0)
+        places = [bundles.through(came[place], ways[place + 1], sets) for place in range(width)]
+        return torch.stack(places).permute(2, 0, 1)
+    source, target, sort = (part[chains.which] for part in chains.moves[:3])
+    found_sets = []
     for part in _parts(chains, width, source.shape[1]):
         behind = found.ways[:, 1:][:, part]
         through = found.kind.along(_moved(found.came[:, part], source), _moved(behind, target))
         flat = through.flatten(0, 1)
         kinds = sort[:, None].expand_as(through).flatten(0, 1)
         of_sets = found.kind.meet(flat.new_empty(len(flat), sets), kinds, flat)
-        weights.append(of_sets.unflatten(0, (rows, -1)))
-    of_sets = torch.cat(weights, 1)
+        found_sets.append(of_sets.unflatten(0, (rows, -1)))
+    return torch.cat(found_sets, 1)
+
+
+def class_weights(found: Sweeps, chains: Chains) -> Tensor:
+    """Return how much more the language likes each class at each place, (R, W, C) in nats.
+
+    Given that the text belongs to the language, and given all other known tokens, a token v stands
+    at a place with a probability proportional to p(v) times the weight of its class.
+    """
+    of_sets = _through_sets(found, chains)
     _, before, after = found.levels
     if found.kind.one == 1:
         by_class = by_row(chains, lambda own, rows: of_sets[rows] @ own.double())
@@ -75,29 +85,27 @@ def told_apart(found: Sweeps, masses: Tensor, chains: Chains) -> tuple[Tensor, T
         Where it matters, (R, W) bool; and where no token that may stand there is likelier for the
         law than by itself, (R, W) bool.
     """
-    assert found.came is not None
-    source, target, sort = (part[chains.which] for part in chains.moves[:3])
-    leaves_end = torch.nn.functional.pad(chains.ended, (0, 1)).gather(1, source)[:, None]
-    apart, plain = [], []
-    for part in _parts(chains, masses.shape[1], source.shape[1]):
-        here = _moved(found.came[:, part], source) * _moved(found.sets[:, part], sort)
-        used = here * _moved(found.ways[:, 1:][:, part], target)  # (R, w, P)
-        # A set of classes that no text can have here tells nothing apart.
-        some = used.new_zeros(*used.shape[:2], found.sets.shape[2])
-        some.scatter_reduce_(2, sort[:, None].expand_as(used), used, "amax")
-
-        def by(own: Tensor, rows: Tensor | slice, some: Tensor = some) -> Tensor:
-            return some[rows] @ own.double()
-
-        count, most = by_row(chains, by), some.sum(-1, keepdim=True)
-        possible = masses[:, part] > -torch.inf
-        several = (count > 0) & (count < most) & possible
-        # Behind the end of a text nothing has a likelihood.
-        mixed = ((used > 0) & leaves_end).any(-1) & ((used > 0) & ~leaves_end).any(-1)
-        apart.append(several.any(-1) | mixed)
-        plain.append(~apart[-1] & ~((count == 0) & possible).any(-1))
+    # A set of classes that no text can have here tells nothing apart.
+    some = ((_through_sets(found, chains) > 0) & (found.sets > 0)).double()
+    most = some.sum(-1, keepdim=True)
+    count = by_row(chains, lambda own, rows: some[rows] @ own.double())
+    possible = masses > -torch.inf
+    several = (count > 0) & (count < most) & possible
+    apart = several.any(-1) | _may_have_ended(found, chains)
+    plain = ~apart & ~((count == 0) & possible).any(-1)
     asked = chains.inside & ~chains.open
-    return torch.cat(apart, 1) & asked, torch.cat(plain, 1) & asked
+    return apart & asked, plain & asked
+
+
+def _may_have_ended(found: Sweeps, chains: Chains) -> Tensor:
+    """Tell where some texts are over and others are not, (R, W) bool."""
+    if not bool(chains.ended.any()):
+        return torch.zeros(found.sets.shape[:2], dtype=torch.bool)
+    assert found.came is not None
+    # States that some text goes through: behind the end of one nothing has a likelihood.
+    used = (found.came > 0) & (found.ways[:, :-1] > 0)
+    ended = torch.nn.functional.pad(chains.ended, (0, 1))[:, None]
+    return (used & ended).any(-1) & (used & ~ended).any(-1)
 
 
 def draw_sets(found: Sweeps, chains: Chains, uniforms: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,43 +133,30 @@ def _walked(found: Sweeps, chains: Chains, uniforms: Tensor | None) -> tuple[Ten
 
     Each goes by its own mass and by that of all ways to go on behind it: none leads astray.
     """
-    leaving = chains.moves.leaving[chains.which]  # (R, Q, D)
-    shape = leaving.shape[1:]
-    target, sort = (
-        part[chains.which].gather(1, leaving.flatten(1)) for part in chains.moves[1:3]
-    )  # (R, Q D)
-    width, state, sets, left = found.sets.shape[1], chains.start, [], []
-    for part in _parts(chains, width, leaving[0].numel()):
-        along = _moved(found.sets[:, part], sort)
-        on = found.kind.along(along, _moved(found.ways[:, 1:][:, part], target))
-        on = on.unflatten(2, shape)  # (R, w, Q, D)
+    leaving, which = chains.moves.leaving, chains.which
+    state, last = chains.start, leaving.shape[1] - 1
+    sets, left = [], []
+    for place in range(found.sets.shape[1]):
+        moves = leaving[which, state]  # (R, D)
+        target, sort = (part[which[:, None], moves] for part in chains.moves[1:3])
+        along = found.sets[:, place].gather(1, sort)
+        on = found.kind.along(along, found.ways[:, place + 1].gather(1, target))
         # Ways to go on hold the likeliest one there already, so the likeliest move is on it.
         if uniforms is None:
-            pick = on.argmax(-1)
+            pick = on.argmax(-1, keepdim=True)
         else:
             # Logarithms, of which differences alone count here: no best one is too unlikely.
             if found.kind.one == 0:
                 best = on.amax(-1, keepdim=True)
                 on = (on - best.where(best.isfinite(), 0)).exp()
             sums = on.cumsum(-1)
-            pick = _picked(sums, uniforms[:, part, None, None])
-        flat = target.unflatten(1, shape)[:, None].expand(*on.shape)
-        behind = flat.gather(3, pick[..., None]).squeeze(3)  # (R, w, Q)
-        behind = behind.clamp_max(shape[0] - 1)  # of a text of no language; it has been refused
-        passed = []
-        for place in range(on.shape[1]):
-            passed.append(state)
-            after = behind[:, place].gather(1, state[:, None]).squeeze(1)
-            state = torch.where(chains.inside[:, part.start + place], after, state)
-        states = torch.stack(passed, 1)[..., None]  # (R, w, 1)
-        pick = pick.gather(2, states)
-        numbers = sort.unflatten(1, shape)[:, None].expand(*on.shape)
-        here = states[..., None].expand(-1, -1, 1, shape[1])
-        sets.append(numbers.gather(2, here).squeeze(2).gather(2, pick).squeeze(2))
-        if uniforms is not None:
-            sums = sums.gather(2, here).squeeze(2)
-            left.append(_rest(sums, pick, uniforms[:, part, None]).squeeze(2))
-    return torch.cat(sets, 1), torch.cat(left, 1) if left else torch.zeros(0)
+            pick = _picked(sums, uniforms[:, place, None])[:, None]
+            left.append(_rest(sums, pick, uniforms[:, place, None]).squeeze(1))
+        sets.append(sort.gather(1, pick).squeeze(1))
+        behind = target.gather(1, pick).squeeze(1)
+        # The last one is for a text of no language; it has been refused.
+        state = torch.where(chains.inside[:, place], behind.clamp_max(last), state)
+    return torch.stack(sets, 1), torch.stack(left, 1) if left else torch.zeros(0)
 
 
 def _picked(sums: Tensor, uniforms: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from .pattern_automaton import Automaton
+from .pattern_bundles import Bundles, bundles_of
 
 _MOST_MEMBERS = 2**24  # of all sets together, while equal ones are looked for
 _MOST_SETS = 4  # for each class; beyond, a class is a set of its own
@@ -27,6 +28,7 @@ class Moves(NamedTuple):
         kind: (K, P) long, its set.
         takes: (K, U, C) bool, the sets.
         leaving: (K, Q, D) long, the moves that leave each state; P - 1 for none.
+        bundles: of each of the K automata.
     """
 
     source: Tensor
@@ -34,6 +36,7 @@ class Moves(NamedTuple):
     kind: Tensor
     takes: Tensor
     leaving: Tensor
+    bundles: tuple[Bundles, ...]
 
 
 class Chains(NamedTuple):
@@ -56,6 +59,12 @@ class Chains(NamedTuple):
     ended: Tensor
     inside: Tensor
     open: Tensor
+
+    @property
+    def bundles(self) -> Bundles | None:
+        """Those of the one automaton that all rows have; None where they have several."""
+        used = self.which.unique().tolist()
+        return self.moves.bundles[used[0]] if len(used) == 1 else None
 
 
 def chains_of(automaton: Automaton, inside: Tensor) -> Chains:
@@ -92,7 +101,8 @@ def moves_of(steps: list[Tensor]) -> Moves:
         torch.cat([rows, rows.new_full((states, width - rows.shape[1]), most - 1)], 1)
         for rows in leaving
     ]
-    return Moves(source, target, kind, takes, torch.stack(leaving))
+    bundles = tuple(bundles_of(*of[:3], states) for of in found)
+    return Moves(source, target, kind, takes, torch.stack(leaving), bundles)
 
 
 def _padded(part: Tensor, size: int, fill: int) -> Tensor:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .pattern_bundles import Bundles
 from .pattern_moves import Chains
 
 # A product of two numbers of e^-300 is far above the least of float64, one of e^-700 is not.
@@ -103,10 +104,14 @@ def sweeps(masses: Tensor, chains: Chains, both: bool = True) -> Sweeps:
         numbers = below.exp()
         sets = by_row(chains, lambda own, rows: numbers[rows] @ own.T.double())
         found = _swept(sets, chains, _NUMBERS, both, level.squeeze(-1))
-        parts = found.ways if found.came is None else torch.stack([found.came, found.ways[:, 1:]])
-        if not bool(((parts > 0) & (parts < torch.e**-_SPREAD)).any()):
+        if not any(_is_blurred(part) for part in (found.came, found.ways[:, both:])):
             return found
     return _swept(_set_logs(masses, chains, torch.logsumexp), chains, _LOGS, both)
+
+
+def _is_blurred(numbers: Tensor | None) -> bool:
+    """Tell whether some of the numbers are so small that digits may be lost."""
+    return numbers is not None and bool(((numbers > 0) & (numbers < torch.e**-_SPREAD)).any())
 
 
 def likeliest_sweep(maxima: Tensor, chains: Chains) -> Sweeps:
@@ -200,6 +205,40 @@ def _swept(
     sets: Tensor, chains: Chains, kind: _Kind, both: bool, level: Tensor | None = None
 ) -> Sweeps:
     rows, width, _ = sets.shape
+    bundles = chains.bundles if kind.along is torch.mul else None
+    walked = (
+        _by_moves(sets, chains, kind, both)
+        if bundles is None
+        else _by_bundles(sets, chains, kind, both, bundles)
+    )
+    level = sets.new_zeros(rows, width) if level is None else level
+    levels = sets.new_zeros(rows, width + 1, 2)
+    if kind is _NUMBERS:
+        gained = torch.stack([level.flip(1), level], 2)[..., : 1 + both]
+        gained = gained + walked.tops.log().nan_to_num(neginf=0.0)
+        begins = torch.stack([chains.open.flip(1), torch.zeros_like(chains.open)], 2)
+        levels[:, 1:, : 1 + both] = _summed_up(gained, begins[..., : 1 + both])
+    levels_of = level, levels[:, :-1, -1], levels[..., 0].flip(1)
+    return Sweeps(kind, sets, walked.came, walked.ways, levels_of)
+
+
+class _Walked(NamedTuple):
+    """What was found along the places, see `Sweeps`.
+
+    Attributes:
+        came: (R, W, Q + 1), or None.
+        ways: (R, W + 1, Q + 1).
+        tops: (R, W, 1 or 2), by how much numbers were divided at each step from the right, and
+            from the left.
+    """
+
+    came: Tensor | None
+    ways: Tensor
+    tops: Tensor
+
+
+def _by_moves(sets: Tensor, chains: Chains, kind: _Kind, both: bool) -> _Walked:
+    rows, width, _ = sets.shape
     size, scaled, track = (
         chains.final.shape[1] + 1,
         kind is _NUMBERS,
@@ -226,15 +265,48 @@ def _swept(
         found.append(behind)
         now = behind
     values = torch.stack(found, 1)  # (R, W + 1, S or 2 S)
-    level = sets.new_zeros(rows, width) if level is None else level
-    levels = sets.new_zeros(rows, width + 1, 2)
-    if scaled:
-        gained = torch.stack([level.flip(1), level], 2)[..., : 1 + both]
-        gained = gained + torch.stack(tops, 1)[:, 1:].log().nan_to_num(neginf=0.0)
-        levels[:, 1:, : 1 + both] = _summed_up(gained, track.shut)
     came = values[:, :-1, size:] if both else None
-    ways = values[..., :size].flip(1)
-    return Sweeps(kind, sets, came, ways, (level, levels[:, :-1, -1], levels[..., 0].flip(1)))
+    top = torch.stack(tops[1:], 1) if tops[1:] else sets.new_ones(rows, width, 1 + both)
+    return _Walked(came, values[..., :size].flip(1), top)
+
+
+def _by_bundles(sets: Tensor, chains: Chains, kind: _Kind, both: bool, bundles: Bundles) -> _Walked:
+    """Do so where all rows have one automaton: states come first here, and then rows."""
+    rows, width, _ = sets.shape
+    along = sets.permute(1, 2, 0).contiguous()  # (W, U, R)
+    inside, is_open = chains.inside.T, chains.open.T
+    whole, none_open = bool(inside.all()), not bool(is_open.any())
+    tops = sets.new_ones(width, 1 + both, rows)
+    shape = width + 1, chains.final.shape[1] + 1, rows
+    ways = sets.new_empty(shape)
+    ways[width, :-1] = chains.final.T.to(ways.dtype)
+    ways[width, -1] = 0
+
+    def settle(now: Tensor, behind: Tensor, before: Tensor, place: int, top: Tensor) -> None:
+        if not whole:
+            behind = torch.where(inside[place], behind, before)
+        if kind is _REACH:
+            torch.clamp_max(behind, 1.0, out=now)
+        else:
+            torch.amax(behind, 0, out=top)
+            # A product takes a fraction of a quotient's time.
+            torch.mul(behind, top.masked_fill(top == 0, 1.0).reciprocal(), out=now)
+
+    for place in reversed(range(width)):
+        behind = bundles.back(ways[place + 1], along[place])
+        if not none_open:
+            behind = torch.where(is_open[place], (behind > 0).to(behind.dtype), behind)
+        settle(ways[place], behind, ways[place + 1], place, tops[width - 1 - place, 0])
+    came = None
+    if both:
+        came = sets.new_empty(shape)
+        came[0] = 0
+        came[0].scatter_(0, chains.start[None], 1.0)
+        for place in range(width):
+            behind = bundles.on(came[place], along[place])
+            settle(came[place + 1], behind, came[place], place, tops[place, 1])
+        came = came[:-1].permute(2, 0, 1)
+    return _Walked(came, ways.permute(2, 0, 1), tops.permute(2, 0, 1))
 
 
 def _summed_up(numbers: Tensor, begins: Tensor) -> Tensor:

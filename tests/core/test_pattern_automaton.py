@@ -114,7 +114,9 @@ def test_elements_mean_what_re_says(drawn):
 def test_an_automaton_too_large_is_refused_with_its_size_and_the_limit(monkeypatch):
     step = torch.full((MOST_STATES + 1, 2), MOST_STATES + 1)
     final = torch.ones(MOST_STATES + 1).bool()
-    with pytest.raises(ValueError, match="2,049 states and 2 classes .* 2,048 states and 262,144"):
+    with pytest.raises(
+        ValueError, match="16,385 states and 2 classes .* 16,384 states and 262,144"
+    ):
         checked_size(Automaton(step, final, torch.zeros(3).long(), 0))
     monkeypatch.setattr("hf_maskgit.core.pattern_automaton.MOST_STATES", 100)
     apart = [Element(frozenset({0, 1}), 0, None), Element(frozenset({0}), 1, 1)]
@@ -128,5 +130,5 @@ def test_many_optional_tokens_are_one_state_each_and_more_than_there_may_be_are_
     made = of_elements([Element(frozenset({0}), 0, 1000), Element(frozenset({1}), 1, 1)], 2)
     assert made.nowhere == 1002
     assert shortest_and_longest(made) == (1, 1001)
-    with pytest.raises(ValueError, match="more than 2,048 states, which is the limit"):
+    with pytest.raises(ValueError, match="more than 16,384 states, which is the limit"):
         of_elements([Element(frozenset({0}), 0, 10**9)], 2)

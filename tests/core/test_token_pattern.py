@@ -261,7 +261,7 @@ def test_two_patterns_that_do_not_go_together_are_refused(monkeypatch):
     assert (both.fingerprint, both.spaced) == (first.fingerprint, first.spaced)
     monkeypatch.setattr("hf_maskgit.core.pattern_automaton._MOST_PAIRS", 20)
     long = [TokenPattern.from_token_classes([([t], 0, 9), ([7], 0, 9)], 9) for t in (5, 5)]
-    with pytest.raises(ValueError, match="an automaton of more than 20 states; 2,048 are the"):
+    with pytest.raises(ValueError, match="an automaton of more than 20 states; 16,384 are the"):
         long[0] & TokenPattern.from_token_classes([([5, 7], 0, 30)], 9)
 
 
