@@ -28,6 +28,7 @@ from hf_maskgit.evaluation.progress import ProgressBar
 from hf_maskgit.evaluation.scaffolds import load_rdkit
 from hf_maskgit.evaluation.written_folders import claim_folder
 from hf_maskgit.hub.loading import identity_of, load_generator
+from hf_maskgit.training.mixed_precision import FORMATS_HELP, autocast
 from hf_maskgit.training.recipes import (
     check_least,
     option,
@@ -77,9 +78,7 @@ class MoleculeSamplerArguments:
     )
     num_molecules: int = option(200, "Molecules of each sampler.")
     batch_size: int = option(100, "Molecules written together.")
-    mixed_precision: Literal["bf16", "no"] = option(
-        "no", "Precision of the passes: 'bf16' is faster, and draws other molecules."
-    )
+    mixed_precision: Literal["auto", "bf16", "no"] = option("no", FORMATS_HELP)
     seed: int = option(0, "Seed of all molecules.")
 
     def __post_init__(self) -> None:
@@ -160,8 +159,7 @@ def write(
     """
     texts: list[str] = []
     passes = 0
-    is_half = options.mixed_precision == "bf16"
-    with evaluating(model), torch.autocast(model.device.type, torch.bfloat16, is_half):
+    with evaluating(model), autocast(options.mixed_precision, model.device):
         while len(texts) < options.num_molecules:
             size = min(options.batch_size, options.num_molecules - len(texts))
             output: Any = model.generate(

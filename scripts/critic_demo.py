@@ -23,7 +23,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from accelerate.utils import set_seed
 from datasets import Dataset, DatasetDict, load_from_disk
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -34,6 +33,7 @@ from hf_maskgit.evaluation.figures import figures_text
 from hf_maskgit.training.arguments import ModelArguments, TrainArguments
 from hf_maskgit.training.building import load_model
 from hf_maskgit.training.by_length import train_by_length
+from hf_maskgit.training.mixed_precision import FORMATS_HELP, autocast
 from hf_maskgit.training.recipes import option, parse_options, run_program
 
 from .demo import examples_of
@@ -54,9 +54,7 @@ class CriticDemoOptions:
     critic_loss_weight: float = option(1.0, "Weight of the critic's loss beside the denoiser's.")
     held_out_verses: int = option(1024, "Verses to measure on.")
     quick: bool = option(False, "Few updates and few verses, to see that all works.")
-    mixed_precision: Literal["bf16", "no"] = option(
-        "bf16", "Number format of the training; 'no' is float32."
-    )
+    mixed_precision: Literal["auto", "bf16", "no"] = option("auto", FORMATS_HELP)
 
     def __post_init__(self) -> None:
         """Make it little where that is asked for."""
@@ -199,7 +197,7 @@ def auroc_of(
     options: CriticDemoOptions,
 ) -> CriticAuroc:
     """Measure the critic in the number format of training."""
-    with torch.autocast(model.device.type, torch.bfloat16, options.mixed_precision == "bf16"):
+    with autocast(options.mixed_precision, model.device):
         return critic_auroc(model, held_out, tokenizer, seed=options.seed)
 
 
@@ -211,7 +209,7 @@ def bound_of(
     self_condition: bool | None = None,
 ) -> NelboOutput:
     """Estimate the bound, with the same masks every time, in the number format of training."""
-    with torch.autocast(model.device.type, torch.bfloat16, options.mixed_precision == "bf16"):
+    with autocast(options.mixed_precision, model.device):
         return evaluate_nelbo(
             model,
             held_out,

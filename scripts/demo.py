@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from accelerate.utils import set_seed
 from datasets import Dataset, DatasetDict
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, pipeline
@@ -32,6 +31,7 @@ from hf_maskgit.training.arguments import TrainArguments
 from hf_maskgit.training.building import start_from_frequencies
 from hf_maskgit.training.by_length import train_by_length
 from hf_maskgit.training.examples import evenly_spaced, hold_out_groups, prepare_examples
+from hf_maskgit.training.mixed_precision import FORMATS_HELP, autocast, format_on
 from hf_maskgit.training.recipes import option, parse_options, run_program
 
 from . import demo_antibody, demo_verses
@@ -71,9 +71,7 @@ class DemoOptions:
     output_dir: str = option("runs/demo", "Folder of all results; a rerun replaces it.")
     seed: int = option(0, "Seed of split, training and texts.")
     quick: bool = option(False, "Few updates on few verses, to see that all works.")
-    mixed_precision: Literal["bf16", "no"] = option(
-        "bf16", "Number format of the training; 'no' is float32."
-    )
+    mixed_precision: Literal["auto", "bf16", "no"] = option("auto", FORMATS_HELP)
 
 
 @dataclass(frozen=True)
@@ -268,8 +266,7 @@ def bound_of(
     options: DemoOptions,
 ) -> NelboOutput:
     """Estimate the bound of the held-out verses, four maskings each, in the format of training."""
-    is_bf16 = options.mixed_precision == "bf16"
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=is_bf16):
+    with autocast(options.mixed_precision, model.device):
         return evaluate_nelbo(model, held_out, tokenizer, num_samples=4, seed=options.seed)
 
 
@@ -319,7 +316,11 @@ def describe(
             "updates": training.max_steps,
             "verses per update": training.per_device_batch_size,
             "dropout": "none",
-            **learning_settings(model.config, training, training.mixed_precision),
+            **learning_settings(
+                model.config,
+                training,
+                format_on(training.mixed_precision or "no", model.device),
+            ),
         },
         held_out_data="King James verses from chapters it was not trained on",
         bound=after,

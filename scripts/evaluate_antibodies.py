@@ -49,6 +49,7 @@ from hf_maskgit.evaluation.loop_recovery import (
 )
 from hf_maskgit.evaluation.progress import ProgressBar
 from hf_maskgit.hub.training_card import written_out
+from hf_maskgit.training.mixed_precision import FORMATS_HELP, autocast
 from hf_maskgit.training.recipes import (
     check_least,
     option,
@@ -83,7 +84,7 @@ class AntibodyArguments:
         None, "Options of `generate` for each sampler of loops, a JSON list of objects."
     )
     batch_size: int = option(32, "Domains in a pass.")
-    mixed_precision: Literal["bf16", "no"] = option("bf16", "Number format; 'no' is float32.")
+    mixed_precision: Literal["auto", "bf16", "no"] = option("auto", FORMATS_HELP)
     seed: int = option(0, "Seed of the choice of domains and of all that is written.")
 
     def __post_init__(self) -> None:
@@ -100,8 +101,7 @@ class Generator(NamedTuple):
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Enter the number format of passes."""
-        is_bf16 = self.options.mixed_precision == "bf16"
-        return torch.autocast(self.model.device.type, torch.bfloat16, enabled=is_bf16)
+        return autocast(self.options.mixed_precision, self.model.device)
 
 
 class Written(NamedTuple):

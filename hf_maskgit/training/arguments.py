@@ -188,8 +188,10 @@ class TrainArguments(OptimisationArguments):
         "Which part learns where there is a token critic; the weights of the other stay as they "
         "are. Of a critic of kind 'self', 'critic' trains the head alone.",
     )
-    mixed_precision: Literal["no", "bf16", "fp16"] | None = option(
-        None, "Number format of the forward pass. Default: what `accelerate launch` says."
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] | None = option(
+        None,
+        "Number format of the forward pass; 'auto' is bf16 where the device has products of it. "
+        "Default: what `accelerate launch` says.",
     )
     gradient_checkpointing: bool = option(False, "Save memory: compute activations a second time.")
     find_unused_parameters: bool = option(

@@ -29,6 +29,7 @@ from .arguments import ModelArguments, TrainArguments
 from .deepspeed_engine import asked_for_deepspeed, plain_processes
 from .encoder_settings import check_known
 from .engines import engine_of
+from .mixed_precision import format_on, slow_format
 from .recipes import json_object
 from .sharding import shard_on_cpus
 from .trackers import check_tracker
@@ -48,10 +49,15 @@ def make_accelerator(options: TrainArguments) -> Accelerator:
         peft_module()  # before anything is loaded
     # The launcher tells processes that there is no GPU, unless they are to use DeepSpeed.
     without_gpu = asked_for_deepspeed() and not torch.accelerator.is_available()
+    mixed_precision = options.mixed_precision
+    if mixed_precision == "auto":
+        at_hand = torch.accelerator.current_accelerator(check_available=True)
+        on_cpu = options.use_cpu or without_gpu or at_hand is None
+        mixed_precision = format_on("auto", torch.device("cpu") if on_cpu else at_hand)
     with plain_processes():
         accelerator = Accelerator(
             cpu=options.use_cpu or without_gpu,
-            mixed_precision=options.mixed_precision,
+            mixed_precision=mixed_precision,
             log_with=options.log_with,
             project_dir=options.output_dir,
             # one call of the scheduler is one update, on however many processes
@@ -60,6 +66,9 @@ def make_accelerator(options: TrainArguments) -> Accelerator:
                 DistributedDataParallelKwargs(find_unused_parameters=options.find_unused_parameters)
             ],
         )
+    slow = slow_format(accelerator.mixed_precision, accelerator.device)
+    if slow is not None and accelerator.is_main_process:
+        logger.warning("%s", slow)
     shard_on_cpus(accelerator)
     engine_of(accelerator).check(accelerator, options)
     return accelerator

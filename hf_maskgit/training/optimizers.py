@@ -13,6 +13,7 @@ from torch.optim import AdamW, Muon, Optimizer
 from transformers import PreTrainedModel
 
 from .layers import embeddings_of
+from .muon import StackedMuon
 from .shards import size_of
 
 ADAMW_NUMBERS = 2  # it remembers for each weight: averages of its gradient and of the square
@@ -112,8 +113,7 @@ def _make_muon(model: nn.Module, groups: Sequence[Group], adam: Adam) -> Optimiz
         ]
         for is_one in (True, False)
     )
-    # Updates as large as AdamW's, so that rate and decay may be (arXiv 2502.16982, section 2.2).
-    muon = Muon([group for group in chosen if group["params"]], adjust_lr_fn="match_rms_adamw")
+    muon = StackedMuon([group for group in chosen if group["params"]])
     return MuonWithAdamW(muon, adam([group for group in others if group["params"]]))
 
 
