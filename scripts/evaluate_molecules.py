@@ -23,6 +23,7 @@ from hf_maskgit.evaluation.molecules import load_moses, moses_metrics, moses_tab
 from hf_maskgit.evaluation.progress import ProgressBar
 from hf_maskgit.evaluation.written_folders import claim_folder
 from hf_maskgit.hub.loading import identity_of, load_generator
+from hf_maskgit.training.mixed_precision import FORMATS_HELP, autocast, format_on
 from hf_maskgit.training.recipes import (
     check_least,
     option,
@@ -46,10 +47,11 @@ class MoleculeArguments:
     well_formed: bool = option(
         False, "Write SMILES alone whose branches and rings close (`Pattern.from_smiles`)."
     )
-    batch_size: int = option(250, "Molecules written together.")
-    mixed_precision: Literal["bf16", "no"] = option(
-        "no", "Precision of the passes: 'bf16' is faster, and draws other molecules."
+    valences: bool = option(
+        False, "The same, and no atom has too many bonds; for SMILES without aromatic atoms."
     )
+    batch_size: int = option(250, "Molecules written together.")
+    mixed_precision: Literal["auto", "bf16", "no"] = option("no", FORMATS_HELP)
     seed: int = option(0, "Seed of all molecules.")
     processes: int = option(1, "Processes that measure.")
 
@@ -69,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     model, tokenizer = load_generator(options.model, device_map=device)
     # A model that was trained further under its name is another one.
     decides = {**asdict(options), "model": identity_of(options.model, model)}
+    decides["mixed_precision"] = format_on(options.mixed_precision, device)
     claim_folder(folder, {n: value for n, value in decides.items() if n not in free})
     molecules = write(model, tokenizer, decoding, options, folder / "molecules.smi")
     figures = moses_metrics(molecules, device=str(device), processes=options.processes)
@@ -95,11 +98,13 @@ def write(
     kept = len(lines) // together * together
     path.write_text("".join(f"{line}\n" for line in lines[:kept]), encoding="utf-8")
     molecules, wanted = lines[:kept], options.num_molecules
-    if options.well_formed:
-        decoding = {"pattern": Pattern.from_smiles(tokenizer), **decoding}
+    if options.well_formed or options.valences:
+        # A fourth ring number, which one molecule in fifty has, doubles thousands of states.
+        counted = {"rings": (1, 2, 3), "valences": True} if options.valences else {}
+        pattern = Pattern.from_smiles(tokenizer, **counted)
+        decoding = {"pattern": pattern, **decoding}
     told = ProgressBar("Writing", wanted, "molecule", done=min(kept, wanted))
-    is_half = options.mixed_precision == "bf16"
-    with told, torch.autocast(model.device.type, torch.bfloat16, is_half):
+    with told, autocast(options.mixed_precision, model.device):
         while len(molecules) < wanted:
             texts = draw(
                 model, tokenizer, decoding, options.batch_size, options.seed + len(molecules)

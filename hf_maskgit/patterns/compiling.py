@@ -17,14 +17,14 @@ from torch import Tensor
 
 from ..core.extras import needs
 from ..core.options import shown
-from ..core.pattern_automaton import MOST_STATES, Automaton, minimal, smallest, tokens_by_class
+from ..core.pattern_automaton import Automaton, minimal, smallest, tokens_by_class
 from .schema import readable_schema
 from .token_texts import TokenTexts
 
 # States of bytes times tokens: more are walked for longer than a minute.
 _MOST_WALKS = 2**29
 _BLOCK = 2**22  # walks side by side
-_MOST_STATES = 8 * MOST_STATES  # of bytes: several make one of tokens
+_MOST_STATES = 2**14  # of bytes: several make one of tokens
 # To compile: an automaton of so many states takes a second and a tenth of it.
 _MOST_SECONDS = 30
 _SECONDS: ContextVar[float | None] = ContextVar("seconds", default=None)  # where they are fewer

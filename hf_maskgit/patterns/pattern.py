@@ -116,6 +116,7 @@ class Pattern(TokenPattern):
         depth: int = 3,
         rings: Collection[int] = (1, 2, 3, 4),
         attached: bool = False,
+        valences: bool = False,
     ) -> Self:
         """Make the pattern of SMILES whose bonds, branches and rings are well formed.
 
@@ -127,6 +128,8 @@ class Pattern(TokenPattern):
             rings: numbers that rings may have, from 1 to 9; the lowest free one is taken. Beside
                 known text leave out those that are open there.
             attached: for what stands behind an atom, so that it may begin with a bond.
+            valences: let no atom have more bonds than its valence, in SMILES without aromatic atoms
+                (Kekulé's form): nearly all of these are molecules. That takes some thousand states.
 
         Raises:
             ValueError: for other numbers, a vocabulary without atoms, or too many states.
@@ -134,8 +137,9 @@ class Pattern(TokenPattern):
         check_is_tokenizer(tokenizer)
         texts = token_texts(tokenizer)
         atoms = [None if text is None else text.decode(errors="replace") for text in texts.rest]
-        automaton = smiles_automaton(atoms, depth, rings, attached)
+        automaton = smiles_automaton(atoms, depth, rings, attached, valences)
         source = f"SMILES, {depth} branches deep, rings {', '.join(map(str, rings))}"
+        source += ", valences" if valences else ""
         marks = fingerprint(tokenizer), tokenizer.mask_token_id, texts.spaced
         return cls(automaton, source, *marks)
 

@@ -160,8 +160,8 @@ def test_motifs_of_prosite_mean_what_they_say(motif, regex):
         ("C-J", "names the residue J, for which this tokenizer has no token; it has ABC"),
         ("{ACDEFGHIKLMNPQRSTVWY}", "is met by no residues"),
         ("[G>]-C", "'.G>.' in the motif '.G>.-C' is no element"),
-        ("C-x(2,999999999)", r"'x\(2,999999999\)' .* stands for more than 2,047 residues"),
-        ("x(99999)-C", r"'x\(99999\)' in the motif .* stands for more than 2,047 residues"),
+        ("C-x(2,999999999)", r"'x\(2,999999999\)' .* stands for more than 16,383 residues"),
+        ("x(99999)-C", r"'x\(99999\)' in the motif .* stands for more than 16,383 residues"),
         ("C(4,2)", r"'C\(4,2\)' in the motif 'C\(4,2\)' is met by no residues"),
     ],
 )

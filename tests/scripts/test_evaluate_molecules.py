@@ -107,15 +107,19 @@ def test_decoding_that_is_no_object_is_refused(model, tmp_path):
 
 
 @pytest.mark.wide
-def test_molecules_may_be_well_formed_alone(tmp_path, measured):
+@pytest.mark.parametrize(
+    ("asked", "held"),
+    [("--well_formed", {}), ("--valences", {"rings": (1, 2, 3), "valences": True})],
+)
+def test_molecules_may_be_well_formed_alone(tmp_path, measured, asked, held):
     torch.manual_seed(0)
     model = model_for(molecule_tokenizer())
     model.config.lengths = {"4": 1, "7": 1}
     model.save_pretrained(tmp_path / "model")
     molecule_tokenizer().save_pretrained(tmp_path / "model")
-    more = ("--num_molecules", "8", "--well_formed", "--decoding", '{"steps": 2}')
+    more = ("--num_molecules", "8", asked, "--decoding", '{"steps": 2}')
     run(str(tmp_path / "model"), tmp_path / "out", *more)
-    pattern = Pattern.from_smiles(molecule_tokenizer())
+    pattern = Pattern.from_smiles(molecule_tokenizer(), **held)
     assert len(measured[0]) == 8
     for text in measured[0]:
         ids = molecule_tokenizer()(text, add_special_tokens=False)["input_ids"]

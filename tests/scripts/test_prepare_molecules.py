@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import sys
 from zipfile import ZipFile
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from datasets import load_from_disk
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
-from hf_maskgit import MaskGitForMaskedLM
+from hf_maskgit import MaskGitForMaskedLM, Pattern
 from scripts.prepare_molecules import ENCODER_FOLDER, main
 
 VOCABULARY = "[PAD] [unused1] [UNK] [CLS] [SEP] [MASK] c C O N 1 ( ) = Cl [nH] . >>".split()
@@ -86,3 +87,26 @@ def test_a_download_that_fails_says_how_to_go_on(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     with pytest.raises(SystemExit, match="name it with --packages"):
         main(["--output_dir", str(tmp_path / "out")])
+
+
+@pytest.mark.wide
+def test_molecules_without_aromatic_atoms_are_the_same_ones(tmp_path, wheels):
+    chemistry = pytest.importorskip("rdkit.Chem")
+    folder, _ = wheels
+    out = str(tmp_path / "out")
+    main(["--packages", str(folder), "--output_dir", out, "--kekulize"])
+    written = load_from_disk(tmp_path / "out/molecules")["train"]["text"][:]
+    assert written == ["CC(=O)Cl", "C1=CNC=C1", "CCO"]
+    assert list(map(chemistry.CanonSmiles, written)) == MOLECULES
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out/encoder")
+    pattern = Pattern.from_smiles(tokenizer, depth=1, rings=[1], valences=True)
+    for text in written:
+        assert pattern.matches(tokenizer(text, add_special_tokens=False)["input_ids"])
+    assert not pattern.matches(tokenizer("c1cc[nH]c1", add_special_tokens=False)["input_ids"])
+
+
+def test_without_rdkit_nothing_is_fetched(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rdkit.Chem", None)
+    with pytest.raises(ImportError, match=r"pip install 'hf_maskgit\[molecules\]'"):
+        main(["--output_dir", str(tmp_path / "out"), "--kekulize"])
+    assert not (tmp_path / "out").exists()
