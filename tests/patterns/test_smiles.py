@@ -123,6 +123,31 @@ def texts_of(automaton, most):
     return found
 
 
+@pytest.mark.parametrize(
+    ("text", "belongs"),
+    [
+        ("CC(=O)O", True),
+        ("C=C=O", True),
+        ("N(C)(C)C", True),
+        ("C1=CC=CN1C", True),
+        ("CS(=O)(=O)N", True),
+        ("c1ccccc1", False),
+        ("CFC", False),
+        ("CC(=C)=C", False),
+        ("C(C)(C)(C)(C)C", False),
+        ("C1=CC=CC=C=1", False),
+        ("N(=O)=O", False),
+        ("O1CO1C", False),
+    ],
+)
+def test_bonds_of_molecules_are_counted(text, belongs):
+    tokenizer = molecule_tokenizer()
+    pattern = Pattern.from_smiles(tokenizer, depth=1, rings=[1], valences=True)
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert pattern.matches(ids) is belongs
+
+
+@pytest.mark.wide
 @pytest.mark.parametrize("attached", [False, True])
 def test_valences_are_counted_as_bonds_are(attached):
     well_formed = texts_of(smiles_automaton(COUNTED, 1, (1,), attached), 5)
