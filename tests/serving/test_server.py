@@ -476,8 +476,9 @@ def test_patterns_that_wait_are_so_many_and_a_client_that_leaves_takes_its_own_a
         with pytest.raises(httpx.ReadTimeout):  # waits, and leaves
             running.client.post("/v1/completions", json={**asked, "prompt": "cat"}, timeout=0.2)
         until(lambda: b"clients_left_total 1.0" in running.client.get("/metrics").content)
-        second = pool.submit(ask, running, "completions", **asked)  # has its place
         line = running.server._compilers._line
+        until(lambda: line._count == 1)
+        second = pool.submit(ask, running, "completions", **asked)  # has its place
         until(lambda: line._count == 2)
         status, message = refusal(ask(running, "completions", **asked))
         assert status == 429
