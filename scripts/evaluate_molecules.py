@@ -100,8 +100,8 @@ def write(
     molecules, wanted = lines[:kept], options.num_molecules
     if options.well_formed or options.valences:
         # A fourth ring number, which one molecule in fifty has, doubles thousands of states.
-        counted = {"rings": (1, 2, 3), "valences": True} if options.valences else {}
-        pattern = Pattern.from_smiles(tokenizer, **counted)
+        rings = (1, 2, 3) if options.valences else (1, 2, 3, 4)
+        pattern = Pattern.from_smiles(tokenizer, rings=rings, valences=options.valences)
         decoding = {"pattern": pattern, **decoding}
     told = ProgressBar("Writing", wanted, "molecule", done=min(kept, wanted))
     with told, autocast(options.mixed_precision, model.device):

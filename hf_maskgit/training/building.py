@@ -49,11 +49,12 @@ def make_accelerator(options: TrainArguments) -> Accelerator:
         peft_module()  # before anything is loaded
     # The launcher tells processes that there is no GPU, unless they are to use DeepSpeed.
     without_gpu = asked_for_deepspeed() and not torch.accelerator.is_available()
-    mixed_precision = options.mixed_precision
+    mixed_precision: str | None = options.mixed_precision
     if mixed_precision == "auto":
-        at_hand = torch.accelerator.current_accelerator(check_available=True)
-        on_cpu = options.use_cpu or without_gpu or at_hand is None
-        mixed_precision = format_on("auto", torch.device("cpu") if on_cpu else at_hand)
+        device = torch.device("cpu")
+        if not (options.use_cpu or without_gpu):
+            device = torch.accelerator.current_accelerator(check_available=True) or device
+        mixed_precision = format_on("auto", device)
     with plain_processes():
         accelerator = Accelerator(
             cpu=options.use_cpu or without_gpu,
