@@ -98,11 +98,12 @@ def write(
     kept = len(lines) // together * together
     path.write_text("".join(f"{line}\n" for line in lines[:kept]), encoding="utf-8")
     molecules, wanted = lines[:kept], options.num_molecules
-    if options.well_formed or options.valences:
+    if options.valences:
         # A fourth ring number, which one molecule in fifty has, doubles thousands of states.
-        rings = (1, 2, 3) if options.valences else (1, 2, 3, 4)
-        pattern = Pattern.from_smiles(tokenizer, rings=rings, valences=options.valences)
-        decoding = {"pattern": pattern, **decoding}
+        counted = Pattern.from_smiles(tokenizer, rings=(1, 2, 3), valences=True)
+        decoding = {"pattern": counted, **decoding}
+    elif options.well_formed:
+        decoding = {"pattern": Pattern.from_smiles(tokenizer), **decoding}
     told = ProgressBar("Writing", wanted, "molecule", done=min(kept, wanted))
     with told, autocast(options.mixed_precision, model.device):
         while len(molecules) < wanted:

@@ -58,10 +58,10 @@ class Bundles(NamedTuple):
         parts = self.sources.sums(came).mul_(sets.index_select(0, self.kind))
         return self.by_target.sums(parts)
 
-    def through(self, came: Tensor, ways: Tensor, sets: int) -> Tensor:
-        """Sum up over the moves of each set what comes (S, R) and what goes on (S, R), (U, R)."""
+    def through(self, came: Tensor, ways: Tensor, number: int) -> Tensor:
+        """Sum up over the moves of each of U sets what comes and goes on, (S, R) each, (U, R)."""
         parts = self.sources.sums(came).mul_(ways.index_select(0, self.target))
-        return came.new_zeros(sets, came.shape[1]).index_add_(0, self.kind, parts)
+        return came.new_zeros(number, came.shape[1]).index_add_(0, self.kind, parts)
 
 
 def bundles_of(source: Tensor, target: Tensor, kind: Tensor, states: int) -> Bundles:

@@ -50,7 +50,7 @@ def test_sweeps_are_those_move_by_move(monkeypatch, seed):
         assert right.came is None
         logs = [both.logs(both.ways, both.levels[2][..., None])]
         logs += [both.logs(both.came, both.levels[1][..., None])]
-        marks = told_apart(can, masses.clamp_min(-torch.inf).where(masses == -torch.inf, 0), chains)
+        marks = told_apart(can, masses.where(masses == -torch.inf, 0), chains)
         found = [*logs, class_weights(both, chains), log_mass(both, chains)]
         found += [log_mass(right, chains), can.came, can.ways]
         # Behind a row nothing is asked.
@@ -84,10 +84,14 @@ def test_moves_to_one_state_by_one_set_are_one_bundle():
     source, target, kind = torch.tensor([[0, 1, 0, 2], [1, 1, 2, 1], [0, 0, 1, 1]])
     bundles = bundles_of(source, target, kind, 3)
     assert len(bundles.target) == 3
-    came = torch.eye(4, dtype=torch.float64)[:, :3]
-    sets = torch.tensor([[2.0], [3.0]], dtype=torch.float64).expand(2, 3)
-    expected = torch.zeros(4, 3, dtype=torch.float64)
+    drawn = torch.Generator().manual_seed(0)
+    came, ways, sets = (torch.rand(n, 3, generator=drawn, dtype=torch.float64) for n in (4, 4, 2))
+    back, on = torch.zeros(2, 4, 3, dtype=torch.float64)
+    through = torch.zeros(2, 3, dtype=torch.float64)
     for s, t, k in zip(source, target, kind, strict=True):
-        expected[t] += came[s] * sets[k]
-    assert torch.equal(bundles.on(came, sets), expected)
-    assert torch.equal(bundles.back(came, sets).nonzero()[:, 0].unique(), torch.tensor([0, 1, 2]))
+        back[s] += ways[t] * sets[k]
+        on[t] += came[s] * sets[k]
+        through[k] += came[s] * ways[t]
+    torch.testing.assert_close(bundles.back(ways, sets), back)
+    torch.testing.assert_close(bundles.on(came, sets), on)
+    torch.testing.assert_close(bundles.through(came, ways, 2), through)
